@@ -1,0 +1,28 @@
+"""Scaling laws from measured losses, with intervals that hold: numbers in, numbers out; numpy and scipy, no JAX."""
+
+from rfjax.analysis.engine import OBJECTIVES
+from rfjax.analysis.fit import HeldOut, Point, Prediction, Status
+from rfjax.analysis.fitting import TooFewPoints
+from rfjax.analysis.isoflop import IsoFlop, envelope, isoflop
+from rfjax.analysis.laws import LAWS, Comparison, LawFit, compare_laws, fit_law
+from rfjax.analysis.surface import Allocation, SurfaceFit, fit_surface
+
+__all__ = [
+    "LAWS",
+    "OBJECTIVES",
+    "Allocation",
+    "Comparison",
+    "HeldOut",
+    "IsoFlop",
+    "LawFit",
+    "Point",
+    "Prediction",
+    "Status",
+    "SurfaceFit",
+    "TooFewPoints",
+    "compare_laws",
+    "envelope",
+    "fit_law",
+    "fit_surface",
+    "isoflop",
+]

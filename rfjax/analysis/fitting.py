@@ -1,0 +1,188 @@
+"""From measured points to a `Fit`: which points count, the solver, parameters and intervals in the user's units."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+import scipy
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from rfjax.analysis.engine import EXPONENTS, METHOD, OBJECTIVES, TINY, Array, Problem, Solution, solve
+from rfjax.analysis.fit import LEVEL, Fit, Point, Status
+from rfjax.errors import nearest
+
+PARAMETERS = {
+    "power": ("A", "alpha"),
+    "power_offset": ("E", "A", "alpha"),
+    "surface": ("E", "A", "B", "alpha", "beta"),
+}
+FEWEST_GROUPS = 4  # leaving one out must leave three model sizes, for E, A and alpha
+
+
+class TooFewPoints(ValueError):
+    """A law was to be fitted to no more points than it has parameters, or to too few different sizes or groups."""
+
+
+F = TypeVar("F", bound=Fit)
+
+
+def fit_points(
+    kind: type[F],
+    law: str,
+    inputs: dict[str, ArrayLike],
+    y: ArrayLike,
+    *,
+    y_stderr: ArrayLike | None,
+    objective: str,
+    hold_out: int,
+    groups: Sequence[object] | None = None,
+) -> F:
+    """Fits `law` to measured points and judges it on the `hold_out` largest rungs; see `fit_law` and `fit_surface`."""
+    if objective not in OBJECTIVES:
+        raise ValueError(f"there is no objective '{objective}'{nearest(objective, OBJECTIVES)}.")
+    if hold_out < 0:
+        raise ValueError(f"hold_out counts rungs and cannot be {hold_out}.")
+    usable, left_out = _points(inputs, y, y_stderr, groups)
+    largest = sorted({p.inputs[0] for p in usable}, reverse=True)[:hold_out]
+    used, kept_out = [p for p in usable if p.inputs[0] not in largest], [p for p in usable if p.inputs[0] in largest]
+    own = None if groups is None else [groups[p.index] for p in used]
+    names, parameter_names = tuple(inputs), PARAMETERS[law]
+    _demand(law, names, used, own, f"{len(left_out)} left out, {len(kept_out)} held out")
+
+    goal = OBJECTIVES[objective]
+    x, loss = np.array([p.inputs for p in used]), np.array([p.loss for p in used])
+    log_centre, unit = np.log(x).mean(0), float(np.exp(np.log(loss).mean()))
+    weights, typical = np.ones_like(loss), None
+    if y_stderr is not None:
+        stderr = np.array([p.stderr for p in used]) / (loss if goal.log else 1.0)
+        typical = float(np.exp(np.log(stderr).mean()))
+        weights = typical / stderr
+    solution = solve(Problem(np.log(x) - log_centre, loss / unit, weights, "E" in parameter_names, goal), own)
+
+    scale = np.where(np.arange(len(parameter_names)) < len(parameter_names) - len(names), unit, 1.0)
+    theta, covariance = solution.theta * scale, solution.covariance * np.outer(scale, scale)
+    parameters, intervals = _original_units(parameter_names, solution, theta, covariance, log_centre)
+    on_bound = [name for name, flag in zip(parameter_names, solution.at_bound, strict=True) if flag]
+    lost = [name for name, known in zip(parameter_names, solution.identified, strict=True) if not known]
+    trusted = solution.success and bool(on_bound or not lost)
+    bounds = tuple(f"{name} = {parameters[name]:g}" for name in on_bound)
+    said = [] if trusted else ["The search did not end at a minimum that the points determine: do not trust this fit."]
+    said += _warnings(len(used), len(parameter_names), bounds, lost, left_out)
+    if len(names) > 1 and groups is None and len({p.inputs[0] for p in used}) < len(used):
+        said.append(
+            "Several points share a model size: if they are checkpoints of one run, their errors are correlated and "
+            "these intervals too narrow; pass groups."
+        )
+    return kind(
+        law=law,
+        parameters=parameters,
+        intervals=intervals,
+        status=Status.ABNORMAL if not trusted else Status.BOUND if bounds else Status.CONVERGED,
+        bounds_hit=bounds,
+        condition_number=solution.condition_number,
+        degrees_of_freedom=solution.degrees_of_freedom,
+        scatter=solution.scatter * (1.0 if goal.log else unit),
+        scatter_of="log loss" if goal.log else "loss",
+        aicc=_aicc(solution, goal.delta is not None),
+        points=tuple(used),
+        left_out=tuple(left_out),
+        objective=objective,
+        method=METHOD,
+        warnings=tuple(said),
+        versions={"numpy": np.__version__, "scipy": scipy.__version__},
+        held_out=None,
+        centre=tuple(np.exp(log_centre).tolist()),
+        theta=tuple(theta.tolist()),
+        covariance=tuple(map(tuple, covariance.tolist())),
+        typical_stderr=typical,
+    ).judged(kept_out, names)
+
+
+def _points(
+    inputs: dict[str, ArrayLike], y: ArrayLike, y_stderr: ArrayLike | None, groups: Sequence[object] | None
+) -> tuple[list[Point], list[Point]]:
+    """The usable points and those left out: sizes are asked for and must be right, but losses may diverge."""
+    columns = {name: np.atleast_1d(np.asarray(values, float)) for name, values in inputs.items()}
+    loss = np.atleast_1d(np.asarray(y, float))
+    stderr = None if y_stderr is None else np.atleast_1d(np.asarray(y_stderr, float))
+    for name, values in {**columns, "y_stderr": stderr, "groups": groups}.items():
+        if values is not None and (loss.ndim > 1 or len(values) != loss.size):
+            raise ValueError(f"{name} has {len(values)} values, and the losses have shape {loss.shape}.")
+    usable, left_out = [], []
+    for i, value in enumerate(loss.tolist()):
+        for name, sizes in columns.items():
+            if not (np.isfinite(sizes[i]) and sizes[i] > 0):
+                raise ValueError(f"{name}[{i}] is {sizes[i]}, and a size must be positive and finite.")
+        at = tuple(float(sizes[i]) for sizes in columns.values())
+        error = None if stderr is None else float(stderr[i])
+        if not (np.isfinite(value) and value > 0):
+            reason = "the loss is not positive" if np.isfinite(value) else "the loss is not finite"
+            left_out.append(Point(i, at, value, error, reason))
+        elif error is not None and not (np.isfinite(error) and error > 0):
+            raise ValueError(f"y_stderr[{i}] is {error}, and a standard error must be positive and finite.")
+        else:
+            usable.append(Point(i, at, value, error))
+    return usable, left_out
+
+
+def _demand(law: str, names: tuple[str, ...], used: list[Point], groups: Sequence[object] | None, aside: str) -> None:
+    """Raises TooFewPoints where the law has no point, no size or no group to spare."""
+    parameters = len(PARAMETERS[law])
+    sizes = min(parameters, 3)  # of each input: two for A x^-alpha, one more for E
+    needs = [(len(used), parameters + 1, "points")]
+    needs += [(len({p.inputs[j] for p in used}), sizes, f"different values of {name}") for j, name in enumerate(names)]
+    if groups is not None:
+        needs.append((len(set(groups)), FEWEST_GROUPS, "groups"))
+    for have, need, what in needs:
+        if have < need:
+            raise TooFewPoints(
+                f"the {law} law has {parameters} parameters and needs {need} {what} or more, not {have} ({aside})."
+            )
+
+
+def _original_units(
+    names: tuple[str, ...], solution: Solution, theta: Array, covariance: Array, log_centre: Array
+) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+    """Parameters and their 95 % intervals; log A = log A_centre + alpha log(centre)."""
+    quantile = stats.t.ppf((1 + LEVEL) / 2, solution.degrees_of_freedom)
+    parameters, intervals = {}, {}
+    for i, name in enumerate(names):
+        value, gradient, known = theta[i], np.eye(theta.size)[i], solution.identified[i]
+        amplitude = name in ("A", "B")
+        if amplitude:
+            j = i + log_centre.size
+            gradient[[i, j]] = 1 / max(value, TINY), log_centre[j - theta.size]
+            value = np.log(max(value, TINY)) + theta[j] * gradient[j]
+            known = known and theta[i] > 0 and solution.identified[j]
+        half = quantile * np.sqrt(gradient @ covariance @ gradient) if known else np.inf
+        with np.errstate(over="ignore"):
+            ends = np.array([value, value - half, value + half])
+            value, low, high = np.exp(ends).tolist() if amplitude else ends.tolist()
+        parameters[name] = 0.0 if amplitude and theta[i] == 0 else value
+        intervals[name] = (max(low, 0.0) if name == "E" else low, high)
+    return parameters, intervals
+
+
+def _aicc(solution: Solution, huber: bool) -> float | None:
+    """AICc of the residuals as normal, or as Laplace for the Huber objective; None with too few points."""
+    n, k = solution.residual.size, solution.theta.size + 1
+    if n <= k + 1:
+        return None
+    log_spread = np.log(max(2 * solution.cost / n, 1e-28))  # a perfect fit has no logarithm
+    return float((2 if huber else 1) * n * log_spread + 2 * k + 2 * k * (k + 1) / (n - k - 1))
+
+
+def _warnings(n: int, p: int, bounds: tuple[str, ...], lost: list[str], left_out: list[Point]) -> list[str]:
+    said = []
+    if n - p < 3:
+        said.append(
+            f"{n} points leave {p} parameters only {n - p} degree{'s'[: n - p - 1]} of freedom: intervals are wide."
+        )
+    if n <= p + 2:
+        said.append(f"AICc is undefined with {n} points and {p + 1} parameters (the scatter is one); it needs {p + 3}.")
+    limits = f"E, A and B from 0, exponents from {EXPONENTS[0]} to {EXPONENTS[1]}"
+    said += [f"{bound} is a bound of the search ({limits})." for bound in bounds]
+    if lost:
+        said.append(f"The points do not determine {' and '.join(lost)}.")
+    return said + [f"Point {point.index} was left out: {point.reason}." for point in left_out]

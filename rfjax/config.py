@@ -1,0 +1,384 @@
+"""What a config may hold, and clear errors for what it may not.
+
+A file in `configs/` starts from `default()`, an `ml_collections.ConfigDict` that flags can override, and `parse` turns
+the result into the frozen `Config`, checked, before anything is compiled. The dataclasses below are the one list of
+keys; `describe` prints it for `--help`. Imports no JAX.
+"""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args, get_origin, get_type_hints
+
+import ml_collections
+
+from rfjax.errors import UserError, nearest
+
+
+def key(default: Any, doc: str, *, choices: tuple[Any, ...] = (), low: float | None = None) -> Any:
+    """A config's key: its default, what it means (with its unit), its allowed values or its smallest one."""
+    metadata = {"doc": doc, "choices": choices, "low": low}
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=dict, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Which images and captions."""
+
+    name: str = key("shapes", "the source", choices=("shapes", "digits", "tfds", "folder"))
+    image_size: int = key(16, "side of the square images, in pixels (of stored latents: in latent pixels)", low=1)
+    channels: int = key(3, "channels of an image", low=1)
+    resize: str = key("crop", "how to make an image square: centre crop or squash", choices=("crop", "squash"))
+    flip: bool = key(False, "mirror half of the training images (not for digits or captions with left and right)")
+    dataset: str = key("", "tfds: name of a prepared data set, with :version or /config if there are several")
+    data_dir: str = key("work/tfds", "tfds: where the prepared data sets are")
+    train_split: str = key("train[:95%]", "tfds: slice of the data set to train on")
+    validation_split: str = key("train[95%:]", "tfds: slice to measure the validation loss on")
+    image_key: str = key("", "tfds: feature with the image; empty: found by its type")
+    label_key: str = key("", "tfds: feature with the label; empty: found by its type")
+    caption_key: str = key("", "tfds: feature with the caption; empty: found by its name")
+    caption_template: str = key("a photo of a {}", "tfds: caption made of a label's name")
+    path: str = key("", "folder: directory with the images")
+    captions_file: str = key("captions.jsonl", "folder: its JSON-lines file (else metadata.jsonl, where there is one)")
+    validation_percent: float = key(5.0, "folder: share of the images kept for the validation loss", low=0)
+    max_bad: float = key(0.05, "folder: largest fraction of broken records to go on with", low=0)
+    cache_mb: float = key(512.0, "keep decoded examples in memory when they fit in this many MiB", low=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """How captions become arrays."""
+
+    encoder: str = key("words", "words: built in; stored: encodings from the data set", choices=("words", "stored"))
+    length: int = key(8, "text tokens L; longer captions are cut", low=1)
+    width: int = key(64, "channels E of a text token", low=2)
+    pooled_width: int = key(64, "channels P of the pooled vector", low=1)
+    layout: str = key("one", "stored: one encoder, or SD3's CLIP L, CLIP G and T5", choices=("one", "sd3"))
+    drop: float = key(
+        0.1, "probability of zeroing an encoder's outputs in training (three encoders in SD3: 0.464)", low=0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Flow:
+    """Which formulation."""
+
+    formulation: str = key("rf/lognorm(0.00,1.00)", "path, prediction and density, by the paper's name")
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """Which backbone, how large."""
+
+    backbone: str = key("mmdit", "the architecture", choices=("mmdit",))
+    depth: int = key(4, "number of blocks d, and of attention heads", low=1)
+    width_per_depth: int = key(64, "head width: the width is this times d (64 in the paper)", low=4)
+    patch: int = key(2, "side of a patch in pixels", low=1)
+    mlp_ratio: int = key(4, "hidden width of the MLPs over the width", low=1)
+    qk_norm: bool = key(False, "RMSNorm of queries and keys")
+    remat: bool = key(False, "recompute blocks in the backward pass: less memory, a third more work")
+    unroll: int = key(
+        1, "blocks per iteration of the scan over depth; 0 unrolls all (faster on a CPU, slower to compile)", low=0
+    )
+    precision: str = key("float32", "of matrix products", choices=("float32", "bfloat16"))
+    attention: str = key("", "implementation of attention; empty: JAX chooses", choices=("", "xla", "cudnn"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """AdamW, its schedule, and the average of the weights."""
+
+    learning_rate: float = key(1e-4, "peak learning rate of a model of depth 1", low=0)
+    depth_exponent: float = key(0.0, "the peak is learning_rate x depth^depth_exponent: the ladder's rule")
+    warmup: int = key(1000, "steps of linear warm-up", low=0)
+    decay: str = key("none", "after the warm-up, down to zero at the last step", choices=("none", "cosine", "linear"))
+    b1: float = key(0.9, "decay of the first moment", low=0)
+    b2: float = key(0.999, "decay of the second moment", low=0)
+    eps: float = key(1e-8, "added to the root of the second moment (1e-15 with QK-norm in bf16: SD3 5.3.2)", low=0)
+    weight_decay: float = key(0.0, "decoupled weight decay of matrices", low=0)
+    clip: float = key(1.0, "largest global norm of the gradient; 0: none", low=0)
+    ema_decay: float = key(0.99, "decay of the averaged weights per update, warmed up as (1 + n) / (10 + n)", low=0)
+    ema_every: int = key(100, "steps between updates of the average", low=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """The loop."""
+
+    batch: int = key(64, "global batch size in examples", low=1)
+    steps: int = key(1000, "updates", low=1)
+    seed: int = key(0, "of everything random in a run", low=0)
+    log_every: int = key(20, "steps between lines of metrics", low=1)
+    validate_every: int = key(0, "steps between validation losses; 0: only at the end", low=0)
+    checkpoint_every: int = key(500, "steps between checkpoints", low=1)
+    keep_checkpoints: int = key(2, "how many of the latest to keep", low=1)
+    overwrite: bool = key(False, "start a run again from step 0 where a checkpoint is damaged")
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+    """How devices are arranged; one axis may be -1, which means all that are left."""
+
+    data: int = key(-1, "devices that share the batch only")
+    fsdp: int = key(1, "devices that share the batch and the parameters")
+
+
+@dataclasses.dataclass(frozen=True)
+class Validation:
+    """The measured quantity: the loss on fixed (example, t, noise) triples."""
+
+    examples: int = key(1024, "number of triples", low=8)
+    batch: int = key(256, "examples per step; the loss does not depend on it", low=1)
+    grid: str = key("k/8", "the levels of t", choices=("k/8", "(k+0.5)/8"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """Pictures drawn at the end of each run."""
+
+    count: int = key(8, "captions from the validation set; 0: none", low=0)
+    sampler: str = key("euler", "the solver", choices=("euler",))
+    steps: int = key(25, "steps of the solver", low=1)
+    guidance: float = key(3.0, "scale of classifier-free guidance; 1: none", low=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Many runs and what to fit to them."""
+
+    name: str = key("scaling", "title of the report")
+    axes: dict[str, Any] = key({}, "what the runs differ in: axes.model.depth = (1, 2, 3) and so on")
+    x: str = key("parameters", "the size that the law is a function of", choices=("parameters", "train_flops"))
+    law: str = key("power_offset", "the law in the report's headline", choices=("power", "power_offset"))
+    objective: str = key("log_squares", "of the fit", choices=("squares", "log_squares", "log_huber"))
+    weights: str = key("ema", "whose validation loss is fitted", choices=("ema", "raw"))
+    hold_out: int = key(1, "largest rungs kept out of the fit, to judge it", low=0)
+    surface: bool = key(False, "also fit L(N, D) to the checkpoints along each run")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """All of it."""
+
+    job: str = key("study", "study: train and report; report: make the report again", choices=("study", "report"))
+    workdir: str = key("work/scaling", "folder of the study")
+    only: str = key("", "train this run alone, and write no report")
+    distributed: bool = key(False, "join the processes of a cluster or of launch/local.sh")
+    data: Data = dataclasses.field(default_factory=Data)
+    text: Text = dataclasses.field(default_factory=Text)
+    flow: Flow = dataclasses.field(default_factory=Flow)
+    model: Model = dataclasses.field(default_factory=Model)
+    optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
+    training: Training = dataclasses.field(default_factory=Training)
+    mesh: Mesh = dataclasses.field(default_factory=Mesh)
+    validation: Validation = dataclasses.field(default_factory=Validation)
+    samples: Samples = dataclasses.field(default_factory=Samples)
+    study: Study = dataclasses.field(default_factory=Study)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values, ready for JSON; `from_dict` is its inverse."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+
+# Keys that say where and how to run, not what: a study may go on with others.
+OPERATIONAL = (
+    "job",
+    "workdir",
+    "only",
+    "distributed",
+    "mesh",
+    "training.keep_checkpoints",
+    "training.overwrite",
+    "study",
+)
+
+
+def default() -> ml_collections.ConfigDict:
+    """Every key with its default; a config file changes some, flags change more. Unknown keys are refused."""
+    result = ml_collections.ConfigDict(Config().to_dict(), convert_dict=True)
+    for section in dataclasses.fields(Config):  # JSON has no tuples
+        if section.name == "study":
+            result.study.axes = ml_collections.ConfigDict()
+    return result.lock()
+
+
+def axes(base: ml_collections.ConfigDict, values: Mapping[str, tuple[Any, ...]]) -> None:
+    """Sets the axes of a study: {"model.depth": (1, 2, 3)} makes three runs; two axes make all the combinations."""
+    with base.unlocked():
+        for path, choices in values.items():
+            *sections, name = path.split(".")
+            node = base.study.axes
+            for section in sections:
+                if section not in node:
+                    node[section] = ml_collections.ConfigDict()
+                node = node[section]
+            node[name] = tuple(choices)
+
+
+def parse(values: ml_collections.ConfigDict) -> Config:
+    """Checks a ConfigDict and makes it a Config.
+
+    Raises:
+        UserError: for an unknown key, a wrong type, or a value that can't work, with the key's name.
+    """
+    config = from_dict(values.to_dict())
+    check(config)
+    for _, run in runs(config):
+        check(run)
+    return config
+
+
+def from_dict(values: Mapping[str, Any], cls: type = Config, where: str = "") -> Any:
+    """Builds a dataclass of this module from nested plain values; checks names, types, choices and ranges."""
+    hints = get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    made = {}
+    for name, value in values.items():
+        path = f"{where}{name}"
+        if name not in fields:
+            raise UserError(f"the config has no key '{path}'{nearest(name, fields)}")
+        if dataclasses.is_dataclass(hints[name]):
+            if not isinstance(value, Mapping):
+                raise UserError(f"config.{path} is a section, not a value: {value!r}")
+            made[name] = from_dict(value, hints[name], f"{path}.")
+        elif get_origin(hints[name]) is dict:
+            made[name] = dict(_flatten(value))
+        else:
+            made[name] = _convert(value, hints[name], path)
+            _check_value(made[name], fields[name].metadata, path)
+    return cls(**made)
+
+
+def _convert(value: Any, hint: Any, path: str) -> Any:
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if get_origin(hint) is tuple and isinstance(value, list | tuple):
+        return tuple(_convert(item, get_args(hint)[0], path) for item in value)
+    if type(value) is not hint:
+        raise UserError(f"config.{path} must be of type {hint.__name__}, not {type(value).__name__} ({value!r})")
+    return value
+
+
+def _check_value(value: Any, rule: Mapping[str, Any], path: str) -> None:
+    if rule["choices"] and value not in rule["choices"]:
+        raise UserError(
+            f"config.{path} = {value!r} is not among its choices{nearest(str(value), map(str, rule['choices']))}"
+        )
+    if rule["low"] is not None and not value >= rule["low"]:
+        raise UserError(f"config.{path} = {value!r} must be at least {rule['low']}")
+
+
+def _flatten(values: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{where}{name}.")
+        else:
+            yield f"{where}{name}", tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def check(config: Config) -> None:
+    """Raises UserError for values that are each allowed but can't work together."""
+    data, model, training = config.data, config.model, config.training
+    if data.image_size % model.patch:
+        raise UserError(
+            f"config.data.image_size = {data.image_size} is not a multiple of config.model.patch = {model.patch}"
+        )
+    if model.width_per_depth * model.depth % 4:
+        raise UserError(
+            f"the width, config.model.width_per_depth x depth = {model.width_per_depth} x {model.depth}, "
+            "must be a multiple of 4 for the position embedding"
+        )
+    if data.name == "shapes" and (data.channels != 3 or data.image_size < 16):
+        raise UserError("the data set 'shapes' draws images of 3 channels and at least 16 pixels: see config.data")
+    if data.name in ("shapes", "digits") and data.flip:
+        raise UserError(f"config.data.flip would make captions of '{data.name}' wrong: switch it off")
+    if data.name == "tfds" and not data.dataset:
+        raise UserError("config.data.dataset must name a prepared data set for config.data.name = 'tfds'")
+    if data.name == "folder" and not data.path:
+        raise UserError("config.data.path must name a directory of images for config.data.name = 'folder'")
+    if config.text.drop > 1:
+        raise UserError(f"config.text.drop = {config.text.drop} is a probability: at most 1")
+    if config.optimizer.warmup >= training.steps and config.optimizer.decay != "none":
+        raise UserError(
+            f"config.optimizer.warmup = {config.optimizer.warmup} leaves no steps to decay in: "
+            f"config.training.steps = {training.steps}"
+        )
+    if config.validation.examples % 8:
+        raise UserError(
+            f"config.validation.examples = {config.validation.examples} must be a multiple of the 8 levels of t"
+        )
+
+
+def runs(config: Config) -> list[tuple[str, Config]]:
+    """The named runs of a study: every combination of its axes, in order; one run named "run" where it has none.
+
+    Raises:
+        UserError: if an axis is not a key of the config, or a value does not fit.
+    """
+    axis = config.study.axes
+    for path in axis:
+        section, _, name = path.rpartition(".")
+        owner = getattr(config, section, None) if section else None
+        if owner is None or not hasattr(owner, name):
+            raise UserError(f"config.study.axes.{path} is not a key of the config{nearest(path, _paths())}")
+    result = []
+    for values in itertools.product(*axis.values()):
+        plain = config.to_dict()
+        for path, value in zip(axis, values, strict=True):
+            section, _, name = path.rpartition(".")
+            plain[section][name] = value
+        plain["study"]["axes"] = {}
+        name = "-".join(_label(path, value) for path, value in zip(axis, values, strict=True)) or "run"
+        result.append((name, from_dict(plain)))
+    return result
+
+
+LABELS = {"model.depth": "d", "optimizer.learning_rate": "lr", "training.seed": "seed", "training.steps": "steps"}
+
+
+def _label(path: str, value: Any) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value).replace("/", "_")
+    return LABELS.get(path, path.rpartition(".")[2] + "=") + text
+
+
+def _paths() -> Iterator[str]:
+    for path, value, _ in entries():
+        if not isinstance(value, dict):
+            yield path
+
+
+def entries(cls: type = Config, where: str = "") -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+    """Every key as (dotted path, default, metadata)."""
+    for field in dataclasses.fields(cls):
+        value = field.default_factory() if field.default is dataclasses.MISSING else field.default
+        if dataclasses.is_dataclass(value):
+            yield from entries(type(value), f"{where}{field.name}.")
+        else:
+            yield f"{where}{field.name}", value, field.metadata
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Sentences on the keys that differ between two plain configs, leaving the operational ones aside."""
+    flat = [dict(_flatten(c)) for c in (ours, theirs)]
+    paths = [p for p in {**flat[0], **flat[1]} if not any(p == o or p.startswith(o + ".") for o in OPERATIONAL)]
+    shown = lambda value: repr(value[0]) if value else "absent"  # noqa: E731
+    return [
+        f"{path} is {shown(flat[1].get(path))} there and {shown(flat[0].get(path))} here"
+        for path in paths
+        if flat[0].get(path) != flat[1].get(path)
+    ]
+
+
+def describe(plain: Mapping[str, Any]) -> str:
+    """The list of keys for `--help`, with the values of a plain config."""
+    lines = []
+    for path, _, metadata in entries():
+        value: Any = plain
+        for name in path.split("."):
+            value = value[name]
+        choices = f" [{' | '.join(map(repr, metadata['choices']))}]" if metadata["choices"] else ""
+        lines.append(f"  --config.{path}={value!r}\n        {metadata['doc']}{choices}")
+    return "\n".join(lines)

@@ -1,0 +1,123 @@
+"""Pictures to arrays: decode, resize, crop, flip. Pillow and numpy only; every function is pure.
+
+Resizing is Pillow's bicubic filter, which widens its support when it shrinks a picture (antialiasing).
+"""
+
+import io
+from typing import Literal, get_args
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from rfjax.errors import UserError, nearest
+
+Resize = Literal["crop", "squash"]
+RESIZES: tuple[str, ...] = get_args(Resize)
+EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"})
+
+_FILTER = Image.Resampling.BICUBIC
+_MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's mode
+_16_TO_8_BITS = 65535 // 255
+
+
+def check(image_size: int, channels: int, resize: str = "crop") -> None:
+    """Raises UserError where a picture cannot be brought to (image_size, image_size, channels) by `resize`."""
+    if image_size < 1:
+        raise UserError(f"image_size must be at least 1 pixel, not {image_size}.")
+    if channels not in _MODES:
+        raise UserError(f"channels must be 1 (grey) or 3 (red, green, blue), not {channels}.")
+    if resize not in RESIZES:
+        raise UserError(f"Unknown resize {resize!r}{nearest(resize, RESIZES)}.")
+
+
+def decode(data: bytes, channels: int, at_least: int = 0) -> UInt8[np.ndarray, "H W C"]:
+    """Returns the picture in a file's bytes, turned as its EXIF orientation says.
+
+    Transparent pixels are laid over white; 16-bit values are rounded to 8 bits; an animation gives its first frame.
+
+    data: the bytes of a PNG, JPEG, WebP or any other file that Pillow reads.
+    channels: 1 (grey, ITU-R 601 luma) or 3 (RGB).
+    at_least: pixels; where above 0, a JPEG is decoded at the smallest of its scales 1, 1/2, 1/4, 1/8 that leaves both
+        sides at least this long, which is several times faster for photographs. 0 decodes in full.
+
+    Raises ValueError, with the reason in a few words, where the bytes are no whole picture.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if at_least:
+                image.draft(None, (at_least, at_least))  # does nothing but for a JPEG
+            ImageOps.exif_transpose(image, in_place=True)
+            return _to_array(image, channels)
+    except UnidentifiedImageError as error:
+        raise ValueError("not a picture that Pillow reads" if data else "an empty file") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # a broken file raises nearly anything: OSError, SyntaxError, struct.error, IndexError
+        raise ValueError(str(error) or type(error).__name__) from error
+
+
+def _to_array(image: Image.Image, channels: int) -> UInt8[np.ndarray, "H W C"]:
+    if image.mode == "F":
+        raise ValueError("a picture of floats, whose range is not known")
+    if image.mode.startswith("I"):  # "I;16" and kin; older Pillows read a 16-bit PNG as 32-bit "I"
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("a picture of 32-bit integers, whose range is not known")
+        image = Image.fromarray(((values + _16_TO_8_BITS // 2) // _16_TO_8_BITS).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    array = np.asarray(image.convert(_MODES[channels]))
+    return array[..., None] if channels == 1 else array
+
+
+def resize(image: UInt8[np.ndarray, "H W C"], height: int, width: int) -> UInt8[np.ndarray, "height width C"]:
+    """Returns the picture at another size (pixels), by the antialiased bicubic filter; C is 1 or 3."""
+    if image.shape[:2] == (height, width):
+        return image
+    grey = image.shape[-1] == 1
+    resized = np.asarray(Image.fromarray(image[..., 0] if grey else image).resize((width, height), _FILTER))
+    return resized[..., None] if grey else resized
+
+
+def resize_shorter_side(image: UInt8[np.ndarray, "H W C"], size: int) -> UInt8[np.ndarray, "h w C"]:
+    """Returns the picture with its shorter side at `size` pixels and its aspect kept (to the nearest pixel)."""
+    height, width = image.shape[:2]
+    shorter = min(height, width)
+    return resize(image, *(max(size, round(side * size / shorter)) for side in (height, width)))
+
+
+def centre_crop(image: UInt8[np.ndarray, "H W C"], size: int) -> UInt8[np.ndarray, "size size C"]:
+    """Returns the middle `size` x `size` pixels; an odd margin leaves its spare pixel at the bottom or right.
+
+    Raises ValueError where a side is shorter than `size`.
+    """
+    height, width = image.shape[:2]
+    if min(height, width) < size:
+        raise ValueError(f"no {size} x {size} crop in a picture of {height} x {width}")
+    top, left = (height - size) // 2, (width - size) // 2
+    return image[top : top + size, left : left + size]
+
+
+def fit(image: UInt8[np.ndarray, "H W C"], size: int, mode: Resize = "crop") -> UInt8[np.ndarray, "size size C"]:
+    """Returns the picture at `size` x `size` pixels.
+
+    mode: "crop" scales the shorter side to `size` and cuts the centre out; "squash" gives up the aspect instead.
+    """
+    fitted = resize(image, size, size) if mode == "squash" else centre_crop(resize_shorter_side(image, size), size)
+    return np.ascontiguousarray(fitted)
+
+
+def read(data: bytes, size: int, channels: int, mode: Resize = "crop") -> UInt8[np.ndarray, "size size C"]:
+    """Returns a file's picture at (size, size, channels): `decode` then `fit`.
+
+    A JPEG is decoded at no less than twice `size`, so that the antialiasing filter still does the shrinking.
+    Raises ValueError where the bytes are no whole picture.
+    """
+    return fit(decode(data, channels, at_least=2 * size), size, mode)
+
+
+def random_flip(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """Returns the (H, W, C) picture mirrored left to right with probability 1/2, else as it is: one draw from `rng`."""
+    return image[:, ::-1].copy() if rng.random() < 0.5 else image

@@ -1,0 +1,199 @@
+"""`shapes`: an endless text-to-image set, drawn on demand, over the six skills that GenEval measures.
+
+An example is a pure function of (seed, index): integers are hashed to fractions and drawn with +, -, *, /, sqrt, min
+and max alone, which IEEE 754 fixes to the bit, so every machine draws the same image. Nothing is stored.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64, UInt8, UInt64
+
+from rfjax.data.types import Example
+
+SKILLS = ("single object", "two objects", "counting", "colours", "position", "colour attribution")
+SHAPES = ("circle", "square", "triangle", "cross")
+PLURALS = ("circles", "squares", "triangles", "crosses")
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (225, 30, 35),
+    "orange": (245, 140, 20),
+    "yellow": (245, 230, 50),
+    "green": (40, 170, 60),
+    "cyan": (60, 215, 225),
+    "blue": (40, 75, 220),
+    "purple": (140, 50, 175),
+    "white": (250, 250, 250),
+}
+NUMBERS = {2: "two", 3: "three", 4: "four"}
+RELATIONS = ("left of", "right of", "above", "below")
+MAX_OBJECTS = 4
+SPLITS = {"train": 0, "validation": 1, "test": 2}
+SPLIT_BITS = 40  # each split owns 2^40 indices of its own
+
+# Slots of an example's random fractions.
+SKILL, COUNT, RELATION, VERTICAL, MISSING, BACKGROUND, TINT = range(7)
+OBJECTS = 16  # object k has slots OBJECTS + 8 k + (kind, colour, x, y, radius)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What an image of index i shows, for n images: the ground truth behind a caption.
+
+    Attributes:
+        skill: which of SKILLS, (n,).
+        count: number of objects, (n,).
+        relation: which of RELATIONS holds of object 0 to object 1, (n,); meaningful for the position skill.
+        kind: which of SHAPES, (n, 4). colour: which of COLOURS, (n, 4).
+        x, y: centres in units of the image side, origin at the top left, (n, 4). radius: likewise.
+        background: RGB from 0 to 255, (n, 3).
+    """
+
+    skill: Int64[np.ndarray, " n"]
+    count: Int64[np.ndarray, " n"]
+    relation: Int64[np.ndarray, " n"]
+    kind: Int64[np.ndarray, "n 4"]
+    colour: Int64[np.ndarray, "n 4"]
+    x: Float64[np.ndarray, "n 4"]
+    y: Float64[np.ndarray, "n 4"]
+    radius: Float64[np.ndarray, "n 4"]
+    background: Float64[np.ndarray, "n 3"]
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Random access to one split; `image_size` in pixels (16 or more), always three channels."""
+
+    split: str = "train"
+    image_size: int = 16
+    seed: int = 0
+    shuffles: bool = False  # neighbours are independent already
+
+    def __len__(self) -> int:
+        return 2**SPLIT_BITS
+
+    def __getitem__(self, index: int) -> Example:
+        images, captions = self.read([index])
+        return {"image": images[0], "caption": captions[0], "index": index}
+
+    def read(self, indices: Sequence[int]) -> tuple[UInt8[np.ndarray, "n S S 3"], list[str]]:
+        """Draws n examples at once: several times faster than one by one."""
+        own = np.asarray(indices, np.int64) + (SPLITS[self.split] << SPLIT_BITS)
+        scene = imagine(own, self.seed)
+        return draw(scene, self.image_size), describe(scene)
+
+
+def fractions(index: Int64[np.ndarray, " n"], seed: int, slots: int) -> Float64[np.ndarray, "n slots"]:
+    """Uniform numbers in [0, 1), from (seed, index, slot) by two rounds of SplitMix64 (Steele et al. 2014)."""
+    golden = np.uint64(0x9E3779B97F4A7C15)
+    with np.errstate(over="ignore"):
+        state = _mix(index.astype(np.uint64)[:, None] + np.uint64(seed + 1) * golden)
+        state = _mix(state + np.arange(1, slots + 1, dtype=np.uint64) * golden)
+    return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _mix(z: UInt64[np.ndarray, "*n"]) -> UInt64[np.ndarray, "*n"]:
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def imagine(index: Int64[np.ndarray, " n"], seed: int = 0) -> Scene:
+    """Chooses what each image shows. Objects never touch: each keeps to a cell of its own."""
+    u = fractions(index, seed, OBJECTS + 8 * MAX_OBJECTS)
+    pick = lambda slot, choices: (u[:, slot] * choices).astype(np.int64)  # noqa: E731
+    skill = pick(SKILL, len(SKILLS))
+    pair = np.isin(skill, [1, 4, 5])
+    count = np.where(skill == 2, 2 + pick(COUNT, 3), np.where(pair, 2, 1))
+    relation = pick(RELATION, 4)
+
+    objects = u[:, OBJECTS:].reshape(-1, MAX_OBJECTS, 8)
+    kind = (objects[:, :, 0] * len(SHAPES)).astype(np.int64)
+    colour = (objects[:, :, 1] * len(COLOURS)).astype(np.int64)
+    # A pair has two kinds, an attribution two colours; the things that are counted are of one kind.
+    kind[:, 1] = np.where(pair, _other(kind[:, 0], objects[:, 1, 0], len(SHAPES)), kind[:, 1])
+    colour[:, 1] = np.where(skill == 5, _other(colour[:, 0], objects[:, 1, 1], len(COLOURS)), colour[:, 1])
+    kind = np.where((skill == 2)[:, None], kind[:, :1], kind)
+
+    # Cells: the image, its halves, or its quadrants; (left, top, width, height) in units of the image side.
+    vertical = np.where(skill == 4, relation >= 2, u[:, VERTICAL] < 0.5)
+    swapped = np.where(skill == 4, relation % 2 == 1, False)
+    slot = np.arange(MAX_OBJECTS)[None] ^ swapped[:, None].astype(np.int64)
+    missing = pick(MISSING, 4)[:, None]
+    quadrant = np.where(count[:, None] == 3, slot + (slot >= missing), slot) % 4
+    two, many = (count == 2)[:, None], (count > 2)[:, None]
+    down = vertical[:, None]
+    left = np.where(many, quadrant % 2 * 0.5, np.where(two & ~down, slot % 2 * 0.5, 0.0))
+    top = np.where(many, quadrant // 2 * 0.5, np.where(two & down, slot % 2 * 0.5, 0.0))
+    width = np.where(many | (two & ~down), 0.5, 1.0)
+    height = np.where(many | (two & down), 0.5, 1.0)
+    smallest, largest = np.where(count[:, None] > 1, 0.16, 0.2), np.where(count[:, None] > 1, 0.205, 0.4)
+    radius = smallest + (largest - smallest) * objects[:, :, 4]
+    gap = radius + 0.03
+    x = left + gap + (width - 2 * gap) * objects[:, :, 2]
+    y = top + gap + (height - 2 * gap) * objects[:, :, 3]
+    grey = 20 + 80 * u[:, BACKGROUND, None] + 12 * (u[:, TINT : TINT + 3] - 0.5)
+    return Scene(skill, count, relation, kind, colour, x, y, radius, grey)
+
+
+def _other(first: Int64[np.ndarray, " n"], u: Float64[np.ndarray, " n"], choices: int) -> Int64[np.ndarray, " n"]:
+    """A uniform choice that differs from the first."""
+    return (first + 1 + (u * (choices - 1)).astype(np.int64)) % choices
+
+
+def draw(scene: Scene, size: int) -> UInt8[np.ndarray, "n S S 3"]:
+    """Renders scenes with one pixel of smoothing at the edges."""
+    centre = ((np.arange(size) + 0.5) / size).astype(np.float32)
+    palette = np.array(list(COLOURS.values()), np.float32)
+    image = np.broadcast_to(scene.background[:, None, None].astype(np.float32), (len(scene.x), size, size, 3)).copy()
+    for k in range(MAX_OBJECTS):
+        rows = np.flatnonzero(scene.count > k)
+        if not len(rows):
+            break
+        x, y, radius = (a[rows, k].astype(np.float32)[:, None, None] for a in (scene.x, scene.y, scene.radius))
+        distance = _distance(
+            (centre[None, None, :] - x) / radius, (centre[None, :, None] - y) / radius, scene.kind[rows, k]
+        )
+        cover = np.clip(np.float32(0.5) - distance * radius * np.float32(size), 0, 1)[..., None]
+        image[rows] += cover * (palette[scene.colour[rows, k]][:, None, None] - image[rows])
+    return (image + np.float32(0.5)).astype(np.uint8)
+
+
+def _distance(
+    dx: Float32[np.ndarray, "n 1 S"], dy: Float32[np.ndarray, "n S 1"], kind: Int64[np.ndarray, " n"]
+) -> Float32[np.ndarray, "n S S"]:
+    """Signed distance to a shape of radius 1, negative inside; beyond corners a lower bound, enough for smoothing."""
+    ax, ay = np.abs(dx), np.abs(dy)
+    f = np.float32
+    circle = np.sqrt(dx * dx + dy * dy) - f(1)
+    square = np.maximum(ax, ay) - f(0.86)
+    # Apex (0, -1), base from (-1, 0.85) to (1, 0.85); a side's outward normal is (1.85, -1) / 2.103.
+    triangle = np.maximum((f(1.85) * ax - (dy + f(1))) / f(2.103), dy - f(0.85))
+    cross = np.minimum(np.maximum(ax - f(0.34), ay - f(1)), np.maximum(ax - f(1), ay - f(0.34)))
+    kind = kind[:, None, None]
+    return np.where(kind == 0, circle, np.where(kind == 1, square, np.where(kind == 2, triangle, cross)))
+
+
+def describe(scene: Scene) -> list[str]:
+    """Captions in plain English, at most eight words, after GenEval's templates (without its "a photo of")."""
+    colours = tuple(COLOURS)
+    captions = []
+    rows = (scene.skill, scene.count, scene.relation, scene.kind, scene.colour)
+    for skill, count, relation, kind, colour in zip(*(a.tolist() for a in rows), strict=True):
+        first, second = SHAPES[kind[0]], SHAPES[kind[1]]
+        name, other = colours[colour[0]], colours[colour[1]]
+        captions.append(
+            (
+                f"a {first}",
+                f"a {first} and a {second}",
+                f"{NUMBERS.get(count, count)} {PLURALS[kind[0]]}",
+                f"{_article(name)} {name} {first}",
+                f"a {first} {RELATIONS[relation]} a {second}",
+                f"{_article(name)} {name} {first} and {_article(other)} {other} {second}",
+            )[skill]
+        )
+    return captions
+
+
+def _article(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"

@@ -1,0 +1,125 @@
+"""What every data source shares: the contract, the record of a bad picture, and the memory for decoded examples."""
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NotRequired, Protocol, TypedDict, get_args, runtime_checkable
+
+import numpy as np
+
+from rfjax.errors import UserError, nearest
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[str, ...] = get_args(Split)
+
+
+class Example(TypedDict):
+    """One captioned image.
+
+    image: uint8 (H, W, C), C = 1 or 3, values 0..255; or float32 (H, W, C) where the data set stores latents, unscaled.
+    caption: the text; "" only where the data set stores text encodings and no text.
+    index: the position in the source, 0 <= index < len(source); it keys the randomness of this example.
+    context: optional, float32 (L, E): the stored encoding of each text token.
+    pooled: optional, float32 (P,): the stored encoding of the whole text.
+    """
+
+    image: np.ndarray
+    caption: str
+    index: int
+    context: NotRequired[np.ndarray]
+    pooled: NotRequired[np.ndarray]
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Random access to captioned images of one size.
+
+    Deterministic (an index gives the same example for ever), picklable, and safe to read from several threads. The
+    arrays may be shared between reads and read-only: copy before writing into one. An index outside of
+    0 <= index < len(source) raises IndexError.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Example: ...
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """A picture or a line of text that is left out: where it is, and why."""
+
+    file: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.reason}"
+
+
+def check_split(split: str) -> None:
+    """Raises UserError where `split` is none of "train", "validation", "test"."""
+    if split not in SPLITS:
+        raise UserError(f"Unknown split {split!r}{nearest(split, SPLITS)}.")
+
+
+def check_problems(problems: Sequence[Problem], total: int, max_bad: float, where: str) -> None:
+    """Names the first few of `problems`: in a warning, or in a UserError where more than `max_bad` of `total` are bad.
+
+    total: the number of records, good and bad; max_bad: a fraction of it, 0..1; where: what was read, for the message.
+    """
+    if not problems:
+        return
+    shown, count = "; ".join(map(str, problems[:3])), len(problems)
+    more = f"; and {count - 3} more" if count > 3 else ""
+    what = f"{where}: {count} of {total} records are bad"
+    if count > max_bad * total:
+        raise UserError(
+            f"{what}, more than max_bad = {max_bad:g} allows ({math.floor(max_bad * total)}): {shown}{more}."
+        )
+    logging.getLogger(__name__).warning("%s and left out: %s%s.", what, shown, more)
+
+
+class Memory:
+    """Decoded examples kept in memory, where all of them fit: a source puts them in as they are first read.
+
+    Items of a list are read and written atomically, so threads need no lock; two that miss one example both decode it.
+    A pickled memory arrives empty (a worker process fills its own).
+    """
+
+    _OVERHEAD_BYTES = 600  # the Python objects of one example: a dict, one to three array headers, an int
+
+    def __init__(self, count: int, sample: Example, limit_mb: float) -> None:
+        """count: examples in the source; sample: one of them, for its size; limit_mb: keep nothing above this (MiB)."""
+        arrays = (value for value in sample.values() if isinstance(value, np.ndarray))
+        self.size_mb = count * (self._OVERHEAD_BYTES + sum(array.nbytes for array in arrays)) / 2**20
+        self._slots: list[Example | None] = [None] * (count if self.size_mb <= limit_mb else 0)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the examples fit under the limit and are kept."""
+        return bool(self._slots)
+
+    def get(self, index: int) -> Example | None:
+        """Returns the example at `index`, or None where it is not in memory."""
+        example = self._slots[index] if self._slots else None
+        return example and example.copy()
+
+    def put(self, example: Example) -> Example:
+        """Returns the example with its arrays made read-only, and keeps it where examples are kept."""
+        for value in example.values():
+            if isinstance(value, np.ndarray):
+                value.setflags(write=False)
+        if self._slots:
+            self._slots[example["index"]] = example
+        return example.copy()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_slots": [None] * len(self._slots)}
+
+
+def check_index(index: int, count: int) -> int:
+    """Returns `index` as an int; raises IndexError outside of 0 <= index < count."""
+    index = index.__index__()
+    if not 0 <= index < count:
+        raise IndexError(f"index {index} is outside of 0 <= index < {count}")
+    return index

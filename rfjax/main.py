@@ -1,0 +1,117 @@
+"""rfjax: rectified-flow transformers, from one config to a scaling law.
+
+Usage:
+  python -m rfjax.main --config=FILE[:VARIANT] [--config.KEY=VALUE ...]
+
+Examples:
+  python -m rfjax.main --config=configs/scaling.py                        the scaling study, ready in minutes
+  python -m rfjax.main --config=configs/scaling.py --config.only=d3       one run of it (a cluster runs each as a job)
+  python -m rfjax.main --config=configs/scaling.py --config.job=report    the report again, from the run folders alone
+  python -m rfjax.main --config=configs/scaling.py --help                 every key of that config, with its meaning
+
+A study that was stopped goes on with the same command. Exit codes: 0 done, 1 a run failed, 2 a mistake that the message
+says how to mend, 130 stopped by Ctrl-C.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+STARTED = time.time()
+
+from absl import flags  # noqa: E402
+from ml_collections import config_flags  # noqa: E402
+
+from rfjax import config as configs  # noqa: E402
+from rfjax.errors import UserError, nearest  # noqa: E402
+
+
+def read_flags(arguments: list[str]) -> configs.Config:
+    """Reads --config and its overrides, and checks the result.
+
+    Raises:
+        UserError: for a missing file, an unknown key or a wrong type, with the nearest right thing.
+    """
+    values = flags.FlagValues()
+    holder = config_flags.DEFINE_config_file("config", None, "path of a config file", flag_values=values)
+    file = next((a.split("=", 1)[1] for a in arguments if a.startswith("--config=")), None)
+    if file is None:
+        raise UserError(f"say which config to run: --config=FILE{nearest('', _known())}")
+    path = Path(file.split(":")[0])
+    if not path.is_file():
+        raise UserError(f"there is no config file {path}{nearest(str(path), _known())}")
+    try:
+        rest = values([sys.argv[0], *arguments])[1:]
+        loaded = holder.value
+    except UserError:
+        raise
+    except Exception as error:  # absl and ml_collections raise many kinds
+        raise UserError(_explain(error, arguments)) from error
+    if rest:
+        raise UserError(f"what does '{rest[0]}' mean? Settings are written --config.KEY=VALUE")
+    return configs.parse(loaded)
+
+
+def _known() -> list[str]:
+    return [str(path) for path in sorted(Path("configs").glob("*.py"))]
+
+
+def _explain(error: Exception, arguments: list[str]) -> str:
+    """One sentence for what absl or ml_collections refused."""
+    keys = [path for path, *_ in configs.entries()]
+    for argument in arguments:
+        name = argument.removeprefix("--").split("=")[0].removeprefix("config.")
+        if argument.startswith("--config.") and name not in keys and not name.startswith("study.axes."):
+            return f"the config has no key '{name}'{nearest(name, keys)}"
+    return f"{type(error).__name__}: {error}".replace("\n", " ")
+
+
+def help_text(arguments: list[str]) -> str:
+    """The usage; with --config, also every key of that config."""
+    kept = [a for a in arguments if a.startswith("--config=")]
+    if not kept:
+        return f"{__doc__}\nConfigs here: {', '.join(_known()) or 'none: run from the project folder'}"
+    return f"{__doc__}\nKeys:\n{configs.describe(read_flags(kept).to_dict())}"
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command line; returns the exit code."""
+    if any(word in ("--help", "-h", "--helpfull", "help") for word in arguments):
+        print(help_text(arguments))
+        return 0
+    config = read_flags(arguments)
+    if config.job == "report":
+        from rfjax.study import report  # no JAX here
+
+        drawn = report.draw(Path(config.workdir))
+        print(report.summary(drawn, report.write(drawn)))
+        return 0
+    import jax
+
+    if config.distributed:
+        from rfjax.training import cluster
+
+        cluster.join()
+    from rfjax.study import runner
+    from rfjax.training.loop import Interrupted
+
+    try:
+        return runner.run_study(config, STARTED)
+    except (Interrupted, KeyboardInterrupt) as stop:
+        again = "python -m rfjax.main " + " ".join(arguments)
+        print(
+            f"\n{str(stop) or 'stopped at once'}; nothing is lost, the same command goes on:\n  {again}",
+            file=sys.stderr,
+        )
+        return 130
+    finally:
+        if config.distributed:
+            jax.distributed.shutdown()
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as error:
+        print(f"rfjax: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,6 @@
+"""Flax modules: depth -> widths; each counts its own parameters and FLOPs."""
+
+from rfjax.models.backbones import BACKBONES as BACKBONES
+from rfjax.models.backbones import Inputs as Inputs
+from rfjax.models.counting import Size as Size
+from rfjax.models.counting import measure as measure

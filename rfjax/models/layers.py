@@ -1,0 +1,111 @@
+"""Layers that the backbones share. B batch, N tokens, D width, H heads, K head width."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+MAX_PERIOD = 10_000.0
+FREQUENCIES = 256
+TIME_SCALE = 1000.0  # the network sees 1000 t, as SD3's reference code
+
+xavier = nn.initializers.xavier_uniform()
+small_normal = nn.initializers.normal(0.02)  # DiT's initialisation of the time and label MLPs
+
+
+def sinusoid(t: Float[Array, " B"]) -> Float[Array, "B F"]:
+    """Sinusoidal embedding of 1000 t, [cos | sin], 256 values, periods up to 10,000 (DiT, SD3's reference code)."""
+    half = FREQUENCIES // 2
+    frequencies = jnp.exp(-np.log(MAX_PERIOD) * jnp.arange(half, dtype=jnp.float32) / half)
+    angle = TIME_SCALE * t.astype(jnp.float32)[:, None] * frequencies
+    return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+
+
+class VectorMLP(nn.Module):
+    """Linear, SiLU, Linear: from a vector per example to the conditioning vector, (B, F) -> (B, D)."""
+
+    width: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B F"]) -> Float[Array, "B D"]:
+        x = nn.Dense(self.width, dtype=self.dtype, kernel_init=small_normal, name="fc1")(x)
+        return nn.Dense(self.width, dtype=self.dtype, kernel_init=small_normal, name="fc2")(nn.silu(x))
+
+
+class MLP(nn.Module):
+    """Linear, GELU (tanh), Linear on each token, (B, N, D) -> (B, N, D)."""
+
+    ratio: int = 4
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
+        width = x.shape[-1]
+        x = nn.Dense(self.ratio * width, dtype=self.dtype, kernel_init=xavier, name="fc1")(x)
+        return nn.Dense(width, dtype=self.dtype, kernel_init=xavier, name="fc2")(nn.gelu(x, approximate=True))
+
+
+class Modulation(nn.Module):
+    """adaLN: SiLU and one Linear from the conditioning vector to `chunks` vectors, each (B, 1, D); starts at zero."""
+
+    chunks: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, y: Float[Array, "B D"]) -> list[Float[Array, "B 1 D"]]:
+        out = nn.Dense(self.chunks * y.shape[-1], dtype=self.dtype, kernel_init=nn.initializers.zeros, name="linear")(
+            nn.silu(y)
+        )
+        return jnp.split(out[:, None, :], self.chunks, axis=-1)
+
+
+def modulated_norm(
+    x: Float[Array, "B N D"], shift: Float[Array, "B 1 D"], scale: Float[Array, "B 1 D"]
+) -> Float[Array, "B N D"]:
+    """LayerNorm without parameters (eps 1e-6, in float32), then x (1 + scale) + shift."""
+    wide = x.astype(jnp.float32)
+    mean = wide.mean(-1, keepdims=True)
+    centred = wide - mean
+    normal = centred * jax.lax.rsqrt((centred * centred).mean(-1, keepdims=True) + 1e-6)
+    return normal.astype(x.dtype) * (1 + scale) + shift
+
+
+class QKV(nn.Module):
+    """One Linear to queries, keys and values of H heads, each (B, N, H, K), with optional RMSNorm of q and k per head.
+
+    The norm has a learnable scale and eps 1e-6, in float32 (SD3 section 5.3.2).
+    """
+
+    heads: int
+    qk_norm: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B N D"]
+    ) -> tuple[Float[Array, "B N H K"], Float[Array, "B N H K"], Float[Array, "B N H K"]]:
+        width = x.shape[-1]
+        qkv = nn.Dense(3 * width, dtype=self.dtype, kernel_init=xavier, name="linear")(x)
+        q, k, v = (a.reshape(*x.shape[:2], self.heads, width // self.heads) for a in jnp.split(qkv, 3, axis=-1))
+        if self.qk_norm:
+            q = nn.RMSNorm(epsilon=1e-6, dtype=jnp.float32, name="q_norm")(q).astype(self.dtype)
+            k = nn.RMSNorm(epsilon=1e-6, dtype=jnp.float32, name="k_norm")(k).astype(self.dtype)
+        return q, k, v
+
+
+def patchify(image: Float[Array, "B H W C"], patch: int) -> Float[Array, "B N F"]:
+    """Cuts an image into patches in row-major order; a patch is flattened as (row, column, channel)."""
+    b, h, w, c = image.shape
+    x = image.reshape(b, h // patch, patch, w // patch, patch, c).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(b, (h // patch) * (w // patch), patch * patch * c)
+
+
+def unpatchify(tokens: Float[Array, "B N F"], shape: tuple[int, int, int], patch: int) -> Float[Array, "B H W C"]:
+    """The inverse of `patchify` for an image of shape (H, W, C)."""
+    h, w, c = shape
+    x = tokens.reshape(tokens.shape[0], h // patch, w // patch, patch, patch, c).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(tokens.shape[0], h, w, c)

@@ -1,0 +1,130 @@
+"""Reads a study's folder back: configs and JSON lines in, frozen records out. Imports no JAX."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from rfjax.errors import UserError
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One run of a study, as its files tell.
+
+    Attributes:
+        name: of the run. folder: of the run. config: its full config, plain.
+        size: parameters, forward_flops and so on, as `rfjax.models.Size`.
+        steps: the number of updates asked for.
+        train: lines of kind "train", one a step, in order. validation: likewise, of both kinds of weights.
+        examples: weights -> loss of each validation triple at the end.
+        samples: what the pictures show: captions, sampler, steps, guidance.
+        skipped: number of lines that could not be read.
+    """
+
+    name: str
+    folder: Path
+    config: dict[str, Any]
+    size: dict[str, int]
+    steps: int
+    train: tuple[dict[str, Any], ...]
+    validation: tuple[dict[str, Any], ...]
+    examples: dict[str, Float[np.ndarray, " n"]]
+    samples: dict[str, Any] | None
+    skipped: int
+
+    def curve(self, weights: str) -> list[dict[str, Any]]:
+        """Validation losses along the run."""
+        return [line for line in self.validation if line["weights"] == weights and line["loss"] is not None]
+
+    def final(self, weights: str) -> dict[str, Any] | None:
+        """The validation loss of the finished run, or None where it is not finished."""
+        curve = self.curve(weights)
+        return curve[-1] if curve and curve[-1]["step"] == self.steps else None
+
+    @property
+    def depth(self) -> int:
+        return self.config["model"]["depth"]
+
+    @property
+    def state(self) -> str:
+        """ "complete", "failed" or how far it is."""
+        if self.final("raw"):
+            return "complete"
+        if (self.folder / "failure.txt").exists():
+            return "failed"
+        return f"at step {self.train[-1]['step'] if self.train else 0} of {self.steps}"
+
+    @property
+    def failure(self) -> str:
+        """The sentence that a failed run left, or nothing."""
+        path = self.folder / "failure.txt"
+        return path.read_text().strip().splitlines()[0] if path.exists() and not self.final("raw") else ""
+
+
+@dataclass(frozen=True)
+class Records:
+    """A study: what was asked for (`study.json`), its rungs in the order of the study, and the sittings spent on it."""
+
+    folder: Path
+    study: dict[str, Any]
+    rungs: tuple[Rung, ...]
+    sittings: tuple[dict[str, Any], ...]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.study["config"]
+
+
+def read(folder: Path) -> Records:
+    """Reads a study's folder.
+
+    Raises:
+        UserError: if there is no study in it.
+    """
+    path = folder / "study.json"
+    if not path.exists():
+        raise UserError(f"there is no study in {folder}: run one first, or name its folder with --config.workdir")
+    study = json.loads(path.read_text())
+    rungs = (_read_rung(folder / "runs" / name) for name in study["runs"])
+    sittings, _ = read_lines(folder / "sittings.jsonl")
+    return Records(folder, study, tuple(rung for rung in rungs if rung), tuple(sittings))
+
+
+def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The records of a JSON-lines file, and how many lines could not be read: a killed writer may cut one short."""
+    records, skipped = [], 0
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
+        try:
+            record = json.loads(line)
+            records.append(record) if isinstance(record, dict) else None
+        except ValueError:
+            skipped += bool(line.strip())
+    return records, skipped
+
+
+def _read_rung(folder: Path) -> Rung | None:
+    if not (folder / "config.json").exists():
+        return None
+    lines, skipped = read_lines(folder / "metrics.jsonl")
+    starts = [line for line in lines if line["kind"] == "start"]
+    if not starts:
+        return None
+    # After a kill, steps since the last checkpoint are done again, to the same bits: the later line counts.
+    latest = {(line["kind"], line["step"], line.get("weights")): line for line in lines}
+    of = lambda kind: tuple(latest[k] for k in sorted(latest, key=lambda k: k[1]) if k[0] == kind)  # noqa: E731
+    return Rung(
+        name=folder.name,
+        folder=folder,
+        config=json.loads((folder / "config.json").read_text()),
+        size=starts[-1]["size"],
+        steps=starts[-1]["steps"],
+        train=of("train"),
+        validation=of("validation"),
+        examples={line["weights"]: np.array(line["losses"]) for line in of("examples")},
+        samples=next(iter(of("samples")), None),
+        skipped=skipped,
+    )

@@ -1,0 +1,65 @@
+"""Checkpoints of a whole run by Orbax: state, data iterator, and the seconds spent."""
+
+from pathlib import Path
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from rfjax.errors import UserError
+from rfjax.training.step import State
+
+
+class Checkpoints:
+    """The checkpoints of one run, written in the background; a killed save leaves nothing that is taken for one."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        """Opens the folder, making it if need be; `keep` is the number of latest checkpoints to keep."""
+        self._folder = folder
+        self._orbax = ocp.training.Checkpointer(
+            folder.absolute(),
+            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+            cleanup_tmp_directories=jax.process_count() == 1,
+        )
+
+    @property
+    def latest(self) -> int | None:
+        """Step of the newest whole checkpoint."""
+        return self._orbax.latest.step if self._orbax.latest else None
+
+    def save(self, state: State, data: grain.DatasetIterator, seconds: float) -> None:
+        """Starts to save; returns once the arrays are copied, and waits first for the save before."""
+        tree = {"state": state, "seconds": np.asarray(seconds, np.float32)}
+        self._orbax.wait()
+        self._orbax.save_checkpointables_async(
+            int(state.step), {"run": tree, "data": data}, force=True, overwrite=self.latest == int(state.step)
+        )
+
+    def restore(self, abstract: State, data: grain.DatasetIterator) -> tuple[State, float]:
+        """Reads the newest checkpoint into the shardings of `abstract`, and sets the iterator to its place.
+
+        Raises:
+            UserError: if it can't be read, with what to do.
+        """
+        step = self.latest
+        tree = {"state": abstract, "seconds": np.zeros((), np.float32)}
+        try:
+            loaded = self._orbax.load_checkpointables(step, {"run": tree, "data": data})
+        except Exception as error:  # Orbax, TensorStore and JSON each raise errors of their own
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            raise UserError(
+                f"the checkpoint {self._folder / str(step)} can't be read ({reason}): remove that folder to go on from "
+                "the checkpoint before it, or from the start"
+            ) from error
+        return loaded["run"]["state"], float(loaded["run"]["seconds"])
+
+    def load_average(self, abstract: State) -> Any:
+        """The averaged weights of the newest checkpoint."""
+        tree = {"state": abstract, "seconds": np.zeros((), np.float32)}
+        return self._orbax.load_checkpointables(self.latest, {"run": tree})["run"]["state"].average
+
+    def close(self) -> None:
+        """Waits for what is being written."""
+        self._orbax.close()

@@ -1,0 +1,300 @@
+"""One run from its config: trains, measures, draws, and writes everything down; goes on where it was stopped."""
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from rfjax import data, models
+from rfjax.config import Config, differences
+from rfjax.data import pixels
+from rfjax.errors import UserError
+from rfjax.evaluation import pictures, validation
+from rfjax.training import mesh as meshes
+from rfjax.training.checkpoints import Checkpoints
+from rfjax.training.logs import Clock, Metrics, write_json
+from rfjax.training.parts import Parts, make_parts
+from rfjax.training.step import State, abstract_state, initial_state, jit_step
+
+
+class Display(Protocol):
+    """What a run tells the person who waits."""
+
+    def update(self, step: int, loss: float, examples_per_second: float, flops_per_second: float) -> None: ...
+
+    def say(self, activity: str) -> None: ...
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, and did, after saving a checkpoint."""
+
+
+class Diverged(Exception):
+    """The loss is not a number any more."""
+
+
+@dataclass
+class Stop:
+    """A wish to stop, set by a signal and granted between two steps; a second Ctrl-C does not wait."""
+
+    wished: bool = False
+    handlers: dict[int, Any] = field(default_factory=dict)
+
+    @contextmanager
+    def on_signals(self) -> Iterator["Stop"]:
+        """Takes over SIGINT and SIGTERM (which clusters send before they take a machine away)."""
+
+        def wish(number: int, frame: Any) -> None:
+            if self.wished and number == signal.SIGINT:
+                raise KeyboardInterrupt
+            self.wished = True
+
+        old = {number: signal.signal(number, wish) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+    def granted(self, step: int) -> bool:
+        """Whether to stop now; all processes of a cluster agree on the step."""
+        if jax.process_count() > 1:
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self.wished
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a study: its name, its config and its folder."""
+
+    name: str
+    config: Config
+    folder: Path
+
+    def result(self) -> dict[str, Any] | None:
+        """What a complete run has written, or None.
+
+        Raises:
+            UserError: if the folder holds a run of another config.
+        """
+        path = self.folder / "config.json"
+        if path.exists() and (found := differences(self.config.to_dict(), json.loads(path.read_text()))):
+            raise UserError(
+                f"{self.folder} holds a run of another config: {'; '.join(found[:3])}; choose another config.workdir"
+            )
+        path = self.folder / "result.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+
+def train(run: Run, display: Display, stop: Stop) -> dict[str, Any]:
+    """Trains a run to its end, from its newest checkpoint where there is one, and returns its result.
+
+    Raises:
+        UserError: for what the user can mend. Interrupted: after a checkpoint, if `stop` is wished.
+        Diverged: if the loss is not finite.
+    """
+    clock = Clock()
+    with clock("setup"):
+        config = run.config
+        mesh = meshes.make_mesh(config.mesh)
+        meshes.check_batch("training.batch", config.training.batch, mesh)
+        meshes.check_batch("validation.batch", config.validation.batch, mesh)
+        parts = make_parts(config)
+        work = _Work(run, parts, mesh, clock, models.measure(parts.model, parts.inputs))
+        sources = {split: data.open_source(config.data, split) for split in ("train", "validation")}
+        check_shapes(sources["train"], config, parts)
+        if jax.process_index() == 0:
+            write_json(run.folder / "config.json", config.to_dict())
+        saved = Checkpoints(run.folder / "checkpoints", config.training.keep_checkpoints)
+    try:
+        state, seconds = work.fit(sources, saved, display, stop)
+        result = work.finish(state, seconds, sources["validation"], display)
+    finally:
+        saved.close()
+    if jax.process_index() == 0:
+        write_json(run.folder / "result.json", result)
+    return result
+
+
+def check_shapes(source: data.Source, config: Config, parts: Parts) -> None:
+    """Raises UserError if the data set's examples do not have the shapes that the config says."""
+    batch, _ = data.load(source, parts.encoder, [0])
+    for name, found, wanted in (
+        ("image", batch["image"].shape[1:], parts.inputs.image),
+        ("context", batch["context"].shape[1:], parts.inputs.text),
+        ("pooled", batch["pooled"].shape[1:], (parts.inputs.pooled_width,)),
+    ):
+        if tuple(found) != tuple(wanted):
+            raise UserError(f"'{name}' of the data set has shape {tuple(found)}, but the config says {tuple(wanted)}")
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What the phases of a run share."""
+
+    run: Run
+    parts: Parts
+    mesh: Mesh
+    clock: Clock
+    size: models.Size
+
+    def fit(
+        self, sources: dict[str, data.Source], saved: Checkpoints, display: Display, stop: Stop
+    ) -> tuple[State, float]:
+        """The loop; returns the final state and the seconds of training over all sittings."""
+        config, clock, training = self.run.config, self.clock, self.run.config.training
+        share = data.Share(jax.process_index(), jax.process_count())
+        batches = data.batches(
+            sources["train"],
+            self.parts.encoder,
+            batch=training.batch,
+            seed=training.seed,
+            flip=config.data.flip,
+            share=share,
+        )
+        earlier, start = 0.0, saved.latest or 0
+        with clock("setup"):
+            if saved.latest is None:
+                display.say("drawing the initial weights")
+                state = initial_state(self.parts, self.mesh, training.seed)
+            else:
+                display.say(f"reading the checkpoint of step {start}")
+                state, earlier = saved.restore(abstract_state(self.parts, self.mesh), batches)
+        metrics = Metrics(self.run.folder, active=jax.process_index() == 0, start=start)
+        metrics.write("start", start, **self._facts())
+        logged, losses = start, []
+        spent = lambda: earlier + clock.total().get("training", 0.0) + clock.seconds.get("data", 0.0)  # noqa: E731
+        before = spent()
+        with clock("training"):
+            for step in range(start + 1, training.steps + 1):
+                with clock("data"):
+                    batch = meshes.put_batch(next(batches), self.mesh)
+                if step == start + 1:
+                    display.say("compiling the training step")
+                    with clock("compilation"):
+                        update = jit_step(self.parts, config, self.mesh).lower(state, batch).compile()
+                with jax.transfer_guard("disallow"):
+                    state, measured = update(state, batch)
+                losses.append(measured["loss"])
+                last = step == training.steps
+                if step % training.log_every == 0 or last:
+                    values = {name: float(value) for name, value in jax.device_get(measured).items()}
+                    values["loss"] = float(np.mean(jax.device_get(losses)))
+                    rate = (step - logged) * training.batch / max(spent() - before, 1e-9)
+                    metrics.write("train", step, **self._progress(step, spent()), **values, examples_per_second=rate)
+                    display.update(step, values["loss"], rate, rate * self.size.train_flops)
+                    logged, losses, before = step, [], spent()
+                    if not np.isfinite(values["loss"]):
+                        raise Diverged(f"the loss is not finite at step {step}: lower config.optimizer.learning_rate")
+                if training.validate_every and step % training.validate_every == 0 and not last:
+                    jax.block_until_ready(state)
+                    self._validate(state, spent(), sources["validation"], metrics)
+                stopping = stop.granted(step) and not last
+                if step % training.checkpoint_every == 0 or last or stopping:
+                    jax.block_until_ready(state)
+                    with clock("checkpoints"):
+                        saved.save(state, batches, spent())
+                if stopping:
+                    metrics.close()
+                    raise Interrupted(f"stopped at step {step} of {training.steps}")
+        metrics.close()
+        return state, spent()
+
+    def finish(self, state: State, seconds: float, source: data.Source, display: Display) -> dict[str, Any]:
+        """Validation and samples of the final weights, and the run's result."""
+        step = int(state.step)
+        metrics = Metrics(self.run.folder, active=jax.process_index() == 0, start=step)
+        display.say("measuring the validation loss")
+        losses = self._validate(state, seconds, source, metrics, examples=True)
+        display.say("drawing samples")
+        with self.clock("samples"):
+            self._draw(state, source, metrics)
+        metrics.close()
+        return {
+            "name": self.run.name,
+            "status": "complete",
+            "step": step,
+            "depth": self.run.config.model.depth,
+            "size": asdict(self.size) | {"train_flops": self.size.train_flops},
+            **self._progress(step, seconds),
+            "validation": losses,
+            "split_seconds": self.clock.total(),
+        }
+
+    def _facts(self) -> dict[str, Any]:
+        device = jax.devices()[0]
+        return {
+            "name": self.run.name,
+            "size": asdict(self.size) | {"train_flops": self.size.train_flops},
+            "steps": self.run.config.training.steps,
+            "devices": jax.device_count(),
+            "device": device.device_kind,
+            "mesh": dict(self.mesh.shape),
+        }
+
+    def _progress(self, step: int, seconds: float) -> dict[str, Any]:
+        examples = step * self.run.config.training.batch
+        return {"examples": examples, "flops": examples * self.size.train_flops, "seconds": seconds}
+
+    def _apply(self) -> Callable[..., jax.Array]:
+        return lambda params, *inputs: self.parts.model.apply({"params": params}, *inputs)
+
+    def _validate(
+        self, state: State, seconds: float, source: data.Source, metrics: Metrics, examples: bool = False
+    ) -> dict[str, Any]:
+        """Measures raw and averaged weights; `examples` also writes the loss of each triple down."""
+        config, step = self.run.config.validation, int(state.step)
+        with self.clock("validation"):
+            whole = NamedSharding(self.mesh, PartitionSpec())
+            losses = jax.jit(validation.triple_losses(self._apply(), self.parts.flow, config.grid), out_shardings=whole)
+            found = {}
+            for weights, params in (("raw", state.params), ("ema", state.average)):
+                result = validation.measure(
+                    losses,
+                    params,
+                    lambda indices: self._put(data.load(source, self.parts.encoder, indices)[0], indices),
+                    examples=config.examples,
+                    batch=config.batch,
+                    grid=config.grid,
+                )
+                found[weights] = result.record()
+                metrics.write("validation", step, **self._progress(step, seconds), weights=weights, **found[weights])
+                if examples:
+                    rounded = [round(float(loss), 7) for loss in result.examples]
+                    metrics.write("examples", step, weights=weights, grid=config.grid, losses=rounded)
+        return found
+
+    def _put(self, batch: data.Batch, indices: list[int]) -> Any:
+        """A batch that every process has whole -> global arrays spread over the mesh."""
+        batch["slot"] = np.asarray(indices, np.int32)
+        sharding = NamedSharding(self.mesh, meshes.BATCH)
+        return jax.tree.map(lambda x: jax.make_array_from_callback(x.shape, sharding, lambda i: x[i]), batch)
+
+    def _draw(self, state: State, source: data.Source, metrics: Metrics) -> None:
+        """Draws the first validation captions with raw and averaged weights, from the same noise in every run."""
+        config = self.run.config.samples
+        if not config.count:
+            return
+        batch, captions = data.load(source, self.parts.encoder, list(range(config.count)))
+        draw = jax.jit(
+            pictures.sampler(
+                self._apply(), self.parts.flow, name=config.sampler, steps=config.steps, guidance=config.guidance
+            ),
+            out_shardings=NamedSharding(self.mesh, PartitionSpec()),
+        )
+        start = pictures.noise(config.count, self.parts.inputs.image)
+        for weights, params in (("raw", state.params), ("ema", state.average)):
+            drawn = pixels.to_pixels(jax.device_get(draw(params, start, batch["context"], batch["pooled"])))
+            if jax.process_index() == 0 and drawn.shape[-1] in (1, 3):  # latents are no pictures
+                pictures.save(self.run.folder / "samples", weights, drawn, captions)
+                pictures.save(self.run.folder / "samples", "data", batch["image"], captions)
+        settings = {"sampler": config.sampler, "steps": config.steps, "guidance": config.guidance}
+        metrics.write("samples", int(state.step), captions=captions, **settings)

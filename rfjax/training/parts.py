@@ -1,0 +1,81 @@
+"""From a config to the objects that it names."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from rfjax import data, flow
+from rfjax.config import Config, Optimizer
+from rfjax.models import BACKBONES, Inputs
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of: all static, nothing allocated."""
+
+    flow: flow.Formulation
+    encoder: data.TextEncoder
+    model: Any
+    optimizer: optax.GradientTransformation
+    inputs: Inputs
+
+
+def make_parts(config: Config) -> Parts:
+    """Builds everything but the data, which may need a disk."""
+    model, text, size = config.model, config.text, config.data.image_size
+    backbone = BACKBONES[model.backbone](
+        model.depth,
+        model.width_per_depth,
+        patch=model.patch,
+        mlp_ratio=model.mlp_ratio,
+        qk_norm=model.qk_norm,
+        remat=model.remat,
+        unroll=model.unroll or model.depth,
+        dtype=jnp.dtype(model.precision),
+        attention=model.attention or None,
+    )
+    inputs = Inputs((size, size, config.data.channels), (text.length, text.width), text.pooled_width)
+    return Parts(
+        flow=flow.formulation(config.flow.formulation),
+        encoder=data.make_encoder(config.text),
+        model=backbone,
+        optimizer=make_optimizer(config.optimizer, model.depth, config.training.steps),
+        inputs=inputs,
+    )
+
+
+def peak_learning_rate(config: Optimizer, depth: int) -> float:
+    """The ladder's rule: learning_rate x depth^depth_exponent."""
+    return config.learning_rate * depth**config.depth_exponent
+
+
+def make_schedule(config: Optimizer, depth: int, steps: int) -> optax.Schedule:
+    """Linear warm-up to the peak (the first step is not zero), then constant, cosine or linear to zero at `steps`."""
+    peak, warmup = peak_learning_rate(config, depth), max(config.warmup, 1)
+    rest = max(steps - warmup, 1)
+    after = {
+        "none": optax.constant_schedule(peak),
+        "cosine": optax.cosine_decay_schedule(peak, rest),
+        "linear": optax.linear_schedule(peak, 0.0, rest),
+    }[config.decay]
+    return optax.join_schedules([optax.linear_schedule(peak / warmup, peak, warmup), after], [warmup])
+
+
+def make_optimizer(config: Optimizer, depth: int, steps: int) -> optax.GradientTransformation:
+    """Clipping by global norm, then AdamW with weight decay on matrices only."""
+    adamw = optax.adamw(
+        make_schedule(config, depth, steps),
+        b1=config.b1,
+        b2=config.b2,
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        mask=_matrices,
+    )
+    return optax.chain(optax.clip_by_global_norm(config.clip), adamw) if config.clip else adamw
+
+
+def _matrices(params: Any) -> Any:
+    # By name: under the scan over depth a bias has two axes as well.
+    return {name: _matrices(value) if isinstance(value, dict) else name == "kernel" for name, value in params.items()}

@@ -1,0 +1,110 @@
+"""The state of training and one update of it, jitted over the mesh."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int, PyTree
+
+from rfjax import flow
+from rfjax.config import Config
+from rfjax.data import pixels
+from rfjax.training import mesh as meshes
+from rfjax.training.parts import Parts, make_schedule
+
+
+class State(struct.PyTreeNode):
+    """Everything that an update changes; the data iterator is kept beside it.
+
+    Attributes:
+        step: number of updates done. params: weights, float32. average: their moving average. moments: the optimizer's.
+    """
+
+    step: Int[Array, ""]
+    params: PyTree[Float[Array, "..."]]
+    average: PyTree[Float[Array, "..."]]
+    moments: Any
+
+
+def abstract_state(parts: Parts, mesh: Mesh) -> State:
+    """The state as shapes, dtypes and shardings."""
+    shapes = jax.eval_shape(lambda: _initial(parts, 0))
+    shardings = meshes.shard_tree(shapes, mesh)
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+
+
+def initial_state(parts: Parts, mesh: Mesh, seed: int) -> State:
+    """Draws the weights, each shard on its own device."""
+    shardings = jax.tree.map(lambda x: x.sharding, abstract_state(parts, mesh))
+    return jax.jit(lambda: _initial(parts, seed), out_shardings=shardings)()
+
+
+def _initial(parts: Parts, seed: int) -> State:
+    example = [jnp.zeros(x.shape, x.dtype) for x in parts.inputs.abstract(1)]
+    params = parts.model.init(jax.random.fold_in(jax.random.key(seed), 0), *example)["params"]
+    average = jax.tree.map(jnp.copy, params)
+    return State(jnp.int32(0), params, average, parts.optimizer.init(params))
+
+
+def train_step(parts: Parts, config: Config) -> Callable[[State, Any], tuple[State, dict[str, Array]]]:
+    """One update: (state, batch) -> (state, {loss, grad_norm}), a pure function.
+
+    An example's t, noise and dropped text come from keys folded with (seed, step, its slot in the global batch), so
+    they do not depend on the mesh or on the number of processes.
+    """
+    optimizer, training = config.optimizer, config.training
+    schedule = make_schedule(optimizer, config.model.depth, training.steps)
+
+    def update(state: State, batch: Any) -> tuple[State, dict[str, Array]]:
+        x0 = pixels.to_network(batch["image"])
+        step_key = jax.random.fold_in(jax.random.fold_in(jax.random.key(training.seed), 1), state.step)
+        keys = jax.vmap(lambda slot: jax.random.split(jax.random.fold_in(step_key, slot), 3))(batch["slot"])
+        t = jax.vmap(parts.flow.density.sample)(keys[:, 0])
+        eps = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:]))(keys[:, 1])
+        context, pooled = flow.drop_text(
+            keys[:, 2], batch["context"], batch["pooled"], parts.encoder.parts, config.text.drop
+        )
+
+        def loss_of(params: Any) -> Float[Array, ""]:
+            network = lambda z, t: parts.model.apply({"params": params}, z, t, context, pooled)  # noqa: E731
+            return flow.cfm_loss(network, parts.flow, x0, eps, t).mean()
+
+        loss, gradients = jax.value_and_grad(loss_of)(state.params)
+        changes, moments = parts.optimizer.update(gradients, state.moments, state.params)
+        params = optax.apply_updates(state.params, changes)
+        step = state.step + 1
+        metrics = {
+            "loss": loss,
+            "grad_norm": optax.global_norm(gradients),
+            "learning_rate": jnp.asarray(schedule(state.step)),
+        }
+        return State(step, params, _average(state.average, params, step, config), moments), metrics
+
+    return update
+
+
+def _average(average: Any, params: Any, step: Int[Array, ""], config: Config) -> Any:
+    """Every `ema_every` steps, average <- decay average + (1 - decay) params, decay warmed up as (1 + n) / (10 + n).
+
+    The warm-up forgets the initial weights, which would spoil a short run.
+    """
+    every = config.optimizer.ema_every
+    n = (step // every).astype(jnp.float32)
+    decay = jnp.minimum(config.optimizer.ema_decay, n / (9 + n))  # n counts from 1: (1 + (n - 1)) / (10 + (n - 1))
+    take = jnp.where(step % every == 0, 1 - decay, 0.0)
+    return optax.incremental_update(params, average, take)
+
+
+def jit_step(parts: Parts, config: Config, mesh: Mesh) -> Callable[[State, Any], tuple[State, dict[str, Array]]]:
+    """`train_step`, jitted with the state's shardings and the batch spread over the mesh; the old state is donated."""
+    shardings = jax.tree.map(lambda x: x.sharding, abstract_state(parts, mesh))
+    return jax.jit(
+        train_step(parts, config),
+        in_shardings=(shardings, NamedSharding(mesh, meshes.BATCH)),
+        out_shardings=(shardings, NamedSharding(mesh, PartitionSpec())),
+        donate_argnums=0,
+    )
