@@ -1,9 +1,9 @@
 """Do the 95 % intervals hold? Simulated ladders, fitted as a study fits them, predict a rung 4x beyond their last.
 
-Every ladder spans 50x in parameters; each loss carries independent relative noise, and so does the new measurement that
-the interval is to hold. For each law, truth and number of rungs: the share of trials in which it did, the binomial standard
-error of that share, the median half-width relative to the loss, and the share of fits that hit a bound. Expect 95 % within
-two standard errors; the half-widths say what the coverage costs.
+Every ladder spans 50x in parameters; each loss carries independent relative noise, and so does the new measurement
+that the interval is to hold. For each law, truth and number of rungs: the share of trials in which it did, the binomial
+standard error of that share, the median half-width relative to the loss, and the share of fits that hit a bound. Expect
+95 % or a little more; the half-widths say what the coverage costs.
 
     python -m benchmarks.coverage --trials 400     # under 2 minutes on one core
     python -m benchmarks.coverage --trials 2000 --objective log_squares

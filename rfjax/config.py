@@ -100,6 +100,7 @@ class Optimizer:
     eps: float = key(1e-8, "added to the root of the second moment (1e-15 with QK-norm in bf16: SD3 5.3.2)", low=0)
     weight_decay: float = key(0.0, "decoupled weight decay of matrices", low=0)
     clip: float = key(1.0, "largest global norm of the gradient; 0: none", low=0)
+    flatten: bool = key(False, "update one long vector: compiles in half the time, for runs on one device")
     ema_decay: float = key(0.99, "decay of the averaged weights per update, warmed up as (1 + n) / (10 + n)", low=0)
     ema_every: int = key(100, "steps between updates of the average", low=1)
 
@@ -299,6 +300,10 @@ def check(config: Config) -> None:
         raise UserError("config.data.dataset must name a prepared data set for config.data.name = 'tfds'")
     if data.name == "folder" and not data.path:
         raise UserError("config.data.path must name a directory of images for config.data.name = 'folder'")
+    if config.optimizer.flatten and config.optimizer.weight_decay:
+        raise UserError(
+            "config.optimizer.flatten can't tell matrices from biases: set weight_decay = 0 or flatten = False"
+        )
     if config.text.drop > 1:
         raise UserError(f"config.text.drop = {config.text.drop} is a probability: at most 1")
     if config.optimizer.warmup >= training.steps and config.optimizer.decay != "none":

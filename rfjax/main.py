@@ -93,7 +93,7 @@ def main(arguments: list[str]) -> int:
 
         cluster.join()
     from rfjax.study import runner
-    from rfjax.training.loop import Interrupted
+    from rfjax.training.stop import Interrupted
 
     try:
         return runner.run_study(config, STARTED)

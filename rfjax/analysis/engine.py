@@ -24,7 +24,7 @@ EXPONENTS = (0.01, 3.0)  # bounds of every alpha: published loss exponents lie b
 GRID = {1: 200, 2: 32}  # points of the grid per axis, for one and two inputs, evenly spaced in log alpha
 STARTS = 4  # local minima of the grid that are polished
 REWEIGHTINGS = 12  # of the grid's least squares towards the Huber objective
-NEAR = 1e-5  # a parameter this near to a bound is tried on it (in units where the losses are of order 1)
+NEAR = 1e-3  # a parameter this near to a bound is tried on it, and stays where that costs nothing
 NEGLIGIBLE = 1e-11  # singular values of J below this share of the largest: directions that the points say nothing of
 TINY = 1e-300
 HUBER_DELTA = 1e-3  # Hoffmann et al. 2022, appendix D.3
@@ -234,10 +234,13 @@ def _polish(problem: Problem, theta: Array) -> OptimizeResult:
         return result
 
     best = minimise(np.clip(theta, low, high), np.ones(theta.size, bool))
-    near = (best.x - low < NEAR) | (high - best.x < NEAR)
-    if near.any() and not near.all():
-        bound = np.where(best.x - low < NEAR, low, high)
-        snapped = minimise(np.where(near, bound, best.x), ~near)
-        best = snapped if snapped.cost <= best.cost * (1 + 1e-7) + 1e-30 else best
+    free = np.ones(theta.size, bool)
+    for i in np.flatnonzero((best.x - low < NEAR) | (high - best.x < NEAR)):
+        chosen = np.arange(theta.size) == i
+        if (free & ~chosen).any():
+            bound = low if best.x[i] - low[i] < NEAR else high
+            snapped = minimise(np.where(chosen, bound, best.x), free & ~chosen)
+            if snapped.cost <= best.cost * (1 + 1e-7) + 1e-30:
+                best, free = snapped, free & ~chosen
     best.at_bound = (best.x == low) | (best.x == high)
     return best

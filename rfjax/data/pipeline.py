@@ -1,10 +1,9 @@
 """From a source to batches: order, shuffling, sharding by process, text, and a checkpointable iterator, by Grain."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-import grain
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8
 
@@ -49,8 +48,8 @@ def load(source: Source, encoder: TextEncoder, indices: Sequence[int]) -> tuple[
 
 def batches(
     source: Source, encoder: TextEncoder, *, batch: int, seed: int, flip: bool = False, share: Share = Share()
-) -> grain.DatasetIterator:
-    """An endless iterator over one process's share of training batches; its state goes into checkpoints.
+) -> Iterator[Batch]:
+    """An endless Grain iterator over one process's share of training batches; its state goes into checkpoints.
 
     The global batch k holds the positions k batch ... (k + 1) batch - 1 of the shuffled, repeated source, whatever the
     number of processes, and an example's flip depends on (seed, position) alone.
@@ -62,6 +61,8 @@ def batches(
         flip: mirror half of the examples.
         share: which part of each global batch is this process's.
     """
+
+    import grain  # it imports JAX, which preparing and reading data sets does not need
 
     def assemble(places: Sequence[tuple[int, int]]) -> Batch:
         positions, indices = zip(*places, strict=True)

@@ -5,7 +5,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
@@ -20,6 +20,7 @@ class Encoded(NamedTuple):
     pooled: Float32[np.ndarray, "B P"]
 
 
+@runtime_checkable
 class TextEncoder(Protocol):
     """A frozen encoder. Its shapes are known without running it; `parts` says what guidance drops together."""
 

@@ -1,6 +1,7 @@
 """Samples: drawing them, and setting them out as a captioned grid."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,31 @@ LINE = 14  # pixels of a line of text
 CAPTION_LINES = 3
 
 
-def sampler(
-    apply: Callable[..., Array], formulation: flow.Formulation, *, name: str, steps: int, guidance: float
-) -> Callable[..., Float[Array, "B H W C"]]:
-    """(params, noise, context, pooled) -> samples, a pure function: the same noise gives comparable pictures.
+@dataclass(frozen=True)
+class Settings:
+    """How to sample: a name in `flow.SAMPLERS`, its number of steps, the scale of classifier-free guidance."""
+
+    sampler: str
+    steps: int
+    guidance: float
+
+
+def draw(
+    network: Callable[..., Array],
+    formulation: flow.Formulation,
+    noise: Float[Array, "B H W C"],
+    text: tuple[Any, Any],
+    settings: Settings,
+) -> Float[Array, "B H W C"]:
+    """Samples from noise: the same noise gives pictures that can be compared between models.
 
     Args:
-        apply: (params, z, t, context, pooled) -> prediction.
-        name: of `flow.SAMPLERS`. steps: of the solver. guidance: scale of classifier-free guidance.
+        network: (z, t, context, pooled) -> prediction, jitted. text: (context, pooled).
     """
-
-    def draw(params: Any, noise: Any, context: Any, pooled: Any) -> Float[Array, "B H W C"]:
-        network = flow.guided(lambda *inputs: apply(params, *inputs), context, pooled, guidance)
-        path, prediction = formulation.path, formulation.prediction
-        velocity = lambda z, t: prediction.velocity(path, network(z, t), z, t)  # noqa: E731
-        return flow.SAMPLERS[name](velocity, noise, flow.uniform_times(steps))
-
-    return draw
+    guided = flow.guided(network, *text, settings.guidance)
+    path, prediction = formulation.path, formulation.prediction
+    velocity = lambda z, t: prediction.velocity(path, guided(z, t), z, t)  # noqa: E731
+    return flow.SAMPLERS[settings.sampler](velocity, noise, flow.uniform_times(settings.steps))
 
 
 def noise(count: int, image: tuple[int, int, int], seed: int = 0) -> Float[Array, "B H W C"]:
@@ -48,7 +57,7 @@ def tile(image: UInt8[np.ndarray, "H W C"]) -> Image.Image:
     return picture.resize((side, side), Image.Resampling.NEAREST if picture.width <= TILE else Image.Resampling.LANCZOS)
 
 
-def grid(pictures: Sequence[UInt8[np.ndarray, "H W C"]], captions: Sequence[str], columns: int = 4) -> Image.Image:
+def grid(pictures: UInt8[np.ndarray, "n H W C"], captions: Sequence[str], columns: int = 4) -> Image.Image:
     """Pictures in rows, each with its caption below."""
     tiles = [tile(p) for p in pictures]
     side, pad = max(t.width for t in tiles), 8

@@ -4,13 +4,15 @@ Triple i is example i of the validation split, the level of t with index i mod 8
 level is the mean over its triples, the validation loss the mean over levels (MLPerf's reading of SD3 section 5.3.3).
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jaxtyping import Array, Float, Int
 
 from rfjax import flow
@@ -44,25 +46,32 @@ class ValidationLoss:
         return {"grid": self.grid, "loss": self.loss, "stderr": self.stderr, "levels": list(self.levels)}
 
 
-def triple_losses(
-    apply: Callable[..., Array], formulation: flow.Formulation, grid: str
-) -> Callable[[Any, Any], Float[Array, " B"]]:
-    """(params, batch) -> the loss of each triple, a pure function; `batch["slot"]` is the index i of the triple.
+class Triples(NamedTuple):
+    """What the network is shown at a batch of triples, and what it should say."""
 
-    Args:
-        apply: (params, z, t, context, pooled) -> prediction.
+    z: Float[Array, "B H W C"]
+    t: Float[Array, " B"]
+    target: Float[Array, "B H W C"]
+
+
+@functools.cache
+def triple_functions(formulation_name: str, grid: str) -> tuple[Callable[..., Triples], Callable[..., Array]]:
+    """Two jitted functions that no model appears in, so that all models share them.
+
+    Returns:
+        (image, index) -> Triples, and (prediction, target) -> each triple's loss, (B,), in float32.
     """
+    formulation = flow.formulation(formulation_name)
 
-    def losses(params: Any, batch: Any) -> Float[Array, " B"]:
-        index: Int[Array, " B"] = batch["slot"]
-        x0 = pixels.to_network(batch["image"])
+    def prepare(image: Any, index: Int[Array, " B"]) -> Triples:
+        x0 = pixels.to_network(image)
         t = jnp.asarray(GRIDS[grid], jnp.float32)[index % LEVELS]
         keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(NOISE_SEED), i))(index)
         eps = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:]))(keys)
-        network = lambda z, t: apply(params, z, t, batch["context"], batch["pooled"])  # noqa: E731
-        return flow.cfm_loss(network, formulation, x0, eps, t)
+        z = formulation.path.interpolate(x0, eps, t)
+        return Triples(z, t, formulation.prediction.target(formulation.path, x0, eps, t))
 
-    return losses
+    return jax.jit(prepare), jax.jit(flow.squared_error)
 
 
 def summarise(losses: Float[np.ndarray, " n"], grid: str) -> ValidationLoss:
@@ -74,23 +83,27 @@ def summarise(losses: Float[np.ndarray, " n"], grid: str) -> ValidationLoss:
 
 
 def measure(
-    step: Callable[[Any, Any], Float[Array, " B"]],
-    params: Any,
+    network: Callable[..., Array],
     load: Callable[[list[int]], Any],
     *,
+    formulation: str,
+    grid: str,
     examples: int,
     batch: int,
-    grid: str,
 ) -> ValidationLoss:
     """Runs all triples. A last batch that is not full is filled up with triple 0, whose extra losses are dropped.
 
     Args:
-        step: a jitted `triple_losses`, whose losses every process can read whole.
-        load: indices of triples -> a batch on the devices.
+        network: (z, t, context, pooled) -> prediction, jitted.
+        load: indices of triples -> a batch on the devices, whose `slot` holds the indices.
+        formulation: its name. grid: of GRIDS.
         examples: number of triples. batch: triples per step; the result does not depend on it.
     """
-    parts = []
+    prepare, error = triple_functions(formulation, grid)
+    found = []
     for start in range(0, examples, batch):
-        indices = [i if i < examples else 0 for i in range(start, start + batch)]
-        parts.append(np.asarray(jax.device_get(step(params, load(indices)))))
-    return summarise(np.concatenate(parts)[:examples], grid)
+        rows = load([i if i < examples else 0 for i in range(start, start + batch)])
+        triples = prepare(rows["image"], rows["slot"])
+        losses = error(network(triples.z, triples.t, rows["context"], rows["pooled"]), triples.target)
+        found.append(multihost_utils.process_allgather(losses, tiled=True) if jax.process_count() > 1 else losses)
+    return summarise(np.concatenate([np.asarray(losses) for losses in found])[:examples], grid)

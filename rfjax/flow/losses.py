@@ -25,5 +25,10 @@ def cfm_loss(
         x0: data. eps: standard normal noise. t: times in [0, 1].
     """
     z = flow.path.interpolate(x0, eps, t)
-    error = network(z, t).astype(jnp.float32) - flow.prediction.target(flow.path, x0, eps, t)
+    return squared_error(network(z, t), flow.prediction.target(flow.path, x0, eps, t))
+
+
+def squared_error(prediction: Float[Array, "B *S"], target: Float[Array, "B *S"]) -> Float[Array, " B"]:
+    """Mean squared error over all but the first axis, in float32."""
+    error = prediction.astype(jnp.float32) - target
     return jnp.mean(error**2, axis=tuple(range(1, error.ndim)))

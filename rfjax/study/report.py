@@ -186,8 +186,8 @@ def _subtitle(study: records.Records) -> str:
     c = study.config
     return (
         f"{c['model']['backbone']} as {c['flow']['formulation']} on {c['data']['dataset'] or c['data']['name']} at "
-        f"{c['data']['image_size']} pixels, batch {c['training']['batch']}, {c['training']['steps']:,} steps; validation "
-        f"loss on the grid {c['validation']['grid']} with {c['validation']['examples']:,} fixed triples"
+        f"{c['data']['image_size']} pixels, batch {c['training']['batch']}, {c['training']['steps']:,} steps; "
+        f"validation on the grid {c['validation']['grid']} with {c['validation']['examples']:,} fixed triples"
     )
 
 
@@ -225,7 +225,7 @@ def _rungs(study: records.Records) -> str:
         "<h2>Rungs</h2>"
         + _table(header, rows)
         + (
-            "<p class=note>± is the standard error over examples. All rungs share the same triples, so it does not blur "
+            "<p class=note>± is the standard error over examples. All rungs share the triples, so it does not blur "
             "the comparison between them: see the paired differences. FLOPs count matrix products, 3 x forward.</p>"
         )
     )

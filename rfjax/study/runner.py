@@ -25,6 +25,7 @@ from rfjax.training import loop
 from rfjax.training import mesh as meshes
 from rfjax.training.logs import write_json
 from rfjax.training.parts import make_parts
+from rfjax.training.stop import Interrupted, Stop
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scipy")
 
@@ -39,7 +40,7 @@ def run_study(config: Config, started: float) -> int:
         started: `time.time()` at the start of the process, to account for imports.
 
     Raises:
-        UserError: before anything is compiled, for what the user can mend. loop.Interrupted: when stopped by a signal.
+        UserError: before anything is compiled, for what the user can mend. Interrupted: when stopped by a signal.
     """
     runs = [loop.Run(name, run, Path(config.workdir) / "runs" / name) for name, run in configs.runs(config)]
     wanted = [run for run in runs if config.only in ("", run.name)]
@@ -55,7 +56,7 @@ def run_study(config: Config, started: float) -> int:
     first = jax.process_index() == 0
     todo = sum(run.config.training.steps * flops[run.name] for run in wanted if run.name not in complete)
     display = StudyDisplay(todo, active=first)
-    with loop.Stop().on_signals() as stop, display.bars:
+    with Stop().on_signals() as stop, display.bars:
         for run in wanted:
             if run.name in complete:
                 display.console.print(f"{run.name}: complete already")
@@ -64,7 +65,7 @@ def run_study(config: Config, started: float) -> int:
             try:
                 with display.run(run.name, 0, run.config.training.steps, flops[run.name]) as bar:
                     result = loop.train(run, bar, stop)
-            except (loop.Interrupted, KeyboardInterrupt):
+            except (Interrupted, KeyboardInterrupt):
                 raise
             except Exception as error:  # one rung must not take the others down
                 failures[run.name] = error

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import grain
 import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
@@ -29,7 +28,7 @@ class Checkpoints:
         """Step of the newest whole checkpoint."""
         return self._orbax.latest.step if self._orbax.latest else None
 
-    def save(self, state: State, data: grain.DatasetIterator, seconds: float) -> None:
+    def save(self, state: State, data: Any, seconds: float) -> None:
         """Starts to save; returns once the arrays are copied, and waits first for the save before."""
         tree = {"state": state, "seconds": np.asarray(seconds, np.float32)}
         self._orbax.wait()
@@ -37,7 +36,7 @@ class Checkpoints:
             int(state.step), {"run": tree, "data": data}, force=True, overwrite=self.latest == int(state.step)
         )
 
-    def restore(self, abstract: State, data: grain.DatasetIterator) -> tuple[State, float]:
+    def restore(self, abstract: State, data: Any) -> tuple[State, float]:
         """Reads the newest checkpoint into the shardings of `abstract`, and sets the iterator to its place.
 
         Raises:

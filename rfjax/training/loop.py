@@ -1,17 +1,15 @@
 """One run from its config: trains, measures, draws, and writes everything down; goes on where it was stopped."""
 
 import json
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 
 from rfjax import data, models
 from rfjax.config import Config, differences
@@ -23,8 +21,10 @@ from rfjax.training.checkpoints import Checkpoints
 from rfjax.training.logs import Clock, Metrics, write_json
 from rfjax.training.parts import Parts, make_parts
 from rfjax.training.step import State, abstract_state, initial_state, jit_step
+from rfjax.training.stop import Interrupted, Stop
 
 
+@runtime_checkable
 class Display(Protocol):
     """What a run tells the person who waits."""
 
@@ -33,42 +33,8 @@ class Display(Protocol):
     def say(self, activity: str) -> None: ...
 
 
-class Interrupted(Exception):
-    """The run was asked to stop, and did, after saving a checkpoint."""
-
-
 class Diverged(Exception):
     """The loss is not a number any more."""
-
-
-@dataclass
-class Stop:
-    """A wish to stop, set by a signal and granted between two steps; a second Ctrl-C does not wait."""
-
-    wished: bool = False
-    handlers: dict[int, Any] = field(default_factory=dict)
-
-    @contextmanager
-    def on_signals(self) -> Iterator["Stop"]:
-        """Takes over SIGINT and SIGTERM (which clusters send before they take a machine away)."""
-
-        def wish(number: int, frame: Any) -> None:
-            if self.wished and number == signal.SIGINT:
-                raise KeyboardInterrupt
-            self.wished = True
-
-        old = {number: signal.signal(number, wish) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield self
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
-
-    def granted(self, step: int) -> bool:
-        """Whether to stop now; all processes of a cluster agree on the step."""
-        if jax.process_count() > 1:
-            return multihost_utils.reached_preemption_sync_point(step)
-        return self.wished
 
 
 @dataclass(frozen=True)
@@ -108,7 +74,8 @@ def train(run: Run, display: Display, stop: Stop) -> dict[str, Any]:
         meshes.check_batch("training.batch", config.training.batch, mesh)
         meshes.check_batch("validation.batch", config.validation.batch, mesh)
         parts = make_parts(config)
-        work = _Work(run, parts, mesh, clock, models.measure(parts.model, parts.inputs))
+        size = models.measure(parts.model, parts.inputs)
+        work = _Work(run, parts, mesh, clock, size, jax.jit(parts.model.apply))
         sources = {split: data.open_source(config.data, split) for split in ("train", "validation")}
         check_shapes(sources["train"], config, parts)
         if jax.process_index() == 0:
@@ -145,6 +112,7 @@ class _Work:
     mesh: Mesh
     clock: Clock
     size: models.Size
+    apply: Callable[..., jax.Array]
 
     def fit(
         self, sources: dict[str, data.Source], saved: Checkpoints, display: Display, stop: Stop
@@ -244,26 +212,25 @@ class _Work:
         examples = step * self.run.config.training.batch
         return {"examples": examples, "flops": examples * self.size.train_flops, "seconds": seconds}
 
-    def _apply(self) -> Callable[..., jax.Array]:
-        return lambda params, *inputs: self.parts.model.apply({"params": params}, *inputs)
+    def _network(self, params: Any) -> Callable[..., jax.Array]:
+        """(z, t, context, pooled) -> prediction; compiled once for each batch size."""
+        return lambda *inputs: self.apply({"params": params}, *inputs)
 
     def _validate(
         self, state: State, seconds: float, source: data.Source, metrics: Metrics, examples: bool = False
     ) -> dict[str, Any]:
         """Measures raw and averaged weights; `examples` also writes the loss of each triple down."""
         config, step = self.run.config.validation, int(state.step)
+        found = {}
         with self.clock("validation"):
-            whole = NamedSharding(self.mesh, PartitionSpec())
-            losses = jax.jit(validation.triple_losses(self._apply(), self.parts.flow, config.grid), out_shardings=whole)
-            found = {}
             for weights, params in (("raw", state.params), ("ema", state.average)):
                 result = validation.measure(
-                    losses,
-                    params,
+                    self._network(params),
                     lambda indices: self._put(data.load(source, self.parts.encoder, indices)[0], indices),
+                    formulation=self.parts.flow.name,
+                    grid=config.grid,
                     examples=config.examples,
                     batch=config.batch,
-                    grid=config.grid,
                 )
                 found[weights] = result.record()
                 metrics.write("validation", step, **self._progress(step, seconds), weights=weights, **found[weights])
@@ -284,17 +251,15 @@ class _Work:
         if not config.count:
             return
         batch, captions = data.load(source, self.parts.encoder, list(range(config.count)))
-        draw = jax.jit(
-            pictures.sampler(
-                self._apply(), self.parts.flow, name=config.sampler, steps=config.steps, guidance=config.guidance
-            ),
-            out_shardings=NamedSharding(self.mesh, PartitionSpec()),
-        )
         start = pictures.noise(config.count, self.parts.inputs.image)
+        settings = pictures.Settings(config.sampler, config.steps, config.guidance)
+        folder = self.run.folder / "samples"
+        visible = self.parts.inputs.image[-1] in (1, 3) and jax.process_index() == 0  # latents are no pictures
         for weights, params in (("raw", state.params), ("ema", state.average)):
-            drawn = pixels.to_pixels(jax.device_get(draw(params, start, batch["context"], batch["pooled"])))
-            if jax.process_index() == 0 and drawn.shape[-1] in (1, 3):  # latents are no pictures
-                pictures.save(self.run.folder / "samples", weights, drawn, captions)
-                pictures.save(self.run.folder / "samples", "data", batch["image"], captions)
-        settings = {"sampler": config.sampler, "steps": config.steps, "guidance": config.guidance}
-        metrics.write("samples", int(state.step), captions=captions, **settings)
+            text = (jnp.asarray(batch["context"]), jnp.asarray(batch["pooled"]))
+            drawn = pictures.draw(self._network(params), self.parts.flow, start, text, settings)
+            if visible:
+                pictures.save(folder, weights, pixels.to_pixels(jax.device_get(drawn)), captions)
+        if visible:
+            pictures.save(folder, "data", batch["image"], captions)
+        metrics.write("samples", int(state.step), captions=captions, **asdict(settings))

@@ -1,6 +1,7 @@
 """The device mesh, and which axis of which array is spread over it."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -19,13 +20,13 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 )
 
 
-def make_mesh(shape: configs.Mesh) -> Mesh:
-    """Arranges all devices as (data, fsdp).
+def make_mesh(shape: configs.Mesh, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Arranges devices, by default all, as (data, fsdp).
 
     Raises:
         UserError: if the product of the axes is not the number of devices.
     """
-    count = jax.device_count()
+    count = len(devices) if devices else jax.device_count()
     data, fsdp = shape.data, shape.fsdp
     if data == -1 and fsdp > 0 and count % fsdp == 0:
         data = count // fsdp
@@ -33,7 +34,7 @@ def make_mesh(shape: configs.Mesh) -> Mesh:
         fsdp = count // data
     if data * fsdp != count or min(data, fsdp) < 1:
         raise UserError(f"config.mesh = {shape.data} x {shape.fsdp} (data x fsdp) does not make up the {count} devices")
-    return jax.make_mesh((data, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto))
+    return jax.make_mesh((data, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
 def check_batch(name: str, batch: int, mesh: Mesh) -> None:

@@ -71,9 +71,10 @@ def make_optimizer(config: Optimizer, depth: int, steps: int) -> optax.GradientT
         b2=config.b2,
         eps=config.eps,
         weight_decay=config.weight_decay,
-        mask=_matrices,
+        mask=_matrices if config.weight_decay else None,
     )
-    return optax.chain(optax.clip_by_global_norm(config.clip), adamw) if config.clip else adamw
+    whole = optax.chain(optax.clip_by_global_norm(config.clip), adamw) if config.clip else adamw
+    return optax.flatten(whole) if config.flatten else whole
 
 
 def _matrices(params: Any) -> Any:

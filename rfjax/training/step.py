@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int
 
 from rfjax import flow
 from rfjax.config import Config
@@ -18,15 +18,15 @@ from rfjax.training.parts import Parts, make_schedule
 
 
 class State(struct.PyTreeNode):
-    """Everything that an update changes; the data iterator is kept beside it.
+    """Everything that an update changes, as arrays or as their shapes; the data iterator is kept beside it.
 
     Attributes:
-        step: number of updates done. params: weights, float32. average: their moving average. moments: the optimizer's.
+        step: number of updates done, int32. params: a tree of weights, float32. average: their moving average. moments: the optimizer's.
     """
 
-    step: Int[Array, ""]
-    params: PyTree[Float[Array, "..."]]
-    average: PyTree[Float[Array, "..."]]
+    step: Any
+    params: Any
+    average: Any
     moments: Any
 
 
@@ -40,7 +40,9 @@ def abstract_state(parts: Parts, mesh: Mesh) -> State:
 def initial_state(parts: Parts, mesh: Mesh, seed: int) -> State:
     """Draws the weights, each shard on its own device."""
     shardings = jax.tree.map(lambda x: x.sharding, abstract_state(parts, mesh))
-    return jax.jit(lambda: _initial(parts, seed), out_shardings=shardings)()
+    # It runs once: on a CPU, compiling it well takes longer than running it badly.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return jax.jit(lambda: _initial(parts, seed), out_shardings=shardings, compiler_options=options)()
 
 
 def _initial(parts: Parts, seed: int) -> State:

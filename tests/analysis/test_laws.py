@@ -143,6 +143,8 @@ def test_statuses_name_the_bounds():
     assert any("do not determine" in warning for warning in rising.warnings)
     steep = fit_law(X, 0.4 + 0.1 * (X / X[0]) ** -5.0)
     assert "alpha = 3" in steep.bounds_hit
+    wild = fit_law(np.geomspace(1e5, 1e12, 5), [3, 1, 2, 1.5, 5])  # A at the centre is tiny, and not 0
+    assert wild.bounds_hit == ("alpha = 3",)
 
 
 def test_too_few_points_is_said_with_numbers():

@@ -1,0 +1,31 @@
+"""Eight CPU devices, a compilation cache that lasts, and shapes checked at run time; all before JAX is imported."""
+
+import os
+from pathlib import Path
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 " + os.environ.get("XLA_FLAGS", "")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
+from jaxtyping import install_import_hook
+
+install_import_hook(
+    ["rfjax.flow", "rfjax.models", "rfjax.evaluation", "rfjax.data", "rfjax.training"], "beartype.beartype"
+)
+
+import ml_collections
+import pytest
+from hypothesis import settings
+
+from tiny import tiny
+
+settings.register_profile("rfjax", deadline=None, max_examples=40)
+settings.load_profile("rfjax")
+
+
+@pytest.fixture
+def tiny_config(tmp_path: Path) -> ml_collections.ConfigDict:
+    c = tiny()
+    c.workdir = str(tmp_path / "study")
+    return c

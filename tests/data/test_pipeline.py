@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+
+from rfjax import data
+from rfjax.data import pixels
+from rfjax.data.digits import load as load_digits
+from rfjax.data.shapes import Shapes
+from rfjax.data.text import WordVectors
+
+ENCODER = WordVectors(8, 16, 16)
+
+
+class Numbers:
+    """A source whose images are their index."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        return {"image": np.full((2, 2, 1), index, np.uint8), "caption": f"number {index}", "index": index}
+
+
+def take(count, **options):
+    iterator = data.batches(Numbers(10), ENCODER, **{"batch": 4, "seed": 0} | options)
+    return [next(iterator) for _ in range(count)]
+
+
+def test_an_epoch_holds_each_example_once_in_a_new_order_each_time():
+    seen = np.concatenate([b["image"][:, 0, 0, 0] for b in take(10)])
+    epochs = seen.reshape(4, 10)
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+    assert not np.array_equal(epochs[0], np.concatenate([b["image"][:, 0, 0, 0] for b in take(3, seed=1)])[:10])
+
+
+def test_shares_of_processes_make_up_the_same_global_batch():
+    whole = take(5)
+    shares = [take(5, share=data.Share(p, 2)) for p in range(2)]
+    for k, batch in enumerate(whole):
+        parts = [shares[p][k] for p in range(2)]
+        slots = np.concatenate([part["slot"] for part in parts])
+        images = np.concatenate([part["image"] for part in parts])
+        assert sorted(slots) == list(range(4))
+        np.testing.assert_array_equal(images[np.argsort(slots)], batch["image"])
+
+
+def test_the_stream_resumes_exactly():
+    iterator = data.batches(Numbers(10), ENCODER, batch=4, seed=0)
+    for _ in range(3):
+        next(iterator)
+    state = iterator.get_state()
+    expected = [next(iterator)["image"] for _ in range(4)]
+    again = data.batches(Numbers(10), ENCODER, batch=4, seed=0)
+    again.set_state(state)
+    for image in expected:
+        np.testing.assert_array_equal(next(again)["image"], image)
+
+
+def test_a_flip_depends_on_the_place_alone():
+    source = load_digits(split="train", image_size=8, channels=1)
+    plain = next(data.batches(source, ENCODER, batch=64, seed=0))["image"]
+    first, second = (next(data.batches(source, ENCODER, batch=64, seed=0, flip=True))["image"] for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    flipped = [np.array_equal(a, b[:, ::-1]) and not np.array_equal(a, b) for a, b in zip(first, plain, strict=True)]
+    same = [np.array_equal(a, b) for a, b in zip(first, plain, strict=True)]
+    assert all(np.array(flipped) | np.array(same))
+    assert 16 < sum(flipped) < 48
+
+
+def test_endless_sources_are_read_in_order():
+    iterator = data.batches(Shapes("train", 16), ENCODER, batch=4, seed=0)
+    next(iterator)
+    batch = next(iterator)
+    np.testing.assert_array_equal(batch["image"], Shapes("train", 16).read(range(4, 8))[0])
+    np.testing.assert_array_equal(batch["slot"], range(4))
+
+
+def test_pixels_survive_the_round_trip():
+    values = np.arange(256, dtype=np.uint8)
+    scaled = pixels.to_network(values)
+    assert (scaled[0], scaled[-1]) == (-1, 1)
+    np.testing.assert_array_equal(pixels.to_pixels(scaled), values)
+    latent = np.array([3.5, -7.0], np.float32)
+    np.testing.assert_array_equal(pixels.to_network(latent), latent)
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_every_source_of_the_table_opens_from_its_config(split):
+    from tiny import tiny
+
+    from rfjax import config as configs
+
+    c = tiny()
+    assert data.open_source(configs.parse(c).data, split)[0]["image"].shape == (16, 16, 3)
+    c.data.update(name="digits", image_size=8, channels=1)
+    assert data.open_source(configs.parse(c).data, split)[0]["caption"].startswith("a handwritten")

@@ -1,0 +1,81 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rfjax.config import Mesh
+from rfjax.evaluation import validation
+from rfjax.training import mesh as meshes
+
+N = 48
+IMAGES = np.random.default_rng(0).integers(0, 256, (N, 4, 4, 3), dtype=np.uint8)
+OPTIONS = {"formulation": "rf", "grid": "k/8", "examples": N}
+
+
+@jax.jit
+def network(z, t, context, pooled):
+    return jnp.tanh(z) * (1 + t[:, None, None, None]) + context.mean((1, 2))[:, None, None, None]
+
+
+def load(indices, put=lambda x: x):
+    context = np.asarray(indices, np.float32)[:, None, None] / N
+    batch = {
+        "image": IMAGES[indices],
+        "context": context,
+        "pooled": context[:, 0],
+        "slot": np.asarray(indices, np.int32),
+    }
+    return {name: put(value) for name, value in batch.items()}
+
+
+WHOLE = validation.measure(network, load, batch=N, **OPTIONS)
+
+
+@settings(max_examples=8)
+@given(st.sampled_from([1, 3, 5, 8, 16, 31, 48, 64]))
+def test_the_loss_does_not_depend_on_the_batch_nor_on_a_ragged_last_one(batch):
+    found = validation.measure(network, load, batch=batch, **OPTIONS)
+    np.testing.assert_allclose(found.examples, WHOLE.examples, rtol=2e-6)
+    assert found.loss == pytest.approx(WHOLE.loss, rel=1e-6)
+    assert found.stderr == pytest.approx(WHOLE.stderr, rel=1e-6)
+
+
+@pytest.mark.parametrize(("data", "fsdp"), [(1, 1), (2, 1), (2, 2), (1, 8), (8, 1)])
+def test_the_loss_does_not_depend_on_the_devices(data, fsdp):
+    mesh = meshes.make_mesh(Mesh(data=data, fsdp=fsdp), jax.devices()[: data * fsdp])
+    sharding = jax.sharding.NamedSharding(mesh, meshes.BATCH)
+    found = validation.measure(network, lambda i: load(i, lambda x: jax.device_put(x, sharding)), batch=16, **OPTIONS)
+    np.testing.assert_allclose(found.examples, WHOLE.examples, rtol=2e-6)
+
+
+def test_a_triple_is_fixed_by_its_index_whatever_the_model():
+    prepare, _ = validation.triple_functions("rf", "k/8")
+    everything = prepare(IMAGES, jnp.arange(N))
+    some = prepare(IMAGES[[5, 9]], jnp.array([5, 9]))
+    np.testing.assert_array_equal(some.z, everything.z[jnp.array([5, 9])])
+    np.testing.assert_allclose(everything.t, np.arange(N) % 8 / 8)
+    half, _ = validation.triple_functions("rf", "(k+0.5)/8")
+    np.testing.assert_allclose(half(IMAGES, jnp.arange(N)).t, (np.arange(N) % 8 + 0.5) / 8)
+
+
+def test_levels_are_means_and_the_error_is_that_of_a_stratified_sample():
+    losses = np.random.default_rng(1).gamma(2.0, size=800) * np.tile(np.arange(1, 9), 100)
+    found = validation.summarise(losses, "k/8")
+    np.testing.assert_allclose(found.levels, [losses[k::8].mean() for k in range(8)])
+    assert found.loss == pytest.approx(losses.mean())
+    # Against brute force: the spread of the mean over resamples within the levels.
+    rng = np.random.default_rng(2)
+    by_level = losses.reshape(100, 8)
+    means = [np.take_along_axis(by_level, rng.integers(0, 100, (100, 8)), 0).mean() for _ in range(2000)]
+    assert found.stderr == pytest.approx(np.std(means), rel=0.1)
+
+
+def test_the_best_possible_loss_at_t_0_is_the_variance_of_the_noise():
+    blind = lambda z, t, context, pooled: jnp.zeros_like(z)  # noqa: E731
+    black = lambda indices: load(indices) | {"image": np.zeros((len(indices), 64, 64, 3), np.float32)}  # noqa: E731
+    found = validation.measure(blind, black, batch=16, **OPTIONS)
+    # x0 = 0: the target is the noise itself, whose mean square is 1 within four standard errors.
+    np.testing.assert_allclose(found.levels, 1, atol=4 * np.sqrt(2 / (64 * 64 * 3 * N / 8)))
+    assert found.record()["grid"] == "k/8"

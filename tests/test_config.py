@@ -1,0 +1,91 @@
+import pytest
+from tiny import tiny
+
+from rfjax import config as configs
+from rfjax.errors import UserError
+
+
+def changed(**sections):
+    c = tiny()
+    for section, values in sections.items():
+        c[section].update(values)
+    return c
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"model": {"depth": 0}}, "config.model.depth = 0 must be at least 1"),
+        ({"model": {"patch": 5}}, "config.data.image_size = 16 is not a multiple of config.model.patch = 5"),
+        ({"model": {"precision": "float31"}}, "did you mean 'float32'"),
+        ({"data": {"name": "shape"}}, "did you mean 'shapes'"),
+        ({"data": {"image_size": 8}}, "at least 16 pixels"),
+        ({"data": {"flip": True}}, "flip"),
+        ({"data": {"name": "tfds"}}, "config.data.dataset"),
+        ({"data": {"name": "folder"}}, "config.data.path"),
+        ({"text": {"drop": 1.5}}, "probability"),
+        ({"validation": {"examples": 20}}, "multiple of the 8 levels"),
+        ({"optimizer": {"warmup": 8, "decay": "cosine"}}, "leaves no steps to decay in"),
+        ({"optimizer": {"flatten": True, "weight_decay": 0.1}}, "flatten"),
+        ({"training": {"batch": -4}}, "config.training.batch = -4 must be at least 1"),
+    ],
+)
+def test_a_wrong_value_is_one_sentence_that_names_the_key(sections, words):
+    with pytest.raises(UserError) as error:
+        configs.parse(changed(**sections))
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_wrong_type_and_an_unknown_key_are_named():
+    plain = configs.parse(tiny()).to_dict()
+    plain["model"]["depth"] = "four"
+    with pytest.raises(UserError, match=r"config.model.depth must be of type int, not str"):
+        configs.from_dict(plain)
+    plain["model"].pop("depth")
+    plain["model"]["dept"] = 4
+    with pytest.raises(UserError, match=r"no key 'model.dept' \(did you mean 'depth'\?\)"):
+        configs.from_dict(plain)
+
+
+def test_a_config_survives_json_and_integers_pass_as_floats():
+    c = tiny()
+    configs.axes(c, {"model.depth": (1, 2), "optimizer.learning_rate": (1e-3, 2e-3)})
+    config = configs.parse(c)
+    assert configs.from_dict(config.to_dict()).to_dict() == config.to_dict()
+    assert configs.from_dict({"optimizer": {"learning_rate": 1}}).optimizer.learning_rate == 1.0
+
+
+def test_the_grid_is_every_combination_with_readable_names():
+    c = tiny()
+    configs.axes(c, {"model.depth": (1, 2), "optimizer.learning_rate": (1e-3, 2e-3)})
+    runs = dict(configs.runs(configs.parse(c)))
+    assert list(runs) == ["d1-lr0.001", "d1-lr0.002", "d2-lr0.001", "d2-lr0.002"]
+    assert (runs["d2-lr0.001"].model.depth, runs["d2-lr0.001"].optimizer.learning_rate) == (2, 1e-3)
+    assert [name for name, _ in configs.runs(configs.parse(tiny()))] == ["run"]
+
+
+def test_an_axis_must_be_a_key_and_its_values_must_fit():
+    c = tiny()
+    configs.axes(c, {"model.depht": (1, 2)})
+    with pytest.raises(UserError, match=r"model.depht is not a key.*did you mean 'model.depth'"):
+        configs.parse(c)
+    c = tiny()
+    configs.axes(c, {"model.depth": (2, 0)})
+    with pytest.raises(UserError, match=r"config.model.depth = 0 must be at least 1"):
+        configs.parse(c)
+
+
+def test_differences_name_the_key_and_leave_operational_ones_aside():
+    ours = configs.parse(tiny()).to_dict()
+    theirs = configs.parse(changed(mesh={"fsdp": 2}, training={"keep_checkpoints": 9})).to_dict() | {"workdir": "x"}
+    assert configs.differences(ours, theirs) == []
+    theirs = configs.parse(changed(training={"batch": 16})).to_dict()
+    assert configs.differences(ours, theirs) == ["training.batch is 16 there and 8 here"]
+
+
+def test_help_lists_every_key_with_its_meaning():
+    text = configs.describe(configs.parse(tiny()).to_dict())
+    for path, _, metadata in configs.entries():
+        assert f"--config.{path}=" in text
+        assert metadata["doc"] in text

@@ -1,0 +1,108 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from tiny import tiny
+
+from rfjax import config as configs
+from rfjax import data
+from rfjax.training import mesh as meshes
+from rfjax.training import parts as parts_module
+from rfjax.training import step as steps
+
+
+def make(**sections):
+    c = tiny()
+    for section, values in sections.items():
+        c[section].update(values)
+    config = configs.parse(c)
+    return config, parts_module.make_parts(config)
+
+
+def run(config, parts, mesh, count=3):
+    source = data.open_source(config.data, "train")
+    batches = data.batches(source, parts.encoder, batch=config.training.batch, seed=0)
+    state, update = steps.initial_state(parts, mesh, 0), steps.jit_step(parts, config, mesh)
+    losses = []
+    for _ in range(count):
+        state, metrics = update(state, meshes.put_batch(next(batches), mesh))
+        losses.append(float(metrics["loss"]))
+    return jax.device_get(state), losses
+
+
+@pytest.mark.parametrize("options", [{}, {"optimizer": {"flatten": True}}, {"model": {"remat": True, "unroll": 0}}])
+def test_training_does_not_depend_on_the_mesh(options):
+    config, parts = make(**options)
+    one = run(config, parts, meshes.make_mesh(configs.Mesh(1, 1), jax.devices()[:1]))
+    for shape in ((8, 1), (2, 4)):
+        other = run(config, parts, meshes.make_mesh(configs.Mesh(*shape)))
+        np.testing.assert_allclose(other[1], one[1], rtol=2e-5)
+        # Adam divides by the root of a small second moment, so rounding grows: compare to the size of an update.
+        for a, b in zip(jax.tree.leaves(one[0].params), jax.tree.leaves(other[0].params), strict=True):
+            np.testing.assert_allclose(a, b, atol=2e-3 * config.optimizer.learning_rate + 2e-4 * np.abs(a).max())
+
+
+def test_a_flat_optimizer_takes_the_same_steps():
+    mesh = meshes.make_mesh(configs.Mesh(1, 1), jax.devices()[:1])
+    plain, flat = (run(*make(optimizer={"flatten": value}), mesh) for value in (False, True))
+    np.testing.assert_allclose(plain[1], flat[1], rtol=1e-6)
+
+
+def test_the_loss_falls():
+    config, parts = make(training={"steps": 60, "batch": 16}, optimizer={"learning_rate": 1e-2, "warmup": 5})
+    _, losses = run(config, parts, meshes.make_mesh(configs.Mesh()), count=60)
+    assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:5])
+
+
+def test_the_average_starts_fast_and_ends_at_its_decay():
+    config, _ = make(optimizer={"ema_decay": 0.9, "ema_every": 2})
+    average, seen = jnp.float32(0), []
+    for step in range(1, 401):
+        average = steps._average(average, jnp.float32(1), jnp.int32(step), config)
+        seen.append(float(average))
+    assert seen[0] == 0  # updated every second step only
+    assert seen[1] == pytest.approx(1 - 1 / 10)  # n = 1: decay 1 / 10
+    assert seen[3] == pytest.approx(1 - 1 / 10 * 2 / 11)
+    assert seen[-1] == pytest.approx(1)
+    late = steps._average(jnp.float32(0), jnp.float32(1), jnp.int32(400), config)
+    assert float(late) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("decay", ["none", "cosine", "linear"])
+def test_the_schedule_warms_up_to_the_ladder_s_rate_and_decays(decay):
+    optimizer = configs.Optimizer(learning_rate=0.02, depth_exponent=-0.5, warmup=10, decay=decay)
+    schedule = parts_module.make_schedule(optimizer, 4, 110)
+    assert float(schedule(0)) == pytest.approx(0.001)
+    assert float(schedule(10)) == pytest.approx(0.01)
+    assert float(schedule(60)) == pytest.approx({"none": 0.01, "cosine": 0.005, "linear": 0.005}[decay])
+    assert float(schedule(110)) == pytest.approx(0.01 if decay == "none" else 0, abs=1e-9)
+
+
+def test_weight_decay_touches_matrices_only():
+    config, parts = make(optimizer={"weight_decay": 0.5, "clip": 0.0, "warmup": 0, "learning_rate": 1.0})
+    mesh = meshes.make_mesh(configs.Mesh(1, 1), jax.devices()[:1])
+    params = jax.tree.map(jnp.ones_like, steps.initial_state(parts, mesh, 0).params)
+    zero = jax.tree.map(jnp.zeros_like, params)
+    changes, _ = parts.optimizer.update(zero, parts.optimizer.init(params), params)
+    after = jax.tree_util.tree_leaves_with_path(optax.apply_updates(params, changes))
+    assert {path[-1].key for path, _ in after} == {"kernel", "bias"}
+    for path, value in after:
+        np.testing.assert_allclose(value, 0.5 if path[-1].key == "kernel" else 1.0)
+
+
+def test_t_noise_and_dropped_text_come_from_the_slot_alone():
+    """Reversing a batch reverses nothing but the order: the loss of the whole batch stays."""
+    config, parts = make()
+    source = data.open_source(config.data, "train")
+    batch = next(data.batches(source, parts.encoder, batch=8, seed=0))
+    mesh = meshes.make_mesh(configs.Mesh(1, 1), jax.devices()[:1])
+    update = jax.jit(steps.train_step(parts, config))
+    state = steps.initial_state(parts, mesh, 0)
+    _, forward = update(state, batch)
+    _, backward = update(state, {name: value[::-1] for name, value in batch.items()})
+    assert float(forward["loss"]) == pytest.approx(float(backward["loss"]), rel=1e-6)
+    _, other = update(dataclasses.replace(state, step=jnp.int32(1)), batch)
+    assert float(other["loss"]) != pytest.approx(float(forward["loss"]), rel=1e-3)
