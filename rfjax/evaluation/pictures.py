@@ -1,5 +1,6 @@
 """Samples: drawing them, and setting them out as a captioned grid."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,7 @@ def draw(
     return flow.SAMPLERS[settings.sampler](velocity, noise, flow.uniform_times(settings.steps))
 
 
+@functools.cache
 def noise(count: int, image: tuple[int, int, int], seed: int = 0) -> Float[Array, "B H W C"]:
     """Starting noise, a key for each picture."""
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(np.arange(count))

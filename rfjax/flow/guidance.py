@@ -2,28 +2,25 @@
 
 from collections.abc import Callable, Sequence
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float
 
 Part = tuple[slice, slice, slice]  # one encoder's text tokens, their channels, and its channels of the pooled vector
 
 
 def drop_text(
-    keys: Key[Array, " B"],
+    keep: Bool[Array, "B G"],
     context: Float[Array, "B L E"],
     pooled: Float[Array, "B P"],
     parts: Sequence[Part],
-    probability: float,
 ) -> tuple[Float[Array, "B L E"], Float[Array, "B P"]]:
-    """Sets each encoder's outputs to zero, independently, with this probability (SD3 App. B.3: 46.4 % for three).
+    """Sets to zero the outputs of the encoders that an example does not keep (SD3 App. B.3).
 
     Args:
-        keys: one per example. context: text tokens. pooled: pooled vectors.
+        keep: for each example, which of G encoders; SD3 drops each of its three independently with 46.4 %.
+        context: text tokens. pooled: pooled vectors.
         parts: where in context and pooled each encoder's outputs lie.
-        probability: of dropping one encoder's outputs for one example.
     """
-    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - probability, (len(parts),)))(keys)
     for i, (tokens, channels, vector) in enumerate(parts):
         kept = keep[:, i].astype(context.dtype)
         context = context.at[:, tokens, channels].multiply(kept[:, None, None])

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rfjax import data, models
 from rfjax.config import Config, differences
@@ -20,7 +20,7 @@ from rfjax.training import mesh as meshes
 from rfjax.training.checkpoints import Checkpoints
 from rfjax.training.logs import Clock, Metrics, write_json
 from rfjax.training.parts import Parts, make_parts
-from rfjax.training.step import State, abstract_state, initial_state, jit_step
+from rfjax.training.step import State, abstract_state, initial_state, jit_draw, jit_update, recipe
 from rfjax.training.stop import Interrupted, Stop
 
 
@@ -138,6 +138,7 @@ class _Work:
                 state, earlier = saved.restore(abstract_state(self.parts, self.mesh), batches)
         metrics = Metrics(self.run.folder, active=jax.process_index() == 0, start=start)
         metrics.write("start", start, **self._facts())
+        draw = jit_draw(recipe(self.parts, config), self.mesh)
         logged, losses = start, []
         spent = lambda: earlier + clock.total().get("training", 0.0) + clock.seconds.get("data", 0.0)  # noqa: E731
         before = spent()
@@ -148,9 +149,10 @@ class _Work:
                 if step == start + 1:
                     display.say("compiling the training step")
                     with clock("compilation"):
-                        update = jit_step(self.parts, config, self.mesh).lower(state, batch).compile()
+                        draws = draw(state.step, batch["slot"])
+                        update = jit_update(self.parts, config, self.mesh).lower(state, batch, draws).compile()
                 with jax.transfer_guard("disallow"):
-                    state, measured = update(state, batch)
+                    state, measured = update(state, batch, draw(state.step, batch["slot"]))
                 losses.append(measured["loss"])
                 last = step == training.steps
                 if step % training.log_every == 0 or last:
@@ -213,8 +215,16 @@ class _Work:
         return {"examples": examples, "flops": examples * self.size.train_flops, "seconds": seconds}
 
     def _network(self, params: Any) -> Callable[..., jax.Array]:
-        """(z, t, context, pooled) -> prediction; compiled once for each batch size."""
-        return lambda *inputs: self.apply({"params": params}, *inputs)
+        """(z, t, context, pooled) -> prediction, jitted; arrays that come spread in other ways are spread alike first."""
+
+        def network(*inputs: jax.Array) -> jax.Array:
+            return self.apply({"params": params}, *jax.device_put(inputs, self._spread(len(inputs[0]))))
+
+        return network
+
+    def _spread(self, count: int) -> NamedSharding:
+        """A batch over the mesh where the mesh divides it, else whole on every device."""
+        return NamedSharding(self.mesh, meshes.BATCH if count % self.mesh.size == 0 else PartitionSpec())
 
     def _validate(
         self, state: State, seconds: float, source: data.Source, metrics: Metrics, examples: bool = False

@@ -1,14 +1,16 @@
 """The state of training and one update of it, jitted over the mesh."""
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from rfjax import flow
 from rfjax.config import Config
@@ -21,7 +23,8 @@ class State(struct.PyTreeNode):
     """Everything that an update changes, as arrays or as their shapes; the data iterator is kept beside it.
 
     Attributes:
-        step: number of updates done, int32. params: a tree of weights, float32. average: their moving average. moments: the optimizer's.
+        step: number of updates done, int32. params: a tree of weights, float32.
+        average: their moving average. moments: the optimizer's.
     """
 
     step: Any
@@ -52,41 +55,68 @@ def _initial(parts: Parts, seed: int) -> State:
     return State(jnp.int32(0), params, average, parts.optimizer.init(params))
 
 
-def train_step(parts: Parts, config: Config) -> Callable[[State, Any], tuple[State, dict[str, Array]]]:
-    """One update: (state, batch) -> (state, {loss, grad_norm}), a pure function.
+class Draws(NamedTuple):
+    """What is random in a step: times, noise, and which encoders' outputs each example keeps."""
 
-    An example's t, noise and dropped text come from keys folded with (seed, step, its slot in the global batch), so
-    they do not depend on the mesh or on the number of processes.
-    """
-    optimizer, training = config.optimizer, config.training
-    schedule = make_schedule(optimizer, config.model.depth, training.steps)
+    t: Float[Array, " B"]
+    eps: Float[Array, "B H W C"]
+    keep: Bool[Array, "B G"]
 
-    def update(state: State, batch: Any) -> tuple[State, dict[str, Array]]:
-        x0 = pixels.to_network(batch["image"])
-        step_key = jax.random.fold_in(jax.random.fold_in(jax.random.key(training.seed), 1), state.step)
-        keys = jax.vmap(lambda slot: jax.random.split(jax.random.fold_in(step_key, slot), 3))(batch["slot"])
-        t = jax.vmap(parts.flow.density.sample)(keys[:, 0])
-        eps = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:]))(keys[:, 1])
-        context, pooled = flow.drop_text(
-            keys[:, 2], batch["context"], batch["pooled"], parts.encoder.parts, config.text.drop
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that draws depend on. No model is part of it, so the rungs of a ladder share one compiled function."""
+
+    formulation: str
+    image: tuple[int, int, int]
+    encoders: int
+    drop: float
+    seed: int
+
+    def draw(self, step: Int[Array, ""], slot: Int[Array, " B"]) -> Draws:
+        """Draws for one step: keys are folded with (seed, step, slot in the global batch), whatever the mesh."""
+        density = flow.formulation(self.formulation).density
+        step_key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), 1), step)
+        keys = jax.vmap(lambda place: jax.random.split(jax.random.fold_in(step_key, place), 3))(slot)
+        return Draws(
+            t=jax.vmap(density.sample)(keys[:, 0]),
+            eps=jax.vmap(lambda key: jax.random.normal(key, self.image))(keys[:, 1]),
+            keep=jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.drop, (self.encoders,)))(keys[:, 2]),
         )
 
-        def loss_of(params: Any) -> Float[Array, ""]:
-            network = lambda z, t: parts.model.apply({"params": params}, z, t, context, pooled)  # noqa: E731
-            return flow.cfm_loss(network, parts.flow, x0, eps, t).mean()
 
-        loss, gradients = jax.value_and_grad(loss_of)(state.params)
-        changes, moments = parts.optimizer.update(gradients, state.moments, state.params)
-        params = optax.apply_updates(state.params, changes)
-        step = state.step + 1
-        metrics = {
-            "loss": loss,
-            "grad_norm": optax.global_norm(gradients),
-            "learning_rate": jnp.asarray(schedule(state.step)),
-        }
-        return State(step, params, _average(state.average, params, step, config), moments), metrics
+def recipe(parts: Parts, config: Config) -> Recipe:
+    """The recipe of a run's draws."""
+    encoders = len(parts.encoder.parts)
+    return Recipe(parts.flow.name, parts.inputs.image, encoders, config.text.drop, config.training.seed)
 
-    return update
+
+@functools.cache
+def jit_draw(recipe: Recipe, mesh: Mesh) -> Callable[..., Draws]:
+    """`Recipe.draw`, jitted: (step, slot) -> Draws spread over the mesh."""
+    return jax.jit(recipe.draw, out_shardings=NamedSharding(mesh, meshes.BATCH))
+
+
+def update(parts: Parts, config: Config, state: State, batch: Any, draws: Draws) -> tuple[State, dict[str, Array]]:
+    """One update of the weights: (state, batch, draws) -> (state, {loss, grad_norm, learning_rate})."""
+    schedule = make_schedule(config.optimizer, config.model.depth, config.training.steps)
+    x0 = pixels.to_network(batch["image"])
+    context, pooled = flow.drop_text(draws.keep, batch["context"], batch["pooled"], parts.encoder.parts)
+
+    def loss_of(params: Any) -> Float[Array, ""]:
+        network = lambda z, t: parts.model.apply({"params": params}, z, t, context, pooled)  # noqa: E731
+        return flow.cfm_loss(network, parts.flow, x0, draws.eps, draws.t).mean()
+
+    loss, gradients = jax.value_and_grad(loss_of)(state.params)
+    changes, moments = parts.optimizer.update(gradients, state.moments, state.params)
+    params = optax.apply_updates(state.params, changes)
+    step = state.step + 1
+    metrics = {
+        "loss": loss,
+        "grad_norm": optax.global_norm(gradients),
+        "learning_rate": jnp.asarray(schedule(state.step)),
+    }
+    return State(step, params, _average(state.average, params, step, config), moments), metrics
 
 
 def _average(average: Any, params: Any, step: Int[Array, ""], config: Config) -> Any:
@@ -101,12 +131,13 @@ def _average(average: Any, params: Any, step: Int[Array, ""], config: Config) ->
     return optax.incremental_update(params, average, take)
 
 
-def jit_step(parts: Parts, config: Config, mesh: Mesh) -> Callable[[State, Any], tuple[State, dict[str, Array]]]:
-    """`train_step`, jitted with the state's shardings and the batch spread over the mesh; the old state is donated."""
+def jit_update(parts: Parts, config: Config, mesh: Mesh) -> Callable[..., tuple[State, dict[str, Array]]]:
+    """`update`, jitted: the state in its shardings, batch and draws spread over the mesh; the old state is donated."""
     shardings = jax.tree.map(lambda x: x.sharding, abstract_state(parts, mesh))
+    spread = NamedSharding(mesh, meshes.BATCH)
     return jax.jit(
-        train_step(parts, config),
-        in_shardings=(shardings, NamedSharding(mesh, meshes.BATCH)),
+        functools.partial(update, parts, config),
+        in_shardings=(shardings, spread, spread),
         out_shardings=(shardings, NamedSharding(mesh, PartitionSpec())),
         donate_argnums=0,
     )

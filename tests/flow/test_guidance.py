@@ -1,9 +1,9 @@
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from rfjax import flow
+from rfjax.training import step
 
 THREE = (
     (slice(0, 2), slice(0, 3), slice(0, 2)),
@@ -14,8 +14,8 @@ THREE = (
 
 def test_three_encoders_drop_independently_and_their_parts_go_together():
     n = 20_000
-    keys = jax.random.split(jax.random.key(0), n)
-    context, pooled = flow.drop_text(keys, jnp.ones((n, 4, 6)), jnp.ones((n, 4)), THREE, 0.464)
+    keep = step.Recipe("rf", (1, 1, 1), 3, 0.464, 0).draw(jnp.int32(5), jnp.arange(n)).keep
+    context, pooled = flow.drop_text(keep, jnp.ones((n, 4, 6)), jnp.ones((n, 4)), THREE)
     kept = np.stack([context[:, 0, 0], context[:, 0, 3], context[:, 2, 0]], axis=1)
     for i, (tokens, channels, vector) in enumerate(THREE):
         np.testing.assert_array_equal(
