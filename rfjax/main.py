@@ -40,13 +40,16 @@ def read_flags(arguments: list[str]) -> configs.Config:
     path = Path(file.split(":")[0])
     if not path.is_file():
         raise UserError(f"there is no config file {path}{nearest(str(path), _known())}")
+    given, sys.argv = sys.argv, [sys.argv[0], *arguments]  # ml_collections looks for overrides there
     try:
-        rest = values([sys.argv[0], *arguments])[1:]
+        rest = values(sys.argv)[1:]
         loaded = holder.value
     except UserError:
         raise
     except Exception as error:  # absl and ml_collections raise many kinds
         raise UserError(_explain(error, arguments)) from error
+    finally:
+        sys.argv = given
     if rest:
         raise UserError(f"what does '{rest[0]}' mean? Settings are written --config.KEY=VALUE")
     return configs.parse(loaded)

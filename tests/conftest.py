@@ -17,7 +17,6 @@ install_import_hook(
 import ml_collections
 import pytest
 from hypothesis import settings
-
 from tiny import tiny
 
 settings.register_profile("rfjax", deadline=None, max_examples=40)

@@ -54,24 +54,19 @@ class Rung:
         """ "complete", "failed" or how far it is."""
         if self.final("raw"):
             return "complete"
-        if (self.folder / "failure.txt").exists():
+        if failure(self.folder):
             return "failed"
         return f"at step {self.train[-1]['step'] if self.train else 0} of {self.steps}"
-
-    @property
-    def failure(self) -> str:
-        """The sentence that a failed run left, or nothing."""
-        path = self.folder / "failure.txt"
-        return path.read_text().strip().splitlines()[0] if path.exists() and not self.final("raw") else ""
 
 
 @dataclass(frozen=True)
 class Records:
-    """A study: what was asked for (`study.json`), its rungs in the order of the study, and the sittings spent on it."""
+    """A study: what was asked for (`study.json`), its rungs in order, what failed and why, the sittings spent on it."""
 
     folder: Path
     study: dict[str, Any]
     rungs: tuple[Rung, ...]
+    failures: dict[str, str]
     sittings: tuple[dict[str, Any], ...]
 
     @property
@@ -89,9 +84,16 @@ def read(folder: Path) -> Records:
     if not path.exists():
         raise UserError(f"there is no study in {folder}: run one first, or name its folder with --config.workdir")
     study = json.loads(path.read_text())
-    rungs = (_read_rung(folder / "runs" / name) for name in study["runs"])
+    rungs = tuple(rung for name in study["runs"] if (rung := _read_rung(folder / "runs" / name)))
+    failures = {name: sentence for name in study["runs"] if (sentence := failure(folder / "runs" / name))}
     sittings, _ = read_lines(folder / "sittings.jsonl")
-    return Records(folder, study, tuple(rung for rung in rungs if rung), tuple(sittings))
+    return Records(folder, study, rungs, failures, tuple(sittings))
+
+
+def failure(folder: Path) -> str:
+    """The sentence that a run left when it failed, or nothing."""
+    path = folder / "failure.txt"
+    return path.read_text().strip().splitlines()[0] if path.exists() else ""
 
 
 def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:

@@ -46,11 +46,11 @@ def run_study(config: Config, started: float) -> int:
     wanted = [run for run in runs if config.only in ("", run.name)]
     if not wanted:
         raise UserError(f"the study has no run '{config.only}'{nearest(config.only, (run.name for run in runs))}")
-    prepare_folder(config, [run.name for run in runs])
     flops = {run.name: check(run) for run in wanted}
     complete = {run.name for run in wanted if run.result()}
     for run in {repr(r.config.data) + repr(r.config.text): r for r in wanted if r.name not in complete}.values():
         check_data(run.config)
+    prepare_folder(config, [run.name for run in runs])
     sitting: dict[str, float] = {"start-up": time.time() - started}
     failures: dict[str, BaseException] = {}
     first = jax.process_index() == 0

@@ -235,15 +235,15 @@ def surface_of(
 
 def ladder_warnings(records: Records, steps: tuple[Step, ...], sweeps: tuple[Sweep, ...]) -> list[str]:
     """What a careful reader should know before trusting the trend."""
-    said = []
+    said = [f"{name} failed: {sentence}" for name, sentence in records.failures.items()]
     for rung in records.rungs:
-        if rung.state == "failed":
-            said.append(f"{rung.name} failed: {rung.failure}")
-        elif rung.state != "complete":
+        if rung.state not in ("complete", "failed"):
             said.append(f"{rung.name} is not finished ({rung.state}): the same command goes on with it.")
         if rung.skipped:
             said.append(f"{rung.name}: {rung.skipped} line(s) of metrics.jsonl were cut short and left out.")
-    missing = [name for name in records.study["runs"] if name not in {rung.name for rung in records.rungs}]
+    missing = [
+        name for name in records.study["runs"] if name not in {r.name for r in records.rungs} | set(records.failures)
+    ]
     if missing:
         said.append(f"not started yet: {', '.join(missing)}.")
     for step in steps:

@@ -18,6 +18,7 @@ from rfjax.errors import UserError
 from rfjax.evaluation import pictures, validation
 from rfjax.training import mesh as meshes
 from rfjax.training.checkpoints import Checkpoints
+from rfjax.training.compiling import quick_options
 from rfjax.training.logs import Clock, Metrics, write_json
 from rfjax.training.parts import Parts, make_parts
 from rfjax.training.step import State, abstract_state, initial_state, jit_draw, jit_update, recipe
@@ -75,7 +76,7 @@ def train(run: Run, display: Display, stop: Stop) -> dict[str, Any]:
         meshes.check_batch("validation.batch", config.validation.batch, mesh)
         parts = make_parts(config)
         size = models.measure(parts.model, parts.inputs)
-        work = _Work(run, parts, mesh, clock, size, jax.jit(parts.model.apply))
+        work = _Work(run, parts, mesh, clock, size, jax.jit(parts.model.apply, compiler_options=quick_options()))
         sources = {split: data.open_source(config.data, split) for split in ("train", "validation")}
         check_shapes(sources["train"], config, parts)
         if jax.process_index() == 0:
@@ -139,7 +140,7 @@ class _Work:
         metrics = Metrics(self.run.folder, active=jax.process_index() == 0, start=start)
         metrics.write("start", start, **self._facts())
         draw = jit_draw(recipe(self.parts, config), self.mesh)
-        logged, losses = start, []
+        logged = start
         spent = lambda: earlier + clock.total().get("training", 0.0) + clock.seconds.get("data", 0.0)  # noqa: E731
         before = spent()
         with clock("training"):
@@ -153,15 +154,14 @@ class _Work:
                         update = jit_update(self.parts, config, self.mesh).lower(state, batch, draws).compile()
                 with jax.transfer_guard("disallow"):
                     state, measured = update(state, batch, draw(state.step, batch["slot"]))
-                losses.append(measured["loss"])
                 last = step == training.steps
                 if step % training.log_every == 0 or last:
                     values = {name: float(value) for name, value in jax.device_get(measured).items()}
-                    values["loss"] = float(np.mean(jax.device_get(losses)))
                     rate = (step - logged) * training.batch / max(spent() - before, 1e-9)
-                    metrics.write("train", step, **self._progress(step, spent()), **values, examples_per_second=rate)
+                    values["examples_per_second"] = rate
+                    metrics.write("train", step, **self._progress(step, spent()), **values)
                     display.update(step, values["loss"], rate, rate * self.size.train_flops)
-                    logged, losses, before = step, [], spent()
+                    logged, before = step, spent()
                     if not np.isfinite(values["loss"]):
                         raise Diverged(f"the loss is not finite at step {step}: lower config.optimizer.learning_rate")
                 if training.validate_every and step % training.validate_every == 0 and not last:
@@ -215,7 +215,7 @@ class _Work:
         return {"examples": examples, "flops": examples * self.size.train_flops, "seconds": seconds}
 
     def _network(self, params: Any) -> Callable[..., jax.Array]:
-        """(z, t, context, pooled) -> prediction, jitted; arrays that come spread in other ways are spread alike first."""
+        """(z, t, context, pooled) -> prediction, jitted; its inputs are spread alike first, wherever they come from."""
 
         def network(*inputs: jax.Array) -> jax.Array:
             return self.apply({"params": params}, *jax.device_put(inputs, self._spread(len(inputs[0]))))

@@ -16,6 +16,7 @@ from rfjax import flow
 from rfjax.config import Config
 from rfjax.data import pixels
 from rfjax.training import mesh as meshes
+from rfjax.training.compiling import quick_options
 from rfjax.training.parts import Parts, make_schedule
 
 
@@ -25,12 +26,14 @@ class State(struct.PyTreeNode):
     Attributes:
         step: number of updates done, int32. params: a tree of weights, float32.
         average: their moving average. moments: the optimizer's.
+        loss_sum: of the losses since the last line of metrics, so that a resumed run writes the same line.
     """
 
     step: Any
     params: Any
     average: Any
     moments: Any
+    loss_sum: Any
 
 
 def abstract_state(parts: Parts, mesh: Mesh) -> State:
@@ -43,16 +46,15 @@ def abstract_state(parts: Parts, mesh: Mesh) -> State:
 def initial_state(parts: Parts, mesh: Mesh, seed: int) -> State:
     """Draws the weights, each shard on its own device."""
     shardings = jax.tree.map(lambda x: x.sharding, abstract_state(parts, mesh))
-    # It runs once: on a CPU, compiling it well takes longer than running it badly.
-    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    return jax.jit(lambda: _initial(parts, seed), out_shardings=shardings, compiler_options=options)()
+    init = jax.jit(lambda: _initial(parts, seed), out_shardings=shardings, compiler_options=quick_options())
+    return init()
 
 
 def _initial(parts: Parts, seed: int) -> State:
     example = [jnp.zeros(x.shape, x.dtype) for x in parts.inputs.abstract(1)]
     params = parts.model.init(jax.random.fold_in(jax.random.key(seed), 0), *example)["params"]
     average = jax.tree.map(jnp.copy, params)
-    return State(jnp.int32(0), params, average, parts.optimizer.init(params))
+    return State(jnp.int32(0), params, average, parts.optimizer.init(params), jnp.float32(0))
 
 
 class Draws(NamedTuple):
@@ -98,7 +100,10 @@ def jit_draw(recipe: Recipe, mesh: Mesh) -> Callable[..., Draws]:
 
 
 def update(parts: Parts, config: Config, state: State, batch: Any, draws: Draws) -> tuple[State, dict[str, Array]]:
-    """One update of the weights: (state, batch, draws) -> (state, {loss, grad_norm, learning_rate})."""
+    """One update of the weights: (state, batch, draws) -> (state, {loss, grad_norm, learning_rate}).
+
+    The loss is the mean since the last multiple of `log_every`.
+    """
     schedule = make_schedule(config.optimizer, config.model.depth, config.training.steps)
     x0 = pixels.to_network(batch["image"])
     context, pooled = flow.drop_text(draws.keep, batch["context"], batch["pooled"], parts.encoder.parts)
@@ -111,12 +116,14 @@ def update(parts: Parts, config: Config, state: State, batch: Any, draws: Draws)
     changes, moments = parts.optimizer.update(gradients, state.moments, state.params)
     params = optax.apply_updates(state.params, changes)
     step = state.step + 1
+    since = state.step % config.training.log_every
+    loss_sum = jnp.where(since == 0, 0.0, state.loss_sum) + loss
     metrics = {
-        "loss": loss,
+        "loss": loss_sum / (since + 1),
         "grad_norm": optax.global_norm(gradients),
         "learning_rate": jnp.asarray(schedule(state.step)),
     }
-    return State(step, params, _average(state.average, params, step, config), moments), metrics
+    return State(step, params, _average(state.average, params, step, config), moments, loss_sum), metrics
 
 
 def _average(average: Any, params: Any, step: Int[Array, ""], config: Config) -> Any:
@@ -140,4 +147,5 @@ def jit_update(parts: Parts, config: Config, mesh: Mesh) -> Callable[..., tuple[
         in_shardings=(shardings, spread, spread),
         out_shardings=(shardings, NamedSharding(mesh, PartitionSpec())),
         donate_argnums=0,
+        compiler_options=quick_options(),
     )

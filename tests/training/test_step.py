@@ -83,7 +83,7 @@ def test_the_schedule_warms_up_to_the_ladder_s_rate_and_decays(decay):
 
 
 def test_weight_decay_touches_matrices_only():
-    config, parts = make(optimizer={"weight_decay": 0.5, "clip": 0.0, "warmup": 0, "learning_rate": 1.0})
+    _, parts = make(optimizer={"weight_decay": 0.5, "clip": 0.0, "warmup": 0, "learning_rate": 1.0})
     mesh = meshes.make_mesh(configs.Mesh(1, 1), jax.devices()[:1])
     params = jax.tree.map(jnp.ones_like, steps.initial_state(parts, mesh, 0).params)
     zero = jax.tree.map(jnp.zeros_like, params)

@@ -1,0 +1,36 @@
+# make study   sets up, then runs the scaling study        make test   sets up, then runs all tests
+# Both make .venv on their own; run them in any order, as often as you like. PYTHON=python3.13 picks another Python.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+
+.PHONY: study test lint setup clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n '1,2s/^# //p' Makefile
+
+setup: $(VENV)/.ready
+
+# The mark is written last: a set-up that was cut short is done again.
+$(VENV)/.ready: setup.py constraints.txt Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "rfjax needs Python 3.11 or newer: set PYTHON=..."; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python can't make virtual environments here: apt-get install python3-venv"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[tests]'
+	@touch $@
+
+study: setup
+	$(BIN)/python -m rfjax.main --config=configs/scaling.py $(ARGS)
+
+test: setup lint
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) .cache build dist *.egg-info

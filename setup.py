@@ -1,0 +1,41 @@
+"""Package rfjax; see README.md."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+TESTS = ["beartype", "hypothesis", "pytest", "pytest-xdist", "ruff"]
+
+setup(
+    name="rfjax",
+    version=re.search(r'__version__ = "(.+?)"', (HERE / "rfjax" / "__init__.py").read_text())[1],
+    description="Rectified-flow transformers in JAX: every figure of the SD3 and REPA papers is one config",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["rfjax", "rfjax.*"]),
+    install_requires=[
+        "absl-py",
+        "clu",
+        "flax>=0.12",
+        "grain>=0.2.14",
+        "importlib_resources",  # asked for by tensorflow-datasets
+        "jax>=0.10",
+        "jaxtyping",
+        "matplotlib",
+        "ml_collections>=1.1",
+        "numpy>=2",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.12",
+        "pillow",
+        "rich",
+        "scikit-learn",
+        "scipy",
+        "tensorboardX",
+        "tensorflow-datasets>=4.9.9",
+    ],
+    extras_require={"cuda": ["jax[cuda12]>=0.10"], "tpu": ["jax[tpu]>=0.10"], "tests": TESTS},
+)

@@ -1,0 +1,89 @@
+import json
+
+import pytest
+from synthetic import ALPHA, STEPS, A, E, write_study
+
+from rfjax.errors import UserError
+from rfjax.study import records, trends
+
+
+def test_the_law_and_the_held_out_verdict_come_from_the_lines(tmp_path):
+    found = trends.find(records.read(write_study(tmp_path / "s", noise=0.002)))
+    fit = found.judged["power_offset"]
+    assert fit.parameters["E"] == pytest.approx(E, rel=0.01)
+    assert fit.parameters["alpha"] == pytest.approx(ALPHA, rel=0.05)
+    assert fit.held_out.inside == (True,)
+    assert fit.held_out.x == (216e4,)
+    assert len(fit.points) == 5
+    assert len(found.whole["power_offset"].points) == 6
+    assert found.judged["power"].held_out.error[0] < -0.02  # the law without E runs low
+    names = [record["law"] for record in found.records()]
+    assert names == ["power", "power_offset", "power", "power_offset"]
+    json.dumps(found.records(), allow_nan=False)
+
+
+def test_paired_differences_see_what_the_single_errors_hide(tmp_path):
+    found = trends.find(records.read(write_study(tmp_path / "s")))
+    for step in found.steps:
+        assert step.falls
+        assert step.stderr < 5e-4  # the single losses have 0.01
+    step = found.steps[0]
+    assert step.change == pytest.approx(A * (8e4**-ALPHA - 1e4**-ALPHA), abs=4 * step.stderr)
+
+
+def test_best_learning_rates_and_their_exponent(tmp_path):
+    rates = (0.005, 0.01, 0.02, 0.04)
+    axes = {"model.depth": (1, 2, 3), "optimizer.learning_rate": rates}
+    found = trends.find(records.read(write_study(tmp_path / "s", axes=axes)))
+    for sweep in found.sweeps:
+        assert sweep.best == pytest.approx(0.02 * sweep.depth**-0.5, rel=1e-3)
+        assert not sweep.at_edge
+    slope, error = found.rate_exponent
+    assert slope == pytest.approx(-0.5, abs=1e-3)
+    assert error < 1e-3
+    assert [point.x for point in found.points] == [1e4, 8e4, 27e4]  # the best rate of each depth
+
+    narrow = {"model.depth": (1, 2, 3), "optimizer.learning_rate": (0.04, 0.08, 0.16)}
+    found = trends.find(records.read(write_study(tmp_path / "edge", axes=narrow)))
+    assert any("edge of its sweep" in warning for warning in found.warnings)
+
+
+def test_seeds_are_averaged_and_their_spread_enters_the_fit(tmp_path):
+    axes = {"model.depth": (1, 2, 3, 4, 5), "training.seed": (0, 1, 2)}
+    found = trends.find(records.read(write_study(tmp_path / "s", axes=axes, noise=0.01)))
+    assert [point.seeds for point in found.points] == [3] * 5
+    assert all(point.spread > 0 for point in found.points)
+    assert found.judged["power"].points[0].stderr == pytest.approx(found.points[0].spread)
+
+
+def test_a_surface_is_fitted_to_the_checkpoints_along_each_run(tmp_path):
+    found = trends.find(records.read(write_study(tmp_path / "s", surface=True)))
+    assert found.surface.parameters["E"] == pytest.approx(E, rel=0.2)
+    assert found.cuts
+    assert found.surface.record()["law"] == "surface"
+
+
+def test_a_failed_rung_and_an_unfinished_one_are_told(tmp_path):
+    folder = write_study(tmp_path / "s", noise=0.002)
+    path = folder / "runs" / "d2" / "metrics.jsonl"
+    path.write_text("\n".join(path.read_text().splitlines()[:4]) + '\n{"kind": "tr')
+    (folder / "runs" / "d3" / "failure.txt").write_text("the loss is not finite at step 8\n\nTraceback")
+    path = folder / "runs" / "d3" / "metrics.jsonl"
+    path.write_text("\n".join(path.read_text().splitlines()[:4]) + "\n")
+    found = trends.find(records.read(folder))
+    assert [point.name for point in found.points] == ["d1", "d4", "d5", "d6"]
+    text = " ".join(found.warnings)
+    assert "d3 failed: the loss is not finite at step 8" in text
+    assert f"d2 is not finished (at step 8 of {STEPS})" in text
+    assert "1 line(s) of metrics.jsonl were cut short" in text
+
+
+def test_too_few_rungs_are_said_not_fitted(tmp_path):
+    found = trends.find(records.read(write_study(tmp_path / "s", depths=(1, 2))))
+    assert found.judged == {}
+    assert "too few finished rungs" in found.reason
+
+
+def test_no_study_is_one_sentence(tmp_path):
+    with pytest.raises(UserError, match="there is no study in"):
+        records.read(tmp_path)

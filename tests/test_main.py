@@ -1,0 +1,81 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rfjax import config as configs
+from rfjax import main
+from rfjax.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+SCALING = f"--config={ROOT / 'configs' / 'scaling.py'}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "say which config to run"),
+        (["--config=configs/scalling.py"], r"there is no config file configs/scalling.py"),
+        ([SCALING + ":fashion"], r"no variant 'fashion' \(did you mean 'fashion_mnist'\?\)"),
+        ([SCALING, "--config.model.dept=3"], r"no key 'model.dept' \(did you mean 'model.depth'\?\)"),
+        ([SCALING, "--config.trainin.batch=3"], r"did you mean 'training.batch'"),
+        ([SCALING, "--config.training.steps=many"], "many"),
+        ([SCALING, "--config.model.patch=3"], "not a multiple of config.model.patch"),
+        ([SCALING, "--config.study.axes.model.depth=(1,0)"], "config.model.depth = 0 must be at least 1"),
+        ([SCALING, "--config.flow.formulation=rf/lognrm(0,1)"], "did you mean 'rf/lognorm'"),
+        ([SCALING, "--steps=3"], "steps"),
+        ([SCALING, "steps=3"], "what does 'steps=3' mean"),
+    ],
+)
+def test_a_mistake_is_one_sentence(arguments, words):
+    with pytest.raises(UserError, match=words) as error:
+        config = main.read_flags(arguments)
+        from rfjax import flow
+
+        flow.formulation(config.flow.formulation)
+    assert "\n" not in str(error.value)
+
+
+def test_a_mistake_exits_with_2_and_no_traceback():
+    done = subprocess.run(
+        [sys.executable, "-m", "rfjax.main", "--config=configs/scaling.py", "--config.model.depth=zero"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("rfjax: ")
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_flags_reach_the_config():
+    arguments = [SCALING, "--config.training.steps=77", "--config.only=d3", "--config.study.axes.model.depth=(1,3)"]
+    config = main.read_flags(arguments)
+    assert (config.training.steps, config.only) == (77, "d3")
+    assert [name for name, _ in configs.runs(config)] == ["d1", "d3"]
+
+
+def test_help_helps(capsys):
+    assert main.main(["--help"]) == 0
+    assert "python -m rfjax.main --config=configs/scaling.py" in capsys.readouterr().out
+    assert main.main([SCALING, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "--config.model.width_per_depth=16" in out
+    assert "head width" in out
+
+
+@pytest.mark.parametrize("variant", ["", "fashion_mnist", "learning_rate", "surface", "pod"])
+def test_every_variant_is_a_valid_config_with_its_own_folder(variant):
+    config = main.read_flags([SCALING + (f":{variant}" if variant else "")])
+    assert config.workdir.endswith(variant)
+    assert len(configs.runs(config)) >= 5
+
+
+def test_the_laptop_s_ladder_spans_fifty_times_in_parameters():
+    from rfjax.models import measure
+    from rfjax.training.parts import make_parts
+
+    runs = configs.runs(main.read_flags([SCALING]))
+    sizes = [measure(parts.model, parts.inputs).parameters for parts in (make_parts(run) for _, run in runs)]
+    assert len(sizes) >= 5
+    assert sizes[-1] / sizes[0] > 50
