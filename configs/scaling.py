@@ -40,11 +40,16 @@ def laptop() -> ml_collections.ConfigDict:
 
 
 def fashion_mnist() -> ml_collections.ConfigDict:
-    """Real pictures, 28 x 28, ten kinds of clothes; prepare them with `python -m rfjax.data.fashion_mnist`."""
+    """Real pictures, 28 x 28, ten kinds of clothes; prepare them with `python -m rfjax.data.fashion_mnist`.
+
+    The learning rates are two thirds of those on `shapes`: with 0.007, 0.014 and 0.021 as the rate at depth 1, depth 2
+    ends at .536, .505 and .496, depth 3 at .496, .477 and .488.
+    """
     c = laptop()
     c.study.name = "A scaling law on Fashion-MNIST"
     c.data.update(name="tfds", dataset="fashion_mnist", image_size=28, channels=1)
     c.model.update(width_per_depth=20, patch=4)
+    c.optimizer.learning_rate = 0.014
     return c
 
 

@@ -10,9 +10,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 from jaxtyping import install_import_hook
 
-install_import_hook(
-    ["rfjax.flow", "rfjax.models", "rfjax.evaluation", "rfjax.data", "rfjax.training"], "beartype.beartype"
-)
+CHECKED = ("flow", "models", "evaluation", "training", "data.shapes", "data.text", "data.pipeline", "data.pixels")
+install_import_hook([f"rfjax.{name}" for name in CHECKED], "beartype.beartype")
 
 import ml_collections
 import pytest

@@ -105,5 +105,10 @@ def measure(
         rows = load([i if i < examples else 0 for i in range(start, start + batch)])
         triples = prepare(rows["image"], rows["slot"])
         losses = error(network(triples.z, triples.t, rows["context"], rows["pooled"]), triples.target)
-        found.append(multihost_utils.process_allgather(losses, tiled=True) if jax.process_count() > 1 else losses)
-    return summarise(np.concatenate([np.asarray(losses) for losses in found])[:examples], grid)
+        found.append(gather(losses))
+    return summarise(np.concatenate(found)[:examples], grid)
+
+
+def gather(values: Float[Array, "B *S"]) -> Float[np.ndarray, "B *S"]:
+    """A global array, whole on the host of every process."""
+    return np.asarray(multihost_utils.process_allgather(values, tiled=True) if jax.process_count() > 1 else values)

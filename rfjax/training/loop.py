@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from clu import parameter_overview
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rfjax import data, models
@@ -16,6 +16,7 @@ from rfjax.config import Config, differences
 from rfjax.data import pixels
 from rfjax.errors import UserError
 from rfjax.evaluation import pictures, validation
+from rfjax.models.counting import abstract_parameters
 from rfjax.training import mesh as meshes
 from rfjax.training.checkpoints import Checkpoints
 from rfjax.training.compiling import quick_options
@@ -81,6 +82,9 @@ def train(run: Run, display: Display, stop: Stop) -> dict[str, Any]:
         check_shapes(sources["train"], config, parts)
         if jax.process_index() == 0:
             write_json(run.folder / "config.json", config.to_dict())
+            shapes = abstract_parameters(parts.model, parts.inputs)
+            table = parameter_overview.get_parameter_overview(shapes, include_stats=False)
+            (run.folder / "parameters.txt").write_text(f"{table}\n")
         saved = Checkpoints(run.folder / "checkpoints", config.training.keep_checkpoints)
     try:
         state, seconds = work.fit(sources, saved, display, stop)
@@ -218,13 +222,20 @@ class _Work:
         """(z, t, context, pooled) -> prediction, jitted; its inputs are spread alike first, wherever they come from."""
 
         def network(*inputs: jax.Array) -> jax.Array:
-            return self.apply({"params": params}, *jax.device_put(inputs, self._spread(len(inputs[0]))))
+            return self.apply({"params": params}, *map(self._place, inputs))
 
         return network
 
-    def _spread(self, count: int) -> NamedSharding:
-        """A batch over the mesh where the mesh divides it, else whole on every device."""
-        return NamedSharding(self.mesh, meshes.BATCH if count % self.mesh.size == 0 else PartitionSpec())
+    def _place(self, values: Any) -> jax.Array:
+        """Spreads a batch over the mesh where the mesh divides it, else puts it whole on every device.
+
+        `values` is a global array, or one that every process has whole.
+        """
+        sharding = NamedSharding(self.mesh, meshes.BATCH if len(values) % self.mesh.size == 0 else PartitionSpec())
+        if jax.process_count() == 1 or not getattr(values, "is_fully_addressable", True):
+            return jax.device_put(values, sharding)
+        whole = np.asarray(values)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
 
     def _validate(
         self, state: State, seconds: float, source: data.Source, metrics: Metrics, examples: bool = False
@@ -236,7 +247,7 @@ class _Work:
             for weights, params in (("raw", state.params), ("ema", state.average)):
                 result = validation.measure(
                     self._network(params),
-                    lambda indices: self._put(data.load(source, self.parts.encoder, indices)[0], indices),
+                    lambda indices: self._triples(source, indices),
                     formulation=self.parts.flow.name,
                     grid=config.grid,
                     examples=config.examples,
@@ -249,11 +260,9 @@ class _Work:
                     metrics.write("examples", step, weights=weights, grid=config.grid, losses=rounded)
         return found
 
-    def _put(self, batch: data.Batch, indices: list[int]) -> Any:
-        """A batch that every process has whole -> global arrays spread over the mesh."""
-        batch["slot"] = np.asarray(indices, np.int32)
-        sharding = NamedSharding(self.mesh, meshes.BATCH)
-        return jax.tree.map(lambda x: jax.make_array_from_callback(x.shape, sharding, lambda i: x[i]), batch)
+    def _triples(self, source: data.Source, indices: list[int]) -> dict[str, jax.Array]:
+        batch, _ = data.load(source, self.parts.encoder, indices)
+        return {name: self._place(value) for name, value in {**batch, "slot": np.asarray(indices, np.int32)}.items()}
 
     def _draw(self, state: State, source: data.Source, metrics: Metrics) -> None:
         """Draws the first validation captions with raw and averaged weights, from the same noise in every run."""
@@ -261,15 +270,16 @@ class _Work:
         if not config.count:
             return
         batch, captions = data.load(source, self.parts.encoder, list(range(config.count)))
-        start = pictures.noise(config.count, self.parts.inputs.image)
+        start = self._place(pictures.noise(config.count, self.parts.inputs.image))
+        text = (self._place(batch["context"]), self._place(batch["pooled"]))
         settings = pictures.Settings(config.sampler, config.steps, config.guidance)
         folder = self.run.folder / "samples"
         visible = self.parts.inputs.image[-1] in (1, 3) and jax.process_index() == 0  # latents are no pictures
         for weights, params in (("raw", state.params), ("ema", state.average)):
-            text = (jnp.asarray(batch["context"]), jnp.asarray(batch["pooled"]))
             drawn = pictures.draw(self._network(params), self.parts.flow, start, text, settings)
+            drawn = pixels.to_pixels(validation.gather(drawn))
             if visible:
-                pictures.save(folder, weights, pixels.to_pixels(jax.device_get(drawn)), captions)
+                pictures.save(folder, weights, drawn, captions)
         if visible:
             pictures.save(folder, "data", batch["image"], captions)
         metrics.write("samples", int(state.step), captions=captions, **asdict(settings))
