@@ -87,7 +87,7 @@ def main() -> None:
                     f"{100 * bound:.1f} %",
                 )
                 table.add_row(objective, law, truth, str(rungs), *cells)
-    Console().print(table)
+    Console(width=120).print(table)
 
 
 if __name__ == "__main__":

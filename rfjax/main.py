@@ -13,6 +13,7 @@ A study that was stopped goes on with the same command. Exit codes: 0 done, 1 a 
 says how to mend, 130 stopped by Ctrl-C.
 """
 
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -101,7 +102,7 @@ def main(arguments: list[str]) -> int:
     try:
         return runner.run_study(config, STARTED)
     except (Interrupted, KeyboardInterrupt) as stop:
-        again = "python -m rfjax.main " + " ".join(arguments)
+        again = f"python -m rfjax.main {shlex.join(arguments)}"
         print(
             f"\n{str(stop) or 'stopped at once'}; nothing is lost, the same command goes on:\n  {again}",
             file=sys.stderr,

@@ -53,7 +53,8 @@ class Problem:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.reason}"
+        # A name may hold what no terminal can print, such as half of a surrogate pair.
+        return f"{self.file}: {self.reason}".encode(errors="backslashreplace").decode()
 
 
 def check_split(split: str) -> None:

@@ -110,7 +110,8 @@ def trend(records: Records, findings: Findings) -> Figure:
     axes.set(xlabel=AXES[study["x"]], ylabel="validation loss", xscale="log", yscale="log")
     axes.set_ylim(max(min(losses) - 0.6 * room, 0.5 * min(losses)), max(losses) + 0.3 * room)
     _plain_ticks(axes)
-    axes.legend(fontsize=8)
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(fontsize=8)
     return figure
 
 

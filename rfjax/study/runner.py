@@ -71,7 +71,7 @@ def run_study(config: Config, started: float) -> int:
                 failures[run.name] = error
                 sentence = str(error) or type(error).__name__
                 (run.folder / "failure.txt").write_text(f"{sentence}\n\n{traceback.format_exc()}")
-                display.console.print(f"[red]{run.name}: failed: {sentence.splitlines()[0]}[/red]")
+                display.console.print(f"{run.name}: failed: {sentence.splitlines()[0]}", style="red", markup=False)
                 continue
             with contextlib.suppress(FileNotFoundError):
                 (run.folder / "failure.txt").unlink()
@@ -88,7 +88,7 @@ def run_study(config: Config, started: float) -> int:
         sitting["report"] = time.time() - began
         note_sitting(config, time.time() - started, sitting)
         page = report.write(drawn)
-        display.console.print(report.summary(drawn, page))
+        display.console.print(report.summary(drawn, page), markup=False)
     if failures:
         display.console.print(f"[red]failed: {', '.join(failures)}[/red]; the same command tries them again")
         return 2 if all(isinstance(error, UserError) for error in failures.values()) else 1
@@ -143,7 +143,7 @@ def facts() -> dict[str, Any]:
     with contextlib.suppress(OSError):
         commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
     return {
-        "command": "python -m rfjax.main " + " ".join(shlex.quote(word) for word in sys.argv[1:]),
+        "command": f"python -m rfjax.main {shlex.join(sys.argv[1:])}",
         "commit": commit or "unknown",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
