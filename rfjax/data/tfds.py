@@ -297,6 +297,7 @@ def _find_fields(
     features: Mapping[str, "FeatureConnector"], *, image: str, text: str, label: str, template: str, what: str
 ) -> _Fields:
     """Settles which feature is what; "" asks for it to be found. Raises UserError, listing the features."""
+    features = dict(sorted(features.items()))  # TFDS gives them in an order that changes from process to process
     kinds = {key: _kind(feature) for key, feature in features.items()}
     there = ", ".join(f"{key} ({kinds[key] or type(feature).__name__})" for key, feature in features.items())
 
