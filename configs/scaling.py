@@ -42,8 +42,8 @@ def laptop() -> ml_collections.ConfigDict:
 def fashion_mnist() -> ml_collections.ConfigDict:
     """Real pictures, 28 x 28, ten kinds of clothes; prepare them with `python -m rfjax.data.fashion_mnist`.
 
-    The rule for the learning rate is that of `shapes`. With two thirds of it, depth 3 ends lower (.477 for .488) and
-    depths 2, 4, 5 and 6 end higher (.505, .465, .449, .438 for .496, .451, .434, .425): one seed, so some of it is luck.
+    The rule for the learning rate is that of `shapes`. With two thirds of it, depth 3 ends lower (.477 for .488), and
+    depths 2, 4, 5 and 6 end higher (.505, .465, .449, .438 for .496, .451, .434, .425). One seed: some of it is luck.
     """
     c = laptop()
     c.study.name = "A scaling law on Fashion-MNIST"
