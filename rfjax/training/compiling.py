@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-# Same speed within noise at half the compile time (benchmarks/compilation.py); the second exists up to jax 0.10 or so.
+# Same speed within noise at about half the compile time (benchmarks/compilation.py); jax 0.12 lacks the second.
 QUICK = ({"xla_backend_optimization_level": 1}, {"xla_cpu_use_fusion_emitters": False})
 
 
