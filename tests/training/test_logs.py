@@ -49,7 +49,8 @@ def test_inner_activities_pause_outer_ones():
         with clock("data"):
             time.sleep(0.03)
         time.sleep(0.02)
-    whole = time.perf_counter() - start
-    assert clock.seconds["data"] == pytest.approx(0.03, abs=0.02)
-    assert sum(clock.total().values()) == pytest.approx(whole, abs=5e-3)
+    charged, whole = sum(clock.total().values()), time.perf_counter() - start
+    assert clock.seconds["data"] >= 0.03
     assert clock.seconds["training"] >= 0.04
+    assert clock.seconds["training"] <= whole - 0.03  # what was inside is not charged twice
+    assert charged <= whole
