@@ -116,7 +116,6 @@ class Training:
     validate_every: int = key(0, "steps between validation losses; 0: only at the end", low=0)
     checkpoint_every: int = key(500, "steps between checkpoints", low=1)
     keep_checkpoints: int = key(2, "how many of the latest to keep", low=1)
-    overwrite: bool = key(False, "start a run again from step 0 where a checkpoint is damaged")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,7 +191,6 @@ OPERATIONAL = (
     "distributed",
     "mesh",
     "training.keep_checkpoints",
-    "training.overwrite",
     "study",
 )
 
@@ -200,9 +198,6 @@ OPERATIONAL = (
 def default() -> ml_collections.ConfigDict:
     """Every key with its default; a config file changes some, flags change more. Unknown keys are refused."""
     result = ml_collections.ConfigDict(Config().to_dict(), convert_dict=True)
-    for section in dataclasses.fields(Config):  # JSON has no tuples
-        if section.name == "study":
-            result.study.axes = ml_collections.ConfigDict()
     return result.lock()
 
 

@@ -29,11 +29,11 @@ class StudyDisplay:
         self.whole = self.bars.add_task("study", total=flops, note="")
 
     @contextmanager
-    def run(self, name: str, start: int, steps: int, step_flops: float) -> Iterator["RunDisplay"]:
-        """The bar of one run, which goes on from step `start`."""
-        task = self.bars.add_task(name, total=steps, completed=start, note="")
+    def run(self, name: str, steps: int, step_flops: float) -> Iterator["RunDisplay"]:
+        """The bar of one run."""
+        task = self.bars.add_task(name, total=steps, note="")
         try:
-            yield RunDisplay(self, task, name, start, step_flops)
+            yield RunDisplay(self, task, name, step_flops)
         finally:
             self.bars.remove_task(task)
 
@@ -41,9 +41,9 @@ class StudyDisplay:
 class RunDisplay:
     """One run's bar: step, time left, loss, examples a second, FLOP/s."""
 
-    def __init__(self, study: StudyDisplay, task: TaskID, name: str, start: int, step_flops: float) -> None:
+    def __init__(self, study: StudyDisplay, task: TaskID, name: str, step_flops: float) -> None:
         self._study, self._task, self._name, self._step_flops = study, task, name, step_flops
-        self._step, self._spoken = start, time.monotonic()
+        self._step, self._spoken = 0, time.monotonic()
 
     def update(self, step: int, loss: float, examples_per_second: float, flops_per_second: float) -> None:
         note = f"loss {loss:.4f}  {examples_per_second:,.0f} examples/s  {flops_per_second / 1e9:,.1f} GFLOP/s"

@@ -63,7 +63,7 @@ def run_study(config: Config, started: float) -> int:
                 continue
             began = time.monotonic()
             try:
-                with display.run(run.name, 0, run.config.training.steps, flops[run.name]) as bar:
+                with display.run(run.name, run.config.training.steps, flops[run.name]) as bar:
                     result = loop.train(run, bar, stop)
             except (Interrupted, KeyboardInterrupt):
                 raise

@@ -54,11 +54,6 @@ class Checkpoints:
             ) from error
         return loaded["run"]["state"], float(loaded["run"]["seconds"])
 
-    def load_average(self, abstract: State) -> Any:
-        """The averaged weights of the newest checkpoint."""
-        tree = {"state": abstract, "seconds": np.zeros((), np.float32)}
-        return self._orbax.load_checkpointables(self.latest, {"run": tree})["run"]["state"].average
-
     def close(self) -> None:
         """Waits for what is being written."""
         self._orbax.close()
