@@ -3,6 +3,7 @@
 python -m benchmarks.compilation [--config=configs/scaling.py] [RUN ...]      (by default d2 and d5; CPU only)
 """
 
+import functools
 import sys
 import time
 from typing import Any
@@ -11,7 +12,7 @@ import jax
 import numpy as np
 
 from rfjax import config as configs
-from rfjax import data
+from rfjax import data, flow
 from rfjax.main import read_flags
 from rfjax.training import mesh as meshes
 from rfjax.training import step as steps
@@ -30,10 +31,12 @@ def measure(name: str, run: configs.Config) -> None:
     """Prints a line for each set of options."""
     mesh, parts = meshes.make_mesh(run.mesh), make_parts(run)
     batch, _ = data.load(data.open_source(run.data, "train"), parts.encoder, list(range(run.training.batch)))
-    batch, draw = meshes.put_batch(batch, mesh), steps.jit_draw(steps.recipe(parts, run), mesh)
+    numbers, seed = flow.formulation(run.flow.formulation).numbers, np.uint32(0)
+    draw = functools.partial(steps.jit_draw(steps.recipe(parts, run), mesh), numbers, seed)
+    batch = meshes.put_batch(batch, mesh)
     state = jax.device_get(steps.initial_state(parts, mesh, 0))
     shardings = jax.tree.map(lambda x: x.sharding, steps.abstract_state(parts, mesh))
-    update = jax.jit(lambda s, b, d: steps.update(parts, run, s, b, d), donate_argnums=0)
+    update = jax.jit(lambda s, b, d: steps.update(parts, s, b, d), donate_argnums=0)
     compiled, times = {}, {}
     for options in OPTIONS:
         lowered = update.lower(jax.device_put(state, shardings), batch, draw(state.step, batch["slot"]))

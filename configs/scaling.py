@@ -34,7 +34,7 @@ def laptop() -> ml_collections.ConfigDict:
     c.optimizer.update(ema_decay=0.95, ema_every=1, flatten=True)
     c.training.update(batch=32, steps=320, log_every=8, checkpoint_every=160)
     c.validation.update(examples=768, batch=32)
-    c.samples.update(count=16, steps=10)  # 16 with and 16 without text: the batch of the validation, compiled already
+    c.samples.update(count=64, shown=16, batch=32, settings=("10@3.0",))
     configs.axes(c, {"model.depth": DEPTHS})
     return c
 

@@ -8,6 +8,7 @@ keys; `describe` prints it for `--help`. Imports no JAX.
 import dataclasses
 import itertools
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -29,8 +30,10 @@ class Data:
     """Which images and captions."""
 
     name: str = key("shapes", "the source", choices=("shapes", "digits", "tfds", "folder"))
-    image_size: int = key(16, "side of the square images, in pixels (of stored latents: in latent pixels)", low=1)
-    channels: int = key(3, "channels of an image", low=1)
+    image_size: int = key(
+        16, "side of the square images, in pixels (of stored latents: in latent pixels); 0: shapes 16, digits 8", low=0
+    )
+    channels: int = key(3, "channels of an image; 0: shapes 3, digits 1", low=0)
     resize: str = key("crop", "how to make an image square: centre crop or squash", choices=("crop", "squash"))
     flip: bool = key(False, "mirror half of the training images (not for digits or captions with left and right)")
     dataset: str = key("", "tfds: name of a prepared data set, with :version or /config if there are several")
@@ -67,6 +70,7 @@ class Flow:
     """Which formulation."""
 
     formulation: str = key("rf/lognorm(0.00,1.00)", "path, prediction and density, by the paper's name")
+    shift: float = key(1.0, "of the density of t towards noise, for high resolutions (SD3 Eq. 23); 1: none", low=1e-6)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +120,9 @@ class Training:
     validate_every: int = key(0, "steps between validation losses; 0: only at the end", low=0)
     checkpoint_every: int = key(500, "steps between checkpoints", low=1)
     keep_checkpoints: int = key(2, "how many of the latest to keep", low=1)
+    select: str = key(
+        "last", "weights to draw samples from: the last, or of the lowest validation loss", choices=("last", "best")
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,12 +144,57 @@ class Validation:
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-    """Pictures drawn at the end of each run."""
+    """Pictures drawn at the end of each run, and scored where the data set has a score (shapes, digits)."""
 
-    count: int = key(8, "captions from the validation set; 0: none", low=0)
-    sampler: str = key("euler", "the solver", choices=("euler",))
-    steps: int = key(25, "steps of the solver", low=1)
-    guidance: float = key(3.0, "scale of classifier-free guidance; 1: none", low=0)
+    count: int = key(64, "captions from the validation set; 0: none", low=0)
+    shown: int = key(16, "how many of them to keep as pictures", low=0)
+    batch: int = key(32, "pictures drawn at once; the pictures do not depend on it", low=1)
+    settings: tuple[str, ...] = key(("25@3.0",), "STEPS@GUIDANCE: steps of the solver, scale of guidance (1: none)")
+    sampler: str = key("euler", "the solver", choices=("euler", "heun", "ddim", "dpm++2m", "dopri5", "euler_maruyama"))
+    grid: str = key("uniform", "times", choices=("uniform", "discrete", "karras", "repa", "sd3-ref"))
+    shift: float = key(1.0, "of the times towards noise, for high resolutions (SD3 Eq. 23); 1: none", low=1e-6)
+    diffusion: str = key(
+        "linear",
+        "euler_maruyama: the noise it adds",
+        choices=("constant", "sbdm", "sigma", "linear", "decreasing", "increasing-decreasing"),
+    )
+    guidance_low: float = key(0.0, "guidance is on from this t", low=0)
+    guidance_high: float = key(1.0, "to this t", low=0)
+    along: bool = key(False, "also score the averaged weights at every validation along the run, at the first setting")
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A number of steps and a scale of guidance, written "50@5.0"."""
+
+    steps: int
+    guidance: float
+
+    @property
+    def name(self) -> str:
+        return (
+            f"{self.steps}@{self.guidance:.1f}"
+            if round(self.guidance, 1) == self.guidance
+            else (f"{self.steps}@{self.guidance:g}")
+        )
+
+
+def setting(text: str) -> Setting:
+    """Reads a sampler setting.
+
+    Raises:
+        UserError: for anything but STEPS@GUIDANCE with at least one step.
+    """
+    steps, at, guidance = text.partition("@")
+    try:
+        found = Setting(int(steps), float(guidance)) if at else None
+    except ValueError:
+        found = None
+    if found is None or not 0 <= found.guidance < float("inf"):
+        raise UserError(f"config.samples.settings: '{text}' is not written STEPS@GUIDANCE, such as '50@5.0'")
+    if found.steps < 1:
+        raise UserError(f"config.samples.settings: '{text}' has {found.steps} steps, and a sampler needs at least one")
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,6 +202,8 @@ class Study:
     """Many runs and what to fit to them."""
 
     name: str = key("scaling", "title of the report")
+    report: str = key("scaling", "what the runs are compared in", choices=("scaling", "formulations", "sampling"))
+    source: str = key("", "sampling: folder of the finished study whose models are sampled")
     axes: dict[str, Any] = key({}, "what the runs differ in: axes.model.depth = (1, 2, 3) and so on")
     x: str = key("parameters", "the size that the law is a function of", choices=("parameters", "train_flops"))
     law: str = key("power_offset", "the law in the report's headline", choices=("power", "power_offset"))
@@ -197,7 +251,7 @@ OPERATIONAL = (
 
 def default() -> ml_collections.ConfigDict:
     """Every key with its default; a config file changes some, flags change more. Unknown keys are refused."""
-    result = ml_collections.ConfigDict(Config().to_dict(), convert_dict=True)
+    result = ml_collections.ConfigDict(dataclasses.asdict(Config()), convert_dict=True)
     return result.lock()
 
 
@@ -278,6 +332,8 @@ def _flatten(values: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, 
 def check(config: Config) -> None:
     """Raises UserError for values that are each allowed but can't work together."""
     data, model, training = config.data, config.model, config.training
+    if data.name not in OWN_SIZE and not (data.image_size and data.channels):
+        raise UserError(f"'{data.name}' has no size of its own: set config.data.image_size and config.data.channels")
     if data.image_size % model.patch:
         raise UserError(
             f"config.data.image_size = {data.image_size} is not a multiple of config.model.patch = {model.patch}"
@@ -287,7 +343,7 @@ def check(config: Config) -> None:
             f"the width, config.model.width_per_depth x depth = {model.width_per_depth} x {model.depth}, "
             "must be a multiple of 4 for the position embedding"
         )
-    if data.name == "shapes" and (data.channels != 3 or data.image_size < 16):
+    if data.name == "shapes" and (data.channels not in (0, 3) or 0 < data.image_size < 16):
         raise UserError("the data set 'shapes' draws images of 3 channels and at least 16 pixels: see config.data")
     if data.name in ("shapes", "digits") and data.flip:
         raise UserError(f"config.data.flip would make captions of '{data.name}' wrong: switch it off")
@@ -306,9 +362,36 @@ def check(config: Config) -> None:
             f"config.optimizer.warmup = {config.optimizer.warmup} leaves no steps to decay in: "
             f"config.training.steps = {training.steps}"
         )
+    _check_samples(config)
     if config.validation.examples % 8:
         raise UserError(
             f"config.validation.examples = {config.validation.examples} must be a multiple of the 8 levels of t"
+        )
+
+
+def _check_samples(config: Config) -> None:
+    """Raises UserError for samples that can't be drawn."""
+    samples, training = config.samples, config.training
+    wanted = [setting(text) for text in samples.settings] if samples.count else []
+    if samples.count and not wanted:
+        raise UserError("config.samples.settings names no setting: give one, or config.samples.count = 0")
+    for one in wanted:
+        if one.guidance != 1 and config.text.drop in (0, 1):
+            what = "sees no text" if config.text.drop else "never trains without text"
+            raise UserError(
+                f"config.samples.settings: '{one.name}' asks for guidance, but with config.text.drop = "
+                f"{config.text.drop:g} the model {what}: use '{one.steps}@1.0', or another drop"
+            )
+    if not samples.guidance_low <= samples.guidance_high <= 1:
+        raise UserError(
+            f"config.samples.guidance_low = {samples.guidance_low:g} and guidance_high = {samples.guidance_high:g} "
+            "must be an interval within [0, 1]"
+        )
+    every, saved = training.validate_every, training.checkpoint_every
+    if training.select == "best" and (not every or every % saved):
+        raise UserError(
+            "config.training.select = 'best' needs a checkpoint at every validation: let checkpoint_every divide "
+            f"validate_every (they are {saved} and {every})"
         )
 
 
@@ -331,16 +414,27 @@ def runs(config: Config) -> list[tuple[str, Config]]:
             section, _, name = path.rpartition(".")
             plain[section][name] = value
         plain["study"]["axes"] = {}
+        for key_of_size, value in OWN_SIZE.get(plain["data"]["name"], {}).items():
+            plain["data"][key_of_size] = plain["data"][key_of_size] or value
         name = "-".join(_label(path, value) for path, value in zip(axis, values, strict=True)) or "run"
         result.append((name, from_dict(plain)))
     return result
 
 
-LABELS = {"model.depth": "d", "optimizer.learning_rate": "lr", "training.seed": "seed", "training.steps": "steps"}
+# What 0 means for the size of images.
+OWN_SIZE = {"shapes": {"image_size": 16, "channels": 3}, "digits": {"image_size": 8, "channels": 1}}
+LABELS = {
+    "model.depth": "d",
+    "optimizer.learning_rate": "lr",
+    "training.seed": "seed",
+    "training.steps": "steps",
+    "data.name": "",
+    "flow.formulation": "",
+}
 
 
 def _label(path: str, value: Any) -> str:
-    text = f"{value:g}" if isinstance(value, float) else str(value).replace("/", "_")
+    text = f"{value:g}" if isinstance(value, float) else re.sub(r"[^\w.+-]+", "_", str(value)).strip("_")
     return LABELS.get(path, path.rpartition(".")[2] + "=") + text
 
 

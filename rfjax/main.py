@@ -85,10 +85,10 @@ def main(arguments: list[str]) -> int:
         return 0
     config = read_flags(arguments)
     if config.job == "report":
-        from rfjax.study import report  # no JAX here
+        from rfjax.study import reports  # no JAX here
 
-        drawn = report.draw(Path(config.workdir))
-        print(report.summary(drawn, report.write(drawn)))
+        drawn = reports.draw(Path(config.workdir))
+        print(reports.summary(drawn, reports.write(drawn)))
         return 0
     import jax
 
@@ -96,11 +96,12 @@ def main(arguments: list[str]) -> int:
         from rfjax.training import cluster
 
         cluster.join()
-    from rfjax.study import runner
+    from rfjax.study import resampling, runner
     from rfjax.training.stop import Interrupted
 
     try:
-        return runner.run_study(config, STARTED)
+        study = resampling.run_study if config.study.report == "sampling" else runner.run_study
+        return study(config, STARTED)
     except (Interrupted, KeyboardInterrupt) as stop:
         again = f"python -m rfjax.main {shlex.join(arguments)}"
         print(

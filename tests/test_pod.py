@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rfjax import config as configs
-from rfjax import main
+from rfjax import flow, main
 from rfjax.models import measure
 from rfjax.training import mesh as meshes
 from rfjax.training import step as steps
@@ -26,9 +26,9 @@ def test_a_rung_of_the_paper_s_ladder_lowers_over_a_mesh():
     put = lambda shape, dtype: jax.ShapeDtypeStruct((4096, *shape), dtype, sharding=spread)  # noqa: E731
     f32 = jnp.float32
     batch = {"image": put((32, 32, 16), f32), "context": put((154, 4096), f32), "pooled": put((2048,), f32)}
-    draws = steps.Draws(put((), f32), put((32, 32, 16), f32), put((3,), jnp.bool_))
+    draws = steps.Draws(flow.Coefficients(*[put((), f32)] * 10), put((32, 32, 16), f32), put((3,), jnp.bool_))
     state = steps.abstract_state(parts, mesh)
-    text = steps.jit_update(parts, config, mesh).lower(state, batch, draws).as_text()
+    text = steps.jit_update(parts, mesh).lower(state, batch, draws).as_text()
     assert "bf16" in text
     # Every large matrix is spread over the eight devices: a device holds little more than an eighth of the state.
     local = sum(np.prod(x.sharding.shard_shape(x.shape)) for x in jax.tree.leaves(state.params))

@@ -14,5 +14,5 @@ def tiny() -> ml_collections.ConfigDict:
     c.training.update(batch=8, steps=8, log_every=2, checkpoint_every=4)
     c.mesh.update(data=-1, fsdp=1)
     c.validation.update(examples=16, batch=8)
-    c.samples.update(count=4, steps=2)
+    c.samples.update(count=4, shown=4, batch=4, settings=("2@3.0",))
     return c

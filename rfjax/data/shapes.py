@@ -151,15 +151,15 @@ def draw(scene: Scene, size: int) -> UInt8[np.ndarray, "n S S 3"]:
         if not len(rows):
             break
         x, y, radius = (a[rows, k].astype(np.float32)[:, None, None] for a in (scene.x, scene.y, scene.radius))
-        distance = _distance(
+        outside = distance(
             (centre[None, None, :] - x) / radius, (centre[None, :, None] - y) / radius, scene.kind[rows, k]
         )
-        cover = np.clip(np.float32(0.5) - distance * radius * np.float32(size), 0, 1)[..., None]
+        cover = np.clip(np.float32(0.5) - outside * radius * np.float32(size), 0, 1)[..., None]
         image[rows] += cover * (palette[scene.colour[rows, k]][:, None, None] - image[rows])
     return (image + np.float32(0.5)).astype(np.uint8)
 
 
-def _distance(
+def distance(
     dx: Float32[np.ndarray, "n 1 S"], dy: Float32[np.ndarray, "n S 1"], kind: Int64[np.ndarray, " n"]
 ) -> Float32[np.ndarray, "n S S"]:
     """Signed distance to a shape of radius 1, negative inside; beyond corners a lower bound, enough for smoothing."""

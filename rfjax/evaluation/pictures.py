@@ -1,5 +1,6 @@
 """Samples: drawing them, and setting them out as a captioned grid."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from rfjax import flow
+from rfjax.compiling import quick_options
 
 TILE = 128  # pixels of a picture in a grid
 LINE = 14  # pixels of a line of text
@@ -20,36 +23,85 @@ CAPTION_LINES = 3
 
 @dataclass(frozen=True)
 class Settings:
-    """How to sample: a name in `flow.SAMPLERS`, its number of steps, the scale of classifier-free guidance."""
+    """How to sample.
+
+    Attributes:
+        sampler: a name of `flow.SAMPLERS`. grid: of `flow.GRIDS`. steps: of the grid. shift: of its times.
+        guidance: its scale and its interval. diffusion: of the sampler `euler_maruyama`.
+        room: the largest number of steps that the compiled sampler should serve.
+    """
 
     sampler: str
     steps: int
-    guidance: float
+    guidance: flow.Guidance
+    grid: str = "uniform"
+    shift: float = 1.0
+    diffusion: str = "linear"
+    room: int = 0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network that can be sampled: the module, its weights, what its predictions are, the shape of its images."""
+
+    model: Any
+    params: Any
+    formulation: flow.Formulation
+    image: tuple[int, int, int]
 
 
 def draw(
-    network: Callable[..., Array],
-    formulation: flow.Formulation,
-    noise: Float[Array, "B H W C"],
-    text: tuple[Any, Any],
+    trained: Trained,
+    index: Int[np.ndarray, " B"],
+    text: tuple[Float[np.ndarray, "B L E"], Float[np.ndarray, "B P"]],
     settings: Settings,
-) -> Float[Array, "B H W C"]:
-    """Samples from noise: the same noise gives pictures that can be compared between models.
+    place: Callable[[Any], jax.Array] = jnp.asarray,
+) -> flow.Sampled:
+    """Samples one batch; the noise belongs to the index, so models and settings can be compared picture by picture.
 
     Args:
-        network: (z, t, context, pooled) -> prediction, jitted. text: (context, pooled).
+        index: of each picture, which decides its noise. text: (context, pooled).
+        place: puts a batch on the devices.
     """
-    guided = flow.guided(network, *text, settings.guidance)
-    path, prediction = formulation.path, formulation.prediction
-    velocity = lambda z, t: prediction.velocity(path, guided(z, t), z, t)  # noqa: E731
-    return flow.SAMPLERS[settings.sampler](velocity, noise, flow.uniform_times(settings.steps))
+    grid = flow.grid(settings.grid, settings.steps, trained.formulation, settings.shift, settings.room)
+    scale = settings.guidance.scale
+    static = dataclasses.replace(settings.guidance, scale=1.0 if scale == 1 else 0.0)
+    run = jit_sampler(trained.model, settings.sampler, settings.diffusion, static, trained.image)
+    how = (trained.formulation.numbers, grid, jnp.float32(scale))
+    return run(trained.params, how, place(index), tuple(map(place, text)))
 
 
 @functools.cache
-def noise(count: int, image: tuple[int, int, int], seed: int = 0) -> Float[Array, "B H W C"]:
-    """Starting noise, a key for each picture."""
-    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(np.arange(count))
-    return jax.vmap(lambda key: jax.random.normal(key, image))(keys)
+def jit_sampler(
+    model: Any, sampler: str, diffusion: str, guidance: flow.Guidance, image: tuple[int, int, int]
+) -> Callable[..., flow.Sampled]:
+    """A sampler, jitted: (params, (formulation, grid, scale), index, text) -> Sampled.
+
+    The formulation, the scale of guidance (unless it is 1) and the number of steps are arguments: one program serves
+    them all.
+    """
+    method = flow.sampler(sampler, diffusion)
+
+    def run(
+        params: Any,
+        how: tuple[flow.Numbers, flow.Grid, Float[Array, ""]],
+        index: Int[Array, " B"],
+        text: tuple[Float[Array, "B L E"], Float[Array, "B P"]],
+    ) -> flow.Sampled:
+        formulation, grid, scale = how
+        chosen = guidance if guidance.none else dataclasses.replace(guidance, scale=scale)
+        network = functools.partial(model.apply, {"params": params})
+        field = flow.Field(flow.guided(network, *text, chosen), formulation)
+        start = formulation.coefficients(grid.times[0]).b * noise(index, image)
+        return method(field, start, grid, lambda step: noise(index, image, step + 1))
+
+    return jax.jit(run, compiler_options=quick_options())
+
+
+def noise(index: Int[Array, " B"], image: tuple[int, int, int], use: Any = 0) -> Float[Array, "B H W C"]:
+    """Standard normal noise, a key for each picture and each use of it: 0 to start from, then the steps of an SDE."""
+    key = jax.random.fold_in(jax.random.key(0), use)
+    return jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i), image))(index)
 
 
 def tile(image: UInt8[np.ndarray, "H W C"]) -> Image.Image:

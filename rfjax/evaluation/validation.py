@@ -49,27 +49,27 @@ class ValidationLoss:
 class Triples(NamedTuple):
     """What the network is shown at a batch of triples, and what it should say."""
 
-    z: Float[Array, "B H W C"]
-    t: Float[Array, " B"]
+    shown: Float[Array, "B H W C"]
+    time: Float[Array, " B"]
     target: Float[Array, "B H W C"]
 
 
 @functools.cache
-def triple_functions(formulation_name: str, grid: str) -> tuple[Callable[..., Triples], Callable[..., Array]]:
-    """Two jitted functions that no model appears in, so that all models share them.
+def triple_functions(grid: str) -> tuple[Callable[..., Triples], Callable[..., Array]]:
+    """Two jitted functions that no model and no formulation is part of, so that all runs share them.
 
     Returns:
-        (image, index) -> Triples, and (prediction, target) -> each triple's loss, (B,), in float32.
+        (formulation, image, index) -> Triples, and (prediction, target) -> each triple's loss, (B,), in float32.
     """
-    formulation = flow.formulation(formulation_name)
 
-    def prepare(image: Any, index: Int[Array, " B"]) -> Triples:
+    def prepare(formulation: flow.Numbers, image: Any, index: Int[Array, " B"]) -> Triples:
         x0 = pixels.to_network(image)
         t = jnp.asarray(GRIDS[grid], jnp.float32)[index % LEVELS]
         keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(NOISE_SEED), i))(index)
         eps = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:]))(keys)
-        z = formulation.path.interpolate(x0, eps, t)
-        return Triples(z, t, formulation.prediction.target(formulation.path, x0, eps, t))
+        at = formulation.coefficients(t)
+        shown, target = flow.noised(at, x0, eps)
+        return Triples(shown, at.time, target)
 
     return jax.jit(prepare), jax.jit(flow.squared_error)
 
@@ -86,7 +86,7 @@ def measure(
     network: Callable[..., Array],
     load: Callable[[list[int]], Any],
     *,
-    formulation: str,
+    formulation: flow.Numbers,
     grid: str,
     examples: int,
     batch: int,
@@ -96,15 +96,15 @@ def measure(
     Args:
         network: (z, t, context, pooled) -> prediction, jitted.
         load: indices of triples -> a batch on the devices, whose `slot` holds the indices.
-        formulation: its name. grid: of GRIDS.
+        formulation: as numbers. grid: of GRIDS.
         examples: number of triples. batch: triples per step; the result does not depend on it.
     """
-    prepare, error = triple_functions(formulation, grid)
+    prepare, error = triple_functions(grid)
     found = []
     for start in range(0, examples, batch):
         rows = load([i if i < examples else 0 for i in range(start, start + batch)])
-        triples = prepare(rows["image"], rows["slot"])
-        losses = error(network(triples.z, triples.t, rows["context"], rows["pooled"]), triples.target)
+        triples = prepare(formulation, rows["image"], rows["slot"])
+        losses = error(network(triples.shown, triples.time, rows["context"], rows["pooled"]), triples.target)
         found.append(gather(losses))
     return summarise(np.concatenate(found)[:examples], grid)
 

@@ -1,11 +1,22 @@
 """The mathematics of flows: arrays in, arrays out. t = 0 is data, t = 1 is noise."""
 
+from rfjax.flow.formulations import KINDS as KINDS
+from rfjax.flow.formulations import TABLE_1 as TABLE_1
+from rfjax.flow.formulations import Coefficients as Coefficients
 from rfjax.flow.formulations import Formulation as Formulation
+from rfjax.flow.formulations import Numbers as Numbers
 from rfjax.flow.formulations import formulation as formulation
+from rfjax.flow.grids import GRIDS as GRIDS
+from rfjax.flow.grids import Grid as Grid
+from rfjax.flow.grids import grid as grid
+from rfjax.flow.guidance import Guidance as Guidance
 from rfjax.flow.guidance import drop_text as drop_text
 from rfjax.flow.guidance import guided as guided
 from rfjax.flow.losses import cfm_loss as cfm_loss
+from rfjax.flow.losses import noised as noised
 from rfjax.flow.losses import squared_error as squared_error
+from rfjax.flow.samplers import DIFFUSIONS as DIFFUSIONS
 from rfjax.flow.samplers import SAMPLERS as SAMPLERS
-from rfjax.flow.samplers import euler as euler
-from rfjax.flow.samplers import uniform_times as uniform_times
+from rfjax.flow.samplers import Field as Field
+from rfjax.flow.samplers import Sampled as Sampled
+from rfjax.flow.samplers import sampler as sampler

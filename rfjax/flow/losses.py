@@ -5,27 +5,35 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rfjax.flow.formulations import Formulation
+from rfjax.flow.formulations import Coefficients
+from rfjax.flow.quantities import over
 
 Network = Callable[[Float[Array, "B *S"], Float[Array, " B"]], Float[Array, "B *S"]]
 
 
+def noised(
+    at: Coefficients, x0: Float[Array, "B *S"], eps: Float[Array, "B *S"]
+) -> tuple[Float[Array, "B *S"], Float[Array, "B *S"]]:
+    """What the network is shown, scale z_t with z_t = a x0 + b eps, and what it should say, p x0 + q eps.
+
+    Args:
+        at: a formulation's coefficients at each example's time, (B,). x0: data. eps: standard normal noise.
+    """
+    z = over(at.a, x0) * x0 + over(at.b, x0) * eps
+    return over(at.scale, x0) * z, over(at.p, x0) * x0 + over(at.q, x0) * eps
+
+
 def cfm_loss(
-    network: Network,
-    flow: Formulation,
-    x0: Float[Array, "B *S"],
-    eps: Float[Array, "B *S"],
-    t: Float[Array, " B"],
+    network: Network, at: Coefficients, x0: Float[Array, "B *S"], eps: Float[Array, "B *S"]
 ) -> Float[Array, " B"]:
     """Each example's mean squared error of the prediction at z_t, over all but the first axis, in float32 (SD3 Eq. 8).
 
     Args:
-        network: (z, t) -> prediction, of the shape of z.
-        flow: the path gives z_t, the prediction gives the target.
-        x0: data. eps: standard normal noise. t: times in [0, 1].
+        network: (scaled z, time) -> prediction, of the shape of z.
+        at: a formulation's coefficients at each example's time. x0: data. eps: standard normal noise.
     """
-    z = flow.path.interpolate(x0, eps, t)
-    return squared_error(network(z, t), flow.prediction.target(flow.path, x0, eps, t))
+    shown, target = noised(at, x0, eps)
+    return squared_error(network(shown, at.time), target)
 
 
 def squared_error(prediction: Float[Array, "B *S"], target: Float[Array, "B *S"]) -> Float[Array, " B"]:

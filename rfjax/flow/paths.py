@@ -1,46 +1,208 @@
-"""Paths z_t = a_t x0 + b_t eps from data (t = 0) to noise (t = 1). SD3 section 2, Eq. 2."""
+"""Paths z_t = a_t x0 + b_t eps from data (t = 0) to noise (t = 1). SD3 section 2, Eq. 2; SiT; EDM.
 
+Every function takes t of any shape and is accurate in float32 up to both ends: near t = 1 they are written in 1 - t,
+which is exact. Where a derivative has no finite value at an end (EDM at both, LDM and VP at 0) it is infinite there.
+"""
+
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jax.scipy.special import ndtr, ndtri
+from jaxtyping import Array, Float, Float64
+
+from rfjax.errors import UserError
 
 Times = Float[Array, "*B"]
+Number = int | float | Float[Array, ""]  # of a config, or traced
+
+SIGMA_MIN, SIGMA_MAX = 0.002, 80.0  # EDM's range of b / a (Karras et al. 2022, Table 1)
+LDM_STEPS, LDM_BETAS = 1000, (0.00085, 0.012)  # CompVis' configs of latent diffusion
+VP_BETAS = (0.1, 20.0)  # of the VP-SDE, as in SiT's code
 
 
 @dataclass(frozen=True)
 class Path:
-    """The coefficients of a path and their derivatives, each a function of t of any shape."""
+    """The coefficients of a path, their derivatives by t, and its inverse.
 
-    name: str
+    Attributes:
+        a, b, da, db: t -> coefficient.
+        log_snr: t -> lambda_t = log(a_t^2 / b_t^2), falling. time: lambda -> t, its inverse.
+        clock: t -> the variable that Euler's and Heun's methods step in: t itself, or b for EDM, whose db/dt is
+            infinite at both ends. rate_a, rate_b: t -> da, db per unit of the clock; None: da, db themselves.
+    """
+
     a: Callable[[Times], Times]
     b: Callable[[Times], Times]
     da: Callable[[Times], Times]
     db: Callable[[Times], Times]
-
-    def interpolate(
-        self, x0: Float[Array, "B *S"], eps: Float[Array, "B *S"], t: Float[Array, " B"]
-    ) -> Float[Array, "B *S"]:
-        """z_t = a_t x0 + b_t eps (Eq. 2)."""
-        return over(self.a(t), x0) * x0 + over(self.b(t), x0) * eps
-
-    def velocity(
-        self, x0: Float[Array, "B *S"], eps: Float[Array, "B *S"], t: Float[Array, " B"]
-    ) -> Float[Array, "B *S"]:
-        """dz_t/dt = a'_t x0 + b'_t eps, the target of conditional flow matching (Eq. 9)."""
-        return over(self.da(t), x0) * x0 + over(self.db(t), x0) * eps
-
-    def log_snr(self, t: Times) -> Times:
-        """lambda_t = log(a_t^2 / b_t^2)."""
-        return 2 * (jnp.log(self.a(t)) - jnp.log(self.b(t)))
+    log_snr: Callable[[Times], Times]
+    time: Callable[[Times], Times]
+    clock: Callable[[Times], Times] = lambda t: t
+    rate_a: Callable[[Times], Times] | None = None
+    rate_b: Callable[[Times], Times] | None = None
 
 
-def over(value: Float[Array, " B"], x: Float[Array, "B *S"]) -> Float[Array, "B *ones"]:
-    """Shapes one value per example so that it broadcasts over x."""
-    return value.reshape(value.shape + (1,) * (x.ndim - value.ndim))
+def rf() -> Path:
+    """Rectified flow, a = 1 - t, b = t (SiT's and REPA's "linear")."""
+    return Path(
+        a=lambda t: 1 - t,
+        b=lambda t: t,
+        da=lambda t: -jnp.ones_like(t),
+        db=jnp.ones_like,
+        log_snr=lambda t: 2 * jnp.log((1 - t) / t),
+        time=lambda log_snr: jax.nn.sigmoid(-log_snr / 2),
+    )
 
 
-PATHS: dict[str, Path] = {
-    "rf": Path("rf", a=lambda t: 1 - t, b=lambda t: t, da=lambda t: -jnp.ones_like(t), db=jnp.ones_like),
+def _cos(t: Times) -> Times:
+    """cos(pi t / 2), with a small relative error at t = 1 too."""
+    half = jnp.pi / 2
+    return jnp.where(t > 0.5, jnp.sin(half * (1 - t)), jnp.cos(half * t))
+
+
+def _sin(t: Times) -> Times:
+    return jnp.sin(jnp.pi / 2 * t)
+
+
+def cosine() -> Path:
+    """a = cos(pi t / 2), b = sin(pi t / 2) (SiT's GVP)."""
+    half = jnp.pi / 2
+    return Path(
+        a=_cos,
+        b=_sin,
+        da=lambda t: -half * _sin(t),
+        db=lambda t: half * _cos(t),
+        log_snr=lambda t: 2 * jnp.log(_cos(t) / _sin(t)),
+        time=lambda log_snr: jnp.arctan(jnp.exp(-log_snr / 2)) / half,
+    )
+
+
+def _variance_preserving(
+    log_alpha: Callable[[Times], Times], slope: Callable[[Times], Times], time: Callable[[Times], Times]
+) -> Path:
+    """a = exp(L / 2), b = sqrt(1 - exp L), for L = log a^2.
+
+    Args:
+        log_alpha: t -> L. slope: t -> dL/dt. time: L -> t.
+    """
+    a = lambda t: jnp.exp(log_alpha(t) / 2)  # noqa: E731
+    b = lambda t: jnp.sqrt(jnp.abs(jnp.expm1(log_alpha(t))))  # noqa: E731
+    return Path(
+        a=a,
+        b=b,
+        da=lambda t: slope(t) / 2 * a(t),
+        db=lambda t: -slope(t) / 2 * a(t) ** 2 / b(t),
+        log_snr=lambda t: log_alpha(t) - jnp.log(jnp.abs(jnp.expm1(log_alpha(t)))),
+        time=lambda log_snr: time(jax.nn.log_sigmoid(log_snr)),
+    )
+
+
+@functools.cache
+def ldm_log_alphas() -> Float64[np.ndarray, " T1"]:
+    """log abar at t = 0, 1/1000, ..., 1: zero, then the sums of log(1 - beta_i), the roots of beta_i evenly spaced."""
+    first, last = np.sqrt(LDM_BETAS)
+    betas = np.linspace(first, last, LDM_STEPS) ** 2
+    return np.concatenate([[0.0], np.cumsum(np.log1p(-betas))])
+
+
+def linear() -> Path:
+    """LDM's schedule: step i of 1000 is t = (i + 1) / 1000, and log abar is linear between steps, so beta is constant.
+
+    Its end is not pure noise: a_1 = 0.068 (SD3 section 3.1; LDM's configs).
+    """
+    knots = ldm_log_alphas()
+    values, slopes = jnp.asarray(knots, jnp.float32), jnp.asarray(np.diff(knots) * LDM_STEPS, jnp.float32)
+    at = lambda t: jnp.clip((t * LDM_STEPS).astype(jnp.int32), 0, LDM_STEPS - 1)  # noqa: E731
+    return _variance_preserving(
+        log_alpha=lambda t: values[at(t)] + slopes[at(t)] * (t - at(t) / LDM_STEPS),
+        slope=lambda t: slopes[at(t)],
+        time=lambda log_alpha: jnp.interp(-log_alpha, -values, jnp.arange(LDM_STEPS + 1) / LDM_STEPS),
+    )
+
+
+def vp() -> Path:
+    """The VP-SDE's: log a^2 = -t^2 (20 - 0.1) / 2 - 0.1 t (SiT's VP, in our direction of time)."""
+    low, high = VP_BETAS
+    curve = (high - low) / 2
+    return _variance_preserving(
+        log_alpha=lambda t: -t * (low + curve * t),
+        slope=lambda t: -(low + 2 * curve * t),
+        time=lambda log_alpha: -2 * log_alpha / (low + jnp.sqrt(low**2 - 4 * curve * log_alpha)),
+    )
+
+
+def _variance_exploding(
+    b: Callable[[Times], Times], db: Callable[[Times], Times], time: Callable[[Times], Times]
+) -> Path:
+    """a = 1. time: log b -> t."""
+    return Path(
+        a=jnp.ones_like,
+        b=b,
+        da=jnp.zeros_like,
+        db=db,
+        log_snr=lambda t: -2 * jnp.log(b(t)),
+        time=lambda log_snr: time(-log_snr / 2),
+        clock=b,
+        rate_a=jnp.zeros_like,
+        rate_b=jnp.ones_like,
+    )
+
+
+def edm(mean: Number = -1.2, std: Number = 1.2) -> Path:
+    """a = 1, log b_t the normal quantile of t: for uniform t, b is EDM's log-normal sigma (SD3 section 3.1).
+
+    Raises:
+        UserError: if std is not positive.
+    """
+    require("EDM's P_s", std, low=0.0, open_low=True)
+    b = lambda t: jnp.exp(mean + std * ndtri(t))  # noqa: E731
+
+    def db(t: Times) -> Times:
+        z = ndtri(t)
+        slope = std * jnp.sqrt(2 * jnp.pi) * jnp.exp(mean + std * z + z**2 / 2)
+        return jnp.where(jnp.isfinite(z), slope, jnp.inf)
+
+    path = _variance_exploding(b, db, time=lambda log_b: ndtr((log_b - mean) / std))
+    return _with_log_snr(path, lambda t: -2 * (mean + std * ndtri(t)))
+
+
+def edm_rf() -> Path:
+    """a = 1, b = t / (1 - t): the log-SNR of rf (our reading of SD3's `edm/rf`; the paper gives no schedule)."""
+    path = _variance_exploding(lambda t: t / (1 - t), lambda t: (1 - t) ** -2, time=jax.nn.sigmoid)
+    return _with_log_snr(path, rf().log_snr)
+
+
+def edm_cos() -> Path:
+    """a = 1, b = tan(pi t / 2): the log-SNR of the cosine path (our reading of SD3's `edm/cos`)."""
+    path = _variance_exploding(
+        lambda t: _sin(t) / _cos(t),
+        lambda t: jnp.pi / 2 / _cos(t) ** 2,
+        time=lambda log_b: jnp.arctan(jnp.exp(log_b)) * 2 / jnp.pi,
+    )
+    return _with_log_snr(path, cosine().log_snr)
+
+
+def _with_log_snr(path: Path, log_snr: Callable[[Times], Times]) -> Path:
+    return Path(**{**path.__dict__, "log_snr": log_snr})
+
+
+PATHS: dict[str, Callable[..., Path]] = {
+    "rf": rf,
+    "cosine": cosine,
+    "linear": linear,
+    "vp": vp,
+    "edm": edm,
+    "edm/rf": edm_rf,
+    "edm/cos": edm_cos,
 }
+
+
+def require(what: str, value: Number, *, low: Number, high: Number = np.inf, open_low: bool = False) -> None:
+    """Raises UserError for a number out of its range; a traced one was checked when it was a number."""
+    if isinstance(value, int | float) and not (low < value <= high if open_low else low <= value <= high):
+        span = f"above {low:g}" if open_low else f"from {low:g}" if high == np.inf else f"from {low:g} to {high:.5g}"
+        raise UserError(f"{what} must be {span}, not {value:g}")

@@ -1,31 +1,294 @@
-"""Samplers: from noise at t = 1 to data at t = 0 along dz/dt = velocity(z, t)."""
+"""Samplers: from noise at t = 1 to data at t = 0. Each is one compiled loop over a grid of times.
 
-import itertools
+All have one signature, (field, z, grid, noise) -> Sampled. They ask the network for x0 and eps at z and t, whatever it
+predicts, so every model can be sampled by every sampler.
+"""
+
+import functools
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Array, Float, Int
 
-Velocity = Callable[[Float[Array, "B *S"], Float[Array, " B"]], Float[Array, "B *S"]]
+from rfjax.errors import UserError, nearest
+from rfjax.flow.formulations import Coefficients
+from rfjax.flow.grids import Grid
+from rfjax.flow.guidance import Bound
+from rfjax.flow.paths import SIGMA_MIN, Times
+
+Images = Float[Array, "B *S"]
+Noise = Callable[[Int[Array, ""]], Images]  # step -> standard normal
 
 
-def uniform_times(steps: int) -> Float32[np.ndarray, " T"]:
-    """The grid 1, 1 - 1/steps, ..., 0: steps + 1 times."""
-    return np.linspace(1.0, 0.0, steps + 1, dtype=np.float32)
+@runtime_checkable
+class Flow(Protocol):
+    """A formulation, or its numbers."""
+
+    def coefficients(self, t: Times) -> Coefficients: ...
+
+    def time_of_sigma(self, sigma: Times) -> Times: ...
 
 
-def euler(velocity: Velocity, z: Float[Array, "B *S"], times: Float32[np.ndarray, " T"]) -> Float[Array, "B *S"]:
-    """Euler's method, order 1, one evaluation a step (SD3 section 2, Eq. 1).
+@dataclass(frozen=True)
+class Field:
+    """A trained network as samplers see it.
 
-    The steps are a Python loop: with a jitted velocity nothing is compiled anew, whatever the number of steps.
+    Attributes:
+        network: (scaled z, time, t) -> prediction; see `guidance.guided`.
+        flow: what the prediction is.
+    """
+
+    network: Bound
+    flow: Flow
+
+    def predict(self, z: Images, at: Coefficients, now: Float[Array, ""] | None = None) -> tuple[Images, Images]:
+        """The data and the noise that the network sees in z at one time.
+
+        Args:
+            at: the coefficients of that time, scalars. now: the time that decides about guidance, if it is another.
+        """
+        time = jnp.broadcast_to(at.time, z.shape[:1])
+        value = self.network(at.scale * z, time, at.t if now is None else now).astype(jnp.float32)
+        determinant = at.a * at.q - at.b * at.p
+        x0 = (at.q * z - at.b * value) / determinant
+        eps = (at.a * value - at.p * z) / determinant
+        return x0, eps
+
+
+class Sampled(NamedTuple):
+    """What a sampler hands back.
+
+    Attributes:
+        z: the samples. length: of each sample's path, the sum of |z_next - z| over steps, as a vector norm over all its
+            values. evaluations: number of times the network was asked, a batch with guidance counting once.
+    """
+
+    z: Images
+    length: Float[Array, " B"]
+    evaluations: Int[Array, ""]
+
+
+Sampler = Callable[[Field, Images, Grid, Noise | None], Sampled]
+
+
+def _norm(difference: Images) -> Float[Array, " B"]:
+    return jnp.sqrt(jnp.sum(difference**2, axis=tuple(range(1, difference.ndim))))
+
+
+def _march(step: Callable[..., Images], flow: Flow, z: Images, grid: Grid, memory: Images | None = None) -> Sampled:
+    """Runs step(i, now, then, z, memory) -> (z, memory) over the grid in one compiled loop.
+
+    Rounding errors of the sums are carried along and given back (Kahan), so that many small steps stay accurate.
+    """
+
+    def body(i: Int[Array, ""], state: tuple) -> tuple:
+        z, error, length, memory = state
+        now, then = flow.coefficients(grid.times[i]), flow.coefficients(grid.times[i + 1])
+        moved, memory = step(i, now, then, z, memory)
+        change = moved - error
+        total = z + change
+        error = (total - z) - change
+        return total, error, length + _norm(change), memory
+
+    state = (z, jnp.zeros_like(z), jnp.zeros(z.shape[:1]), memory)
+    z, _, length, _ = jax.lax.fori_loop(0, grid.steps, body, state)
+    return Sampled(z, length, jnp.asarray(grid.steps))
+
+
+def _drift(x0: Images, eps: Images, at: Coefficients) -> Images:
+    """dz / d clock."""
+    return at.rate_a * x0 + at.rate_b * eps
+
+
+def euler(field: Field, z: Images, grid: Grid, noise: Noise | None = None) -> Sampled:
+    """Euler's method on dz/dt = v, order 1, one evaluation a step (SD3 Eq. 1); for EDM on dz/dsigma = eps.
 
     Args:
-        velocity: (z, t) -> dz/dt. z: noise at times[0]. times: decreasing, from 1 (noise) to 0 (data).
+        field: the network and its formulation. z: noise at the grid's first time, b eps. grid: times.
+        noise: not used; samplers share a signature.
     """
-    for now, then in itertools.pairwise(times):
-        z = z + (then - now) * velocity(z, jnp.full(z.shape[:1], now))
-    return z
+
+    def step(i: Array, now: Coefficients, then: Coefficients, z: Images, _: None) -> tuple[Images, None]:
+        return (then.clock - now.clock) * _drift(*field.predict(z, now), now), None
+
+    return _march(step, field.flow, z, grid)
 
 
-SAMPLERS: dict[str, Callable[..., Array]] = {"euler": euler}
+def heun(field: Field, z: Images, grid: Grid, noise: Noise | None = None) -> Sampled:
+    """Heun's method, order 2, two evaluations a step but one in the last, which is Euler's (EDM; REPA's option).
+
+    Arguments as in `euler`. Guidance in the second evaluation is on where it is in the first.
+    """
+
+    def step(i: Array, now: Coefficients, then: Coefficients, z: Images, _: None) -> tuple[Images, None]:
+        move = then.clock - now.clock
+        first = _drift(*field.predict(z, now), now)
+
+        def correct() -> Images:
+            second = _drift(*field.predict(z + move * first, then, now.t), then)
+            return move * (first + second) / 2
+
+        return jax.lax.cond(i + 1 < grid.steps, correct, lambda: move * first), None
+
+    sampled = _march(step, field.flow, z, grid)
+    return sampled._replace(evaluations=2 * sampled.evaluations - 1)
+
+
+def ddim(field: Field, z: Images, grid: Grid, noise: Noise | None = None) -> Sampled:
+    """DDIM without noise: z' = a' x0 + b' eps, order 1, one evaluation a step (Song et al. 2021, Eq. 12).
+
+    It is Euler's method in z / a against b / a: the same as `euler` for rf and for EDM, not for curved paths.
+    """
+
+    def step(i: Array, now: Coefficients, then: Coefficients, z: Images, _: None) -> tuple[Images, None]:
+        x0, eps = field.predict(z, now)
+        return (then.a - now.a) * x0 + (then.b - now.b) * eps, None
+
+    return _march(step, field.flow, z, grid)
+
+
+def dpm_solver(field: Field, z: Images, grid: Grid, noise: Noise | None = None) -> Sampled:
+    """DPM-Solver++(2M): second-order multistep in log(a / b), one evaluation a step (Lu et al. 2022, Algorithm 2).
+
+    The first step, and the last, where log(a / b) is infinite, are DDIM's.
+    """
+
+    def half_log_snr(at: Coefficients) -> Float[Array, ""]:
+        return jnp.log(at.a / at.b)
+
+    def step(i: Array, now: Coefficients, then: Coefficients, z: Images, memory: Images) -> tuple[Images, Images]:
+        x0, _ = field.predict(z, now)
+        before = field.flow.coefficients(grid.times[jnp.maximum(i - 1, 0)])
+        h, h_before = half_log_snr(then) - half_log_snr(now), half_log_snr(now) - half_log_snr(before)
+        second = (i > 0) & jnp.isfinite(h) & jnp.isfinite(h_before)
+        ahead = jnp.where(second, h / (2 * jnp.where(second, h_before, 1.0)), 0.0)
+        data = x0 + ahead * (x0 - memory)
+        return (then.b / now.b - 1) * z - then.a * jnp.expm1(-h) * data, x0
+
+    return _march(step, field.flow, z, grid, jnp.zeros_like(z))
+
+
+ADAPTIVE_END = SIGMA_MIN  # b / a where the adaptive solver stops and one step of DDIM takes over
+RTOL, ATOL = 1e-3, 1e-6  # SiT's
+MOST_STEPS = 4096
+
+
+def dopri5(
+    field: Field, z: Images, grid: Grid, noise: Noise | None = None, *, rtol: float = RTOL, atol: float = ATOL
+) -> Sampled:
+    """Dormand and Prince's adaptive method of order 5, by diffrax, from the grid's first time to its last.
+
+    It solves for y = z / sqrt(a^2 + b^2) against the angle atan(b / a), in which every path is the cosine path and no
+    end is singular; the times between the ends do not matter. One step size serves the whole batch.
+
+    Args:
+        rtol, atol: tolerances of a step (SiT's by default).
+    """
+    import diffrax  # a second to import: only for those who ask for it
+
+    flow = field.flow
+
+    def at_angle(angle: Array) -> Coefficients:
+        # float32 has no pi / 2: its nearest number lies beyond, where the cosine is negative.
+        return flow.coefficients(flow.time_of_sigma(jnp.sin(angle) / jnp.maximum(jnp.cos(angle), 1e-8)))
+
+    def derivative(angle: Array, y: Images, _: None) -> Images:
+        at = at_angle(angle)
+        x0, eps = field.predict(y * jnp.hypot(at.a, at.b), at)
+        return jnp.cos(angle) * eps - jnp.sin(angle) * x0
+
+    begin, end = flow.coefficients(grid.times[0]), flow.coefficients(grid.times[grid.steps])
+    angle = jnp.arctan2(begin.b, begin.a)
+    stop = jnp.maximum(jnp.arctan2(end.b, end.a), ADAPTIVE_END)
+    found = diffrax.diffeqsolve(
+        diffrax.ODETerm(derivative),
+        diffrax.Dopri5(),
+        t0=angle,
+        t1=stop,
+        dt0=None,
+        y0=z / jnp.hypot(begin.a, begin.b),
+        stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol),
+        max_steps=MOST_STEPS,
+        saveat=diffrax.SaveAt(t1=True),
+    )
+    at = at_angle(stop)
+    near = found.ys[0] * jnp.hypot(at.a, at.b)
+    x0, eps = field.predict(near, at)
+    last = end.a * x0 + end.b * eps
+    stages = 6  # of a step of Dormand and Prince's method, whose seventh is the next one's first
+    return Sampled(last, _norm(last - z), found.stats["num_steps"] * stages + 2)
+
+
+def _sbdm(at: Coefficients) -> Times:
+    return 2 * (at.rate_b * at.b - at.rate_a * at.b**2 / at.a)
+
+
+# w of dX = v dt - w / 2 score dt + sqrt(w) dW by the names of SiT's code, whose own coefficient is w / 2. "linear" is
+# REPA's choice on all its paths; "sbdm" turns the forward SDE round (w^KL of SiT's paper) and is infinite where a = 0.
+DIFFUSIONS: dict[str, Callable[[Coefficients], Times]] = {
+    "constant": lambda at: jnp.full_like(at.t, 2.0),
+    "sbdm": _sbdm,
+    "sigma": lambda at: 2 * at.b,
+    "linear": lambda at: 2 * at.clock,
+    "decreasing": lambda at: (1 - jnp.cos(jnp.pi * at.t)) ** 2 / 2,
+    "increasing-decreasing": lambda at: 2 * jnp.sin(jnp.pi * at.t) ** 2,
+}
+
+
+def euler_maruyama(
+    field: Field, z: Images, grid: Grid, noise: Noise | None = None, *, diffusion: str = "linear"
+) -> Sampled:
+    """Euler-Maruyama's method on the reverse SDE, no noise in the last step (SiT; REPA's with the grid "repa").
+
+    Args:
+        noise: step -> standard normal in the shape of z. diffusion: the coefficient w, a name of DIFFUSIONS.
+
+    Raises:
+        UserError: for an unknown name, without noise, or where w is known to be infinite at the grid's first time.
+    """
+    if diffusion not in DIFFUSIONS:
+        raise UserError(f"there is no diffusion coefficient '{diffusion}'{nearest(diffusion, DIFFUSIONS)}")
+    if noise is None:
+        raise UserError("euler_maruyama draws noise in every step: give it a function from the step to noise")
+    coefficient = DIFFUSIONS[diffusion]
+    if not isinstance(grid.times, jax.core.Tracer):
+        first = field.flow.coefficients(grid.times[0])
+        if not jnp.isfinite(coefficient(first)):
+            raise UserError(
+                f"the diffusion coefficient '{diffusion}' is infinite at t = {grid.times[0]:g}: start later"
+            )
+
+    def step(i: Array, now: Coefficients, then: Coefficients, z: Images, _: None) -> tuple[Images, None]:
+        move, w = then.clock - now.clock, coefficient(now)
+        x0, eps = field.predict(z, now)
+        drift = _drift(x0, eps, now) + w / (2 * now.b) * eps  # the score is -eps / b
+        kick = jnp.where(i + 1 < grid.steps, jnp.sqrt(w * jnp.abs(move)), 0.0)
+        return move * drift + kick * noise(i), None
+
+    return _march(step, field.flow, z, grid)
+
+
+SAMPLERS: dict[str, Sampler] = {
+    "euler": euler,
+    "heun": heun,
+    "dpm++2m": dpm_solver,
+    "ddim": ddim,
+    "dopri5": dopri5,
+    "euler_maruyama": euler_maruyama,
+}
+
+
+def sampler(name: str, diffusion: str = "linear") -> Sampler:
+    """Looks a sampler up.
+
+    Raises:
+        UserError: for a name that is none of SAMPLERS.
+    """
+    if name not in SAMPLERS:
+        raise UserError(f"there is no sampler '{name}'{nearest(name, SAMPLERS)}")
+    if name == "euler_maruyama":
+        return functools.partial(euler_maruyama, diffusion=diffusion)
+    return SAMPLERS[name]

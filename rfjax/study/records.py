@@ -22,6 +22,7 @@ class Rung:
         train: lines of kind "train", one a step, in order. validation: likewise, of both kinds of weights.
         examples: weights -> loss of each validation triple at the end.
         samples: what the pictures show: captions, sampler, steps, guidance.
+        scores: lines of kind "scores", the last written last; one a step, kind of weights and setting of the sampler.
         skipped: number of lines that could not be read.
     """
 
@@ -34,6 +35,7 @@ class Rung:
     validation: tuple[dict[str, Any], ...]
     examples: dict[str, Float[np.ndarray, " n"]]
     samples: dict[str, Any] | None
+    scores: tuple[dict[str, Any], ...]
     skipped: int
 
     def curve(self, weights: str) -> list[dict[str, Any]]:
@@ -45,14 +47,23 @@ class Rung:
         curve = self.curve(weights)
         return curve[-1] if curve and curve[-1]["step"] == self.steps else None
 
+    def last_scores(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """(weights, setting) -> the line of scores written last: that of the best step, where one was sought."""
+        return {(line["weights"], line["setting"]): line for line in self.scores}
+
     @property
     def depth(self) -> int:
         return self.config["model"]["depth"]
 
     @property
+    def dataset(self) -> str:
+        data = self.config["data"]
+        return data["dataset"] or data["name"]
+
+    @property
     def state(self) -> str:
         """ "complete", "failed" or how far it is."""
-        if self.final("raw"):
+        if self.final("raw") or (self.folder / "result.json").exists():
             return "complete"
         if failure(self.folder):
             return "failed"
@@ -61,17 +72,32 @@ class Rung:
 
 @dataclass(frozen=True)
 class Records:
-    """A study: what was asked for (`study.json`), its rungs in order, what failed and why, the sittings spent on it."""
+    """A study: what was asked for (`study.json`), its rungs in order, what failed and why."""
 
     folder: Path
     study: dict[str, Any]
     rungs: tuple[Rung, ...]
     failures: dict[str, str]
-    sittings: tuple[dict[str, Any], ...]
 
     @property
     def config(self) -> dict[str, Any]:
         return self.study["config"]
+
+    def sittings(self) -> list[dict[str, Any]]:
+        """The sittings spent so far: read anew, for the report itself is timed as a part of one."""
+        return read_lines(self.folder / "sittings.jsonl")[0]
+
+    def states(self) -> list[str]:
+        """Sentences on the runs that are not complete, and on lines that could not be read."""
+        said = [f"{name} failed: {sentence}" for name, sentence in self.failures.items()]
+        for rung in self.rungs:
+            if rung.state not in ("complete", "failed"):
+                said.append(f"{rung.name} is not finished ({rung.state}): the same command goes on with it.")
+            if rung.skipped:
+                said.append(f"{rung.name}: {rung.skipped} line(s) of metrics.jsonl were cut short and left out.")
+        begun = {rung.name for rung in self.rungs} | set(self.failures)
+        missing = [name for name in self.study["runs"] if name not in begun]
+        return [*said, f"not started yet: {', '.join(missing)}."] if missing else said
 
 
 def read(folder: Path) -> Records:
@@ -86,8 +112,7 @@ def read(folder: Path) -> Records:
     study = json.loads(path.read_text())
     rungs = tuple(rung for name in study["runs"] if (rung := _read_rung(folder / "runs" / name)))
     failures = {name: sentence for name in study["runs"] if (sentence := failure(folder / "runs" / name))}
-    sittings, _ = read_lines(folder / "sittings.jsonl")
-    return Records(folder, study, rungs, failures, tuple(sittings))
+    return Records(folder, study, rungs, failures)
 
 
 def failure(folder: Path) -> str:
@@ -116,7 +141,11 @@ def _read_rung(folder: Path) -> Rung | None:
     if not starts:
         return None
     # After a kill, steps since the last checkpoint are done again, to the same bits: the later line counts.
-    latest = {(line["kind"], line["step"], line.get("weights")): line for line in lines}
+    latest: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for line in lines:
+        key = (line["kind"], line["step"], line.get("weights"), line.get("setting"))
+        latest.pop(key, None)  # so that the order is that of the last writing
+        latest[key] = line
     of = lambda kind: tuple(latest[k] for k in sorted(latest, key=lambda k: k[1]) if k[0] == kind)  # noqa: E731
     return Rung(
         name=folder.name,
@@ -128,5 +157,6 @@ def _read_rung(folder: Path) -> Rung | None:
         validation=of("validation"),
         examples={line["weights"]: np.array(line["losses"]) for line in of("examples")},
         samples=next(iter(of("samples")), None),
+        scores=tuple(line for key, line in latest.items() if key[0] == "scores"),
         skipped=skipped,
     )

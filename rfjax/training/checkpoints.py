@@ -14,12 +14,18 @@ from rfjax.training.step import State
 class Checkpoints:
     """The checkpoints of one run, written in the background; a killed save leaves nothing that is taken for one."""
 
-    def __init__(self, folder: Path, keep: int) -> None:
-        """Opens the folder, making it if need be; `keep` is the number of latest checkpoints to keep."""
+    def __init__(self, folder: Path, keep: int, every: int = 0) -> None:
+        """Opens the folder, making it if need be.
+
+        Args:
+            keep: number of latest checkpoints to keep. every: keep those of multiples of this step too; 0: none.
+        """
         self._folder = folder
+        kept = ocp.training.preservation_policies
+        latest = kept.LatestN(keep)
         self._orbax = ocp.training.Checkpointer(
             folder.absolute(),
-            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+            preservation_policy=kept.AnyPreservationPolicy([latest, kept.EveryNSteps(every)]) if every else latest,
             cleanup_tmp_directories=jax.process_count() == 1,
         )
 
@@ -36,16 +42,22 @@ class Checkpoints:
             int(state.step), {"run": tree, "data": data}, force=True, overwrite=self.latest == int(state.step)
         )
 
-    def restore(self, abstract: State, data: Any) -> tuple[State, float]:
-        """Reads the newest checkpoint into the shardings of `abstract`, and sets the iterator to its place.
+    def restore(self, abstract: State, data: Any | None, step: int | None = None) -> tuple[State, float]:
+        """Reads a checkpoint, the newest by default, into the shardings of `abstract`; sets the iterator to its place.
+
+        Args:
+            data: the iterator, or None to leave it out. step: of another checkpoint.
 
         Raises:
             UserError: if it can't be read, with what to do.
         """
-        step = self.latest
-        tree = {"state": abstract, "seconds": np.zeros((), np.float32)}
+        self._orbax.wait()
+        step = self.latest if step is None else step
+        wanted = {"run": {"state": abstract, "seconds": np.zeros((), np.float32)}}
+        if data is not None:
+            wanted["data"] = data
         try:
-            loaded = self._orbax.load_checkpointables(step, {"run": tree, "data": data})
+            loaded = self._orbax.load_checkpointables(step, wanted)
         except Exception as error:  # Orbax, TensorStore and JSON each raise errors of their own
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             raise UserError(

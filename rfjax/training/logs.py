@@ -29,6 +29,18 @@ def write_json(path: Path, value: Any) -> None:
     os.replace(partial, path)
 
 
+def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The records of a JSON-lines file, and how many lines could not be read: a killed writer may cut one short."""
+    records, skipped = [], 0
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
+        try:
+            record = json.loads(line)
+            records.append(record) if isinstance(record, dict) else None
+        except ValueError:
+            skipped += bool(line.strip())
+    return records, skipped
+
+
 class Metrics:
     """Appends records to metrics.jsonl, and their numbers to TensorBoard; of several processes one alone writes."""
 

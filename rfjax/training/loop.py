@@ -1,5 +1,6 @@
 """One run from its config: trains, measures, draws, and writes everything down; goes on where it was stopped."""
 
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -9,20 +10,20 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import numpy as np
 from clu import parameter_overview
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rfjax import data, models
+from rfjax import data, flow, models
 from rfjax.config import Config, differences
 from rfjax.data import pixels
 from rfjax.errors import UserError
-from rfjax.evaluation import pictures, validation
+from rfjax.evaluation import pictures, sampling, scorers, validation
 from rfjax.models.counting import abstract_parameters
 from rfjax.training import mesh as meshes
 from rfjax.training.checkpoints import Checkpoints
-from rfjax.training.compiling import quick_options
-from rfjax.training.logs import Clock, Metrics, write_json
+from rfjax.training.logs import Clock, Metrics, read_lines, write_json
 from rfjax.training.parts import Parts, make_parts
-from rfjax.training.step import State, abstract_state, initial_state, jit_draw, jit_update, recipe
+from rfjax.training.step import State, abstract_state, compile_update, initial_state, jit_draw, jit_network, recipe
 from rfjax.training.stop import Interrupted, Stop
 
 
@@ -77,7 +78,7 @@ def train(run: Run, display: Display, stop: Stop) -> dict[str, Any]:
         meshes.check_batch("validation.batch", config.validation.batch, mesh)
         parts = make_parts(config)
         size = models.measure(parts.model, parts.inputs)
-        work = _Work(run, parts, mesh, clock, size, jax.jit(parts.model.apply, compiler_options=quick_options()))
+        work = _Work(run, parts, flow.formulation(config.flow.formulation, config.flow.shift), mesh, clock, size)
         sources = {split: data.open_source(config.data, split) for split in ("train", "validation")}
         check_shapes(sources["train"], config, parts)
         if jax.process_index() == 0:
@@ -85,10 +86,11 @@ def train(run: Run, display: Display, stop: Stop) -> dict[str, Any]:
             shapes = abstract_parameters(parts.model, parts.inputs)
             table = parameter_overview.get_parameter_overview(shapes, include_stats=False)
             (run.folder / "parameters.txt").write_text(f"{table}\n")
-        saved = Checkpoints(run.folder / "checkpoints", config.training.keep_checkpoints)
+        every = config.training.validate_every if config.training.select == "best" else 0
+        saved = Checkpoints(run.folder / "checkpoints", config.training.keep_checkpoints, every)
     try:
         state, seconds = work.fit(sources, saved, display, stop)
-        result = work.finish(state, seconds, sources["validation"], display)
+        result = work.finish(state, seconds, sources["validation"], saved, display)
     finally:
         saved.close()
     if jax.process_index() == 0:
@@ -114,36 +116,25 @@ class _Work:
 
     run: Run
     parts: Parts
+    formulation: flow.Formulation
     mesh: Mesh
     clock: Clock
     size: models.Size
-    apply: Callable[..., jax.Array]
 
     def fit(
         self, sources: dict[str, data.Source], saved: Checkpoints, display: Display, stop: Stop
     ) -> tuple[State, float]:
         """The loop; returns the final state and the seconds of training over all sittings."""
         config, clock, training = self.run.config, self.clock, self.run.config.training
-        share = data.Share(jax.process_index(), jax.process_count())
-        batches = data.batches(
-            sources["train"],
-            self.parts.encoder,
-            batch=training.batch,
-            seed=training.seed,
-            flip=config.data.flip,
-            share=share,
-        )
-        earlier, start = 0.0, saved.latest or 0
+        batches = self._batches(sources["train"])
         with clock("setup"):
-            if saved.latest is None:
-                display.say("drawing the initial weights")
-                state = initial_state(self.parts, self.mesh, training.seed)
-            else:
-                display.say(f"reading the checkpoint of step {start}")
-                state, earlier = saved.restore(abstract_state(self.parts, self.mesh), batches)
+            state, earlier = self._begin(saved, batches, display)
+        start = saved.latest or 0
         metrics = Metrics(self.run.folder, active=jax.process_index() == 0, start=start)
         metrics.write("start", start, **self._facts())
-        draw = jit_draw(recipe(self.parts, config), self.mesh)
+        draw = functools.partial(
+            jit_draw(recipe(self.parts, config), self.mesh), self._everywhere(self.formulation.numbers), self._seed()
+        )
         logged = start
         spent = lambda: earlier + clock.total().get("training", 0.0) + clock.seconds.get("data", 0.0)  # noqa: E731
         before = spent()
@@ -154,8 +145,7 @@ class _Work:
                 if step == start + 1:
                     display.say("compiling the training step")
                     with clock("compilation"):
-                        draws = draw(state.step, batch["slot"])
-                        update = jit_update(self.parts, config, self.mesh).lower(state, batch, draws).compile()
+                        update = compile_update(self.parts, self.mesh, state, batch, draw(state.step, batch["slot"]))
                 with jax.transfer_guard("disallow"):
                     state, measured = update(state, batch, draw(state.step, batch["slot"]))
                 last = step == training.steps
@@ -171,6 +161,8 @@ class _Work:
                 if training.validate_every and step % training.validate_every == 0 and not last:
                     jax.block_until_ready(state)
                     self._validate(state, spent(), sources["validation"], metrics)
+                    if config.samples.along:
+                        self._draw(state, sources["validation"], metrics, whole=False)
                 stopping = stop.granted(step) and not last
                 if step % training.checkpoint_every == 0 or last or stopping:
                     jax.block_until_ready(state)
@@ -182,15 +174,39 @@ class _Work:
         metrics.close()
         return state, spent()
 
-    def finish(self, state: State, seconds: float, source: data.Source, display: Display) -> dict[str, Any]:
-        """Validation and samples of the final weights, and the run's result."""
+    def _begin(self, saved: Checkpoints, batches: Any, display: Display) -> tuple[State, float]:
+        """The newest checkpoint's state and seconds, or fresh weights."""
+        if saved.latest is None:
+            display.say("drawing the initial weights")
+            return initial_state(self.parts, self.mesh, self.run.config.training.seed), 0.0
+        display.say(f"reading the checkpoint of step {saved.latest}")
+        return saved.restore(abstract_state(self.parts, self.mesh), batches)
+
+    def _batches(self, source: data.Source) -> Any:
+        config = self.run.config
+        return data.batches(
+            source,
+            self.parts.encoder,
+            batch=config.training.batch,
+            seed=config.training.seed,
+            flip=config.data.flip,
+            share=data.Share(jax.process_index(), jax.process_count()),
+        )
+
+    def finish(
+        self, state: State, seconds: float, source: data.Source, saved: Checkpoints, display: Display
+    ) -> dict[str, Any]:
+        """Validation of the final weights, samples of the selected ones, and the run's result."""
         step = int(state.step)
         metrics = Metrics(self.run.folder, active=jax.process_index() == 0, start=step)
         display.say("measuring the validation loss")
         losses = self._validate(state, seconds, source, metrics, examples=True)
+        if self.run.config.training.select == "best":
+            best = self._best_step(step, losses["ema"]["loss"])
+            if best != step:
+                state = saved.restore(abstract_state(self.parts, self.mesh), None, best)[0]
         display.say("drawing samples")
-        with self.clock("samples"):
-            self._draw(state, source, metrics)
+        scores = self._draw(state, source, metrics)
         metrics.close()
         return {
             "name": self.run.name,
@@ -200,8 +216,21 @@ class _Work:
             "size": asdict(self.size) | {"train_flops": self.size.train_flops},
             **self._progress(step, seconds),
             "validation": losses,
+            "selected_step": int(state.step),
+            "scores": scores,
             "split_seconds": self.clock.total(),
         }
+
+    def _best_step(self, last: int, loss: float) -> int:
+        """The step of the lowest validation loss of the averaged weights so far (SD3 App. B.3)."""
+        lines, _ = read_lines(self.run.folder / "metrics.jsonl")
+        losses = {
+            line["step"]: line["loss"]
+            for line in lines
+            if line["kind"] == "validation" and line["weights"] == "ema" and line["loss"] is not None
+        } | {last: loss}
+        best = min(losses, key=losses.__getitem__)
+        return int(multihost_utils.broadcast_one_to_all(np.int32(best))) if jax.process_count() > 1 else best
 
     def _facts(self) -> dict[str, Any]:
         device = jax.devices()[0]
@@ -219,12 +248,20 @@ class _Work:
         return {"examples": examples, "flops": examples * self.size.train_flops, "seconds": seconds}
 
     def _network(self, params: Any) -> Callable[..., jax.Array]:
-        """(z, t, context, pooled) -> prediction, jitted; its inputs are spread alike first, wherever they come from."""
+        """(z, time, context, pooled) -> prediction, jitted; its inputs are spread alike first, wherever from."""
+        apply = jit_network(self.parts.model)
 
         def network(*inputs: jax.Array) -> jax.Array:
-            return self.apply({"params": params}, *map(self._place, inputs))
+            return apply({"params": params}, *map(self._place, inputs))
 
         return network
+
+    def _everywhere(self, tree: Any) -> Any:
+        """Puts small values whole on every device."""
+        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+
+    def _seed(self) -> jax.Array:
+        return self._everywhere(np.uint32(self.run.config.training.seed))
 
     def _place(self, values: Any) -> jax.Array:
         """Spreads a batch over the mesh where the mesh divides it, else puts it whole on every device.
@@ -248,7 +285,7 @@ class _Work:
                 result = validation.measure(
                     self._network(params),
                     lambda indices: self._triples(source, indices),
-                    formulation=self.parts.flow.name,
+                    formulation=self._everywhere(self.formulation.numbers),
                     grid=config.grid,
                     examples=config.examples,
                     batch=config.batch,
@@ -264,22 +301,49 @@ class _Work:
         batch, _ = data.load(source, self.parts.encoder, indices)
         return {name: self._place(value) for name, value in {**batch, "slot": np.asarray(indices, np.int32)}.items()}
 
-    def _draw(self, state: State, source: data.Source, metrics: Metrics) -> None:
-        """Draws the first validation captions with raw and averaged weights, from the same noise in every run."""
-        config = self.run.config.samples
+    def _draw(
+        self, state: State, source: data.Source, metrics: Metrics, whole: bool = True
+    ) -> dict[str, dict[str, Any]]:
+        """Draws and scores the first validation captions, from the same noise in every run and at every setting.
+
+        `whole`: raw and averaged weights at every setting, with pictures; else averaged weights at the first setting.
+        """
+        config, kept = self.run.config.samples, {}
         if not config.count:
+            return kept
+        with self.clock("samples"):
+            asked = sampling.captions(source, self.parts.encoder, config.count)
+            chosen = sampling.settings(config)
+            facts = self.run.config.data
+            scorer = scorers.scorer(facts.name, facts.image_size, facts.channels)
+            formulation = self.formulation
+            for weights, params in (("raw", state.params), ("ema", state.average))[0 if whole else 1 :]:
+                trained = pictures.Trained(self.parts.model, params, formulation, self.parts.inputs.image)
+                for number, (name, settings) in enumerate(list(chosen.items())[: None if whole else 1]):
+                    drawn = sampling.draw(trained, asked, settings, config.batch, self._place)
+                    with self.clock("scores"):
+                        found = sampling.record(drawn, asked.texts, settings, scorer)
+                    metrics.write("scores", int(state.step), weights=weights, setting=name, **found)
+                    kept[f"{weights} {name}"] = found
+                    if whole and number == 0:
+                        self._show(weights, drawn, asked)
+            if whole:
+                first = next(iter(chosen.values()))
+                metrics.write(
+                    "samples",
+                    int(state.step),
+                    captions=list(asked.texts[: config.shown]),
+                    sampler=first.sampler,
+                    steps=first.steps,
+                    guidance=float(first.guidance.scale),
+                )
+        return kept
+
+    def _show(self, weights: str, drawn: sampling.Drawn, asked: sampling.Captions) -> None:
+        """Saves the first pictures, and the true images of their captions; latents are no pictures."""
+        shown, folder = self.run.config.samples.shown, self.run.folder / "samples"
+        if not shown or self.parts.inputs.image[-1] not in (1, 3) or jax.process_index() != 0:
             return
-        batch, captions = data.load(source, self.parts.encoder, list(range(config.count)))
-        start = self._place(pictures.noise(config.count, self.parts.inputs.image))
-        text = (self._place(batch["context"]), self._place(batch["pooled"]))
-        settings = pictures.Settings(config.sampler, config.steps, config.guidance)
-        folder = self.run.folder / "samples"
-        visible = self.parts.inputs.image[-1] in (1, 3) and jax.process_index() == 0  # latents are no pictures
-        for weights, params in (("raw", state.params), ("ema", state.average)):
-            drawn = pictures.draw(self._network(params), self.parts.flow, start, text, settings)
-            drawn = pixels.to_pixels(validation.gather(drawn))
-            if visible:
-                pictures.save(folder, weights, drawn, captions)
-        if visible:
-            pictures.save(folder, "data", batch["image"], captions)
-        metrics.write("samples", int(state.step), captions=captions, **asdict(settings))
+        texts = asked.texts[:shown]
+        pictures.save(folder, weights, pixels.to_pixels(np.nan_to_num(drawn.images[:shown])), texts)
+        pictures.save(folder, "data", asked.images[:shown], texts)

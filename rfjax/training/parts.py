@@ -1,29 +1,43 @@
 """From a config to the objects that it names."""
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
 import optax
 
-from rfjax import data, flow
+from rfjax import data
 from rfjax.config import Config, Optimizer
 from rfjax.models import BACKBONES, Inputs
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a run is made of: all static, nothing allocated."""
+    """All that the compiled programs of a run depend on; nothing allocated.
 
-    flow: flow.Formulation
+    Runs whose parts are equal share their programs, whatever their data and their formulation.
+    """
+
     encoder: data.TextEncoder
     model: Any
-    optimizer: optax.GradientTransformation
     inputs: Inputs
+    settings: Optimizer
+    depth: int
+    steps: int
+    log_every: int
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        return make_optimizer(self.settings, self.depth, self.steps)
+
+    @property
+    def schedule(self) -> optax.Schedule:
+        return make_schedule(self.settings, self.depth, self.steps)
 
 
 def make_parts(config: Config) -> Parts:
-    """Builds everything but the data, which may need a disk."""
+    """Builds everything but the data, which may need a disk, and the formulation."""
     model, text, size = config.model, config.text, config.data.image_size
     backbone = BACKBONES[model.backbone](
         model.depth,
@@ -38,11 +52,13 @@ def make_parts(config: Config) -> Parts:
     )
     inputs = Inputs((size, size, config.data.channels), (text.length, text.width), text.pooled_width)
     return Parts(
-        flow=flow.formulation(config.flow.formulation),
         encoder=data.make_encoder(config.text),
         model=backbone,
-        optimizer=make_optimizer(config.optimizer, model.depth, config.training.steps),
         inputs=inputs,
+        settings=config.optimizer,
+        depth=model.depth,
+        steps=config.training.steps,
+        log_every=config.training.log_every,
     )
 
 
@@ -63,6 +79,7 @@ def make_schedule(config: Optimizer, depth: int, steps: int) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(peak / warmup, peak, warmup), after], [warmup])
 
 
+@functools.cache
 def make_optimizer(config: Optimizer, depth: int, steps: int) -> optax.GradientTransformation:
     """Clipping by global norm, then AdamW with weight decay on matrices only."""
     adamw = optax.adamw(

@@ -1,26 +1,53 @@
+import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from PIL import Image
 
 from rfjax import flow
 from rfjax.evaluation import pictures
 
 
-def test_drawing_follows_the_text_and_the_noise():
-    """For data that is exactly the text's value c, the velocity is (z - c) / t."""
-    network = lambda z, t, context, pooled: (z - pooled[:, :1, None, None]) / t[:, None, None, None]  # noqa: E731
-    text = (jnp.zeros((2, 1, 1)), jnp.array([[0.25], [-0.5]]))
-    noise = pictures.noise(2, (4, 4, 3))
+class Pointing(nn.Module):
+    """For data that is exactly the text's value c, the velocity is (z - c) / t; the one weight scales c."""
+
+    @nn.compact
+    def __call__(self, z, t, context, pooled):
+        scale = self.param("scale", nn.initializers.ones, ())
+        return (z - scale * pooled[:, :1, None, None]) / t[:, None, None, None]
+
+
+TEXT = (np.zeros((2, 1, 1), np.float32), np.array([[0.25], [-0.5]], np.float32))
+TRAINED = pictures.Trained(Pointing(), {"scale": jnp.float32(1)}, flow.formulation("rf"), (4, 4, 3))
+
+
+# The adaptive solver is as good as its tolerance; the SDE's last step, from t = 0.04, leaves some of its noise.
+TOLERANCE = {"dopri5": 5e-3, "euler_maruyama": 5 * 0.04}
+
+
+@pytest.mark.parametrize("sampler", flow.SAMPLERS)
+def test_drawing_follows_the_text(sampler):
     for guidance, factor in ((1.0, 1.0), (2.0, 2.0)):
-        settings = pictures.Settings("euler", 4, guidance)
-        drawn = pictures.draw(network, flow.formulation("rf"), noise, text, settings)
-        np.testing.assert_allclose(drawn[0], 0.25 * factor, atol=1e-5)
-        np.testing.assert_allclose(drawn[1], -0.5 * factor, atol=1e-5)
+        settings = pictures.Settings(sampler, 8, flow.Guidance(guidance), grid="repa", room=10)
+        drawn = pictures.draw(TRAINED, np.arange(2, dtype=np.int32), TEXT, settings)
+        np.testing.assert_allclose(drawn.z[0], 0.25 * factor, atol=TOLERANCE.get(sampler, 1e-5))
+        np.testing.assert_allclose(drawn.z[1], -0.5 * factor, atol=TOLERANCE.get(sampler, 1e-5))
+
+
+def test_one_program_serves_all_steps_scales_and_formulations():
+    run = pictures.jit_sampler(Pointing(), "euler", "linear", flow.Guidance(0.0), (4, 4, 3))
+    before = run._cache_size()
+    for name, steps, scale in (("rf", 2, 2.0), ("rf", 8, 5.0), ("v/cos", 3, 2.0), ("edm(0,0.6)", 8, 3.0)):
+        trained = pictures.Trained(TRAINED.model, TRAINED.params, flow.formulation(name), TRAINED.image)
+        settings = pictures.Settings("euler", steps, flow.Guidance(scale), room=8)
+        pictures.draw(trained, np.arange(2, dtype=np.int32), TEXT, settings)
+    assert run._cache_size() <= before + 1
 
 
 def test_noise_of_a_picture_does_not_depend_on_how_many_there_are():
-    np.testing.assert_array_equal(pictures.noise(3, (2, 2, 1))[:2], pictures.noise(2, (2, 2, 1)))
-    assert np.abs(pictures.noise(2, (2, 2, 1), seed=1) - pictures.noise(2, (2, 2, 1))).max() > 0
+    few, many = (pictures.noise(jnp.arange(n), (2, 2, 1)) for n in (2, 3))
+    np.testing.assert_array_equal(many[:2], few)
+    assert np.abs(pictures.noise(jnp.arange(2), (2, 2, 1), 1) - few).max() > 0
 
 
 def test_a_grid_has_a_cell_for_each_picture_and_keeps_pixels_sharp(tmp_path):

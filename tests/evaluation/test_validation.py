@@ -5,13 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rfjax import flow
 from rfjax.config import Mesh
 from rfjax.evaluation import validation
 from rfjax.training import mesh as meshes
 
 N = 48
 IMAGES = np.random.default_rng(0).integers(0, 256, (N, 4, 4, 3), dtype=np.uint8)
-OPTIONS = {"formulation": "rf", "grid": "k/8", "examples": N}
+OPTIONS = {"formulation": flow.formulation("rf").numbers, "grid": "k/8", "examples": N}
 
 
 @jax.jit
@@ -51,13 +52,22 @@ def test_the_loss_does_not_depend_on_the_devices(data, fsdp):
 
 
 def test_a_triple_is_fixed_by_its_index_whatever_the_model():
-    prepare, _ = validation.triple_functions("rf", "k/8")
-    everything = prepare(IMAGES, jnp.arange(N))
-    some = prepare(IMAGES[[5, 9]], jnp.array([5, 9]))
-    np.testing.assert_array_equal(some.z, everything.z[jnp.array([5, 9])])
-    np.testing.assert_allclose(everything.t, np.arange(N) % 8 / 8)
-    half, _ = validation.triple_functions("rf", "(k+0.5)/8")
-    np.testing.assert_allclose(half(IMAGES, jnp.arange(N)).t, (np.arange(N) % 8 + 0.5) / 8)
+    prepare, _ = validation.triple_functions("k/8")
+    rf = OPTIONS["formulation"]
+    everything = prepare(rf, IMAGES, jnp.arange(N))
+    some = prepare(rf, IMAGES[[5, 9]], jnp.array([5, 9]))
+    np.testing.assert_array_equal(some.shown, everything.shown[jnp.array([5, 9])])
+    np.testing.assert_allclose(everything.time, np.arange(N) % 8 / 8)
+    half, _ = validation.triple_functions("(k+0.5)/8")
+    np.testing.assert_allclose(half(rf, IMAGES, jnp.arange(N)).time, (np.arange(N) % 8 + 0.5) / 8)
+
+
+@pytest.mark.parametrize("name", flow.KINDS)
+def test_every_formulation_has_a_finite_loss_at_every_level(name):
+    numbers = {"rf/lognorm": "(0,1)", "rf/mode": "(1)"}.get(name, "")
+    options = OPTIONS | {"formulation": flow.formulation(name + numbers).numbers}
+    found = validation.measure(network, load, batch=N, **options)
+    assert np.isfinite(found.examples).all()
 
 
 def test_levels_are_means_and_the_error_is_that_of_a_stratified_sample():

@@ -1,36 +1,32 @@
 """Study folders as a run would leave them, from a known law, without training."""
 
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from tiny import tiny
 
 from rfjax import config as configs
+from rfjax.study.reports import paper
 
 E, A, ALPHA, STEPS = 0.25, 30.0, 0.5, 40
+THREE = ("rf", "eps/linear", "rf/lognorm(0.00,1.00)")
 
 
-def write_study(folder: Path, depths=(1, 2, 3, 4, 5, 6), noise=0.0, axes=None, **study) -> Path:
-    """Losses E + A N^-alpha (1 + noise), N = 1e4 d^3, with curves, levels and paired examples."""
+def write_study(folder: Path, depths=(1, 2, 3, 4, 5, 6), noise=0.0, axes=None, scores=False, **study) -> Path:
+    """Losses E + A N^-alpha (1 + noise), N = 1e4 d^3, with curves, levels and paired examples.
+
+    scores: with every validation loss, a score 1 - loss and a distance loss^3, at two settings of the sampler.
+    """
     c = tiny()
     c.workdir = str(folder)
     c.study.update(study)
     c.training.update(steps=STEPS, batch=8)
     configs.axes(c, axes or {"model.depth": depths})
-    runs = configs.runs(configs.parse(c))
     rng = np.random.default_rng(0)
-    folder.mkdir(parents=True, exist_ok=True)
-    known = {"config": configs.parse(c).to_dict(), "runs": [name for name, _ in runs], "command": "make study"}
-    known |= {
-        "commit": "abc",
-        "date": "today",
-        "python": "3",
-        "versions": {"jax": "0"},
-        "devices": "1 x cpu",
-        "machine": "m",
-    }
-    (folder / "study.json").write_text(json.dumps(known))
+    runs = begin(folder, c)
     shared = rng.normal(size=64) * 0.05
     for name, config in runs:
         parameters = int(1e4 * config.model.depth**3)
@@ -53,11 +49,111 @@ def write_study(folder: Path, depths=(1, 2, 3, 4, 5, 6), noise=0.0, axes=None, *
                     levels = list(loss + 0.1 * np.arange(8) - 0.35)
                     values = {"grid": "k/8", "loss": loss, "stderr": 0.01, "levels": levels}
                     lines.append({"kind": "validation", **done, "weights": weights, **values})
+                    if scores:
+                        lines += [score_line(weights, k, 3.0, 1 - loss, loss**3, step=step) for k in (10, 25)]
         for weights in ("raw", "ema"):
             losses = final + shared + rng.normal(size=64) * 1e-3
             lines.append({"kind": "examples", "step": STEPS, "weights": weights, "grid": "k/8", "losses": list(losses)})
-        run = folder / "runs" / name
-        run.mkdir(parents=True)
-        (run / "config.json").write_text(json.dumps(config.to_dict()))
-        (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+        write_run(folder, name, config, lines)
+    return folder
+
+
+def begin(folder: Path, c, report: str = "scaling") -> list:
+    """Writes study.json; returns the study's runs."""
+    config = configs.parse(c)
+    runs = configs.runs(config)
+    plain = config.to_dict()
+    plain["study"]["report"] = report
+    known = {"config": plain, "runs": [name for name, _ in runs], "command": "make study", "commit": "abc"}
+    known |= {"date": "today", "python": "3", "versions": {"jax": "0"}, "devices": "1 x cpu", "machine": "m"}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "study.json").write_text(json.dumps(known))
+    return runs
+
+
+def write_run(folder: Path, name: str, config, lines: list[dict]) -> None:
+    run = folder / "runs" / name
+    run.mkdir(parents=True)
+    (run / "config.json").write_text(json.dumps(config.to_dict()))
+    (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+
+
+def finished(parameters: int = 1000) -> list[dict]:
+    """The lines of a run that is complete, without scores."""
+    size = {"parameters": parameters, "without_modulation": parameters, "active_per_token": parameters}
+    size |= {"forward_flops": 2 * parameters, "train_flops": 6 * parameters}
+    done = {"step": STEPS, "examples": 8 * STEPS, "flops": 48 * STEPS * parameters, "seconds": 4.0}
+    values = {"grid": "k/8", "loss": 0.5, "stderr": 0.01, "levels": [0.5] * 8}
+    lines = [{"kind": "validation", **done, "weights": weights, **values} for weights in ("raw", "ema")]
+    start = {"kind": "start", "step": 0, "size": size, "steps": STEPS, "device": "cpu"}
+    return [start, {"kind": "train", **done, "loss": 0.5, "grad_norm": 1.0, "learning_rate": 1e-3}, *lines]
+
+
+def score_line(weights: str, steps: int, guidance: float, score: float, frechet: float, **more) -> dict:
+    """A line of kind "scores" as a run writes it."""
+    line = {"kind": "scores", "step": STEPS, "weights": weights, "setting": f"{steps}@{guidance}", "sampler": "euler"}
+    line |= {"steps": steps, "guidance": guidance, "count": 128, "score": score, "stderr": 0.01, "parts": {}}
+    return line | {"frechet": frechet, "path_length": 12.0} | more
+
+
+def in_order(variants: Iterable[str]) -> Callable[..., tuple[float, float]]:
+    """Qualities that put the variants in this order in every setting of a contest."""
+    place = {name: i for i, name in enumerate(variants)}
+    return lambda variant, *setting: (1.0 - 0.01 * place[variant], 1.0 + place[variant])
+
+
+def write_contest(
+    folder: Path,
+    quality: Callable[[str, str, str, int, float], tuple[float, float]],
+    variants: Iterable[str] = tuple(paper.TABLE_1),
+    datasets: Iterable[str] = ("shapes", "digits"),
+    samples: bool = False,
+    **study,
+) -> Path:
+    """A contest; quality(variant, data set, weights, steps, guidance) is (score, Fréchet distance)."""
+    c = tiny()
+    c.workdir = str(folder)
+    c.study.update(name="Which formulation?", **study)
+    c.training.update(steps=STEPS, batch=8)
+    configs.axes(c, {"data.name": tuple(datasets), "flow.formulation": tuple(variants)})
+    rng = np.random.default_rng(0)
+    for name, config in begin(folder, c, "formulations"):
+        variant, dataset = config.flow.formulation, config.data.name
+        lines = finished()
+        for weights in ("raw", "ema"):
+            for steps, guidance in paper.SAMPLERS:
+                score, frechet = quality(variant, dataset, weights, steps, guidance)
+                parts = {"single object": score, "colour": score / 2} if dataset == "shapes" else {}
+                lines.append(score_line(weights, steps, guidance, score, frechet, parts=parts))
+        if samples:
+            captions = ["a red circle", "two blue squares", "a cross and a triangle", "three"]
+            values = {"captions": captions, "sampler": "euler", "steps": 25, "guidance": 5.0}
+            lines.append({"kind": "samples", "step": STEPS, **values})
+        write_run(folder, name, config, lines)
+        if samples:
+            pictures = folder / "runs" / name / "samples"
+            pictures.mkdir()
+            for kind in ("data", "raw", "ema"):
+                strip = rng.integers(0, 255, (16, 16 * len(captions), 3), dtype=np.uint8)
+                Image.fromarray(strip).save(pictures / f"{kind}_tiles.png")
+    return folder
+
+
+def write_sampling(
+    folder: Path, score: Callable[[int, int], float], depths=(1, 2, 3, 4, 5, 6), steps=(5, 10, 20, 50), **more
+) -> Path:
+    """A study of sampling steps; score(depth, steps). The path is 20 - depth long at 50 steps."""
+    c = tiny()
+    c.workdir = str(folder)
+    c.study.name = "How few steps?"
+    c.training.update(steps=STEPS, batch=8)
+    configs.axes(c, {"model.depth": tuple(depths)})
+    for name, config in begin(folder, c, "sampling"):
+        d = config.model.depth
+        lines = [
+            score_line(weights, k, 5.0, score(d, k), 1 + d / k, path_length=20.0 - d - 1 / k) | more
+            for weights in ("raw", "ema")
+            for k in steps
+        ]
+        write_run(folder, name, config, [*finished(d), *lines])
     return folder

@@ -1,4 +1,4 @@
-import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ import pytest
 from tiny import tiny
 
 from rfjax import config as configs
-from rfjax import data
+from rfjax import data, flow
 from rfjax.training import mesh as meshes
 from rfjax.training import parts as parts_module
 from rfjax.training import step as steps
@@ -25,8 +25,9 @@ def make(**sections):
 def run(config, parts, mesh, count=3):
     source = data.open_source(config.data, "train")
     batches = data.batches(source, parts.encoder, batch=config.training.batch, seed=0)
-    state, update = steps.initial_state(parts, mesh, 0), steps.jit_update(parts, config, mesh)
-    draw = steps.jit_draw(steps.recipe(parts, config), mesh)
+    state, update = steps.initial_state(parts, mesh, 0), steps.jit_update(parts, mesh)
+    numbers = flow.formulation(config.flow.formulation).numbers
+    draw = functools.partial(steps.jit_draw(steps.recipe(parts, config), mesh), numbers, np.uint32(0))
     losses = []
     for _ in range(count):
         batch = meshes.put_batch(next(batches), mesh)
@@ -62,13 +63,13 @@ def test_the_average_starts_fast_and_ends_at_its_decay():
     config, _ = make(optimizer={"ema_decay": 0.9, "ema_every": 2})
     average, seen = jnp.float32(0), []
     for step in range(1, 401):
-        average = steps._average(average, jnp.float32(1), jnp.int32(step), config)
+        average = steps._average(average, jnp.float32(1), jnp.int32(step), config.optimizer)
         seen.append(float(average))
     assert seen[0] == 0  # updated every second step only
     assert seen[1] == pytest.approx(1 - 1 / 10)  # n = 1: decay 1 / 10
     assert seen[3] == pytest.approx(1 - 1 / 10 * 2 / 11)
     assert seen[-1] == pytest.approx(1)
-    late = steps._average(jnp.float32(0), jnp.float32(1), jnp.int32(400), config)
+    late = steps._average(jnp.float32(0), jnp.float32(1), jnp.int32(400), config.optimizer)
     assert float(late) == pytest.approx(0.1)
 
 
@@ -95,14 +96,13 @@ def test_weight_decay_touches_matrices_only():
 
 
 def test_draws_come_from_seed_step_and_slot_alone():
-    recipe = steps.Recipe("rf/lognorm(0.00,1.00)", (4, 4, 3), 2, 0.5, seed=3)
-    draws = recipe.draw(jnp.int32(7), jnp.arange(64))
-    some = recipe.draw(jnp.int32(7), jnp.array([9, 5]))
-    for whole, part in zip(draws, some, strict=True):
+    recipe = steps.Recipe((4, 4, 3), 2, 0.5)
+    numbers = flow.formulation("rf/lognorm(0.00,1.00)").numbers
+    draw = lambda seed, step, slot: recipe.draw(numbers, jnp.uint32(seed), jnp.int32(step), slot)  # noqa: E731
+    draws, some = draw(3, 7, jnp.arange(64)), draw(3, 7, jnp.array([9, 5]))
+    for whole, part in zip(jax.tree.leaves(draws), jax.tree.leaves(some), strict=True):
         np.testing.assert_array_equal(whole[jnp.array([9, 5])], part)
-    for other in (
-        recipe.draw(jnp.int32(8), jnp.arange(64)),
-        dataclasses.replace(recipe, seed=4).draw(jnp.int32(7), jnp.arange(64)),
-    ):
-        assert all((np.asarray(a) != np.asarray(b)).any() for a, b in zip(draws, other, strict=True))
+    for other in (draw(3, 8, jnp.arange(64)), draw(4, 7, jnp.arange(64))):
+        for mine, theirs in ((draws.at.t, other.at.t), (draws.eps, other.eps), (draws.keep, other.keep)):
+            assert (np.asarray(mine) != np.asarray(theirs)).any()
     assert abs(float(draws.eps.mean())) < 4 / draws.eps.size**0.5

@@ -9,6 +9,7 @@ import numpy as np
 
 from rfjax import analysis
 from rfjax.study.records import Records, Rung
+from rfjax.study.reports import correlations
 
 SETTLED = 0.02  # a training loss that falls by more than this over the last quarter of a run is still falling
 SURFACE_FROM = 0.1  # share of a run before which its checkpoints are no part of L(N, D): the warm-up and its wake
@@ -67,6 +68,7 @@ class Findings:
         steps: paired changes along the ladder. sweeps: learning rates, where they vary.
         rate_exponent: slope of log(best rate) against log(depth) and its standard error, from the sweeps.
         surface, cuts, budgets: L(N, D), its IsoFLOP cuts, where the study asks for them.
+        scored, relations: checkpoints with scores of their samples, and how the loss goes with those.
         warnings: sentences.
     """
 
@@ -80,6 +82,8 @@ class Findings:
     surface: analysis.SurfaceFit | None
     cuts: tuple[analysis.IsoFlop, ...]
     optimum: tuple[float, analysis.Allocation] | None
+    scored: tuple[correlations.Pair, ...]
+    relations: tuple[correlations.Relation, ...]
     warnings: tuple[str, ...]
 
     def records(self) -> list[dict[str, Any]]:
@@ -105,6 +109,7 @@ def find(records: Records) -> Findings:
     except analysis.TooFewPoints as error:
         reason = f"There are too few finished rungs for a law: {error}"
     surface, cuts, optimum, trouble = surface_of(done, study) if study["surface"] else (None, (), None, ())
+    scored = correlations.pairs(records.rungs, study["weights"])
     steps, sweeps = paired_steps(done, points, study["weights"]), rate_sweeps(done, study["weights"])
     fits = [judged[study["law"]]] if study["law"] in judged else list(judged.values())
     warnings = [
@@ -123,6 +128,8 @@ def find(records: Records) -> Findings:
         surface=surface,
         cuts=cuts,
         optimum=optimum,
+        scored=scored,
+        relations=correlations.relations(scored),
         warnings=tuple(dict.fromkeys(warnings)),
     )
 
@@ -235,17 +242,7 @@ def surface_of(
 
 def ladder_warnings(records: Records, steps: tuple[Step, ...], sweeps: tuple[Sweep, ...]) -> list[str]:
     """What a careful reader should know before trusting the trend."""
-    said = [f"{name} failed: {sentence}" for name, sentence in records.failures.items()]
-    for rung in records.rungs:
-        if rung.state not in ("complete", "failed"):
-            said.append(f"{rung.name} is not finished ({rung.state}): the same command goes on with it.")
-        if rung.skipped:
-            said.append(f"{rung.name}: {rung.skipped} line(s) of metrics.jsonl were cut short and left out.")
-    missing = [
-        name for name in records.study["runs"] if name not in {r.name for r in records.rungs} | set(records.failures)
-    ]
-    if missing:
-        said.append(f"not started yet: {', '.join(missing)}.")
+    said = records.states()
     for step in steps:
         if not step.falls:
             said.append(

@@ -4,7 +4,8 @@ import pytest
 from synthetic import ALPHA, STEPS, A, E, write_study
 
 from rfjax.errors import UserError
-from rfjax.study import records, trends
+from rfjax.study import records
+from rfjax.study.reports import trends
 
 
 def test_the_law_and_the_held_out_verdict_come_from_the_lines(tmp_path):

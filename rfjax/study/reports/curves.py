@@ -1,38 +1,18 @@
-"""The figures of a report. Each takes findings and records and returns a matplotlib figure."""
+"""The figures of the scaling report. Each takes records and findings and returns a matplotlib figure."""
 
 from collections.abc import Callable
 
-import matplotlib as mpl
-
-mpl.use("Agg")
-
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rfjax import analysis
-from rfjax.study.records import Records, Rung
-from rfjax.study.trends import Findings
+from rfjax.study.records import Records
+from rfjax.study.reports import correlations, drawing
+from rfjax.study.reports.trends import Findings
 
 AHEAD = 4.0  # the trend is drawn this far beyond the largest rung
-STYLE = {
-    "figure.figsize": (6.4, 4.2),
-    "figure.constrained_layout.use": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "font.size": 10,
-    "legend.frameon": False,
-    "svg.fonttype": "none",
-    "savefig.dpi": 160,
-}
 AXES = {"parameters": "parameters N", "train_flops": "training FLOPs C"}
-
-
-def _colours(rungs: tuple[Rung, ...]) -> dict[str, tuple[float, ...]]:
-    return dict(zip((r.name for r in rungs), plt.cm.viridis(np.linspace(0.05, 0.9, len(rungs))), strict=True))
 
 
 def _smooth(values: np.ndarray, window: int) -> np.ndarray:
@@ -46,7 +26,7 @@ def _smooth(values: np.ndarray, window: int) -> np.ndarray:
 def loss_against_steps(records: Records, findings: Findings) -> Figure:
     """Training loss (smoothed) and validation losses along each run."""
     figure, axes = plt.subplots()
-    weights, colours = records.config["study"]["weights"], _colours(records.rungs)
+    weights, colours = records.config["study"]["weights"], drawing.colours([rung.name for rung in records.rungs])
     for rung in records.rungs:
         lines = [line for line in rung.train if line["loss"] is not None]
         loss = _smooth(np.array([line["loss"] for line in lines]), max(len(lines) // 15, 1))
@@ -54,7 +34,7 @@ def loss_against_steps(records: Records, findings: Findings) -> Figure:
         curve = rung.curve(weights)
         axes.plot([p["step"] for p in curve], [p["loss"] for p in curve], "o", color=colours[rung.name], ms=4)
     axes.set(xlabel="step", ylabel="loss", yscale="log")
-    _plain_ticks(axes)
+    drawing.plain_ticks(axes)
     axes.legend(title="training (line), validation (dot)", ncols=2, fontsize=8)
     return figure
 
@@ -62,7 +42,7 @@ def loss_against_steps(records: Records, findings: Findings) -> Figure:
 def loss_against_flops(records: Records, findings: Findings) -> Figure:
     """Loss against training compute, with the lower envelope over all rungs."""
     figure, axes = plt.subplots()
-    weights, colours = records.config["study"]["weights"], _colours(records.rungs)
+    weights, colours = records.config["study"]["weights"], drawing.colours([rung.name for rung in records.rungs])
     flops, losses = [], []
     for rung in records.rungs:
         lines = [line for line in rung.train if line["loss"] is not None]
@@ -78,7 +58,7 @@ def loss_against_flops(records: Records, findings: Findings) -> Figure:
         lowest = analysis.envelope(flops, losses)
         axes.plot(np.array(flops)[lowest], np.array(losses)[lowest], "k--", lw=1, label="envelope")
     axes.set(xlabel="training FLOPs", ylabel="training loss (dots: validation)", xscale="log", yscale="log")
-    _plain_ticks(axes)
+    drawing.plain_ticks(axes)
     axes.legend(ncols=2, fontsize=8)
     return figure
 
@@ -109,7 +89,7 @@ def trend(records: Records, findings: Findings) -> Figure:
     room = max(losses) - min(losses) or max(losses) * 0.1
     axes.set(xlabel=AXES[study["x"]], ylabel="validation loss", xscale="log", yscale="log")
     axes.set_ylim(max(min(losses) - 0.6 * room, 0.5 * min(losses)), max(losses) + 0.3 * room)
-    _plain_ticks(axes)
+    drawing.plain_ticks(axes)
     if axes.get_legend_handles_labels()[1]:
         axes.legend(fontsize=8)
     return figure
@@ -118,13 +98,13 @@ def trend(records: Records, findings: Findings) -> Figure:
 def loss_by_level(records: Records, findings: Findings) -> Figure:
     """The validation loss at each level of t: where size helps."""
     figure, axes = plt.subplots()
-    weights, colours = records.config["study"]["weights"], _colours(records.rungs)
+    weights, colours = records.config["study"]["weights"], drawing.colours([rung.name for rung in records.rungs])
     for rung in records.rungs:
         if final := rung.final(weights):
             levels = np.arange(8) / 8 + (0 if final["grid"] == "k/8" else 1 / 16)
             axes.plot(levels, final["levels"], "o-", color=colours[rung.name], label=rung.name, ms=3, lw=1.2)
     axes.set(xlabel="t (0 data, 1 noise)", ylabel="validation loss of the level", yscale="log")
-    _plain_ticks(axes)
+    drawing.plain_ticks(axes)
     axes.legend(ncols=2, fontsize=8)
     return figure
 
@@ -138,7 +118,7 @@ def learning_rates(records: Records, findings: Findings) -> Figure:
         axes.plot(sweep.rates, sweep.losses, "o-", color=colour, ms=4, lw=1.2, label=f"d = {sweep.depth}")
         axes.axvline(sweep.best, color=colour, lw=1, ls="--")
     axes.set(xlabel="learning rate (dashed: best)", ylabel="validation loss", xscale="log", yscale="log")
-    _plain_ticks(axes)
+    drawing.plain_ticks(axes)
     axes.legend(fontsize=8)
     return figure
 
@@ -157,16 +137,28 @@ def isoflops(records: Records, findings: Findings) -> Figure:
         if cut.status == "minimum inside":
             axes.plot(cut.n_best, cut.loss_best, "*", color=colour, ms=11)
     axes.set(xlabel="parameters N (star: minimum)", ylabel="validation loss", xscale="log", yscale="log")
-    _plain_ticks(axes)
+    drawing.plain_ticks(axes)
     axes.legend(fontsize=8)
     return figure
 
 
-def _plain_ticks(axes: Axes) -> None:
-    """Losses span less than a decade: label them as plain numbers."""
-    axes.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 6, 7, 8)))
-    axes.yaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%.3g"))
-    axes.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+def loss_and_quality(records: Records, findings: Findings) -> Figure:
+    """The validation loss against score and Fréchet distance, a dot for each checkpoint: later ones are larger."""
+    figure, panels = plt.subplots(1, 2, figsize=(13.0, 4.3))
+    colours = drawing.colours([rung.name for rung in records.rungs])
+    setting = correlations.main_setting(findings.scored)
+    found = [pair for pair in findings.scored if pair.setting == setting]
+    last = max(pair.step for pair in found)
+    for axes, (quantity, label) in zip(panels, correlations.QUANTITIES.items(), strict=True):
+        for name in dict.fromkeys(pair.run for pair in found):
+            points = [pair for pair in found if pair.run == name]
+            x, y = [p.loss for p in points], [getattr(p, quantity) for p in points]
+            axes.plot(x, y, color=colours[name], lw=0.8, alpha=0.5)
+            sizes = [12 + 60 * p.step / last for p in points]
+            axes.scatter(x, y, s=sizes, color=colours[name], label=name, edgecolors="white", linewidths=0.6)
+        axes.set(xlabel="validation loss", ylabel=label)
+    panels[0].legend(fontsize=8, ncols=2, title=f"samples at {setting}")
+    return figure
 
 
 def figures(records: Records, findings: Findings) -> dict[str, tuple[str, Figure]]:
@@ -176,8 +168,8 @@ def figures(records: Records, findings: Findings) -> dict[str, tuple[str, Figure
         ("loss_against_flops", "Loss against compute", bool(records.rungs), loss_against_flops),
         ("loss_against_steps", "Loss against steps", bool(records.rungs), loss_against_steps),
         ("loss_by_level", "Loss by noise level", bool(findings.points), loss_by_level),
+        ("loss_and_quality", "Validation loss and quality of samples", bool(findings.scored), loss_and_quality),
         ("learning_rates", "Learning rates", bool(findings.sweeps), learning_rates),
         ("isoflops", "IsoFLOP curves", bool(findings.cuts), isoflops),
     ]
-    with plt.rc_context(STYLE):
-        return {name: (title, draw(records, findings)) for name, title, has, draw in wanted if has}
+    return {name: (title, draw(records, findings)) for name, title, has, draw in wanted if has}

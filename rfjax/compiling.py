@@ -1,0 +1,50 @@
+"""How hard XLA should try, for on a CPU a short run waits for its compiler, and how often it was asked."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+
+# Same speed within noise at about half the compile time (benchmarks/compilation.py); jax 0.12 lacks the second.
+QUICK = ({"xla_backend_optimization_level": 1}, {"xla_cpu_use_fusion_emitters": False})
+
+
+@functools.cache
+def quick_options() -> dict[str, bool | int] | None:
+    """Options for `jax.jit(compiler_options=...)`: on a CPU those of QUICK that this version knows, else none."""
+    if jax.default_backend() != "cpu":
+        return None
+    options: dict[str, bool | int] = {}
+    probe = jax.jit(lambda x: x + 1).lower(jnp.float32(0))
+    for option in QUICK:
+        try:
+            probe.compile(compiler_options=option)
+        except jax.errors.JaxRuntimeError:
+            continue
+        options |= option
+    return options
+
+
+NOTED_SECONDS = 0.3  # programs that take less to compile, such as single operations, are not worth a name
+_EVENT = "/jax/core/compile/backend_compile_duration"
+
+
+class Compilations:
+    """Counts the programs that are compiled, or fetched from a compilation cache, from now on."""
+
+    def __init__(self) -> None:
+        self.programs: dict[str, list[float]] = {}
+        jax.monitoring.register_event_duration_secs_listener(self._hear)
+
+    def _hear(self, event: str, seconds: float, **facts: str | int) -> None:
+        if event == _EVENT:
+            name = re.sub(r"^jit\((.*)\)$", r"\1", str(facts.get("fun_name", "unnamed")))
+            self.programs.setdefault(name, []).append(seconds)
+
+    def record(self) -> dict[str, dict[str, float]]:
+        """name -> {count, seconds} of the programs that took a while; all others together as "small"."""
+        small = {name: s for name, s in self.programs.items() if max(s) < NOTED_SECONDS}
+        groups = {name: s for name, s in self.programs.items() if name not in small}
+        groups["small"] = [seconds for found in small.values() for seconds in found]
+        return {name: {"count": len(s), "seconds": round(sum(s), 2)} for name, s in groups.items() if s}

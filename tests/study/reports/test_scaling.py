@@ -1,0 +1,74 @@
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pages
+import pytest
+from synthetic import write_study
+
+from rfjax.errors import UserError
+from rfjax.study import reports
+from rfjax.study.reports import scaling
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_a_report_is_whole_and_self_contained(tmp_path):
+    drawn = reports.draw(write_study(tmp_path / "s", noise=0.002, surface=True))
+    page = reports.write(drawn).read_text()
+    for name in ("trend", "loss_against_flops", "loss_against_steps", "loss_by_level", "isoflops"):
+        assert f"<figure id={name}>" in page
+        assert (tmp_path / "s" / "report" / f"{name}.png").stat().st_size > 5000
+    assert "predicted the held-out rung" in page
+    pages.check(page)
+    assert "make study" in page
+    fits = json.loads((tmp_path / "s" / "report" / "fits.json").read_text())
+    assert [fit["law"] for fit in fits] == ["power", "power_offset", "power", "power_offset", "surface"]
+    assert fits[1]["held_out"]["inside"] == [True]
+    with (tmp_path / "s" / "report" / "rungs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == ["d1", "d2", "d3", "d4", "d5", "d6"]
+    assert rows[0]["parameters"] == "10000"
+    text = reports.summary(drawn, tmp_path / "index.html")
+    assert "power_offset: L = 0.2" in text
+
+
+def test_names_cannot_inject_markup(tmp_path):
+    drawn = reports.draw(write_study(tmp_path / "s", depths=(1,), name="<script>alert(1)</script>"))
+    assert "<script>" not in reports.write(drawn).read_text()
+
+
+def test_the_report_job_needs_neither_jax_nor_the_checkpoints(tmp_path):
+    folder = write_study(tmp_path / "s", noise=0.002)
+    code = (
+        "import sys; sys.modules['jax'] = None; sys.modules['flax'] = None; from rfjax import main; "
+        f"sys.exit(main.main(['--config=configs/scaling.py', '--config.job=report', '--config.workdir={folder}']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "report: " in done.stdout
+    assert (folder / "report" / "index.html").exists()
+
+
+def test_time_is_told_with_the_sitting_that_made_the_report(tmp_path):
+    folder = write_study(tmp_path / "s", depths=(1,))
+    drawn = reports.draw(folder)
+    assert "in all" not in reports.summary(drawn, folder)
+    line = {"date": "today", "seconds": 10.0, "split": {"training": 7.5, "report": 2.5}}
+    (folder / "sittings.jsonl").write_text(json.dumps(line) + "\n")  # the runner notes it after drawing
+    assert "10 s in all: training 8 s, report 2 s; 25% outside training steps" in reports.summary(drawn, folder)
+    assert "<td>training</td><td>7.5</td><td>75%</td>" in reports.write(drawn).read_text()
+
+
+def test_a_report_of_another_version_is_refused_and_none_means_scaling(tmp_path):
+    folder = write_study(tmp_path / "s", depths=(1,))
+    known = json.loads((folder / "study.json").read_text())
+    known["config"]["study"].pop("report")
+    (folder / "study.json").write_text(json.dumps(known))
+    assert reports.draw(folder).kind is scaling
+    known["config"]["study"]["report"] = "sampl"
+    (folder / "study.json").write_text(json.dumps(known))
+    with pytest.raises(UserError, match=r"report 'sampl', which there is not \(did you mean 'sampling'\?\)"):
+        reports.draw(folder)
