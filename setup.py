@@ -20,6 +20,7 @@ setup(
     install_requires=[
         "absl-py",
         "clu",
+        "diffrax>=0.7",
         "flax>=0.12",
         "grain>=0.2.14",
         "importlib_resources",  # asked for by tensorflow-datasets
@@ -36,6 +37,7 @@ setup(
         "scipy",
         "tensorboardX",
         "tensorflow-datasets>=4.9.9",
+        "threadpoolctl",
     ],
     extras_require={"cuda": ["jax[cuda12]>=0.10"], "tpu": ["jax[tpu]>=0.10"], "tests": TESTS},
 )

@@ -48,12 +48,12 @@ def contest(formulations: tuple[str, ...]) -> ml_collections.ConfigDict:
     c.optimizer.update(
         learning_rate=1e-2, warmup=30, decay="cosine", b2=0.99, ema_decay=0.97, ema_every=1, flatten=True
     )
-    c.training.update(batch=32, steps=560, log_every=20, validate_every=140, checkpoint_every=140, select="best")
+    c.training.update(batch=32, steps=400, log_every=20, validate_every=100, checkpoint_every=100, select="best")
     c.validation.update(examples=176, batch=88)  # digits has 180
     c.samples.update(
-        count=96,
+        count=80,
         shown=16,
-        batch=96,
+        batch=80,
         settings=("50@5.0", "50@2.5", "50@1.0", "25@5.0", "10@5.0", "5@5.0"),
     )
     configs.axes(c, {"data.name": DATA, "flow.formulation": formulations})

@@ -32,9 +32,9 @@ def laptop() -> ml_collections.ConfigDict:
     c.optimizer.update(learning_rate=0.021, depth_exponent=-0.6, warmup=20, decay="cosine", b2=0.99)
     # Short runs: average every step over the last twenty, and update one flat vector, which compiles sooner.
     c.optimizer.update(ema_decay=0.95, ema_every=1, flatten=True)
-    c.training.update(batch=32, steps=320, log_every=8, checkpoint_every=160)
+    c.training.update(batch=32, steps=288, log_every=8, validate_every=144, checkpoint_every=144)
     c.validation.update(examples=768, batch=32)
-    c.samples.update(count=64, shown=16, batch=32, settings=("10@3.0",))
+    c.samples.update(count=64, shown=16, batch=32, settings=("10@3.0",), weights="ema", along=True)
     configs.axes(c, {"model.depth": DEPTHS})
     return c
 
@@ -58,6 +58,7 @@ def learning_rate() -> ml_collections.ConfigDict:
     c.study.name = "The best learning rate of each depth"
     c.study.hold_out = 0
     c.optimizer.depth_exponent = 0.0
+    c.training.validate_every = 0
     c.samples.count = 0
     configs.axes(c, {"model.depth": (1, 2, 3, 4, 5), "optimizer.learning_rate": (4e-3, 8e-3, 1.6e-2, 3.2e-2)})
     return c
@@ -70,6 +71,7 @@ def surface() -> ml_collections.ConfigDict:
     c.study.surface = True
     c.optimizer.update(decay="none", learning_rate=0.0105)
     c.training.update(steps=384, validate_every=48)
+    c.samples.along = False
     c.validation.examples = 256
     configs.axes(c, {"model.depth": (1, 2, 3, 4, 5)})
     return c

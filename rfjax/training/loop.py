@@ -308,16 +308,18 @@ class _Work:
 
         `whole`: raw and averaged weights at every setting, with pictures; else averaged weights at the first setting.
         """
-        config, kept = self.run.config.samples, {}
-        if not config.count:
+        config, facts, kept = self.run.config.samples, self.run.config.data, {}
+        scorer = scorers.scorer(facts.name, facts.image_size, facts.channels)
+        if not config.count or (scorer is None and not whole):
             return kept
         with self.clock("samples"):
             asked = sampling.captions(source, self.parts.encoder, config.count)
             chosen = sampling.settings(config)
-            facts = self.run.config.data
-            scorer = scorers.scorer(facts.name, facts.image_size, facts.channels)
             formulation = self.formulation
-            for weights, params in (("raw", state.params), ("ema", state.average))[0 if whole else 1 :]:
+            wanted = config.weights if whole else "ema"
+            for weights, params in (("raw", state.params), ("ema", state.average)):
+                if wanted not in ("both", weights):
+                    continue
                 trained = pictures.Trained(self.parts.model, params, formulation, self.parts.inputs.image)
                 for number, (name, settings) in enumerate(list(chosen.items())[: None if whole else 1]):
                     drawn = sampling.draw(trained, asked, settings, config.batch, self._place)
