@@ -15,7 +15,7 @@ import ml_collections
 
 from rfjax import config as configs
 from rfjax.errors import UserError, nearest
-from rfjax.flow import TABLE_1
+from rfjax.names import TABLE_1
 
 # SD3's Table 1 shows the two best of each family, and the defaults.
 SHOWN = (

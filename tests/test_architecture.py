@@ -12,14 +12,15 @@ GROUND = {"errors", "config"}
 ALLOWED = {
     "errors": set(),
     "config": {"errors"},
-    "flow": {"errors"},
+    "names": {"errors"},
+    "flow": {"errors", "names"},
     "models": {"errors"},
     "data": GROUND,
     "analysis": {"errors"},
     "compiling": set(),
     "evaluation": GROUND | {"compiling"} | {"flow", "models", "data"},
     "training": GROUND | {"compiling"} | {"flow", "models", "data", "evaluation"},
-    "study": GROUND | {"flow", "models", "data", "evaluation", "training", "analysis"},
+    "study": GROUND | {"flow", "models", "data", "evaluation", "training", "analysis", "names", "compiling"},
     "main": GROUND | {"study", "training"},
 }
 

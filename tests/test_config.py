@@ -27,6 +27,14 @@ def changed(**sections):
         ({"validation": {"examples": 20}}, "multiple of the 8 levels"),
         ({"optimizer": {"warmup": 8, "decay": "cosine"}}, "leaves no steps to decay in"),
         ({"optimizer": {"flatten": True, "weight_decay": 0.1}}, "flatten"),
+        ({"samples": {"settings": ("0@5.0",)}}, "a sampler needs at least one"),
+        ({"samples": {"settings": ()}}, "config.samples.settings names no setting"),
+        ({"text": {"drop": 0.0}}, "never trains without text: use '2@1.0'"),
+        ({"text": {"drop": 1.0}}, "the model sees no text"),
+        ({"samples": {"guidance_low": 0.6, "guidance_high": 0.5}}, "must be an interval within [0, 1]"),
+        ({"samples": {"sampler": "eulr"}}, "did you mean 'euler'"),
+        ({"training": {"select": "best"}}, "needs a checkpoint at every validation"),
+        ({"data": {"name": "folder", "path": "x", "image_size": 0}}, "'folder' has no size of its own"),
         ({"training": {"batch": -4}}, "config.training.batch = -4 must be at least 1"),
     ],
 )
@@ -89,3 +97,24 @@ def test_help_lists_every_key_with_its_meaning():
     for path, _, metadata in configs.entries():
         assert f"--config.{path}=" in text
         assert metadata["doc"] in text
+
+
+def test_a_data_set_has_a_size_of_its_own():
+    c = tiny()
+    c.data.update(image_size=0, channels=0)
+    c.validation.examples = 8
+    configs.axes(c, {"data.name": ("shapes", "digits")})
+    runs = dict(configs.runs(configs.parse(c)))
+    assert {name: (run.data.image_size, run.data.channels) for name, run in runs.items()} == {
+        "shapes": (16, 3),
+        "digits": (8, 1),
+    }
+
+
+def test_the_names_of_formulations_make_names_of_folders():
+    c = tiny()
+    configs.axes(c, {"data.name": ("shapes",), "flow.formulation": ("rf/lognorm(0.00,1.00)", "edm(-1.20,1.20)")})
+    assert [name for name, _ in configs.runs(configs.parse(c))] == [
+        "shapes-rf_lognorm_0.00_1.00",
+        "shapes-edm_-1.20_1.20",
+    ]

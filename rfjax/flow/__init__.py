@@ -1,7 +1,6 @@
 """The mathematics of flows: arrays in, arrays out. t = 0 is data, t = 1 is noise."""
 
 from rfjax.flow.formulations import KINDS as KINDS
-from rfjax.flow.formulations import TABLE_1 as TABLE_1
 from rfjax.flow.formulations import Coefficients as Coefficients
 from rfjax.flow.formulations import Formulation as Formulation
 from rfjax.flow.formulations import Numbers as Numbers
@@ -20,3 +19,4 @@ from rfjax.flow.samplers import SAMPLERS as SAMPLERS
 from rfjax.flow.samplers import Field as Field
 from rfjax.flow.samplers import Sampled as Sampled
 from rfjax.flow.samplers import sampler as sampler
+from rfjax.names import TABLE_1 as TABLE_1

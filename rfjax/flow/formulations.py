@@ -4,7 +4,6 @@
 programs that serve all formulations alike. Both answer `coefficients(t)`, `quantile(u)` and `time_of_sigma(sigma)`.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from rfjax import names
 from rfjax.errors import UserError, nearest
 from rfjax.flow import densities, paths
 from rfjax.flow.densities import Density
@@ -215,41 +215,12 @@ def formulation(name: str, shift: float = 1.0) -> Formulation:
     Raises:
         UserError: for an unknown name or numbers that it can't have, with the nearest right one.
     """
-    match = re.fullmatch(r"\s*([\w/]+?)\s*(?:\(([^()]*)\))?\s*", name)
-    kind = match[1].lower() if match else name.split("(", maxsplit=1)[0].strip().lower()
-    if not match or kind not in KINDS:
+    kind, given = names.split(name)
+    if kind not in KINDS:
         raise UserError(f"there is no formulation '{name}'{nearest(kind, KINDS)}")
     found = KINDS[kind]
-    try:
-        numbers = tuple(float(word) for word in match[2].split(",")) if (match[2] or "").strip() else ()
-    except ValueError:
-        raise UserError(f"the parameters of '{name}' must be numbers") from None
-    if not numbers and found.default:
-        numbers = found.default
+    numbers = given or found.default or ()
     if len(numbers) != len(found.parameters):
         written = f"{kind}({', '.join(found.parameters)})" if found.parameters else kind
         raise UserError(f"'{name}' has {len(numbers)} parameters, but the formulation is written {written}")
-    if not np.isfinite(numbers).all():
-        raise UserError(f"the parameters of '{name}' must be finite")
-    return found.make(canonical(kind, numbers), kind, numbers, float(shift))
-
-
-def canonical(kind: str, numbers: tuple[float, ...] = ()) -> str:
-    """The paper's spelling: two decimals, more only where they are needed."""
-    written = (f"{n:.2f}" if round(n, 2) == n else repr(n) for n in numbers)
-    return f"{kind}({','.join(written)})" if numbers else kind
-
-
-def _table_1() -> tuple[str, ...]:
-    """The 61 formulations that SD3 compares (section 5.1.1); rf stands for mode(0), as in the paper's tables."""
-    grid = lambda low, high, count: [round(float(x), 2) + 0.0 for x in np.linspace(low, high, count)]  # noqa: E731
-    modes = [*grid(-1, 1.75, 7), 1.0]
-    return (
-        *("eps/linear", "v/linear", "eps/cos", "v/cos", "rf", "rf/cosmap", "edm/rf", "edm/cos"),
-        *(canonical("rf/mode", (s,)) for s in modes),
-        *(canonical("rf/lognorm", (m, s)) for m in grid(-1, 1, 5) for s in grid(0.2, 2.2, 6)),
-        *(canonical("edm", (m, s)) for m in grid(-1.2, 1.2, 5) for s in grid(0.6, 1.8, 3)),
-    )
-
-
-TABLE_1 = _table_1()
+    return found.make(names.join(kind, numbers), kind, numbers, float(shift))

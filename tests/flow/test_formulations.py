@@ -11,7 +11,8 @@ from scipy import stats
 
 from rfjax import flow
 from rfjax.errors import UserError
-from rfjax.flow.formulations import KINDS, canonical
+from rfjax.flow.formulations import KINDS
+from rfjax.names import join
 
 # SD3's Table 1 and Table 2 (facts, 2.4 and 2.5); mode(1.29) is the paper's 1.2917 in two decimals
 PAPERS_TABLE_1 = (
@@ -43,7 +44,7 @@ def test_the_two_decimals_are_the_papers_and_more_are_kept():
 
 @given(m=st.floats(-5, 5), s=st.floats(0.1, 5))
 def test_a_canonical_name_means_itself(m, s):
-    made = flow.formulation(canonical("rf/lognorm", (m, s)))
+    made = flow.formulation(join("rf/lognorm", (m, s)))
     assert made.parameters == (m, s)
     assert flow.formulation(made.name).name == made.name
 
@@ -66,7 +67,7 @@ def test_a_canonical_name_means_itself(m, s):
         ("edm(0,0)", "P_s must be above 0"),
         ("rf(1)", "written rf"),
         ("rf(", "no formulation"),
-        ("", "choose from"),
+        ("", "write it like"),
     ],
 )
 def test_a_wrong_name_is_answered_with_the_nearest_right_one(name, words):
@@ -185,7 +186,7 @@ def test_the_numbers_are_the_formulation_and_one_compilation_serves_all(shift):
         return numbers.coefficients(t), numbers.quantile(t), numbers.time_of_sigma(80 * t)
 
     for kind in KINDS:
-        made = flow.formulation(canonical(kind, EXAMPLES.get(kind, ())), shift)
+        made = flow.formulation(join(kind, EXAMPLES.get(kind, ())), shift)
         coefficients, quantile, time = ask(made.numbers, times)
         # XLA may fuse a product and a sum into one rounding; EDM's exponents reach 10.
         for field, found, expected in zip(coefficients._fields, coefficients, made.coefficients(times), strict=True):
@@ -205,7 +206,7 @@ def test_every_draw_of_training_has_finite_coefficients(kind):
     u = jnp.array([2.0**-24, 1e-3, 0.5, 1 - 1e-3, 1 - 2.0**-24], jnp.float32)
     members = {"rf/lognorm": [(1.0, 2.2), (-1.0, 2.2)], "rf/mode": [(-1.0,), (1.75,)], "edm": [(1.2, 1.8), (-1.2, 1.8)]}
     for numbers in members.get(kind, [()]):
-        made = flow.formulation(canonical(kind, numbers))
+        made = flow.formulation(join(kind, numbers))
         at = made.coefficients(made.quantile(u))
         for field in ("t", "a", "b", "p", "q", "scale", "time"):
             assert np.isfinite(getattr(at, field)).all(), (kind, numbers, field)

@@ -9,9 +9,10 @@ import pytest
 
 from rfjax import flow
 from rfjax.errors import UserError
-from rfjax.flow.formulations import KINDS, canonical
+from rfjax.flow.formulations import KINDS
 from rfjax.flow.grids import of_times
 from rfjax.flow.samplers import dopri5, euler_maruyama
+from rfjax.names import join
 
 ROOM = 256
 EXAMPLES = {"rf/lognorm": (0.5, 0.6), "rf/mode": (1.29,), "edm": (-1.2, 1.2)}
@@ -74,7 +75,7 @@ def spread(sampler, name, grid, s=S, diffusion="linear"):
 
 
 def example(kind):
-    return canonical(kind, EXAMPLES.get(kind, ()))
+    return join(kind, EXAMPLES.get(kind, ()))
 
 
 # The facts of REPA, section 1.5: an exact variance recursion. (path, sampler, grid, steps) -> s = 0.5, s = 1.

@@ -10,9 +10,12 @@ import pytest
 from tiny import tiny
 
 from rfjax import config as configs
+from rfjax import flow
 from rfjax.errors import UserError
+from rfjax.evaluation import pictures
 from rfjax.study import records
 from rfjax.training import loop, stop
+from rfjax.training import step as steps
 from rfjax.training.checkpoints import Checkpoints
 from rfjax.training.parts import make_parts
 from rfjax.training.step import abstract_state
@@ -150,3 +153,46 @@ def test_shapes_that_differ_from_the_config_are_named(tmp_path):
         UserError, match=r"'image' of the data set has shape \(8, 8, 1\), but the config says \(8, 8, 3\)"
     ):
         loop.check_shapes(loop.data.open_source(run.config.data, "train"), run.config, make_parts(wrong))
+
+
+def test_the_best_step_is_sampled(tmp_path):
+    """SD3 App. B.3: samples come from the step with the lowest validation loss under averaged weights."""
+    run = make_run(tmp_path, training={"validate_every": 4, "select": "best", "keep_checkpoints": 1})
+    result = loop.train(run, Silent(), stop.Stop())
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    ema = {line["step"]: line["loss"] for line in lines if line["kind"] == "validation" and line["weights"] == "ema"}
+    assert set(ema) == {4, 8}
+    assert result["selected_step"] == min(ema, key=ema.get)
+    assert {line["step"] for line in lines if line["kind"] == "scores"} == {result["selected_step"]}
+
+    # Make the earlier one the best: its checkpoint was kept, though one alone is asked for.
+    text = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    changed = [json.dumps(json.loads(line) | {"loss": 1e-3}) if '"step": 4' in line else line for line in text]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(changed) + "\n")
+    (tmp_path / "result.json").unlink()
+    again = loop.train(run, Silent(), stop.Stop())
+    assert again["selected_step"] == 4
+    assert again["scores"] != result["scores"]
+
+
+def test_scores_along_a_run_are_those_of_its_averaged_weights(tmp_path):
+    run = make_run(tmp_path, samples={"along": True, "settings": ("2@3.0", "3@1.0"), "weights": "ema"})
+    loop.train(run, Silent(), stop.Stop())
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    found = [(line["step"], line["weights"], line["setting"]) for line in lines if line["kind"] == "scores"]
+    assert found == [(4, "ema", "2@3.0"), (8, "ema", "2@3.0"), (8, "ema", "3@1.0")]
+
+
+def test_runs_that_differ_in_formulation_and_data_share_their_programs(tmp_path):
+    parts, programs = [], []
+    for i, name in enumerate(("rf/lognorm(0.00,1.00)", "eps/linear", "edm(0.00,0.60)")):
+        run = make_run(tmp_path / str(i), flow={"formulation": name})
+        loop.train(run, Silent(), stop.Stop())
+        parts.append(make_parts(run.config))
+        model, image = parts[i].model, parts[i].inputs.image
+        sampler = pictures.jit_sampler(model, "euler", "linear", flow.Guidance(0.0), image)
+        trained = len([key for key in steps._COMPILED if key[0] == parts[i]])
+        programs.append((trained, sampler._cache_size(), steps.jit_network(model)._cache_size()))
+    assert parts[0] == parts[1] == parts[2]
+    assert programs[0] == programs[1] == programs[2]
+    assert programs[0][0] == 1

@@ -3,14 +3,13 @@
 import itertools
 import json
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from rfjax import analysis
+from rfjax import analysis, names
 from rfjax.study.records import Records, Rung
 from rfjax.study.reports import paper
 
@@ -92,17 +91,10 @@ class Findings:
 
 
 def canonical(name: str) -> str:
-    """The paper's name of a formulation, two decimals and no spaces; the mode density with s = 0 is plain rf."""
-    kind, _, inside = name.replace(" ", "").partition("(")
-    numbers = [f"{float(word) + 0.0:.2f}" for word in inside.rstrip(")").split(",") if word]
-    made = f"{kind}({','.join(numbers)})" if numbers else kind
+    """The paper's name of a formulation, to two decimals; the mode density with s = 0 is plain rf."""
+    kind, numbers = names.split(name)
+    made = names.join(kind, tuple(round(n, 2) + 0.0 for n in numbers or ()))
     return "rf" if made == "rf/mode(0.00)" else made
-
-
-def family(variant: str) -> str:
-    """The name without its parameters; edm/rf and edm/cos belong to edm."""
-    kind = re.sub(r"\(.*", "", variant)
-    return "edm" if kind.startswith("edm") else kind
 
 
 def find(records: Records) -> Findings:

@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rfjax import names
 from rfjax.study.records import Records
 from rfjax.study.reports import contest, drawing, page, paper
 from rfjax.study.reports.contest import Findings, Setting
@@ -211,12 +212,12 @@ def _drawing_order(variants: Sequence[str]) -> list[str]:
 
 
 def _colour(variant: str) -> str:
-    return COLOURS.get(contest.family(variant), OTHER)
+    return COLOURS.get(names.family(variant), OTHER)
 
 
 def _style(variant: str, variants: Sequence[str]) -> dict[str, Any]:
     """The colour of the family, a marker within it; the highlight is thick."""
-    kin = [v for v in sorted(variants) if contest.family(v) == contest.family(variant)]
+    kin = [v for v in sorted(variants) if names.family(v) == names.family(variant)]
     main = variant == HIGHLIGHT
     style = {"color": _colour(variant), "marker": MARKERS[kin.index(variant) % len(MARKERS)]}
     return style | {"lw": 3.0 if main else 1.2, "ms": 7 if main else 4, "alpha": 1.0 if main else 0.8}

@@ -1,0 +1,53 @@
+"""How formulations are named: a kind and its numbers, "rf/lognorm(0.00,1.00)". No JAX: reports and configs use it."""
+
+import re
+
+import numpy as np
+
+from rfjax.errors import UserError
+
+
+def split(name: str) -> tuple[str, tuple[float, ...] | None]:
+    """A name as a person types it -> the kind in lower case, and the numbers in its brackets, None without brackets.
+
+    Raises:
+        UserError: if the name is not a word and, maybe, numbers in brackets.
+    """
+    match = re.fullmatch(r"\s*([\w/]+?)\s*(?:\(([^()]*)\))?\s*", name)
+    if not match:
+        raise UserError(f"there is no formulation '{name}': write it like 'rf/lognorm(0.00,1.00)'")
+    inside = (match[2] or "").strip()
+    try:
+        numbers = tuple(float(word) + 0.0 for word in inside.split(",")) if inside else None
+    except ValueError:
+        raise UserError(f"the parameters of '{name}' must be numbers") from None
+    if numbers and not np.isfinite(numbers).all():
+        raise UserError(f"the parameters of '{name}' must be finite")
+    return match[1].lower(), numbers
+
+
+def join(kind: str, numbers: tuple[float, ...] | None = None) -> str:
+    """The paper's spelling: two decimals, more only where they are needed."""
+    written = (f"{n:.2f}" if round(n, 2) == n else repr(n) for n in numbers or ())
+    return f"{kind}({','.join(written)})" if numbers else kind
+
+
+def family(name: str) -> str:
+    """The name without its numbers; edm/rf and edm/cos belong to edm."""
+    kind, _ = split(name)
+    return "edm" if kind.startswith("edm") else kind
+
+
+def _table_1() -> tuple[str, ...]:
+    """The 61 formulations that SD3 compares (section 5.1.1); rf stands for mode(0), as in the paper's tables."""
+    grid = lambda low, high, count: [round(float(x), 2) + 0.0 for x in np.linspace(low, high, count)]  # noqa: E731
+    modes = [*grid(-1, 1.75, 7), 1.0]
+    return (
+        *("eps/linear", "v/linear", "eps/cos", "v/cos", "rf", "rf/cosmap", "edm/rf", "edm/cos"),
+        *(join("rf/mode", (s,)) for s in modes),
+        *(join("rf/lognorm", (m, s)) for m in grid(-1, 1, 5) for s in grid(0.2, 2.2, 6)),
+        *(join("edm", (m, s)) for m in grid(-1.2, 1.2, 5) for s in grid(0.6, 1.8, 3)),
+    )
+
+
+TABLE_1 = _table_1()

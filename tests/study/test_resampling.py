@@ -1,0 +1,71 @@
+import json
+import time
+
+import pytest
+
+from rfjax import config as configs
+from rfjax.errors import UserError
+from rfjax.study import resampling, runner
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A finished study of two tiny models."""
+    from tiny import tiny
+
+    c = tiny()
+    c.workdir = str(tmp_path_factory.mktemp("source"))
+    configs.axes(c, {"model.depth": (1, 2)})
+    assert runner.run_study(configs.parse(c), time.time()) == 0
+    return c.workdir
+
+
+def sampling_config(source, folder, **samples):
+    c = configs.default()
+    c.workdir = str(folder)
+    c.study.update(report="sampling", source=source)
+    c.samples.update(count=6, shown=2, batch=4, settings=("2@3.0", "4@3.0"))
+    c.samples.update(samples)
+    return configs.parse(c)
+
+
+def lines(folder, run):
+    text = (folder / "runs" / run / "metrics.jsonl").read_text()
+    return [line for line in map(json.loads, text.splitlines()) if line["kind"] == "scores"]
+
+
+def test_every_model_is_sampled_at_every_setting_once(source, tmp_path, capsys):
+    assert resampling.run_study(sampling_config(source, tmp_path), time.time()) == 0
+    for run in ("d1", "d2"):
+        found = lines(tmp_path, run)
+        assert [(line["setting"], line["steps"], line["count"]) for line in found] == [("2@3.0", 2, 6), ("4@3.0", 4, 6)]
+        assert all(line["path_length"] > 0 and 0 <= line["score"] <= 1 for line in found)
+        assert (tmp_path / "runs" / run / "samples" / "4@3.0.png").exists()
+    assert "Table 6" in (tmp_path / "report" / "index.html").read_text()
+    assert "d2: 2 settings drawn" in capsys.readouterr().out
+
+    # The same command again draws nothing.
+    assert resampling.run_study(sampling_config(source, tmp_path), time.time()) == 0
+    assert "d2: 0 settings drawn" in capsys.readouterr().out
+    assert len(lines(tmp_path, "d2")) == 2
+
+
+def test_a_stopped_sampling_study_goes_on_with_what_is_missing(source, tmp_path):
+    assert resampling.run_study(sampling_config(source, tmp_path / "whole"), time.time()) == 0
+    folder = tmp_path / "stopped"
+    assert resampling.run_study(sampling_config(source, folder), time.time()) == 0
+    path = folder / "runs" / "d2" / "metrics.jsonl"
+    kept = [line for line in path.read_text().splitlines() if "4@3.0" not in line]
+    path.write_text("\n".join(kept) + "\n")
+    assert resampling.run_study(sampling_config(source, folder), time.time()) == 0
+    assert lines(folder, "d2") == lines(tmp_path / "whole", "d2")
+
+
+def test_a_source_that_is_none_is_named(source, tmp_path):
+    with pytest.raises(UserError, match="there is no study in"):
+        resampling.run_study(sampling_config(str(tmp_path / "nowhere"), tmp_path), time.time())
+    (tmp_path / "empty").mkdir()
+    known = {"config": configs.default().to_dict(), "runs": ["d1"]}
+    (tmp_path / "empty" / "study.json").write_text(json.dumps(known, default=list))
+    with pytest.raises(UserError, match=r"no run of .* is complete"):
+        resampling.run_study(sampling_config(str(tmp_path / "empty"), tmp_path), time.time())
