@@ -7,7 +7,7 @@ predicts, so every model can be sampled by every sampler.
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -78,8 +78,10 @@ def _norm(difference: Images) -> Float[Array, " B"]:
     return jnp.sqrt(jnp.sum(difference**2, axis=tuple(range(1, difference.ndim))))
 
 
-def _march(step: Callable[..., Images], flow: Flow, z: Images, grid: Grid, memory: Images | None = None) -> Sampled:
-    """Runs step(i, now, then, z, memory) -> (z, memory) over the grid in one compiled loop.
+def _march(
+    step: Callable[..., tuple[Images, Any]], flow: Flow, z: Images, grid: Grid, memory: Images | None = None
+) -> Sampled:
+    """Adds up step(i, now, then, z, memory) -> (change of z, memory) over the grid in one compiled loop.
 
     Rounding errors of the sums are carried along and given back (Kahan), so that many small steps stay accurate.
     """
