@@ -46,7 +46,12 @@ class RunDisplay:
         self._step, self._spoken = 0, time.monotonic()
 
     def update(self, step: int, loss: float, examples_per_second: float, flops_per_second: float) -> None:
-        note = f"loss {loss:.4f}  {examples_per_second:,.0f} examples/s  {flops_per_second / 1e9:,.1f} GFLOP/s"
+        self.advance(
+            step, f"loss {loss:.4f}  {examples_per_second:,.0f} examples/s  {flops_per_second / 1e9:,.1f} GFLOP/s"
+        )
+
+    def advance(self, step: int, note: str) -> None:
+        """Moves the bar to a step, with what there is to say about it."""
         bars = self._study.bars
         bars.update(self._task, completed=step, note=note)
         bars.advance(self._study.whole, (step - self._step) * self._step_flops)

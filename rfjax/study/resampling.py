@@ -88,7 +88,8 @@ def sample(rung: records.Rung, folder: Path, config: Config, display: StudyDispl
                 images, texts = pixels.to_pixels(drawn.images), asked.texts
                 shown = config.samples.shown
                 pictures.save(folder / "samples", name, images[:shown], texts[:shown])
-            bar.update(number, found[name].get("score") or 0.0, 0.0, 0.0)
+            score = found[name].get("score")
+            bar.advance(number, f"{name} drawn" if score is None else f"score {score:.3f} at {name}")
     metrics.close()
     write_json(folder / "result.json", {"name": rung.name, "status": "complete", "scores": found})
     return len(found)

@@ -235,11 +235,11 @@ def length_against_depth(findings: Findings) -> Figure:
 
 def subtitle(study: Records) -> str:
     """What was trained on what."""
-    c = study.config
+    c = study.rungs[0].config if study.rungs else study.config  # of the models, whose study another one was
     return (
         f"Sampling with few steps (SD3 Table 6): {c['model']['backbone']} as {c['flow']['formulation']} on "
         f"{c['data']['dataset'] or c['data']['name']}, batch {c['training']['batch']}, {c['training']['steps']:,} "
-        f"steps of training; {c['study']['weights']} weights"
+        f"steps of training; {study.config['study']['weights']} weights"
     )
 
 
