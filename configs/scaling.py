@@ -33,7 +33,7 @@ def laptop() -> ml_collections.ConfigDict:
     # Short runs: average every step over the last twenty, and update one flat vector, which compiles sooner.
     c.optimizer.update(ema_decay=0.95, ema_every=1, flatten=True)
     c.training.update(batch=32, steps=288, log_every=8, validate_every=144, checkpoint_every=144)
-    c.validation.update(examples=512, batch=32)
+    c.validation.update(examples=768, batch=32)
     c.samples.update(count=64, shown=16, batch=32, settings=("10@3.0",), weights="ema", along=True)
     configs.axes(c, {"model.depth": DEPTHS})
     return c

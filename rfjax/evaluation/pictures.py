@@ -67,7 +67,8 @@ def draw(
     scale = settings.guidance.scale
     static = dataclasses.replace(settings.guidance, scale=1.0 if scale == 1 else 0.0)
     run = jit_sampler(trained.model, settings.sampler, settings.diffusion, static, trained.image)
-    how = (trained.formulation.numbers, grid, jnp.float32(scale))
+    # As numpy, which every process of a cluster has alike.
+    how = jax.tree.map(np.asarray, (trained.formulation.numbers, grid, np.float32(scale)))
     return run(trained.params, how, place(index), tuple(map(place, text)))
 
 
