@@ -1,7 +1,7 @@
 """The contest of SD3's section 5.1: ways to train a flow, trained alike and ranked (Tables 1 and 2, Fig. 3).
 
-    python -m rfjax.main --config=configs/formulations.py              the 16 variants of Table 1: 21 minutes on two cores
-    ... --config=configs/formulations.py:all                           all 61: four times as long
+    python -m rfjax.main --config=configs/formulations.py         the 16 variants of Table 1: 21 minutes on two cores
+    ... --config=configs/formulations.py:all                      all 61: four times as long
 
 Every variant is trained on `shapes` and on `digits`, and sampled with raw and averaged weights at the paper's six
 settings: 50 steps at guidance 1, 2.5 and 5, and 5, 10 and 25 steps at guidance 5, by Euler's method.
@@ -10,8 +10,8 @@ What the paper leaves open, and is decided here. Every formulation is sampled on
 from b = 80 and with steps in sigma; `edm/rf` and `edm/cos` take the log-SNR of rf and of the cosine path. The network
 is told t, or EDM's c_noise. One learning rate, batch, number of steps and seed for all; the rate was chosen for rf.
 
-Expect: rf with a density that favours the middle leads, uniform rf and EDM follow, eps/linear is last (in the paper it is
-near the top: 400 steps are too few for it). The ranks correlate with the paper's, Spearman about +0.6, while 12,800
+Expect: rf with a density that favours the middle leads, uniform rf and EDM follow, eps/linear is last (in the paper it
+is near the top: 400 steps are too few for it). The ranks correlate with the paper's, Spearman about +0.6, while 12,800
 examples are too few for the compositions of `shapes`, whose score stays below 0.1: the Fréchet distance decides there.
 Train longer with --config.training.steps=1600 and validate_every and checkpoint_every 400.
 """

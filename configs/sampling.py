@@ -1,7 +1,7 @@
 """What few steps cost, by size of the model (SD3's Table 6), and how straight the paths are.
 
     python -m rfjax.main --config=configs/scaling.py         first: the models
-    python -m rfjax.main --config=configs/sampling.py        then: 5, 10, 20 and 50 steps with each: 5 minutes
+    python -m rfjax.main --config=configs/sampling.py        then: 5, 10, 20 and 50 steps with each: 4 minutes
     ... --config.study.source=FOLDER                         with the models of another finished study
 
 The same captions and the same noise everywhere, averaged weights. The paper draws from its d = 15, 30 and 38, and gives
