@@ -245,6 +245,8 @@ def euler_maruyama(
 ) -> Sampled:
     """Euler-Maruyama's method on the reverse SDE, no noise in the last step (SiT; REPA's with the grid "repa").
 
+    Order 1 in the mean and the variance. EDM's paths need the grid "karras": even steps of their t are far too long.
+
     Args:
         noise: step -> standard normal in the shape of z. diffusion: the coefficient w, a name of DIFFUSIONS.
 
