@@ -184,7 +184,8 @@ def dopri5(
     """Dormand and Prince's adaptive method of order 5, by diffrax, from the grid's first time to its last.
 
     It solves for y = z / sqrt(a^2 + b^2) against the angle atan(b / a), in which every path is the cosine path and no
-    end is singular; the times between the ends do not matter. One step size serves the whole batch.
+    end is singular; the times between the ends do not matter. One step size serves the whole batch. Its `length` is the
+    distance between the ends.
 
     Args:
         rtol, atol: tolerances of a step (SiT's by default).
