@@ -11,7 +11,7 @@ from b = 80 and with steps in sigma; `edm/rf` and `edm/cos` take the log-SNR of 
 is told t, or EDM's c_noise. One learning rate, batch, number of steps and seed for all; the rate was chosen for rf.
 
 Expect: rf with a density that favours the middle leads, uniform rf and EDM follow, eps/linear is last (in the paper it
-is near the top: 400 steps are probably too few for it). The ranks correlate with the paper's, Spearman about +0.6, while
+is near the top: 400 steps are probably too few for it). The ranks correlate with the paper's (Spearman about +0.6), but
 12,800 examples are too few for the compositions of `shapes`, whose score stays below 0.1: the Fréchet distance decides.
 Train longer with --config.training.steps=1600 and validate_every and checkpoint_every 400.
 """
