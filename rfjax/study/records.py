@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from rfjax.errors import UserError
+from rfjax.training.logs import read_lines
 
 
 @dataclass(frozen=True)
@@ -119,18 +120,6 @@ def failure(folder: Path) -> str:
     """The sentence that a run left when it failed, or nothing."""
     path = folder / "failure.txt"
     return path.read_text().strip().splitlines()[0] if path.exists() else ""
-
-
-def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The records of a JSON-lines file, and how many lines could not be read: a killed writer may cut one short."""
-    records, skipped = [], 0
-    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
-        try:
-            record = json.loads(line)
-            records.append(record) if isinstance(record, dict) else None
-        except ValueError:
-            skipped += bool(line.strip())
-    return records, skipped
 
 
 def _read_rung(folder: Path) -> Rung | None:

@@ -315,12 +315,11 @@ class _Work:
         with self.clock("samples"):
             asked = sampling.captions(source, self.parts.encoder, config.count)
             chosen = sampling.settings(config)
-            formulation = self.formulation
             wanted = config.weights if whole else "ema"
             for weights, params in (("raw", state.params), ("ema", state.average)):
                 if wanted not in ("both", weights):
                     continue
-                trained = pictures.Trained(self.parts.model, params, formulation, self.parts.inputs.image)
+                trained = pictures.Trained(self.parts.model, params, self.formulation, self.parts.inputs.image)
                 for number, (name, settings) in enumerate(list(chosen.items())[: None if whole else 1]):
                     drawn = sampling.draw(trained, asked, settings, config.batch, self._place)
                     with self.clock("scores"):

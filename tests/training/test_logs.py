@@ -4,8 +4,7 @@ import time
 
 import pytest
 
-from rfjax.study.records import read_lines
-from rfjax.training.logs import Clock, Metrics, write_json
+from rfjax.training.logs import Clock, Metrics, read_lines, write_json
 
 
 def test_lines_are_strict_json_and_survive_a_cut(tmp_path):
