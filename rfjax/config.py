@@ -55,10 +55,15 @@ class Data:
 class Text:
     """How captions become arrays."""
 
-    encoder: str = key("words", "words: built in; stored: encodings from the data set", choices=("words", "stored"))
+    encoder: str = key(
+        "words",
+        "words: built in; stored: encodings from the data set; labels: its class labels, for dit and sit",
+        choices=("words", "stored", "labels"),
+    )
     length: int = key(8, "text tokens L; longer captions are cut", low=1)
     width: int = key(64, "channels E of a text token", low=2)
-    pooled_width: int = key(64, "channels P of the pooled vector", low=1)
+    pooled_width: int = key(64, "channels P of the pooled vector; labels: the number of classes", low=1)
+    vocabularies: int = key(1, "words: encoders, each with vectors and L tokens of its own, one after the other", low=1)
     layout: str = key("one", "stored: one encoder, or SD3's CLIP L, CLIP G and T5", choices=("one", "sd3"))
     drop: float = key(
         0.1, "probability of zeroing an encoder's outputs in training (three encoders in SD3: 0.464)", low=0
@@ -77,9 +82,15 @@ class Flow:
 class Model:
     """Which backbone, how large."""
 
-    backbone: str = key("mmdit", "the architecture", choices=("mmdit",))
+    backbone: str = key(
+        "mmdit",
+        "the architecture; mmdit3: weights of their own for each of two text encoders",
+        choices=("mmdit", "mmdit3", "dit", "sit", "crossdit", "uvit"),
+    )
     depth: int = key(4, "number of blocks d, and of attention heads", low=1)
     width_per_depth: int = key(64, "head width: the width is this times d (64 in the paper)", low=4)
+    width: int = key(0, "the width itself; 0: by the depth rule", low=0)
+    heads: int = key(0, "attention heads; 0: as many as blocks", low=0)
     patch: int = key(2, "side of a patch in pixels", low=1)
     mlp_ratio: int = key(4, "hidden width of the MLPs over the width", low=1)
     qk_norm: bool = key(False, "RMSNorm of queries and keys")
@@ -89,6 +100,17 @@ class Model:
     )
     precision: str = key("float32", "of matrix products", choices=("float32", "bfloat16"))
     attention: str = key("", "implementation of attention; empty: JAX chooses", choices=("", "xla", "cudnn"))
+    dual_blocks: int = key(0, "mmdit: first blocks whose image also attends to itself alone (SD3.5 medium: 13)", low=0)
+    learn_sigma: bool = key(False, "dit, sit: a final layer of twice the channels, whose second half is not used")
+    largest_image: int = key(0, "longest side, in pixels, that has positions (SD3 5.3.2); 0: data.image_size", low=0)
+    base_image: int = key(0, "side at which patches lie 1 apart: 256 in SD3, 32 latents; 0: data.image_size", low=0)
+    stored_positions: int = key(0, "side, in patches, of a checkpoint's table of positions; 0: by formula", low=0)
+    time: str = key(
+        "",
+        "what the network is told; empty: t for sit, else 1000t; 1000t-1: DiT's own weights; 1-t: SiT's own",
+        choices=("", "1000t", "1000t-1", "t", "1-t"),
+    )
+    frequency_shift: int = key(0, "of the time's sinusoid: 1 in diffusers' DiT", low=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,7 +225,9 @@ class Study:
     """Many runs and what to fit to them."""
 
     name: str = key("scaling", "title of the report")
-    report: str = key("scaling", "what the runs are compared in", choices=("scaling", "formulations", "sampling"))
+    report: str = key(
+        "scaling", "what the runs are compared in", choices=("scaling", "formulations", "sampling", "architectures")
+    )
     source: str = key("", "sampling: folder of the finished study whose models are sampled")
     axes: dict[str, Any] = key({}, "what the runs differ in: axes.model.depth = (1, 2, 3) and so on")
     x: str = key("parameters", "the size that the law is a function of", choices=("parameters", "train_flops"))
@@ -332,18 +356,10 @@ def _flatten(values: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, 
 
 def check(config: Config) -> None:
     """Raises UserError for values that are each allowed but can't work together."""
-    data, model, training = config.data, config.model, config.training
+    data, training = config.data, config.training
     if data.name not in OWN_SIZE and not (data.image_size and data.channels):
         raise UserError(f"'{data.name}' has no size of its own: set config.data.image_size and config.data.channels")
-    if data.image_size % model.patch:
-        raise UserError(
-            f"config.data.image_size = {data.image_size} is not a multiple of config.model.patch = {model.patch}"
-        )
-    if model.width_per_depth * model.depth % 4:
-        raise UserError(
-            f"the width, config.model.width_per_depth x depth = {model.width_per_depth} x {model.depth}, "
-            "must be a multiple of 4 for the position embedding"
-        )
+    _check_model(config)
     if data.name == "shapes" and (data.channels not in (0, 3) or 0 < data.image_size < 16):
         raise UserError("the data set 'shapes' draws images of 3 channels and at least 16 pixels: see config.data")
     if data.name in ("shapes", "digits") and data.flip:
@@ -368,6 +384,48 @@ def check(config: Config) -> None:
         raise UserError(
             f"config.validation.examples = {config.validation.examples} must be a multiple of the 8 levels of t"
         )
+
+
+def _check_model(config: Config) -> None:
+    """Raises UserError for a network that can't be built, or can't read the data's images and text."""
+    data, model, text = config.data, config.model, config.text
+    if data.image_size % model.patch:
+        raise UserError(
+            f"config.data.image_size = {data.image_size} is not a multiple of config.model.patch = {model.patch}"
+        )
+    width, heads = model.width or model.width_per_depth * model.depth, model.heads or model.depth
+    if width % 4:
+        how = "width" if model.width else "width_per_depth x depth"
+        raise UserError(f"config.model.{how} = {width} must be a multiple of 4 for the position embedding")
+    if width % heads:
+        raise UserError(f"a width of {width} can't be split over {heads} attention heads: see config.model.heads")
+    if 0 < model.largest_image < data.image_size:
+        raise UserError(
+            f"config.model.largest_image = {model.largest_image} is smaller than config.data.image_size = "
+            f"{data.image_size}"
+        )
+    if text.encoder == "labels" and model.backbone not in ("dit", "sit"):
+        raise UserError(
+            f"config.model.backbone = '{model.backbone}' reads text, not class labels: with config.text.encoder = "
+            "'labels', take dit or sit"
+        )
+    if model.backbone == "mmdit3" and not (text.vocabularies == 2 or (text.encoder, text.layout) == ("stored", "sd3")):
+        raise UserError(
+            "config.model.backbone = 'mmdit3' has weights for two kinds of text: set config.text.vocabularies = 2, or "
+            "config.text.layout = 'sd3' for stored encodings"
+        )
+    if model.backbone == "uvit" and (model.patch < 2 or model.patch & (model.patch - 1) or width % model.patch):
+        raise UserError(
+            f"config.model.patch = {model.patch} must be 2, 4, 8 ... and divide the width, {width}, for 'uvit', which "
+            "halves the resolution until a patch is one token"
+        )
+    if model.dual_blocks > (model.depth if model.backbone.startswith("mmdit") else 0):
+        raise UserError(
+            f"config.model.dual_blocks = {model.dual_blocks}, and '{model.backbone}' of depth {model.depth} has "
+            f"{model.depth if model.backbone.startswith('mmdit') else 'none'} that could be"
+        )
+    if model.learn_sigma and model.backbone not in ("dit", "sit"):
+        raise UserError(f"config.model.learn_sigma is for dit and sit, not '{model.backbone}'")
 
 
 def _check_samples(config: Config) -> None:
@@ -425,6 +483,7 @@ def runs(config: Config) -> list[tuple[str, Config]]:
 # What 0 means for the size of images.
 OWN_SIZE = {"shapes": {"image_size": 16, "channels": 3}, "digits": {"image_size": 8, "channels": 1}}
 LABELS = {
+    "model.backbone": "",
     "model.depth": "d",
     "optimizer.learning_rate": "lr",
     "training.seed": "seed",

@@ -5,7 +5,7 @@ from rfjax.data.pipeline import Batch as Batch
 from rfjax.data.pipeline import Share as Share
 from rfjax.data.pipeline import batches as batches
 from rfjax.data.pipeline import load as load
-from rfjax.data.text import Stored, WordVectors
+from rfjax.data.text import Labels, Stored, WordVectors
 from rfjax.data.text import TextEncoder as TextEncoder
 from rfjax.data.types import Source as Source
 from rfjax.data.types import Split
@@ -73,5 +73,8 @@ def open_source(config: configs.Data, split: Split) -> Source:
 
 def make_encoder(config: configs.Text) -> TextEncoder:
     """The frozen text encoder that the config names."""
-    shape = (config.length, config.width, config.pooled_width)
-    return WordVectors(*shape) if config.encoder == "words" else Stored(*shape, layout=config.layout)
+    if config.encoder == "labels":
+        return Labels(config.pooled_width)
+    if config.encoder == "stored":
+        return Stored(config.length, config.width, config.pooled_width, config.layout)
+    return WordVectors(config.length * config.vocabularies, config.width, config.pooled_width, config.vocabularies)

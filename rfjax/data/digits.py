@@ -33,7 +33,8 @@ class Digits:
 
     def __getitem__(self, index: int) -> Example:
         index = check_index(index, len(self))
-        return Example(image=self.pixels[index], caption=CAPTION.format(WORDS[self.labels[index]]), index=index)
+        label = int(self.labels[index])
+        return Example(image=self.pixels[index], caption=CAPTION.format(WORDS[label]), index=index, label=label)
 
 
 def permutation() -> list[int]:

@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Float32, Int32, UInt8
 
 from rfjax.data import images
-from rfjax.data.text import TextEncoder
-from rfjax.data.types import Source
+from rfjax.data.text import Labels, TextEncoder
+from rfjax.data.types import Example, Source
+from rfjax.errors import UserError
 
 
 class Batch(TypedDict):
@@ -30,7 +31,11 @@ class Share:
 
 
 def load(source: Source, encoder: TextEncoder, indices: Sequence[int]) -> tuple[Batch, list[str]]:
-    """Reads the examples of these indices as one batch, and their captions; `slot` counts from 0."""
+    """Reads the examples of these indices as one batch, and their captions; `slot` counts from 0.
+
+    Raises:
+        UserError: if the encoder is for class labels and the source has none.
+    """
     if hasattr(source, "read"):
         stack, captions = source.read(indices)
         examples: list[Any] = []
@@ -41,9 +46,15 @@ def load(source: Source, encoder: TextEncoder, indices: Sequence[int]) -> tuple[
         context = np.stack([e["context"] for e in examples]).astype(np.float32)
         pooled = np.stack([e["pooled"] for e in examples]).astype(np.float32)
     else:
-        context, pooled = encoder(captions)
+        context, pooled = encoder(_labels(examples) if isinstance(encoder, Labels) else captions)
     slot = np.arange(len(captions), dtype=np.int32)
     return {"image": stack, "context": context, "pooled": pooled, "slot": slot}, captions
+
+
+def _labels(examples: Sequence[Example]) -> list[str]:
+    if not all("label" in example for example in examples) or not examples:
+        raise UserError("this data set has no class labels: choose another config.text.encoder than 'labels'")
+    return [str(example["label"]) for example in examples]
 
 
 def batches(

@@ -5,10 +5,12 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
+
+from rfjax.errors import UserError
 
 Part = tuple[slice, slice, slice]  # one encoder's text tokens, their channels, and its channels of the pooled vector
 
@@ -22,7 +24,8 @@ class Encoded(NamedTuple):
 
 @runtime_checkable
 class TextEncoder(Protocol):
-    """A frozen encoder. Its shapes are known without running it; `parts` says what guidance drops together."""
+    """A frozen encoder. Its shapes are known without running it; `parts` says what guidance drops together, `kinds`
+    how many of the text tokens are of each kind."""
 
     length: int
     width: int
@@ -30,6 +33,9 @@ class TextEncoder(Protocol):
 
     @property
     def parts(self) -> tuple[Part, ...]: ...
+
+    @property
+    def kinds(self) -> tuple[int, ...]: ...
 
     def __call__(self, captions: Sequence[str]) -> Encoded: ...
 
@@ -41,16 +47,26 @@ class WordVectors:
     A word's vector has the bits of its SHAKE-128 hash as signs, so that any two words are nearly orthogonal and every
     machine agrees. A token is that vector plus a sine-cosine code of its position; `pooled` is the sum of the words'
     vectors, each rotated by its position, over the root of their number, so that it knows their order as well. Words
-    beyond `length` are cut off.
+    that don't fit are cut off.
+
+    Several vocabularies stand for several encoders: each hashes words in its own way, has an equal share of the tokens,
+    one after the other, and of the channels of the pooled vector, and is dropped on its own.
     """
 
     length: int
     width: int
     pooled_width: int
+    vocabularies: int = 1
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        return ((slice(None), slice(None), slice(None)),)
+        tokens, channels = self.length // self.vocabularies, -(-self.pooled_width // self.vocabularies)
+        places = [(i * tokens, i * channels) for i in range(self.vocabularies)]
+        return tuple((slice(t, t + tokens), slice(None), slice(c, c + channels)) for t, c in places)
+
+    @property
+    def kinds(self) -> tuple[int, ...]:
+        return (self.length // self.vocabularies,) * self.vocabularies
 
     def __call__(self, captions: Sequence[str]) -> Encoded:
         rows = [_encode(self, caption) for caption in captions]
@@ -59,21 +75,57 @@ class WordVectors:
 
 @functools.lru_cache(maxsize=100_000)
 def _encode(encoder: WordVectors, caption: str) -> tuple[np.ndarray, np.ndarray]:
-    words = re.findall(r"\w+", caption.lower())[: encoder.length]
+    count = encoder.length // encoder.vocabularies
+    words = re.findall(r"\w+", caption.lower())[:count]
     context = np.zeros((encoder.length, encoder.width), np.float32)
     pooled = np.zeros(encoder.pooled_width, np.float32)
-    place = np.arange(encoder.length)[:, None] * 100.0 ** -np.linspace(0, 1, encoder.width // 2)
+    place = np.arange(count)[:, None] * 100.0 ** -np.linspace(0, 1, encoder.width // 2)
     code = np.concatenate([np.sin(place), np.cos(place)], axis=1).astype(np.float32)
-    for i, word in enumerate(words):
-        context[i] = _signs(word, encoder.width)
-        context[i, : code.shape[1]] += code[i]
-        pooled += np.roll(_signs(word, encoder.pooled_width), i)
+    for vocabulary, (tokens, _, channels) in enumerate(encoder.parts):
+        vector = pooled[channels]
+        for i, word in enumerate(words):
+            known = f"{vocabulary} {word}" if vocabulary else word
+            token = context[tokens][i]
+            token += _signs(known, encoder.width)
+            token[: code.shape[1]] += code[i]
+            vector += np.roll(_signs(known, len(vector)), i)
     return context, pooled / np.float32(max(len(words), 1) ** 0.5)
 
 
 def _signs(word: str, width: int) -> Float32[np.ndarray, " W"]:
     bits = np.frombuffer(hashlib.shake_128(word.encode()).digest(-(-width // 8)), np.uint8)
     return np.unpackbits(bits)[:width].astype(np.float32) * 2 - 1
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Class labels in place of text, for DiT and SiT: `pooled` is one-hot, all zero for no label; there are no tokens.
+
+    A caption is a label's number ("207"), or "" for none.
+    """
+
+    classes: int
+
+    length: ClassVar[int] = 0
+    width: ClassVar[int] = 1
+    kinds: ClassVar[tuple[int, ...]] = ()
+    parts: ClassVar[tuple[Part, ...]] = ((slice(None), slice(None), slice(None)),)
+
+    @property
+    def pooled_width(self) -> int:
+        return self.classes
+
+    def __call__(self, captions: Sequence[str]) -> Encoded:
+        pooled = np.zeros((len(captions), self.classes), np.float32)
+        for row, caption in zip(pooled, captions, strict=True):
+            if caption:
+                row[self._label(caption)] = 1
+        return Encoded(np.zeros((len(captions), 0, 1), np.float32), pooled)
+
+    def _label(self, caption: str) -> int:
+        if not (caption.isdecimal() and int(caption) < self.classes):
+            raise UserError(f"'{caption}' is not the number of a class, 0 to {self.classes - 1}")
+        return int(caption)
 
 
 @dataclass(frozen=True)
@@ -99,6 +151,10 @@ class Stored:
             (clip, slice(768, 2048), slice(768, 2048)),
             (t5, slice(None), nothing),
         )
+
+    @property
+    def kinds(self) -> tuple[int, ...]:
+        return (77, self.length - 77) if self.layout == "sd3" else (self.length,)
 
     def __call__(self, captions: Sequence[str]) -> Encoded:
         raise NotImplementedError("stored encodings come with the data set's examples")

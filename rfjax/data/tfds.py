@@ -116,6 +116,8 @@ class Tfds:
         image = self._read_image(record[self._fields.image])
         example = Example(image=image, caption=self._caption(record), index=index)
         example.update({key: np.asarray(record[key], np.float32) for key in self._fields.stored})
+        if self._fields.label:
+            example["label"] = int(record[self._fields.label])
         return example
 
     def _caption(self, record: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ class Example(TypedDict):
     image: uint8 (H, W, C), C = 1 or 3, values 0..255; or float32 (H, W, C) where the data set stores latents, unscaled.
     caption: the text; "" only where the data set stores text encodings and no text.
     index: the position in the source, 0 <= index < len(source); it keys the randomness of this example.
+    label: optional, the number of its class, from 0.
     context: optional, float32 (L, E): the stored encoding of each text token.
     pooled: optional, float32 (P,): the stored encoding of the whole text.
     """
@@ -27,6 +28,7 @@ class Example(TypedDict):
     image: np.ndarray
     caption: str
     index: int
+    label: NotRequired[int]
     context: NotRequired[np.ndarray]
     pooled: NotRequired[np.ndarray]
 

@@ -10,7 +10,7 @@ import numpy as np
 from jax.scipy.special import ndtri
 from jaxtyping import Array, Float
 
-from rfjax.flow.paths import LDM_STEPS, Number, Path, Times, require
+from rfjax.flow.paths import STEPS, Number, Path, Times, require
 
 MODE_MAX = 2 / (np.pi - 2)  # above it the mode density's map is not monotone
 BISECTIONS = 26  # to the resolution of float32
@@ -112,7 +112,7 @@ def log_normal(path: Path, mean: Number, std: Number) -> Density:
     return Density(quantile=lambda u: path.time(-2 * (mean + std * ndtri(u))), pdf=pdf)
 
 
-def steps(count: int = LDM_STEPS) -> Density:
+def steps(count: int = STEPS) -> Density:
     """The discrete steps 1/n, 2/n, ..., 1, equally likely: DDPM's and LDM's training."""
     require("the number of discrete steps", count, low=1)
     return Density(

@@ -164,7 +164,7 @@ KINDS: dict[str, Kind] = {
     "edm": Kind(lambda m, s: (paths.edm(m, s), "F", densities.uniform()), ("P_m", "P_s"), (-1.2, 1.2), cut=True),
     "edm/rf": Kind(_plain(paths.edm_rf, "F", densities.uniform), cut=True),
     "edm/cos": Kind(_plain(paths.edm_cos, "F", densities.uniform), cut=True),
-    # Presets: SiT's paths with its velocity (its VP trains on t > 1e-5), and REPA's options.
+    # Presets: SiT's paths with its velocity (its VP trains on t > 1e-5), REPA's options, and DiT's DDPM.
     "sit/linear": Kind(_plain(paths.rf, "velocity", densities.uniform)),
     "sit/gvp": Kind(_plain(paths.cosine, "velocity", densities.uniform)),
     "sit/vp": Kind(_plain(paths.vp, "velocity", densities.uniform), first=1e-5),
@@ -172,6 +172,7 @@ KINDS: dict[str, Kind] = {
     "repa/cosine": Kind(_plain(paths.cosine, "velocity", densities.uniform)),
     "repa/linear/lognormal": Kind(_repa_lognormal(paths.rf)),
     "repa/cosine/lognormal": Kind(_repa_lognormal(paths.cosine)),
+    "dit/eps": Kind(_plain(paths.ddpm, "eps", densities.steps)),
 }
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Float64, Int
 from rfjax.errors import UserError, nearest
 from rfjax.flow.densities import shift_time
 from rfjax.flow.formulations import Formulation
-from rfjax.flow.paths import LDM_STEPS, SIGMA_MAX, SIGMA_MIN
+from rfjax.flow.paths import SIGMA_MAX, SIGMA_MIN, STEPS
 
 REPA_LAST = 0.04  # REPA's and SiT's last step goes from here to 0
 KARRAS_RHO = 7.0
@@ -36,9 +36,9 @@ def _uniform(steps: int, start: float, shift: float, flow: Formulation) -> Times
 
 def _discrete(steps: int, start: float, shift: float, flow: Formulation) -> Times:
     """LDM's steps, spaced evenly from the last one down ("trailing"), each a multiple of 1/1000."""
-    times = np.ceil(_uniform(steps, start, shift, flow) * LDM_STEPS - 1e-9) / LDM_STEPS
+    times = np.ceil(_uniform(steps, start, shift, flow) * STEPS - 1e-9) / STEPS
     if not (np.diff(times) < 0).all():
-        raise UserError(f"the discrete schedule has {LDM_STEPS} times: {steps} steps would use some of them twice")
+        raise UserError(f"the discrete schedule has {STEPS} times: {steps} steps would use some of them twice")
     return np.minimum(times, start)
 
 

@@ -20,7 +20,9 @@ Times = Float[Array, "*B"]
 Number = int | float | Float[Array, ""]  # of a config, or traced
 
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0  # EDM's range of b / a (Karras et al. 2022, Table 1)
-LDM_STEPS, LDM_BETAS = 1000, (0.00085, 0.012)  # CompVis' configs of latent diffusion
+STEPS = 1000  # of DDPM's and LDM's schedules
+LDM_BETAS = (0.00085, 0.012)  # CompVis' configs of latent diffusion
+DDPM_BETAS = (0.0001, 0.02)  # Ho et al. 2020; ADM's and DiT's for 1000 steps
 VP_BETAS = (0.1, 20.0)  # of the VP-SDE, as in SiT's code
 
 
@@ -101,26 +103,42 @@ def _variance_preserving(
     )
 
 
-@functools.cache
-def ldm_log_alphas() -> Float64[np.ndarray, " T1"]:
-    """log abar at t = 0, 1/1000, ..., 1: zero, then the sums of log(1 - beta_i), the roots of beta_i evenly spaced."""
-    first, last = np.sqrt(LDM_BETAS)
-    betas = np.linspace(first, last, LDM_STEPS) ** 2
+def _log_alphas(betas: Float64[np.ndarray, " T"]) -> Float64[np.ndarray, " T1"]:
+    """log abar at t = 0, 1/1000, ..., 1: zero, then the sums of log(1 - beta_i)."""
     return np.concatenate([[0.0], np.cumsum(np.log1p(-betas))])
 
 
-def linear() -> Path:
-    """LDM's schedule: step i of 1000 is t = (i + 1) / 1000, and log abar is linear between steps, so beta is constant.
+@functools.cache
+def ldm_log_alphas() -> Float64[np.ndarray, " T1"]:
+    """log abar of LDM's schedule, whose roots of beta_i are evenly spaced."""
+    first, last = np.sqrt(LDM_BETAS)
+    return _log_alphas(np.linspace(first, last, STEPS) ** 2)
 
-    Its end is not pure noise: a_1 = 0.068 (SD3 section 3.1; LDM's configs).
-    """
-    knots = ldm_log_alphas()
-    values, slopes = jnp.asarray(knots, jnp.float32), jnp.asarray(np.diff(knots) * LDM_STEPS, jnp.float32)
-    at = lambda t: jnp.clip((t * LDM_STEPS).astype(jnp.int32), 0, LDM_STEPS - 1)  # noqa: E731
+
+@functools.cache
+def ddpm_log_alphas() -> Float64[np.ndarray, " T1"]:
+    """log abar of DDPM's schedule, whose beta_i are evenly spaced."""
+    return _log_alphas(np.linspace(*DDPM_BETAS, STEPS))
+
+
+def linear() -> Path:
+    """LDM's schedule; its end is not pure noise: a_1 = 0.068 (SD3 section 3.1; LDM's configs)."""
+    return _stepwise(ldm_log_alphas())
+
+
+def ddpm() -> Path:
+    """DDPM's schedule, which DiT's published weights were trained with; a_1 = 0.0064."""
+    return _stepwise(ddpm_log_alphas())
+
+
+def _stepwise(knots: Float64[np.ndarray, " T1"]) -> Path:
+    """Step i of 1000 is t = (i + 1) / 1000, and log abar is linear between steps, so beta is constant there."""
+    values, slopes = jnp.asarray(knots, jnp.float32), jnp.asarray(np.diff(knots) * STEPS, jnp.float32)
+    at = lambda t: jnp.clip((t * STEPS).astype(jnp.int32), 0, STEPS - 1)  # noqa: E731
     return _variance_preserving(
-        log_alpha=lambda t: values[at(t)] + slopes[at(t)] * (t - at(t) / LDM_STEPS),
+        log_alpha=lambda t: values[at(t)] + slopes[at(t)] * (t - at(t) / STEPS),
         slope=lambda t: slopes[at(t)],
-        time=lambda log_alpha: jnp.interp(-log_alpha, -values, jnp.arange(LDM_STEPS + 1) / LDM_STEPS),
+        time=lambda log_alpha: jnp.interp(-log_alpha, -values, jnp.arange(STEPS + 1) / STEPS),
     )
 
 
@@ -194,6 +212,7 @@ PATHS: dict[str, Callable[..., Path]] = {
     "rf": rf,
     "cosine": cosine,
     "linear": linear,
+    "ddpm": ddpm,
     "vp": vp,
     "edm": edm,
     "edm/rf": edm_rf,

@@ -1,12 +1,13 @@
 """Parameters and FLOPs of a model from shapes alone: nothing is allocated."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
+from rfjax.models.backbone import Backbone
 from rfjax.models.backbones import Inputs
 
 
@@ -37,7 +38,7 @@ def abstract_parameters(model: nn.Module, inputs: Inputs) -> Any:
     return jax.eval_shape(model.init, jax.random.key(0), *inputs.abstract(1))["params"]
 
 
-def measure(model: Any, inputs: Inputs) -> Size:
+def measure(model: Backbone, inputs: Inputs) -> Size:
     """Counts a model's parameters by `eval_shape` and its FLOPs by its own formula."""
     leaves = jax.tree_util.tree_leaves_with_path(abstract_parameters(model, inputs))
     sizes = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.size for path, leaf in leaves}
@@ -50,7 +51,10 @@ def measure(model: Any, inputs: Inputs) -> Size:
 
 
 def traced_matmul_flops(function: Any, *args: Any) -> int:
-    """FLOPs of every matrix product in a function's jaxpr, scans multiplied out: an independent check of a formula."""
+    """FLOPs of every matrix product and convolution in a function's jaxpr: an independent check of a formula.
+
+    Scans are multiplied out; products with a convolution's padding are left out.
+    """
     return _count(jax.make_jaxpr(function)(*args).jaxpr)
 
 
@@ -60,10 +64,24 @@ def _count(jaxpr: Any) -> int:
         if equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
             left, out = equation.invars[0].aval, equation.outvars[0].aval
-            total += 2 * out.size * int(jnp.prod(jnp.array([left.shape[i] for i in contracted])))
+            total += 2 * out.size * math.prod(left.shape[i] for i in contracted)
+        if equation.primitive.name == "conv_general_dilated":
+            total += 2 * _products(equation)
         times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
         for value in equation.params.values():
             inner = getattr(value, "jaxpr", value)
             if hasattr(inner, "eqns"):
                 total += times * _count(inner)
     return total
+
+
+def _products(convolution: Any) -> int:
+    """Multiplications of a convolution with stride 1 that don't involve its padding."""
+    numbers, padding = (convolution.params[name] for name in ("dimension_numbers", "padding"))
+    image, kernel = (convolution.invars[i].aval.shape for i in (0, 1))
+    count = image[numbers.lhs_spec[0]] * kernel[numbers.rhs_spec[0]] * kernel[numbers.rhs_spec[1]]
+    for axis, (low, high) in enumerate(padding):
+        length, taps = image[numbers.lhs_spec[2 + axis]], kernel[numbers.rhs_spec[2 + axis]]
+        places = range(low + length + high - taps + 1)
+        count *= sum(low <= place + tap < low + length for place in places for tap in range(taps))
+    return count

@@ -8,19 +8,25 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from rfjax.errors import UserError
+
 MAX_PERIOD = 10_000.0
 FREQUENCIES = 256
-TIME_SCALE = 1000.0  # the network sees 1000 t, as SD3's reference code
 
 xavier = nn.initializers.xavier_uniform()
 small_normal = nn.initializers.normal(0.02)  # DiT's initialisation of the time and label MLPs
+EPSILON = 1e-6  # of every norm
 
 
-def sinusoid(t: Float[Array, " B"]) -> Float[Array, "B F"]:
-    """Sinusoidal embedding of 1000 t, [cos | sin], 256 values, periods up to 10,000 (DiT, SD3's reference code)."""
+def sinusoid(t: Float[Array, " B"], shift: int = 0) -> Float[Array, "B F"]:
+    """Sinusoidal embedding of t, [cos | sin] of 128 frequencies 10,000^(-i / (128 - shift)), in float32 throughout.
+
+    DiT and SD3's reference code have no shift; diffusers' DiT has a shift of 1.
+    """
     half = FREQUENCIES // 2
-    frequencies = jnp.exp(-np.log(MAX_PERIOD) * jnp.arange(half, dtype=jnp.float32) / half)
-    angle = TIME_SCALE * t.astype(jnp.float32)[:, None] * frequencies
+    exponents = np.float32(-np.log(MAX_PERIOD)) * np.arange(half, dtype=np.float32) / np.float32(half - shift)
+    frequencies = np.exp(exponents)
+    angle = t.astype(jnp.float32)[:, None] * frequencies
     return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
 
 
@@ -70,7 +76,7 @@ def modulated_norm(
     wide = x.astype(jnp.float32)
     mean = wide.mean(-1, keepdims=True)
     centred = wide - mean
-    normal = centred * jax.lax.rsqrt((centred * centred).mean(-1, keepdims=True) + 1e-6)
+    normal = centred * jax.lax.rsqrt((centred * centred).mean(-1, keepdims=True) + EPSILON)
     return normal.astype(x.dtype) * (1 + scale) + shift
 
 
@@ -97,9 +103,22 @@ class QKV(nn.Module):
         return q, k, v
 
 
+def check_patches(rows: int, columns: int, patch: int) -> None:
+    """Raises UserError if an image can't be cut into whole patches."""
+    if rows % patch or columns % patch:
+        raise UserError(
+            f"an image of {rows} x {columns} can't be cut into patches of {patch} x {patch}: take multiples of {patch}"
+        )
+
+
 def patchify(image: Float[Array, "B H W C"], patch: int) -> Float[Array, "B N F"]:
-    """Cuts an image into patches in row-major order; a patch is flattened as (row, column, channel)."""
+    """Cuts an image into patches in row-major order; a patch is flattened as (row, column, channel).
+
+    Raises:
+        UserError: if a side is no multiple of the patch.
+    """
     b, h, w, c = image.shape
+    check_patches(h, w, patch)
     x = image.reshape(b, h // patch, patch, w // patch, patch, c).transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(b, (h // patch) * (w // patch), patch * patch * c)
 

@@ -1,109 +1,71 @@
-"""MM-DiT: two streams with weights of their own, one attention over both (SD3 section 4, Fig. 2).
+"""MM-DiT: streams with weights of their own, one attention over all of them (SD3 section 4, Fig. 2).
+
+Two sets of weights, for the image and for the text, or three: for the image and for two kinds of text tokens (CLIP's
+and T5's in the paper). Blocks may also let the image attend to itself alone, as the first 13 of SD3.5 medium do.
 
 B batch, N image tokens, L text tokens, D width, E text width, P pooled width.
 """
 
-from typing import Any
-
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from rfjax.models import layers
-from rfjax.models.positions import sincos_2d
+from rfjax.errors import UserError
+from rfjax.models.backbone import Backbone
+from rfjax.models.blocks import Spec, Stream
+
+Tokens = tuple[Float[Array, "B N D"], tuple[Float[Array, "B _ D"], ...]]  # the image's, and each kind of text's
 
 
-class Stream(nn.Module):
-    """One stream's half of a block: what comes before the joint attention, and what comes after.
-
-    `pre_only` keeps the modulation and the q, k, v only: the text stream of the last block, whose output nobody reads.
-    """
-
-    heads: int
-    mlp_ratio: int
-    qk_norm: bool
-    dtype: Any
-    pre_only: bool = False
-
-    def setup(self) -> None:
-        self.modulation = layers.Modulation(2 if self.pre_only else 6, self.dtype)
-        self.qkv = layers.QKV(self.heads, self.qk_norm, self.dtype)
-        if not self.pre_only:
-            self.mlp = layers.MLP(self.mlp_ratio, self.dtype)
-
-    def before(self, x: Float[Array, "B N D"], y: Float[Array, "B D"]) -> tuple[Any, Any]:
-        """Returns ((q, k, v), the modulation that `after` needs)."""
-        shift, scale, *rest = self.modulation(y)
-        return self.qkv(layers.modulated_norm(x, shift, scale)), rest
-
-    @nn.compact
-    def after(self, x: Float[Array, "B N D"], attended: Float[Array, "B N D"], rest: Any) -> Float[Array, "B N D"]:
-        """Output projection, MLP, and their gated residuals."""
-        gate_attention, shift, scale, gate_mlp = rest
-        x = x + gate_attention * nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=layers.xavier, name="out")(
-            attended
-        )
-        return x + gate_mlp * self.mlp(layers.modulated_norm(x, shift, scale))
+def text_names(kinds: int) -> tuple[str, ...]:
+    """What the text's sets of weights are called: "text", or "text_0", "text_1" ..."""
+    return ("text",) if kinds == 1 else tuple(f"text_{i}" for i in range(kinds))
 
 
 class JointBlock(nn.Module):
-    """A block of MM-DiT, shaped for `nn.scan`: ((x, c), y) -> ((x, c), None)."""
-
-    heads: int
-    mlp_ratio: int = 4
-    qk_norm: bool = False
-    dtype: Any = jnp.float32
-    last: bool = False
-    attention: str | None = None
-
-    @nn.compact
-    def __call__(
-        self, carry: tuple[Float[Array, "B N D"], Float[Array, "B L D"]], y: Float[Array, "B D"]
-    ) -> tuple[tuple[Float[Array, "B N D"], Float[Array, "B L D"]], None]:
-        x, c = carry
-        args = (self.heads, self.mlp_ratio, self.qk_norm, self.dtype)
-        text = Stream(*args, pre_only=self.last, name="text")
-        image = Stream(*args, name="image")
-        (qc, kc, vc), rest_c = text.before(c, y)
-        (qx, kx, vx), rest_x = image.before(x, y)
-        # The text's queries of the last block would only make an output that is thrown away.
-        q = qx if self.last else jnp.concatenate([qc, qx], axis=1)
-        k, v = jnp.concatenate([kc, kx], axis=1), jnp.concatenate([vc, vx], axis=1)
-        out = jax.nn.dot_product_attention(q, k, v, implementation=self.attention)
-        out = out.reshape(*out.shape[:2], -1)
-        if not self.last:
-            c = text.after(c, out[:, : c.shape[1]], rest_c)
-        x = image.after(x, out[:, -x.shape[1] :], rest_x)
-        return (x, c), None
-
-
-class MMDiT(nn.Module):
-    """The network: (z, t, context, pooled) -> prediction, of the shape of z.
+    """A block of MM-DiT, shaped for `blocks.stack`: ((x, texts), y) -> ((x, texts), None).
 
     Attributes:
-        depth: number of blocks d.
-        width: D; the paper's rule is 64 d.
-        heads: attention heads; the paper's rule is d.
-        patch: side of a patch in pixels.
-        mlp_ratio: hidden width of the MLPs over D.
-        qk_norm: RMSNorm of queries and keys.
-        remat: recompute each block in the backward pass, to save memory.
-        unroll: blocks per iteration of the scan over depth; `depth` unrolls it whole.
-        dtype: of the matrix products; parameters, norms and softmax stay float32.
-        attention: implementation for `jax.nn.dot_product_attention`: None, "xla" or "cudnn".
+        last: the text comes out unchanged, since nobody reads it. dual: the image also attends to itself alone.
     """
 
-    depth: int
-    width: int
-    heads: int
-    patch: int = 2
-    mlp_ratio: int = 4
-    qk_norm: bool = False
-    remat: bool = False
-    unroll: int = 1
-    dtype: Any = jnp.float32
-    attention: str | None = None
+    spec: Spec
+    last: bool = False
+    dual: bool = False
+
+    @nn.compact
+    def __call__(self, carry: Tokens, y: Float[Array, "B D"]) -> tuple[Tokens, None]:
+        x, texts = carry
+        sets = [Stream(self.spec, pre_only=self.last, name=name) for name in text_names(len(texts))]
+        image = Stream(self.spec, dual=self.dual, name="image")
+        before = [stream.before(tokens, y) for stream, tokens in zip(sets, texts, strict=True)]
+        (qx, kx, vx), rest_x = image.before(x, y)
+        # The text's queries of the last block would only make an output that is thrown away.
+        q = qx if self.last else jnp.concatenate([*(qkv[0] for qkv, _ in before), qx], axis=1)
+        k, v = (jnp.concatenate([*(qkv[i] for qkv, _ in before), own], axis=1) for i, own in ((1, kx), (2, vx)))
+        *out, out_x = jnp.split(
+            self.spec.attend(q, k, v), [] if self.last else np.cumsum([t.shape[1] for t in texts]).tolist(), axis=1
+        )
+        x = image.after(image.attended(x, out_x, rest_x), rest_x)
+        if not self.last:
+            texts = tuple(
+                stream.after(stream.attended(tokens, o, rest), rest)
+                for stream, tokens, o, (_, rest) in zip(sets, texts, out, before, strict=True)
+            )
+        return (x, texts), None
+
+
+class MMDiT(Backbone):
+    """The network: (z, t, context, pooled) -> prediction, of the shape of z; see `Backbone` for its settings.
+
+    Attributes:
+        texts: how many text tokens belong to each kind that has weights of its own; (): all of them to one.
+        dual_blocks: how many of the first blocks let the image also attend to itself alone.
+    """
+
+    texts: tuple[int, ...] = ()
+    dual_blocks: int = 0
 
     @nn.compact
     def __call__(
@@ -113,32 +75,34 @@ class MMDiT(nn.Module):
         context: Float[Array, "B L E"],
         pooled: Float[Array, "B P"],
     ) -> Float[Array, "B H W C"]:
-        _, h, w, channels = z.shape
-        dense = lambda width, name, init: nn.Dense(width, dtype=self.dtype, kernel_init=init, name=name)  # noqa: E731
-        positions = sincos_2d(h // self.patch, w // self.patch, self.width)
-        x = dense(self.width, "patch_embed", layers.xavier)(layers.patchify(z, self.patch)) + positions
-        x = x.astype(self.dtype)
-        c = dense(self.width, "context_embed", layers.xavier)(context)
-        y = layers.VectorMLP(self.width, self.dtype, name="time_embed")(layers.sinusoid(t))
-        y = y + layers.VectorMLP(self.width, self.dtype, name="pooled_embed")(pooled)
+        x = self.image_tokens(z)
+        y = self.time_vector(t) + self.pooled_vector(pooled)
+        kinds = self._kinds(context.shape[1])
+        parts = jnp.split(context, np.cumsum(kinds)[:-1].tolist(), axis=1)
+        embeds = [name.replace("text", "context_embed") for name in text_names(len(kinds))]
+        texts = tuple(self.dense(self.width, name)(part) for name, part in zip(embeds, parts, strict=True))
+        carry = (x, texts)
+        dual = min(self.dual_blocks, self.depth - 1)
+        if dual:
+            carry, _ = self.stack(JointBlock, dual)(self.spec, dual=True, name="dual_blocks")(carry, y)
+        if self.depth - 1 - dual:
+            carry, _ = self.stack(JointBlock, self.depth - 1 - dual)(self.spec, name="blocks")(carry, y)
+        last = nn.remat(JointBlock, prevent_cse=False) if self.remat else JointBlock
+        (x, _), _ = last(self.spec, last=True, dual=self.dual_blocks == self.depth, name="last_block")(carry, y)
+        return self.image(x, y, z.shape[1:])
 
-        block = nn.remat(JointBlock, prevent_cse=False) if self.remat else JointBlock
-        args = (self.heads, self.mlp_ratio, self.qk_norm, self.dtype)
-        if self.depth > 1:
-            scanned = nn.scan(
-                block,
-                variable_axes={"params": 0},
-                split_rngs={"params": True},
-                in_axes=nn.broadcast,
-                length=self.depth - 1,
-                unroll=self.unroll,
+    def _kinds(self, length: int) -> tuple[int, ...]:
+        """How many text tokens are of each kind.
+
+        Raises:
+            UserError: if there are others than the model was made for.
+        """
+        kinds = self.texts or (length,)
+        if sum(kinds) != length:
+            raise UserError(
+                f"the model has weights for {' + '.join(map(str, kinds))} text tokens, and was given {length}"
             )
-            (x, c), _ = scanned(*args, attention=self.attention, name="blocks")((x, c), y)
-        (x, c), _ = block(*args, last=True, attention=self.attention, name="last_block")((x, c), y)
-
-        shift, scale = layers.Modulation(2, self.dtype, name="final_modulation")(y)
-        out = dense(self.patch**2 * channels, "final", nn.initializers.zeros)(layers.modulated_norm(x, shift, scale))
-        return layers.unpatchify(out.astype(jnp.float32), (h, w, channels), self.patch)
+        return kinds
 
     def forward_flops(self, image: tuple[int, int, int], text: tuple[int, int], pooled_width: int) -> int:
         """Exact floating-point operations of the matrix products for one example, 2 m k n each.
@@ -149,24 +113,10 @@ class MMDiT(nn.Module):
         Args:
             image: (H, W, C). text: (L, E). pooled_width: P.
         """
-        (h, w, channels), (tokens_c, text_width), width = image, text, self.width
-        tokens_x = (h // self.patch) * (w // self.patch)
-        patch_values = self.patch**2 * channels
-        both, per_token = tokens_x + tokens_c, (4 + 2 * self.mlp_ratio) * width**2
-        vectors = layers.FREQUENCIES * width + width**2 + pooled_width * width + width**2
-        embed = tokens_x * patch_values * width + tokens_c * text_width * width + vectors
-        block = 2 * 6 * width**2 + both * per_token + 2 * both**2 * width
-        last = (6 + 2) * width**2 + tokens_x * per_token + tokens_c * 3 * width**2 + 2 * tokens_x * both * width
-        final = 2 * width**2 + tokens_x * width * patch_values
-        return 2 * (embed + (self.depth - 1) * block + last + final)
-
-    @staticmethod
-    def used_by_image_token(path: str) -> bool:
-        """Whether a parameter, by its path, multiplies image tokens (rather than text tokens or one vector)."""
-        modulation, embeds = "modulation" in path, ("time_embed" in path or "pooled_embed" in path)
-        return not (modulation or embeds or "text" in path)
-
-
-def build(depth: int, width_per_depth: int, **options: Any) -> MMDiT:
-    """The paper's depth rule (SD3 section 5.3): width = width_per_depth x depth (64 in the paper), depth heads."""
-    return MMDiT(depth=depth, width=width_per_depth * depth, heads=depth, **options)
+        spec, tokens, kinds = self.spec, self.tokens(image), self._kinds(text[0])
+        keys = tokens + text[0]
+        texts = sum(Stream.products(spec, length, keys) for length in kinds)
+        last_texts = sum(Stream.products(spec, length, keys, pre_only=True) for length in kinds)
+        blocks = sum(Stream.products(spec, tokens, keys, dual=i < self.dual_blocks) for i in range(self.depth))
+        blocks += (self.depth - 1) * texts + last_texts
+        return 2 * (self.products_of_ends(image, text, pooled_width) + blocks)

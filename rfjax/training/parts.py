@@ -9,7 +9,7 @@ import optax
 
 from rfjax import data
 from rfjax.config import Config, Optimizer
-from rfjax.models import BACKBONES, Inputs
+from rfjax.models import Backbone, Inputs, Positions, build
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Parts:
     """
 
     encoder: data.TextEncoder
-    model: Any
+    model: Backbone
     inputs: Inputs
     settings: Optimizer
     depth: int
@@ -38,8 +38,35 @@ class Parts:
 
 def make_parts(config: Config) -> Parts:
     """Builds everything but the data, which may need a disk, and the formulation."""
-    model, text, size = config.model, config.text, config.data.image_size
-    backbone = BACKBONES[model.backbone](
+    encoder, size = data.make_encoder(config.text), config.data.image_size
+    return Parts(
+        encoder=encoder,
+        model=make_model(config, encoder),
+        inputs=Inputs((size, size, config.data.channels), (encoder.length, encoder.width), encoder.pooled_width),
+        settings=config.optimizer,
+        depth=config.model.depth,
+        steps=config.training.steps,
+        log_every=config.training.log_every,
+    )
+
+
+def make_model(config: Config, encoder: data.TextEncoder) -> Backbone:
+    """The backbone that the config names, for an encoder's text."""
+    model = config.model
+    own: dict[str, Any] = {"time": model.time} if model.time else {}
+    if model.backbone in ("dit", "sit"):
+        own |= {"learn_sigma": model.learn_sigma, "classes": 0 if encoder.length else encoder.pooled_width}
+    if model.backbone.startswith("mmdit"):
+        own["dual_blocks"] = model.dual_blocks
+    if model.backbone == "mmdit3":
+        own["texts"] = encoder.kinds
+    if model.width:
+        own["width"] = model.width
+    if model.heads:
+        own["heads"] = model.heads
+    patches = lambda side: -(-side // model.patch)  # noqa: E731
+    return build(
+        model.backbone,
         model.depth,
         model.width_per_depth,
         patch=model.patch,
@@ -49,16 +76,14 @@ def make_parts(config: Config) -> Parts:
         unroll=model.unroll or model.depth,
         dtype=jnp.dtype(model.precision),
         attention=model.attention or None,
-    )
-    inputs = Inputs((size, size, config.data.channels), (text.length, text.width), text.pooled_width)
-    return Parts(
-        encoder=data.make_encoder(config.text),
-        model=backbone,
-        inputs=inputs,
-        settings=config.optimizer,
-        depth=model.depth,
-        steps=config.training.steps,
-        log_every=config.training.log_every,
+        positions=Positions(
+            size=patches(config.data.image_size) if model.largest_image or model.base_image else 0,
+            largest=patches(model.largest_image),
+            base=patches(model.base_image),
+            stored=model.stored_positions,
+        ),
+        frequency_shift=model.frequency_shift,
+        **own,
     )
 
 

@@ -7,6 +7,7 @@ SIGMA_DATA = 0.5
 HALF_PI = np.pi / 2
 LDM_BETAS = np.linspace(np.sqrt(0.00085), np.sqrt(0.012), 1000) ** 2
 ALPHA_BAR = np.cumprod(1 - LDM_BETAS)  # the float64 product of the facts, abar_0 ... abar_999
+DDPM_BETAS = np.linspace(1e-4, 0.02, 1000)
 QUIET = {"divide": "ignore", "invalid": "ignore", "over": "ignore"}
 
 
@@ -31,11 +32,15 @@ def cosine(t):
         return a, b, -HALF_PI * b, HALF_PI * a, -2 * np.log(b / a)
 
 
-def linear(t):
+def linear(t, betas=LDM_BETAS):
     step = np.clip(np.floor(t * 1000), 0, 999).astype(int)
-    before = np.concatenate([[0.0], np.log(ALPHA_BAR)])[step]
-    slope = 1000 * np.log1p(-LDM_BETAS)[step]
+    before = np.concatenate([[0.0], np.log(np.cumprod(1 - betas))])[step]
+    slope = 1000 * np.log1p(-betas)[step]
     return _preserving(before + slope * (t - step / 1000), slope)
+
+
+def ddpm(t):
+    return linear(t, DDPM_BETAS)
 
 
 def vp(t):
@@ -65,7 +70,16 @@ def edm_cos(t):
         return np.ones_like(t), b / a, np.zeros_like(t), HALF_PI / a**2, log_snr
 
 
-PATHS = {"rf": rf, "cosine": cosine, "linear": linear, "vp": vp, "edm": edm, "edm/rf": edm_rf, "edm/cos": edm_cos}
+PATHS = {
+    "rf": rf,
+    "cosine": cosine,
+    "linear": linear,
+    "ddpm": ddpm,
+    "vp": vp,
+    "edm": edm,
+    "edm/rf": edm_rf,
+    "edm/cos": edm_cos,
+}
 
 
 def lognorm_pdf(t, m, s):

@@ -36,7 +36,7 @@ def check(path, times, expected):
 @pytest.mark.parametrize("name", paths.PATHS)
 def test_a_path_is_its_closed_form_up_to_both_ends(name):
     times = TIMES
-    if name == "linear":  # beta jumps at multiples of 1/1000, which float32 does not have: see below
+    if name in ("linear", "ddpm"):  # beta jumps at multiples of 1/1000, which float32 does not have: see below
         times = times[np.abs(times * 1000 - np.round(times * 1000)) > 1e-2]
         times = np.append(times, np.float32([0, 5e-4, 0.0105, 0.5005, 0.9995]))
     check(paths.PATHS[name](), times, closed_forms.PATHS[name](times.astype(float)))
@@ -101,6 +101,15 @@ def test_ldm_is_the_product_of_its_betas_at_every_step():
     assert found[-1] == pytest.approx(0.0046601, abs=5e-8)
     assert float(path.a(jnp.float32(1))) == pytest.approx(0.068265, abs=5e-7)
     np.testing.assert_allclose(path.log_snr(times[jnp.array([0, -1])]), [7.069, -5.364], atol=5e-4)
+
+
+def test_ddpm_ends_where_dit_s_schedule_does():
+    """abar_999 = 4.0358e-5 for 1,000 betas from 0.0001 to 0.02 (Ho et al. 2020: "L_T is near 1e-5")."""
+    path, times = paths.ddpm(), jnp.arange(1, 1001) / 1000
+    np.testing.assert_allclose(
+        np.asarray(path.a(times), float) ** 2, np.cumprod(1 - closed_forms.DDPM_BETAS), rtol=24 * ULP
+    )
+    assert float(path.a(jnp.float32(1))) ** 2 == pytest.approx(4.0358e-5, rel=1e-4)
 
 
 def test_ldm_is_continuous_and_its_slope_one_of_its_betas_at_a_step():

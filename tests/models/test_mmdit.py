@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rfjax.models import Inputs, measure, mmdit
+from rfjax.models import Inputs, build, measure, mmdit
+from rfjax.models.blocks import Spec, stack
 from rfjax.models.counting import abstract_parameters, traced_matmul_flops
 from rfjax.models.layers import patchify, sinusoid, unpatchify
 from rfjax.models.positions import sincos_2d
@@ -39,16 +40,16 @@ def random_parameters(model, inputs, seed=0):
 @pytest.mark.parametrize("depth", TABLE)
 def test_parameter_counts_equal_the_released_layout(depth):
     total, blocks, more = TABLE[depth]
-    model = mmdit.build(depth, 64)
+    model = build("mmdit", depth, 64)
     assert measure(model, PAPER).parameters == total
     tree = abstract_parameters(model, PAPER)
     assert sum(leaf.size for name in ("blocks", "last_block") for leaf in jax.tree.leaves(tree[name])) == blocks
-    assert measure(mmdit.build(depth, 64, qk_norm=True), PAPER).parameters == total + more
+    assert measure(build("mmdit", depth, 64, qk_norm=True), PAPER).parameters == total + more
 
 
 @pytest.mark.parametrize("depth", [1, 2, 5])
 def test_other_sizes_are_counted_by_shape(depth):
-    size = measure(mmdit.build(depth, 64), PAPER)
+    size = measure(build("mmdit", depth, 64), PAPER)
     h = 64 * depth
     modulation = (2 * depth - 1) * (6 * h * h + 6 * h) + 2 * (h * h + h) + 2 * (h * h + h)
     assert size.parameters - size.without_modulation == modulation
@@ -58,7 +59,7 @@ def test_other_sizes_are_counted_by_shape(depth):
 @pytest.mark.parametrize(("depth", "inputs"), [(1, SMALL), (2, SMALL), (5, SMALL), (15, PAPER), (38, PAPER)])
 @pytest.mark.parametrize("patch", [2, 4])
 def test_flops_equal_every_product_in_the_trace(depth, inputs, patch):
-    model = mmdit.build(depth, 64 if inputs is PAPER else 12, patch=patch)
+    model = build("mmdit", depth, 64 if inputs is PAPER else 12, patch=patch)
     params = abstract_parameters(model, inputs)
     traced = traced_matmul_flops(lambda p, *a: model.apply({"params": p}, *a), params, *inputs.abstract(3))
     assert measure(model, inputs).forward_flops * 3 == traced
@@ -108,28 +109,24 @@ def test_the_scan_is_the_sequence_of_its_blocks(qk_norm):
     model = mmdit.MMDiT(depth=3, width=24, heads=3, qk_norm=qk_norm)
     params = random_parameters(model, SMALL)
     y, x, c = (jax.random.normal(jax.random.key(k), s) for k, s in enumerate([(2, 24), (2, 64, 24), (2, 8, 24)]))
-    block = mmdit.JointBlock(3, qk_norm=qk_norm)
-    carry = (x, c)
+    block = mmdit.JointBlock(Spec(24, 3, qk_norm=qk_norm))
+    carry = (x, (c,))
     for i in range(2):
         carry, _ = block.apply({"params": jax.tree.map(lambda a, i=i: a[i], params["blocks"])}, carry, y)
-    import flax.linen as nn
-
-    scanned = nn.scan(
-        mmdit.JointBlock, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=nn.broadcast, length=2
-    )(3, qk_norm=qk_norm)
-    expected, _ = scanned.apply({"params": params["blocks"]}, (x, c), y)
+    scanned = stack(mmdit.JointBlock, 2, remat=False, unroll=1)(Spec(24, 3, qk_norm=qk_norm))
+    expected, _ = scanned.apply({"params": params["blocks"]}, (x, (c,)), y)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5), carry, expected)
 
 
 def test_a_new_model_predicts_zero_and_learns_from_the_final_layer():
-    model = mmdit.build(2, 12)
+    model = build("mmdit", 2, 12)
     inputs = arrays(SMALL)
     params = model.init(jax.random.key(0), *inputs)["params"]
     np.testing.assert_array_equal(model.apply({"params": params}, *inputs), 0)
 
 
 def test_examples_do_not_mix_and_text_and_time_matter():
-    model = mmdit.build(2, 12)
+    model = build("mmdit", 2, 12)
     params, (z, t, context, pooled) = random_parameters(model, SMALL), arrays(SMALL)
     apply = lambda *a: model.apply({"params": params}, *a)  # noqa: E731
     both = apply(z, t, context, pooled)
@@ -139,7 +136,7 @@ def test_examples_do_not_mix_and_text_and_time_matter():
 
 
 def test_bfloat16_stays_close_and_keeps_float32_outside():
-    model, half = mmdit.build(2, 12), mmdit.build(2, 12, dtype=jnp.bfloat16)
+    model, half = build("mmdit", 2, 12), build("mmdit", 2, 12, dtype=jnp.bfloat16)
     params, inputs = random_parameters(model, SMALL), arrays(SMALL)
     full, low = model.apply({"params": params}, *inputs), half.apply({"params": params}, *inputs)
     assert low.dtype == jnp.float32
@@ -159,8 +156,8 @@ def test_the_time_embedding_is_the_reference_s():
     t = jnp.array([0.0, 0.3])
     frequencies = np.exp(-np.log(10_000) * np.arange(128) / 128)
     expected = np.concatenate([np.cos(300 * frequencies), np.sin(300 * frequencies)])
-    np.testing.assert_allclose(sinusoid(t)[1], expected, atol=5e-5)  # float32 angles up to 300
-    np.testing.assert_allclose(sinusoid(t)[0], [1] * 128 + [0] * 128)
+    np.testing.assert_allclose(sinusoid(1000 * t)[1], expected, atol=5e-5)  # float32 angles up to 300
+    np.testing.assert_allclose(sinusoid(1000 * t)[0], [1] * 128 + [0] * 128)
 
 
 def test_position_embeddings_hold_the_column_first():

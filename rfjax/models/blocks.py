@@ -1,0 +1,134 @@
+"""What transformer blocks are made of: streams of tokens with weights of their own, attention, and the scan over depth.
+
+B batch, N tokens, L text tokens, D width, H heads, K head width, y the conditioning vector.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from rfjax.models import layers
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What all blocks of a network have in common.
+
+    Attributes:
+        width: D. heads: H. mlp_ratio: hidden width of the MLPs over D. qk_norm: RMSNorm of queries and keys.
+        dtype: of the matrix products. attention: implementation for `jax.nn.dot_product_attention`.
+    """
+
+    width: int
+    heads: int
+    mlp_ratio: int = 4
+    qk_norm: bool = False
+    dtype: Any = jnp.float32
+    attention: str | None = None
+
+    def dense(self, width: int, name: str | None = None) -> nn.Dense:
+        """A Linear with DiT's initialisation."""
+        return nn.Dense(width, dtype=self.dtype, kernel_init=layers.xavier, name=name)
+
+    def attend(
+        self, q: Float[Array, "B N H K"], k: Float[Array, "B M H K"], v: Float[Array, "B M H K"]
+    ) -> Float[Array, "B N D"]:
+        """Softmax attention with scale 1 / sqrt(K) and no mask; the heads lie side by side in what is returned."""
+        out = jax.nn.dot_product_attention(q, k, v, implementation=self.attention)
+        return out.reshape(*out.shape[:2], -1)
+
+
+class Stream(nn.Module):
+    """One set of weights in a block: what comes before the attention, and what comes after it.
+
+    Attributes:
+        pre_only: modulation and q, k, v only: a text stream of the last block, whose output nobody reads.
+        dual: these tokens also attend to themselves alone, with weights of their own (images in SD3.5).
+    """
+
+    spec: Spec
+    pre_only: bool = False
+    dual: bool = False
+
+    def setup(self) -> None:
+        spec = self.spec
+        self.modulation = layers.Modulation(2 if self.pre_only else 9 if self.dual else 6, spec.dtype)
+        self.qkv = layers.QKV(spec.heads, spec.qk_norm, spec.dtype)
+        if not self.pre_only:
+            self.out = spec.dense(spec.width)
+            self.mlp = layers.MLP(spec.mlp_ratio, spec.dtype)
+        if self.dual:
+            self.dual_qkv = layers.QKV(spec.heads, spec.qk_norm, spec.dtype)
+            self.dual_out = spec.dense(spec.width)
+
+    def before(self, x: Float[Array, "B N D"], y: Float[Array, "B D"]) -> tuple[Any, Any]:
+        """Returns ((q, k, v), what `after` needs)."""
+        shift, scale, *rest = self.modulation(y)
+        if self.dual:
+            *rest, shift_dual, scale_dual, gate_dual = rest
+            qkv = self.dual_qkv(layers.modulated_norm(x, shift_dual, scale_dual))
+            rest.append(gate_dual * self.dual_out(self.spec.attend(*qkv)))
+        return self.qkv(layers.modulated_norm(x, shift, scale)), rest
+
+    def attended(self, x: Float[Array, "B N D"], attended: Float[Array, "B N D"], rest: Any) -> Float[Array, "B N D"]:
+        """Adds the output projection, gated, to the residual stream."""
+        gate, _, _, _, *dual = rest
+        return sum(dual, x + gate * self.out(attended))
+
+    def after(self, x: Float[Array, "B N D"], rest: Any) -> Float[Array, "B N D"]:
+        """Adds the MLP, gated."""
+        _, shift, scale, gate, *_ = rest
+        return x + gate * self.mlp(layers.modulated_norm(x, shift, scale))
+
+    @staticmethod
+    def products(spec: Spec, tokens: int, keys: int, *, pre_only: bool = False, dual: bool = False) -> int:
+        """Multiplications for one example: `tokens` of this stream, each of which attends to `keys`."""
+        square = spec.width**2
+        if pre_only:
+            return 2 * square + tokens * 3 * square
+        count = 6 * square + tokens * (4 + 2 * spec.mlp_ratio) * square + 2 * tokens * keys * spec.width
+        return count + dual * (3 * square + tokens * 4 * square + 2 * tokens**2 * spec.width)
+
+
+class CrossAttention(nn.Module):
+    """Queries from one sequence, keys and values from another, an output projection; no norm, no modulation, no gate.
+
+    (B, N, D), (B, L, D) -> (B, N, D), the branch that PixArt adds to a block of DiT.
+    """
+
+    spec: Spec
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B N D"], context: Float[Array, "B L D"]) -> Float[Array, "B N D"]:
+        spec, width = self.spec, self.spec.width
+        split = lambda a: a.reshape(*a.shape[:2], spec.heads, -1)  # noqa: E731
+        keys, values = jnp.split(spec.dense(2 * width, "kv")(context), 2, axis=-1)
+        out = spec.attend(split(spec.dense(width, "q")(x)), split(keys), split(values))
+        return spec.dense(width, "out")(out)
+
+    @staticmethod
+    def products(spec: Spec, tokens: int, keys: int) -> int:
+        """Multiplications for one example."""
+        return (2 * tokens + 2 * keys) * spec.width**2 + 2 * tokens * keys * spec.width
+
+
+def stack(block: Any, count: int, *, remat: bool, unroll: int) -> Any:
+    """`count` blocks (carry, y) -> (carry, None) in a scan: one of them is traced and compiled, whatever the depth.
+
+    Each parameter gets a leading axis of that length. The result is called as the block's constructor.
+
+    Args:
+        remat: recompute each block in the backward pass. unroll: blocks per iteration.
+    """
+    return nn.scan(
+        nn.remat(block, prevent_cse=False) if remat else block,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        in_axes=nn.broadcast,
+        length=count,
+        unroll=unroll,
+    )
