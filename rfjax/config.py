@@ -29,7 +29,11 @@ def key(default: Any, doc: str, *, choices: tuple[Any, ...] = (), low: float | N
 class Data:
     """Which images and captions."""
 
-    name: str = key("shapes", "the source", choices=("shapes", "digits", "tfds", "folder"))
+    name: str = key(
+        "shapes",
+        "the source; none: a network that came without its data",
+        choices=("shapes", "digits", "tfds", "folder", "none"),
+    )
     image_size: int = key(
         16, "side of the square images, in pixels (of stored latents: in latent pixels); 0: shapes 16, digits 8", low=0
     )
@@ -111,6 +115,8 @@ class Model:
         choices=("", "1000t", "1000t-1", "t", "1-t"),
     )
     frequency_shift: int = key(0, "of the time's sinusoid: 1 in diffusers' DiT", low=0)
+    projectors: tuple[int, ...] = key((), "widths of the encoders that a REPA checkpoint's projectors aim at")
+    projector_width: int = key(2048, "hidden width of the projectors", low=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +148,9 @@ class Training:
     validate_every: int = key(0, "steps between validation losses; 0: only at the end", low=0)
     checkpoint_every: int = key(500, "steps between checkpoints", low=1)
     keep_checkpoints: int = key(2, "how many of the latest to keep", low=1)
+    start_from: str = key(
+        "", "folder of a run whose weights to begin with: of a study, or made by rfjax.interop import"
+    )
     select: str = key(
         "last", "weights to draw samples from: the last, or of the lowest validation loss", choices=("last", "best")
     )
@@ -221,6 +230,27 @@ def setting(text: str) -> Setting:
 
 
 @dataclasses.dataclass(frozen=True)
+class Sample:
+    """The job `sample`: pictures from one model; its solver, times and interval of guidance are those of `samples`."""
+
+    source: str = key("", "folder of a run, or a checkpoint of another project")
+    layout: str = key("", "whose checkpoint that is, if it is another project's; empty: found from its files")
+    prompts: tuple[str, ...] = key(
+        (), "a picture each; class labels by number; empty: the first captions of the run's validation data"
+    )
+    encodings: str = key("", ".npz file with context (n, L, E), pooled (n, P) and, if you like, captions (n), to draw")
+    count: int = key(16, "pictures, where no prompts are given", low=1)
+    weights: str = key("ema", "of a run: the average or the last", choices=("ema", "raw"))
+    steps: int = key(25, "of the solver", low=1)
+    guidance: float = key(3.0, "scale of guidance; 1: none", low=0)
+    seed: int = key(0, "of the noise, with a picture's place in the list", low=0)
+    height: int = key(0, "of the pictures, in the model's pixels (of latents: latent pixels); 0: as trained", low=0)
+    width: int = key(0, "likewise", low=0)
+    columns: int = key(4, "of the grid of pictures", low=1)
+    batch: int = key(32, "pictures drawn at once", low=1)
+
+
+@dataclasses.dataclass(frozen=True)
 class Study:
     """Many runs and what to fit to them."""
 
@@ -242,8 +272,12 @@ class Study:
 class Config:
     """All of it."""
 
-    job: str = key("study", "study: train and report; report: make the report again", choices=("study", "report"))
-    workdir: str = key("work/scaling", "folder of the study")
+    job: str = key(
+        "study",
+        "study: train and report; report: make the report again; sample: draw from one model",
+        choices=("study", "report", "sample"),
+    )
+    workdir: str = key("work/scaling", "folder of the study, or of the pictures")
     only: str = key("", "train this run alone, and write no report")
     distributed: bool = key(False, "join the processes of a cluster or of launch/local.sh")
     data: Data = dataclasses.field(default_factory=Data)
@@ -255,6 +289,7 @@ class Config:
     mesh: Mesh = dataclasses.field(default_factory=Mesh)
     validation: Validation = dataclasses.field(default_factory=Validation)
     samples: Samples = dataclasses.field(default_factory=Samples)
+    sample: Sample = dataclasses.field(default_factory=Sample)
     study: Study = dataclasses.field(default_factory=Study)
 
     def to_dict(self) -> dict[str, Any]:
@@ -270,6 +305,7 @@ OPERATIONAL = (
     "distributed",
     "mesh",
     "training.keep_checkpoints",
+    "sample",
     "study",
 )
 
@@ -384,6 +420,8 @@ def check(config: Config) -> None:
         raise UserError(
             f"config.validation.examples = {config.validation.examples} must be a multiple of the 8 levels of t"
         )
+    if config.job == "sample":
+        _check_sample(config.sample)
 
 
 def _check_model(config: Config) -> None:
@@ -436,10 +474,9 @@ def _check_samples(config: Config) -> None:
         raise UserError("config.samples.settings names no setting: give one, or config.samples.count = 0")
     for one in wanted:
         if one.guidance != 1 and config.text.drop in (0, 1):
-            what = "sees no text" if config.text.drop else "never trains without text"
             raise UserError(
-                f"config.samples.settings: '{one.name}' asks for guidance, but with config.text.drop = "
-                f"{config.text.drop:g} the model {what}: use '{one.steps}@1.0', or another drop"
+                f"config.samples.settings: '{one.name}' asks for guidance, but {_unguided(config.text.drop)}: use "
+                f"'{one.steps}@1.0', or another drop"
             )
     if not samples.guidance_low <= samples.guidance_high <= 1:
         raise UserError(
@@ -452,6 +489,59 @@ def _check_samples(config: Config) -> None:
             "config.training.select = 'best' needs a checkpoint at every validation: let checkpoint_every divide "
             f"validate_every (they are {saved} and {every})"
         )
+
+
+def _unguided(drop: float) -> str:
+    return f"with config.text.drop = {drop:g} the model {'sees no text' if drop else 'never trains without text'}"
+
+
+LARGEST_SEED = 2**32 - 1
+
+
+def _check_sample(sample: Sample) -> None:
+    """Raises UserError for a job `sample` that no model could do."""
+    if not sample.source:
+        raise UserError("config.sample.source must name the folder of a run, or a checkpoint of another project")
+    if sample.guidance == float("inf"):
+        raise UserError("config.sample.guidance must be finite")
+    if sample.seed > LARGEST_SEED:
+        raise UserError(f"config.sample.seed = {sample.seed} must be at most {LARGEST_SEED}")
+    if sample.prompts and sample.encodings:
+        raise UserError(
+            "config.sample.prompts and config.sample.encodings both say what to draw: give one of them (the file of "
+            "encodings may hold captions)"
+        )
+
+
+def check_sample(sample: Sample, run: Config) -> tuple[int, int]:
+    """The height and width to draw, for a model with the config `run`.
+
+    Raises:
+        UserError: for what this model can't draw.
+    """
+    model, text = run.model, run.text
+    # A checkpoint's table of positions is counted in patches, the other limits in pixels.
+    largest = model.stored_positions * model.patch or model.largest_image or run.data.image_size
+    for name, length in (("height", sample.height), ("width", sample.width)):
+        if length % model.patch:
+            below = length // model.patch * model.patch
+            near = f"{below} or {below + model.patch}" if below else f"{model.patch}"
+            raise UserError(
+                f"config.sample.{name} = {length} is not a multiple of the model's patch, {model.patch}: take {near}"
+            )
+        if length > largest:
+            raise UserError(f"config.sample.{name} = {length}, and this model has positions for {largest} at most")
+    if sample.guidance != 1 and text.drop in (0, 1):
+        raise UserError(
+            f"config.sample.guidance = {sample.guidance:g} can't guide this model, for {_unguided(text.drop)}: set "
+            "config.sample.guidance = 1"
+        )
+    if sample.prompts and text.encoder == "stored":
+        raise UserError(
+            "this model's text encoder is not part of rfjax, so it can't read config.sample.prompts: encode them with "
+            "it and name an .npz file with context and pooled by config.sample.encodings"
+        )
+    return sample.height or run.data.image_size, sample.width or run.data.image_size
 
 
 def runs(config: Config) -> list[tuple[str, Config]]:

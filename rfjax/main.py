@@ -7,6 +7,7 @@ Examples:
   python -m rfjax.main --config=configs/scaling.py                        the scaling study, ready in minutes
   python -m rfjax.main --config=configs/scaling.py --config.only=d3       one run of it (a cluster runs each as a job)
   python -m rfjax.main --config=configs/scaling.py --config.job=report    the report again, from the run folders alone
+  python -m rfjax.main --config=configs/sample.py                         pictures from one of its models
   python -m rfjax.main --config=configs/scaling.py --help                 every key of that config, with its meaning
 
 A study that was stopped goes on with the same command. Exit codes: 0 done, 1 a run failed, 2 a mistake that the message
@@ -96,12 +97,12 @@ def main(arguments: list[str]) -> int:
         from rfjax.training import cluster
 
         cluster.join()
-    from rfjax.study import resampling, runner
+    from rfjax.study import gallery, resampling, runner
     from rfjax.training.stop import Interrupted
 
     try:
         study = resampling.run_study if config.study.report == "sampling" else runner.run_study
-        return study(config, STARTED)
+        return (gallery.run if config.job == "sample" else study)(config, STARTED)
     except (Interrupted, KeyboardInterrupt) as stop:
         again = f"python -m rfjax.main {shlex.join(arguments)}"
         print(

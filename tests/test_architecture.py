@@ -20,7 +20,10 @@ ALLOWED = {
     "compiling": set(),
     "evaluation": GROUND | {"compiling"} | {"flow", "models", "data"},
     "training": GROUND | {"compiling"} | {"flow", "models", "data", "evaluation"},
-    "study": GROUND | {"flow", "models", "data", "evaluation", "training", "analysis", "names", "compiling"},
+    "interop": GROUND | {"models", "training"},
+    "study": GROUND
+    | {"interop"}
+    | {"flow", "models", "data", "evaluation", "training", "analysis", "names", "compiling"},
     "main": GROUND | {"study", "training"},
 }
 

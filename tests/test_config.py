@@ -92,6 +92,70 @@ def test_differences_name_the_key_and_leave_operational_ones_aside():
     assert configs.differences(ours, theirs) == ["training.batch is 16 there and 8 here"]
 
 
+def sample_job(**values):
+    c = configs.default()
+    c.job = "sample"
+    c.sample.update(source="somewhere")
+    c.sample.update(values)
+    return c
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"source": ""}, "config.sample.source must name the folder of a run"),
+        ({"steps": 0}, "config.sample.steps = 0 must be at least 1"),
+        ({"guidance": float("inf")}, "must be finite"),
+        ({"seed": 2**32}, "must be at most 4294967295"),
+        ({"prompts": ("a",), "encodings": "x.npz"}, "give one of them"),
+        ({"prompts": (207,)}, "config.sample.prompts must be of type str, not int (207)"),
+        ({"weights": "emma"}, "did you mean 'ema'?"),
+    ],
+)
+def test_a_job_of_samples_that_no_model_could_do_is_one_sentence(values, words):
+    with pytest.raises(UserError) as error:
+        configs.parse(sample_job(**values))
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "run", "words"),
+    [
+        ({"height": 6}, {}, "height = 6 is not a multiple of the model's patch, 4: take 4 or 8"),
+        ({"width": 2}, {}, "take 4"),
+        ({"width": 20}, {}, "width = 20, and this model has positions for 16 at most"),
+        ({"width": 20}, {"model": {"largest_image": 16}}, "positions for 16 at most"),
+        ({"width": 36}, {"model": {"stored_positions": 8}}, "positions for 32 at most"),
+        ({}, {"text": {"drop": 0.0}, "samples": {"count": 0}}, "never trains without text: set config.sample.guidance"),
+        ({"prompts": ("a",)}, {"text": {"encoder": "stored"}}, "name an .npz file"),
+    ],
+)
+def test_what_a_model_can_t_draw_is_one_sentence(values, run, words):
+    with pytest.raises(UserError) as error:
+        configs.check_sample(configs.parse(sample_job(**values)).sample, configs.parse(changed(**run)))
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_draws_at_its_own_size_or_at_another():
+    check = lambda values, **run: configs.check_sample(  # noqa: E731
+        configs.parse(sample_job(**values)).sample, configs.parse(changed(**run))
+    )
+    assert check({}) == (16, 16)
+    assert check({"height": 8, "prompts": ("a",)}) == (8, 16)
+    assert check({"width": 24}, model={"largest_image": 24}) == (16, 24)
+    assert check({"width": 32}, model={"stored_positions": 8}) == (16, 32)
+    assert check({"guidance": 1.0}, text={"drop": 1.0}, samples={"count": 0}) == (16, 16)
+
+
+def test_a_study_does_not_know_what_samples_were_drawn():
+    plain = configs.parse(tiny()).to_dict()
+    older = {name: value for name, value in plain.items() if name != "sample"}
+    assert configs.from_dict(older) == configs.parse(tiny())
+    assert configs.differences(configs.parse(changed(sample={"seed": 3})).to_dict(), older) == []
+
+
 def test_help_lists_every_key_with_its_meaning():
     text = configs.describe(configs.parse(tiny()).to_dict())
     for path, _, metadata in configs.entries():

@@ -9,6 +9,7 @@ from rfjax.data.text import Labels, Stored, WordVectors
 from rfjax.data.text import TextEncoder as TextEncoder
 from rfjax.data.types import Source as Source
 from rfjax.data.types import Split
+from rfjax.errors import UserError
 
 
 def _shapes(config: configs.Data, split: Split) -> Source:
@@ -58,8 +59,12 @@ def _folder(config: configs.Data, split: Split) -> Source:
     )
 
 
+def _none(config: configs.Data, split: Split) -> Source:
+    raise UserError("this network came without data (config.data.name = 'none'): name a data set")
+
+
 # Each imports its module when it is asked for: TensorFlow Datasets and scikit-learn take a second or more.
-SOURCES = {"shapes": _shapes, "digits": _digits, "tfds": _tfds, "folder": _folder}
+SOURCES = {"shapes": _shapes, "digits": _digits, "tfds": _tfds, "folder": _folder, "none": _none}
 
 
 def open_source(config: configs.Data, split: Split) -> Source:

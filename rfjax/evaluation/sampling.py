@@ -21,13 +21,13 @@ class Captions:
     """The captions that every setting and every model is asked to draw, and the true images beside them.
 
     Attributes:
-        texts: the captions. context, pooled: their encodings. images: of the data set.
+        texts: the captions. context, pooled: their encodings. images: of the data set; None for other captions.
     """
 
     texts: tuple[str, ...]
     context: Float[np.ndarray, "n L E"]
     pooled: Float[np.ndarray, "n P"]
-    images: Shaped[np.ndarray, "n H W C"]
+    images: Shaped[np.ndarray, "n H W C"] | None = None
 
 
 def captions(source: data.Source, encoder: data.TextEncoder, count: int) -> Captions:
@@ -54,18 +54,21 @@ def settings(samples: configs.Samples) -> dict[str, pictures.Settings]:
     """The sampler settings that a config asks for, by name."""
     wanted = [configs.setting(text) for text in samples.settings]
     room = max((one.steps for one in wanted), default=0)
-    return {
-        one.name: pictures.Settings(
-            samples.sampler,
-            one.steps,
-            flow.Guidance(one.guidance, samples.guidance_low, samples.guidance_high),
-            samples.grid,
-            samples.shift,
-            samples.diffusion,
-            room,
-        )
-        for one in wanted
-    }
+    return {one.name: make_settings(samples, one, room) for one in wanted}
+
+
+def make_settings(samples: configs.Samples, one: configs.Setting, room: int = 0, seed: int = 0) -> pictures.Settings:
+    """A number of steps and a scale with all else that a config says about sampling; see `pictures.Settings`."""
+    return pictures.Settings(
+        samples.sampler,
+        one.steps,
+        flow.Guidance(one.guidance, samples.guidance_low, samples.guidance_high),
+        samples.grid,
+        samples.shift,
+        samples.diffusion,
+        room,
+        seed,
+    )
 
 
 def draw(
@@ -74,8 +77,14 @@ def draw(
     chosen: pictures.Settings,
     batch: int,
     place: Callable[[Any], jax.Array] = jnp.asarray,
+    *,
+    tell: Callable[[int], None] = lambda done: None,
 ) -> Drawn:
-    """Draws every caption; a last batch that is not full is filled up with the first caption."""
+    """Draws every caption; a last batch that is not full is filled up with the first caption.
+
+    Args:
+        batch: pictures at once. place: puts a batch on the devices. tell: is told how many are drawn, batch by batch.
+    """
     count = len(asked.texts)
     images, lengths, evaluations = [], [], 0
     for start in range(0, count, batch):
@@ -86,6 +95,7 @@ def draw(
         images.append(gather(sampled.z))
         lengths.append(gather(sampled.length))
         evaluations = int(sampled.evaluations)
+        tell(min(start + batch, count))
     return Drawn(np.concatenate(images)[:count], np.concatenate(lengths)[:count], evaluations)
 
 

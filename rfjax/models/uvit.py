@@ -28,8 +28,10 @@ KERNEL = 3
 
 
 def group_norm(channels: int, name: str) -> nn.GroupNorm:
-    """GroupNorm in float32 with up to 32 groups of at least four channels."""
-    groups = math.gcd(32, max(channels // 4, 1))
+    """GroupNorm in float32: 32 groups, or fewer where they would not divide the channels or have less than four."""
+    groups = math.gcd(32, channels)
+    while groups > 1 and channels < 4 * groups:
+        groups //= 2
     return nn.GroupNorm(groups, epsilon=layers.EPSILON, dtype=jnp.float32, name=name)
 
 

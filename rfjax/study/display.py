@@ -13,8 +13,9 @@ QUIET_SECONDS = 60.0  # between lines where there is no terminal
 class StudyDisplay:
     """Progress over a study. The bar of the whole study moves by FLOPs, so that its time left means something."""
 
-    def __init__(self, flops: float, *, active: bool = True) -> None:
-        """flops: of all the training still to do. active: whether this process shows anything."""
+    def __init__(self, flops: float, *, active: bool = True, whole: bool = True) -> None:
+        """flops: of all the training still to do. active: whether this process shows anything. whole: with a bar for
+        the study besides those of its runs."""
         self.console = Console(highlight=False, soft_wrap=True, quiet=not active)
         self.bars = Progress(
             TextColumn("[bold]{task.description}"),
@@ -26,7 +27,7 @@ class StudyDisplay:
             disable=not (active and self.console.is_terminal),
             transient=True,
         )
-        self.whole = self.bars.add_task("study", total=flops, note="")
+        self.whole = self.bars.add_task("study", total=flops, note="", visible=whole)
 
     @contextmanager
     def run(self, name: str, steps: int, step_flops: float) -> Iterator["RunDisplay"]:

@@ -1,5 +1,6 @@
 """The sampling study: draws from the finished models of another study, at several settings of the sampler."""
 
+import functools
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -7,20 +8,16 @@ from typing import Any
 
 import jax
 
-from rfjax import config as configs
-from rfjax import data, flow, models
+from rfjax import data, models
 from rfjax.config import Config
-from rfjax.data import pixels
 from rfjax.errors import UserError
 from rfjax.evaluation import pictures, sampling, scorers
 from rfjax.study import records
 from rfjax.study.display import StudyDisplay
 from rfjax.study.folder import Sitting, prepare_folder
 from rfjax.training import mesh as meshes
-from rfjax.training.checkpoints import Checkpoints
+from rfjax.training import weights
 from rfjax.training.logs import Metrics, read_lines, write_json
-from rfjax.training.parts import make_parts
-from rfjax.training.step import abstract_state
 
 
 def run_study(config: Config, started: float) -> int:
@@ -56,38 +53,34 @@ def _cost(rung: records.Rung, settings: dict[str, pictures.Settings]) -> float:
 
 def sample(rung: records.Rung, folder: Path, config: Config, display: StudyDisplay) -> int:
     """Draws one run's settings that its folder here lacks, with averaged weights; returns how many those were."""
-    run = configs.from_dict(rung.config)
     settings = sampling.settings(config.samples)
     lines, _ = read_lines(folder / "metrics.jsonl")
     done = {line["setting"] for line in lines if line["kind"] == "scores"}
     if all(name in done for name in settings):
         return 0
-    mesh, parts = meshes.make_mesh(config.mesh), make_parts(run)
-    saved = Checkpoints(rung.folder / "checkpoints", run.training.keep_checkpoints)
-    state, _ = saved.restore(abstract_state(parts, mesh), None)
-    saved.close()
-    formulation = flow.formulation(run.flow.formulation, run.flow.shift)
-    trained = pictures.Trained(parts.model, state.average, formulation, parts.inputs.image)
+    mesh, read = meshes.make_mesh(config.mesh), weights.read(rung.folder, config.mesh)
+    run, parts = read.config, read.parts
     asked = sampling.captions(data.open_source(run.data, "validation"), parts.encoder, config.samples.count)
     scorer = scorers.scorer(run.data.name, run.data.image_size, run.data.channels)
     size = models.measure(parts.model, parts.inputs)
     write_json(folder / "config.json", run.to_dict())
-    metrics = Metrics(folder, active=jax.process_index() == 0, start=int(state.step))
+    metrics = Metrics(folder, active=jax.process_index() == 0, start=read.step)
     facts = {"name": rung.name, "size": asdict(size) | {"train_flops": size.train_flops}, "steps": run.training.steps}
-    metrics.write("start", int(state.step), **facts)
+    metrics.write("start", read.step, **facts)
     found: dict[str, Any] = {}
     with display.run(rung.name, len(settings), _cost(rung, settings) / len(settings)) as bar:
         for number, (name, chosen) in enumerate(settings.items(), 1):
             if name in done:
                 continue
             bar.say(f"drawing at {name}")
-            drawn = sampling.draw(trained, asked, chosen, config.samples.batch)
+            drawn = sampling.draw(
+                read.trained(), asked, chosen, config.samples.batch, functools.partial(meshes.place, mesh=mesh)
+            )
             found[name] = sampling.record(drawn, asked.texts, chosen, scorer)
-            metrics.write("scores", int(state.step), weights="ema", setting=name, **found[name])
-            if config.samples.shown and parts.inputs.image[-1] in (1, 3):
-                images, texts = pixels.to_pixels(drawn.images), asked.texts
-                shown = config.samples.shown
-                pictures.save(folder / "samples", name, images[:shown], texts[:shown])
+            metrics.write("scores", read.step, weights="ema", setting=name, **found[name])
+            shown = config.samples.shown
+            if shown and parts.inputs.image[-1] in pictures.PIXELS:
+                pictures.save(folder / "samples", name, pictures.to_show(drawn.images[:shown]), asked.texts[:shown])
             score = found[name].get("score")
             bar.advance(number, f"{name} drawn" if score is None else f"score {score:.3f} at {name}")
     metrics.close()

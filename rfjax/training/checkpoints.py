@@ -14,11 +14,12 @@ from rfjax.training.step import State
 class Checkpoints:
     """The checkpoints of one run, written in the background; a killed save leaves nothing that is taken for one."""
 
-    def __init__(self, folder: Path, keep: int, every: int = 0) -> None:
+    def __init__(self, folder: Path, keep: int, every: int = 0, *, writes: bool = True) -> None:
         """Opens the folder, making it if need be.
 
         Args:
             keep: number of latest checkpoints to keep. every: keep those of multiples of this step too; 0: none.
+            writes: whether the run itself opens them: a reader must not clean up what the run may be writing.
         """
         self._folder = folder
         kept = ocp.training.preservation_policies
@@ -26,7 +27,7 @@ class Checkpoints:
         self._orbax = ocp.training.Checkpointer(
             folder.absolute(),
             preservation_policy=kept.AnyPreservationPolicy([latest, kept.EveryNSteps(every)]) if every else latest,
-            cleanup_tmp_directories=jax.process_count() == 1,
+            cleanup_tmp_directories=writes and jax.process_count() == 1,
         )
 
     @property

@@ -15,11 +15,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rfjax import data, flow, models
 from rfjax.config import Config, differences
-from rfjax.data import pixels
 from rfjax.errors import UserError
 from rfjax.evaluation import pictures, sampling, scorers, validation
 from rfjax.models.counting import abstract_parameters
 from rfjax.training import mesh as meshes
+from rfjax.training import weights as stored
 from rfjax.training.checkpoints import Checkpoints
 from rfjax.training.logs import Clock, Metrics, read_lines, write_json
 from rfjax.training.parts import Parts, make_parts
@@ -178,7 +178,10 @@ class _Work:
         """The newest checkpoint's state and seconds, or fresh weights."""
         if saved.latest is None:
             display.say("drawing the initial weights")
-            return initial_state(self.parts, self.mesh, self.run.config.training.seed), 0.0
+            config = self.run.config
+            state = initial_state(self.parts, self.mesh, config.training.seed)
+            start = config.training.start_from
+            return (stored.start_from(Path(start), state, config) if start else state), 0.0
         display.say(f"reading the checkpoint of step {saved.latest}")
         return saved.restore(abstract_state(self.parts, self.mesh), batches)
 
@@ -264,15 +267,7 @@ class _Work:
         return self._everywhere(np.uint32(self.run.config.training.seed))
 
     def _place(self, values: Any) -> jax.Array:
-        """Spreads a batch over the mesh where the mesh divides it, else puts it whole on every device.
-
-        `values` is a global array, or one that every process has whole.
-        """
-        sharding = NamedSharding(self.mesh, meshes.BATCH if len(values) % self.mesh.size == 0 else PartitionSpec())
-        if jax.process_count() == 1 or not getattr(values, "is_fully_addressable", True):
-            return jax.device_put(values, sharding)
-        whole = np.asarray(values)
-        return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+        return meshes.place(values, self.mesh)
 
     def _validate(
         self, state: State, seconds: float, source: data.Source, metrics: Metrics, examples: bool = False
@@ -343,8 +338,8 @@ class _Work:
     def _show(self, weights: str, drawn: sampling.Drawn, asked: sampling.Captions) -> None:
         """Saves the first pictures, and the true images of their captions; latents are no pictures."""
         shown, folder = self.run.config.samples.shown, self.run.folder / "samples"
-        if not shown or self.parts.inputs.image[-1] not in (1, 3) or jax.process_index() != 0:
+        if not shown or self.parts.inputs.image[-1] not in pictures.PIXELS or jax.process_index() != 0:
             return
         texts = asked.texts[:shown]
-        pictures.save(folder, weights, pixels.to_pixels(np.nan_to_num(drawn.images[:shown])), texts)
+        pictures.save(folder, weights, pictures.to_show(drawn.images[:shown]), texts)
         pictures.save(folder, "data", asked.images[:shown], texts)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from rfjax import config as configs
@@ -57,6 +58,18 @@ def shard_tree(tree: Any, mesh: Mesh) -> Any:
         return NamedSharding(mesh, PartitionSpec(*[None] * (leaf.ndim - len(fitted)), *fitted))
 
     return jax.tree_util.tree_map_with_path(spec, tree)
+
+
+def place(values: Any, mesh: Mesh) -> jax.Array:
+    """Spreads a batch over the mesh where the mesh divides it, else puts it whole on every device.
+
+    `values` is a global array, or one that every process has whole.
+    """
+    sharding = NamedSharding(mesh, BATCH if len(values) % mesh.size == 0 else PartitionSpec())
+    if jax.process_count() == 1 or not getattr(values, "is_fully_addressable", True):
+        return jax.device_put(values, sharding)
+    whole = np.asarray(values)
+    return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
 
 
 def put_batch(batch: Any, mesh: Mesh) -> Any:

@@ -1,55 +1,116 @@
 """The weights of a network without the rest of a run: of a finished run, or brought in from another project."""
 
+import dataclasses
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 from orbax.checkpoint import v1 as ocp
 
 from rfjax import config as configs
+from rfjax import flow
 from rfjax.config import Config
 from rfjax.errors import UserError
+from rfjax.evaluation import pictures
 from rfjax.models.counting import abstract_parameters
+from rfjax.models.projector import Projector
 from rfjax.training import mesh as meshes
 from rfjax.training.checkpoints import Checkpoints
 from rfjax.training.logs import write_json
 from rfjax.training.parts import Parts, make_parts
-from rfjax.training.step import abstract_state
+from rfjax.training.step import State, abstract_state
 
 FOLDER = "weights"  # of a run's folder that was made of another project's checkpoint
+# How a network is computed, whatever its weights.
+INTERNAL = ("remat", "unroll", "precision", "attention", "projectors", "projector_width")
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A network that can be used: the run's config and parts, the tree of weights, and after how many steps it is."""
+    """A network that can be used.
+
+    Attributes:
+        config, parts: of the run. params: the tree of weights. step: how many updates they have seen.
+        projectors: weights of REPA's projectors, by number; empty where there are none.
+    """
 
     config: Config
     parts: Parts
     params: Any
     step: int
+    projectors: Mapping[str, Any] = field(default_factory=dict)
+
+    def trained(self, image: tuple[int, int, int] | None = None) -> pictures.Trained:
+        """As something to sample from, at the size of the training images or at another (H, W, C)."""
+        formulation = flow.formulation(self.config.flow.formulation, self.config.flow.shift)
+        return pictures.Trained(self.parts.model, self.params, formulation, image or self.parts.inputs.image)
 
 
-def abstract_params(parts: Parts, mesh: Mesh) -> Any:
-    """The tree of weights as shapes, with their shardings."""
-    shapes = abstract_parameters(parts.model, parts.inputs)
+def abstract(config: Config, parts: Parts, mesh: Mesh) -> dict[str, Any]:
+    """{"params", "projectors"}: the trees of weights as shapes, with their shardings."""
+    tokens = jax.ShapeDtypeStruct((1, 1, parts.model.width), jnp.float32)
+    projectors = {
+        str(i): jax.eval_shape(Projector(target, config.model.projector_width).init, jax.random.key(0), tokens)[
+            "params"
+        ]
+        for i, target in enumerate(config.model.projectors)
+    }
+    shapes = {"params": abstract_parameters(parts.model, parts.inputs), "projectors": projectors}
     shardings = meshes.shard_tree(shapes, mesh)
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
 
 
-def write(folder: Path, config: Config, params: Any) -> None:
+def start_from(folder: Path, state: State, config: Config) -> State:
+    """A fresh state with the weights of another run's folder, averaged ones where it has them, in both places.
+
+    Raises:
+        UserError: if that run's network is another than this one's.
+    """
+    other = read(folder, config.mesh)
+    theirs, ours = (dataclasses.asdict(each.model) for each in (other.config, config))
+    differing = [name for name in ours if ours[name] != theirs[name] and name not in INTERNAL]
+    found, wanted = (
+        {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in leaves}
+        for leaves in map(jax.tree_util.tree_leaves_with_path, (other.params, state.params))
+    )
+    where = f"config.training.start_from: {folder}"
+    if found != wanted and differing:
+        raise UserError(
+            f"{where} holds another network: "
+            + ", ".join(
+                f"config.model.{name} is {theirs[name]!r} there and {ours[name]!r} here" for name in differing[:3]
+            )
+        )
+    for name in wanted:
+        if found.get(name) != wanted[name]:
+            raise UserError(f"{where} holds {name} of shape {found.get(name)}, and here it is {wanted[name]}")
+    put = lambda value, like: jax.device_put(value.astype(like.dtype), like.sharding)  # noqa: E731
+    params = jax.tree.map(put, other.params, state.params)
+    return state.replace(params=params, average=jax.tree.map(jnp.copy, params))
+
+
+def check_empty(folder: Path) -> None:
+    """Raises UserError if there is something in a folder already."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is not empty: choose another folder for the weights")
+
+
+def write(folder: Path, made: Weights) -> None:
     """Makes a run's folder of weights alone: `config.json` and the weights.
 
     Raises:
         UserError: if there is something in the folder already.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty: choose another folder for the weights")
+    check_empty(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    ocp.save_pytree((folder / FOLDER).absolute(), params)
-    write_json(folder / "config.json", config.to_dict())  # last: a folder with a config is whole
+    tree = {"params": made.params, "projectors": dict(made.projectors)}
+    ocp.save_pytree((folder / FOLDER).absolute(), tree)
+    write_json(folder / "config.json", made.config.to_dict())  # last: a folder with a config is whole
 
 
 def read(folder: Path, mesh: configs.Mesh, average: bool = True) -> Weights:
@@ -59,18 +120,22 @@ def read(folder: Path, mesh: configs.Mesh, average: bool = True) -> Weights:
         average: take the average of the weights, where the run has one.
 
     Raises:
-        UserError: if the folder is not a run's, or has no weights yet.
+        UserError: if the folder is not a run's, has no weights yet, or is of another version.
     """
     path = folder / "config.json"
     if not path.is_file():
         raise UserError(f"{folder} is not the folder of a run: it has no config.json")
-    config = configs.from_dict(json.loads(path.read_text()))
+    try:
+        config = configs.from_dict(json.loads(path.read_text()))
+    except (ValueError, UserError) as error:
+        raise UserError(f"{path} can't be used, perhaps of another version of rfjax: {error}") from error
     made, parts = meshes.make_mesh(mesh), make_parts(config)
     if (folder / FOLDER).is_dir():
-        return Weights(config, parts, ocp.load_pytree((folder / FOLDER).absolute(), abstract_params(parts, made)), 0)
+        tree = ocp.load_pytree((folder / FOLDER).absolute(), abstract(config, parts, made))
+        return Weights(config, parts, tree["params"], 0, tree["projectors"])
     if not (folder / "checkpoints").is_dir():
         raise UserError(f"the run in {folder} has no checkpoint yet: train it first")
-    saved = Checkpoints(folder / "checkpoints", config.training.keep_checkpoints)
+    saved = Checkpoints(folder / "checkpoints", config.training.keep_checkpoints, writes=False)
     try:
         if saved.latest is None:
             raise UserError(f"the run in {folder} has no checkpoint yet: train it first")

@@ -45,6 +45,23 @@ def test_one_program_serves_all_steps_scales_and_formulations():
     assert run._cache_size() <= before + 1
 
 
+def test_seeds_share_a_program_and_seed_0_is_the_one_of_before():
+    run = pictures.jit_sampler(Pointing(), "euler", "linear", flow.Guidance(0.0), (4, 4, 3))
+    draw = lambda seed: pictures.draw(  # noqa: E731
+        TRAINED, np.arange(2, dtype=np.int32), TEXT, pictures.Settings("euler", 2, flow.Guidance(2.0), seed=seed)
+    )
+    first = draw(0)
+    programs = run._cache_size()
+    other = draw(2**32 - 1)
+    assert run._cache_size() == programs
+    assert np.abs(first.length - other.length).max() > 1e-3
+    np.testing.assert_array_equal(draw(0).length, first.length)
+    # The first values of seed 0, recorded before there were other seeds.
+    noise = np.asarray(pictures.noise(jnp.arange(2), (2, 2, 1))).ravel()
+    np.testing.assert_array_equal(noise, np.asarray(pictures.noise(jnp.arange(2), (2, 2, 1), 0, jnp.uint32(0))).ravel())
+    np.testing.assert_allclose(noise[:3], (-0.5747799873352051, 0.7998369932174683, -0.2596069872379303), rtol=1e-6)
+
+
 def test_noise_of_a_picture_does_not_depend_on_how_many_there_are():
     few, many = (pictures.noise(jnp.arange(n), (2, 2, 1)) for n in (2, 3))
     np.testing.assert_array_equal(many[:2], few)
@@ -62,3 +79,37 @@ def test_a_grid_has_a_cell_for_each_picture_and_keeps_pixels_sharp(tmp_path):
     np.testing.assert_array_equal(np.asarray(tiles)[:, 32:48], images[2])
     pictures.save(tmp_path, "grey", images[..., :1], captions)
     assert Image.open(tmp_path / "grey_tiles.png").mode == "L"
+
+
+@pytest.mark.parametrize(("shape", "room", "expected"), [
+    ((16, 32), 128, (128, 64)), ((32, 16), 128, (64, 128)), ((128, 128), 128, (128, 128)),
+    ((99, 99), 128, (99, 99)), ((256, 128), 128, (64, 128)), ((256, 128), 256, (128, 256)),
+])  # fmt: skip
+def test_tiles_keep_their_shape(shape, room, expected):
+    assert pictures.tile(np.zeros((*shape, 3), np.uint8), room).size == expected
+
+
+def test_a_grid_of_wide_pictures_has_a_note_above_and_pixels_that_are_sharp():
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 16, 3), dtype=np.uint8)
+    plain, noted = (pictures.grid(images, ["a", "b", "c"], 2, note) for note in ("", "drawn " * 30))
+    lines = (noted.height - plain.height) // pictures.LINE
+    assert lines > 1
+    assert (noted.height - plain.height) % pictures.LINE == 0
+    top = 8 + lines * pictures.LINE
+    np.testing.assert_array_equal(np.asarray(noted)[top : top + 64 : 8, 8:136:8], images[0])
+    np.testing.assert_array_equal(np.asarray(noted)[top : top + 64 : 8, 144:272:8], images[1])
+
+
+def test_latents_are_shown_by_their_principal_components():
+    random = np.random.default_rng(0)
+    scores = random.normal(size=(2, 8, 6, 3)) * (9, 3, 1)
+    axes = np.linalg.qr(random.normal(size=(16, 3)))[0]
+    latents = (scores @ axes.T + 5).astype(np.float32)
+    found = pictures.principal_components(latents)
+    for i in range(3):
+        assert abs(np.corrcoef(found[..., i].ravel(), scores[..., i].ravel())[0, 1]) > 0.95
+    np.testing.assert_allclose(found.reshape(-1, 3).std(0), 1 / 2.5, rtol=1e-4)
+    np.testing.assert_allclose(pictures.principal_components(latents[..., :2])[..., 2], 0)
+    shown = pictures.to_show(np.where(np.arange(16) == 3, np.nan, latents))
+    assert (shown.shape, shown.dtype) == ((2, 8, 6, 3), np.uint8)
+    assert (pictures.to_show(np.full((1, 2, 2, 3), np.nan, np.float32)) == 128).all()

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
@@ -131,11 +132,7 @@ def write_contest(
             lines.append({"kind": "samples", "step": STEPS, **values})
         write_run(folder, name, config, lines)
         if samples:
-            pictures = folder / "runs" / name / "samples"
-            pictures.mkdir()
-            for kind in ("data", "raw", "ema"):
-                strip = rng.integers(0, 255, (16, 16 * len(captions), 3), dtype=np.uint8)
-                Image.fromarray(strip).save(pictures / f"{kind}_tiles.png")
+            draw_strips(folder / "runs" / name / "samples", len(captions), rng)
     return folder
 
 
@@ -157,3 +154,67 @@ def write_sampling(
         ]
         write_run(folder, name, config, [*finished(d), *lines])
     return folder
+
+
+PACE = {"dit": 1.0, "uvit": 1.3, "crossdit": 1.7, "mmdit": 2.4, "mmdit3": 2.6}  # how many times fewer steps than DiT
+COST = {"dit": 1.0, "uvit": 1.1, "crossdit": 1.2, "mmdit": 1.0, "mmdit3": 1.25}  # FLOPs a step, over DiT's
+
+
+def write_architectures(
+    folder: Path,
+    pace: dict[str, float] = PACE,
+    seeds: Iterable[int] = (0, 1, 2),
+    scores: bool = True,
+    samples: bool = False,
+    luck: float = 0.05,
+    **changes: dict,
+) -> Path:
+    """Backbones by seed: loss = 0.2 + (pace x luck of the seed x step)^-0.5, score = 1 - loss, distance = loss^3.
+
+    changes: sections of the config, such as optimizer={"decay": "cosine"}.
+    """
+    c = tiny()
+    c.workdir = str(folder)
+    c.study.update(name="Which backbone?", weights="ema")
+    c.training.update(steps=STEPS, batch=8)
+    for section, values in changes.items():
+        c[section].update(values)
+    configs.axes(c, {"training.seed": tuple(seeds)})
+    runs = [(name, backbone, config) for backbone in pace for name, config in begin(folder, c, "architectures")]
+    study = json.loads((folder / "study.json").read_text())
+    study["runs"] = [f"{backbone}-{name}" for name, backbone, _ in runs]
+    (folder / "study.json").write_text(json.dumps(study))
+    rng = np.random.default_rng(0)
+    for name, backbone, config in runs:
+        plain = config.to_dict()  # any name may stand here, also of a backbone that there is not
+        plain["model"]["backbone"] = backbone
+        parameters = int(1000 * COST.get(backbone, 1.0))
+        size = {"parameters": parameters, "without_modulation": parameters, "active_per_token": parameters}
+        size |= {"forward_flops": 2 * parameters, "train_flops": 6 * parameters}
+        lines = [{"kind": "start", "step": 0, "size": size, "steps": STEPS, "device": "cpu"}]
+        fast = pace[backbone] * np.exp(luck * rng.normal())
+        for step in range(4, STEPS + 1, 4):
+            done = {"step": step, "examples": 8 * step, "flops": 48 * step * parameters, "seconds": 0.1 * step}
+            loss = 0.2 + (fast * step) ** -0.5
+            lines.append({"kind": "train", **done, "loss": loss, "grad_norm": 1.0, "learning_rate": 1e-3})
+            values = {"grid": "k/8", "loss": loss, "stderr": 0.01, "levels": [loss] * 8}
+            for weights in ("raw", "ema"):
+                lines.append({"kind": "validation", **done, "weights": weights, **values})
+                if scores and (weights == "ema" or step == STEPS):  # as with samples.along
+                    lines.append(score_line(weights, 10, 3.0, 1 - loss, 100 * loss**3, step=step))
+        if samples:
+            captions = ["a red circle", "two blue squares", "a cross and a triangle", "three"]
+            lines.append({"kind": "samples", "step": STEPS, "captions": captions, "sampler": "euler", "steps": 10,
+                          "guidance": 3.0})  # fmt: skip
+        write_run(folder, f"{backbone}-{name}", SimpleNamespace(to_dict=lambda plain=plain: plain), lines)
+        if samples:
+            draw_strips(folder / "runs" / f"{backbone}-{name}" / "samples", len(captions), rng)
+    return folder
+
+
+def draw_strips(folder: Path, count: int, rng: np.random.Generator) -> None:
+    """Pictures of data, raw and averaged weights, as a run leaves them."""
+    folder.mkdir()
+    for kind in ("data", "raw", "ema"):
+        strip = rng.integers(0, 255, (16, 16 * count, 3), dtype=np.uint8)
+        Image.fromarray(strip).save(folder / f"{kind}_tiles.png")

@@ -18,9 +18,14 @@ import matplotlib.pyplot as plt
 
 from rfjax.errors import UserError, nearest
 from rfjax.study import records
-from rfjax.study.reports import drawing, formulations, page, sampling, scaling
+from rfjax.study.reports import architectures, drawing, formulations, page, sampling, scaling
 
-KINDS: dict[str, ModuleType] = {"scaling": scaling, "formulations": formulations, "sampling": sampling}
+KINDS: dict[str, ModuleType] = {
+    "scaling": scaling,
+    "formulations": formulations,
+    "sampling": sampling,
+    "architectures": architectures,
+}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The published numbers that reports stand beside: "Scaling Rectified Flow Transformers" (SD3, arXiv 2403.03206).
 
 Formulations are named as in this project, without the spaces. eps/cos was trained but is in none of these tables.
+Backbones are named as in `config.model.backbone`.
 """
 
 from dataclasses import dataclass
@@ -75,3 +76,5 @@ TABLE_6 = {  # depth -> row
     30: Steps(3.59, 0.70, 0.24, 187.96),
     38: Steps(2.71, 0.14, 0.08, 185.96),
 }
+FIG_4 = ("dit", "uvit", "crossdit", "mmdit", "mmdit3")  # by where they end, the worst first; the last two nearly equal
+FIG_4_FIRST = "uvit"  # learns fastest at the beginning

@@ -1,0 +1,40 @@
+"""Backbones trained alike: SD3's Fig. 4 (section 5.2.3), against steps, as in the paper, and against FLOPs.
+
+    python -m rfjax.main --config=configs/architectures.py       DiT, UViT, CrossDiT, MM-DiT, MM-DiT with three sets
+    ... --config.study.axes.training.seed="(0,1,2,3,4)"          two more seeds: narrower intervals
+
+Fifteen runs: five backbones, three seeds each. Depth, width, text, data, learning rate and steps are the same; sizes
+are not, and the paper claims no matching of parameters either. The captions are encoded with two vocabularies, so that
+MM-DiT with three sets of weights has two kinds of text to tell apart. The learning rate is constant after the warm-up:
+then a checkpoint along a run is the end of a shorter one, and the curves can be read at any compute. Losses, scores and
+distances are those of the averaged weights.
+
+The report has the paper's three rows (validation loss; composition score for CLIP; Fréchet distance for FID), the
+*compute multiplier* of every two backbones (how many times fewer FLOPs one needs for the loss that the slower ends at)
+with its interval over seeds, and the order beside the paper's: DiT < UViT < CrossDiT < MM-DiT with two sets <~ with
+three, where UViT learns fastest at first. The time is that of fifteen runs of depth 4, one after the other.
+"""
+
+import ml_collections
+
+from rfjax import config as configs
+
+BACKBONES = ("dit", "crossdit", "uvit", "mmdit", "mmdit3")
+SEEDS = (0, 1, 2)
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Each backbone with each seed."""
+    c = configs.default()
+    c.workdir = "work/architectures"
+    c.study.update(name="Backbones of a flow, trained alike", report="architectures")
+    c.text.vocabularies = 2
+    c.model.update(depth=4, width_per_depth=16, patch=2)
+    # Half of the ladder's rate (configs/scaling.py), as in its L(N, D): it is not brought down at the end.
+    c.optimizer.update(learning_rate=0.0105, depth_exponent=-0.6, warmup=20, decay="none", b2=0.99)
+    c.optimizer.update(ema_decay=0.95, ema_every=1, flatten=True)
+    c.training.update(batch=32, steps=600, log_every=20, validate_every=60, checkpoint_every=300)
+    c.validation.update(examples=512, batch=64)
+    c.samples.update(count=64, shown=16, batch=32, settings=("10@3.0",), weights="ema", along=True)
+    configs.axes(c, {"model.backbone": BACKBONES, "training.seed": SEEDS})
+    return c

@@ -1,0 +1,155 @@
+"""Weights from and to other projects: SD3 and SD3.5, DiT, SiT and REPA.
+
+`read` opens another project's checkpoint as a network that can be used, `bring` makes a run's folder of one, and
+`export` writes a network as another project's checkpoint. `python -m rfjax.interop` does the same by hand. Tensors go
+from the file to the devices one by one; no pickle is ever executed.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from rfjax import config as configs
+from rfjax.errors import UserError
+from rfjax.interop import engine, layouts
+from rfjax.interop.stored import Tensors
+from rfjax.interop.tensors import MAX_SHARD, open_tensors, write_safetensors
+from rfjax.models.positions import sincos_2d
+from rfjax.training import mesh as meshes
+from rfjax.training import weights
+from rfjax.training.logs import write_json
+from rfjax.training.parts import Parts, make_parts
+from rfjax.training.weights import Weights
+
+ORIGIN = "origin.json"  # of a run's folder: where its weights come from
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What a checkpoint is, before its weights are read: its layout's name, its config, and config.json beside it."""
+
+    layout: str
+    config: configs.Config
+    facts: Mapping[str, Any] | None
+
+
+def inspect(tensors: Tensors, layout: str = "") -> Found:
+    """Finds out what a checkpoint is.
+
+    Args:
+        layout: a name of `layouts.LAYOUTS`; empty: by its names, which can't tell DiT from SiT.
+
+    Raises:
+        UserError: if it is none that we know, or does not fit the layout.
+    """
+    facts = layouts.facts_beside(tensors)
+    name = layout or layouts.recognise(tensors, facts)
+    config = layouts.find(name).describe(tensors, facts)
+    configs.check(config)
+    return Found(name, config, facts)
+
+
+def read(path: Path, layout: str, mesh: configs.Mesh, dtype: Any = None) -> Weights:
+    """Opens another project's checkpoint, each tensor straight into its place on the devices.
+
+    Args:
+        path: a .safetensors or .pt file, or a folder. layout: as in `inspect`. mesh: the devices.
+        dtype: of the weights; None: as they are stored.
+
+    Raises:
+        UserError: if the file can't be read, or its tensors are not those of the network it should hold.
+    """
+    with open_tensors(path) as tensors:
+        found = inspect(tensors, layout)
+        return _read(tensors, found, mesh, dtype)
+
+
+def _read(tensors: Tensors, found: Found, mesh: configs.Mesh, dtype: Any) -> Weights:
+    parts = make_parts(found.config)
+    kind = layouts.find(found.layout)
+    places = kind.layout(parts.model, parts.inputs, found.config)
+    target = weights.abstract(found.config, parts, meshes.make_mesh(mesh))
+    leaves = engine.load(tensors, places, flat(target), dtype, kind.ignore)
+    tree = jax.tree.unflatten(jax.tree.structure(target), [leaves[path] for path in flat(target)])
+    return Weights(found.config, parts, tree["params"], 0, tree["projectors"])
+
+
+def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """{"params": ..., "projectors": ...} as the leaves' paths in a layout -> leaves, in the tree's order."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    named = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    return {name.removeprefix("params/"): leaf for name, leaf in named.items()}
+
+
+def bring(path: Path, folder: Path, layout: str = "", mesh: configs.Mesh | None = None) -> Weights:
+    """Makes a run's folder of another project's checkpoint, in float32, so that it can be drawn from and trained on.
+
+    Raises:
+        UserError: as `read`, and if the folder is not empty.
+    """
+    weights.check_empty(folder)
+    with open_tensors(path) as tensors:
+        found = inspect(tensors, layout)
+        made = _read(tensors, found, mesh or configs.Mesh(), np.float32)
+        places = layouts.find(found.layout).layout(made.parts.model, made.parts.inputs, found.config)
+        dtypes = {leaf: tensors.dtype(pieces[0].name).name for leaf, pieces in places.items()}
+    weights.write(folder, made)
+    write_json(folder / ORIGIN, {"source": str(path), "layout": found.layout, "dtypes": dtypes})
+    return made
+
+
+def export(made: Weights, path: Path, layout: str, dtype: Any = None, max_shard: int = MAX_SHARD) -> Path:
+    """Writes a network as another project's checkpoint, one tensor in memory at a time; returns the file or folder.
+
+    Args:
+        path: a folder, or a file that ends as the layout's files do.
+        dtype: of the tensors, or of each leaf by its path; None: as they are.
+        max_shard: bytes in a file of a folder, beyond which it gets several and an index.
+
+    Raises:
+        UserError: if the layout has no place for this network, or the path does not fit the layout.
+    """
+    kind, parts, config = layouts.find(layout), made.parts, made.config
+    layouts.check_export(layout, config, parts.model)
+    if path.suffix != kind.file and (kind.file or path.suffix in (".safetensors", ".pt")):
+        wanted = f"a file that ends in {kind.file}" if kind.file else "a folder"
+        raise UserError(f"the layout '{layout}' is {wanted}, not {path}")
+    leaves = flat({"params": made.params, "projectors": made.projectors})
+    if kind.table and not parts.model.positions.stored:
+        parts, leaves = _with_table(parts, leaves)
+    elif not kind.table and (side := parts.model.positions.stored):
+        raise UserError(f"the layout '{layout}' has no table of positions, and this network has one of {side} a side")
+    facts = kind.facts(parts.model, parts.inputs) if kind.facts else None
+    places = kind.layout(parts.model, parts.inputs, config)
+    kinds = dtype if isinstance(dtype, Mapping) else dict.fromkeys(places, dtype)
+    leaves = {name: leaves[name].astype(kinds.get(name) or leaves[name].dtype) for name in places}
+    manifest, tensors = engine.specs(leaves, places), engine.dump(leaves, places)
+    if kind.file == ".pt":
+        from rfjax.interop.pt import write_pt
+
+        write_pt(path, tensors, manifest)
+    else:
+        write_safetensors(path, tensors, manifest, max_shard_bytes=max_shard)
+    if facts is not None:
+        (path / "config.json").write_text(json.dumps(facts, indent=2) + "\n")
+    return path
+
+
+def _with_table(parts: Parts, leaves: Mapping[str, Any]) -> tuple[Parts, dict[str, Any]]:
+    """The same network with its positions as a table of the largest image's size, rather than by formula."""
+    model, positions = parts.model, parts.model.positions
+    side = positions.largest or parts.inputs.image[0] // model.patch
+    table = sincos_2d(side, side, model.width, positions)
+    stored = model.clone(positions=dataclasses.replace(positions, stored=side))
+    return dataclasses.replace(parts, model=stored), {**leaves, "positions": table}
+
+
+def origin(folder: Path) -> dict[str, Any] | None:
+    """Where the weights in a run's folder come from: source, layout, dtypes; None where they were trained here."""
+    path = folder / ORIGIN
+    return json.loads(path.read_text()) if path.is_file() else None

@@ -1,0 +1,117 @@
+"""Weights from and to other projects, by hand.
+
+    python -m rfjax.interop inspect CHECKPOINT                       what it is: layout, sizes, types; nothing is read
+    python -m rfjax.interop import CHECKPOINT FOLDER                 another project's checkpoint -> a run's folder
+    python -m rfjax.interop export FOLDER TARGET --layout=sd3        a run's folder -> another project's checkpoint
+
+A CHECKPOINT is a diffusers folder, a .safetensors or a .pt file. DiT, SiT and REPA share their tensors and disagree on
+the direction of time: say which it is with --layout. Exit codes: 0 done, 2 a mistake that the message says how to mend.
+"""
+
+import argparse
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from rfjax.errors import UserError
+from rfjax.interop import layouts
+from rfjax.interop.tensors import MAX_SHARD
+
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Reads the command line."""
+    listed = "\n".join(f"  {name:12}{kind.what}" for name, kind in layouts.LAYOUTS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m rfjax.interop",
+        description=f"{__doc__}\nLayouts:\n{listed}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, what in (("inspect", "say what a checkpoint is"), ("import", "make a run's folder of a checkpoint")):
+        command = commands.add_parser(name, help=what)
+        command.add_argument("source", type=Path, help="a diffusers folder, a .safetensors or a .pt file")
+        if name == "import":
+            command.add_argument("folder", type=Path, help="the run's folder to make")
+        command.add_argument("--layout", default="", help="whose it is; found by the tensors' names where they tell")
+    command = commands.add_parser("export", help="write a run's weights as another project's checkpoint")
+    command.add_argument("folder", type=Path, help="a run's folder, such as work/scaling/runs/d6")
+    command.add_argument("target", type=Path, help="the folder or file to write")
+    command.add_argument("--layout", required=True, help="how to write it")
+    command.add_argument("--weights", default="ema", choices=("ema", "raw"), help="the averaged or the final weights")
+    command.add_argument("--dtype", default="", choices=("", *DTYPES), help="of the tensors; empty: as they came")
+    command.add_argument("--shard-bytes", type=int, default=MAX_SHARD, help="largest file of a folder")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command line; returns the exit code."""
+    given = parse(arguments)
+    if given.command == "export":
+        layouts.find(given.layout)  # before JAX takes its time
+    if given.command == "inspect":
+        print(_inspect(given.source, given.layout))
+        return 0
+    from rfjax import config as configs
+    from rfjax import interop
+    from rfjax.training import weights
+
+    began = time.time()
+    if given.command == "import":
+        made = interop.bring(given.source, given.folder, given.layout)
+        print(f"{given.folder}: {_size(made.params)} parameters, {time.time() - began:.1f} s")
+        print(f"draw from it: python -m rfjax.main --config=configs/sample.py --config.sample.source={given.folder}")
+        return 0
+    made = weights.read(given.folder, configs.Mesh(), given.weights == "ema")
+    came = interop.origin(given.folder) or {}
+    target = interop.export(made, given.target, given.layout, given.dtype or came.get("dtypes"), given.shard_bytes)
+    print(f"{target}: {_size(made.params)} parameters, {time.time() - began:.1f} s")
+    return 0
+
+
+def _size(params: object) -> str:
+    import jax
+
+    return f"{sum(leaf.size for leaf in jax.tree.leaves(params)):,}"
+
+
+def _inspect(path: Path, layout: str) -> str:
+    """What a checkpoint is, in a few lines."""
+    from rfjax import interop
+    from rfjax.interop.tensors import open_tensors
+    from rfjax.models import measure
+    from rfjax.training.parts import make_parts
+
+    with open_tensors(path) as tensors:
+        stored = Counter(tensors.dtype(name).name for name in tensors.names)
+        try:
+            found = interop.inspect(tensors, layout)
+        except UserError as error:
+            return f"{tensors.source}: {len(tensors.names)} tensors ({dict(stored)})\n{error}"
+    parts, model = make_parts(found.config), found.config.model
+    size = measure(parts.model, parts.inputs)
+    reads = f"text of width {parts.inputs.text[1]}, a pooled vector of {parts.inputs.pooled_width}"
+    if found.config.text.encoder == "labels":
+        reads = f"{parts.inputs.pooled_width} classes"
+    sizes = f"depth {model.depth}, width {model.width}, {model.heads} heads, patch {model.patch}"
+    rows = {
+        "layout": f"{found.layout} ({layouts.find(found.layout).what})",
+        "network": f"{model.backbone}, {sizes}",
+        "image": " x ".join(map(str, parts.inputs.image)),
+        "reads": reads,
+        "is told": f"{parts.model.time}, formulation {found.config.flow.formulation}",
+        "parameters": f"{size.parameters:,}",
+        "forward": f"{size.forward_flops / 1e9:,.2f} GFLOPs an example",
+        "stored as": ", ".join(f"{kind} ({count} tensors)" for kind, count in stored.items()),
+    }
+    return "\n".join([str(tensors.source), *(f"  {name:12}{value}" for name, value in rows.items())])
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as error:
+        print(f"rfjax: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,162 @@
+"""The layouts of other projects by name: what is in a file, and where each of our parameters is in it."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rfjax.config import Config
+from rfjax.errors import UserError, nearest
+from rfjax.interop import dit, sd3
+from rfjax.interop.layout import Layout
+from rfjax.interop.stored import Tensors
+from rfjax.models import Backbone, Inputs
+
+Facts = Mapping[str, Any] | None  # the config.json beside the weights
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One way in which another project writes a network.
+
+    Attributes:
+        what: for people. file: how its files end; "" for a folder.
+        describe: (tensors, facts) -> the config of the network that is there.
+        layout: (model, inputs, config) -> where our parameters are.
+        facts: (model, inputs) -> config.json of a folder.
+        times: what its networks may be told of t (config.model.time). backbones: what they are here.
+        ignore: names of tensors that may be there too, as regular expressions.
+        table: whether it stores the table of positions.
+    """
+
+    what: str
+    file: str
+    describe: Callable[[Tensors, Facts], Config]
+    layout: Callable[[Any, Inputs, Config], Layout]
+    times: tuple[str, ...]
+    backbones: tuple[str, ...]
+    facts: Callable[[Any, Inputs], dict[str, Any]] | None = None
+    ignore: tuple[str, ...] = ()
+    table: bool = True
+
+
+def _pt(whose: str, what: str) -> Kind:
+    return Kind(
+        what,
+        ".pt",
+        lambda tensors, facts: dit.from_file(tensors, whose),
+        lambda model, inputs, config: dit.layout(
+            model, inputs, config.model.projectors if whose == "repa" else (), config.model.projector_width
+        ),
+        (dit.TIMES[whose],),
+        ("dit", "sit"),
+    )
+
+
+LAYOUTS: dict[str, Kind] = {
+    "sd3": Kind(
+        "SD3 and SD3.5, a diffusers folder",
+        "",
+        sd3.from_folder,
+        lambda model, inputs, config: sd3.layout(model, inputs, sd3.DIFFUSERS),
+        ("1000t",),
+        ("mmdit",),
+        sd3.to_folder,
+    ),
+    "sd3-file": Kind(
+        "SD3 and SD3.5, the original single .safetensors file",
+        ".safetensors",
+        sd3.from_file,
+        lambda model, inputs, config: sd3.layout(model, inputs, sd3.ORIGINAL),
+        ("1000t",),
+        ("mmdit",),
+        ignore=sd3.ELSEWHERE,
+    ),
+    "dit": _pt("dit", "DiT, a .pt file (t is a step, 0 to 999)"),
+    "sit": _pt("sit", "SiT, a .pt file (t = 1 is data, the velocity points to data)"),
+    "repa": _pt("repa", "SiT as REPA trains it, a .pt file (t = 0 is data), with its projectors"),
+    "dit-folder": Kind(
+        "DiT, a diffusers folder",
+        "",
+        dit.from_folder,
+        lambda model, inputs, config: dit.folder_layout(model, inputs),
+        ("1000t-1", "1000t"),
+        ("dit", "sit"),
+        dit.to_folder,
+        table=False,
+    ),
+}
+
+
+def find(name: str) -> Kind:
+    """The layout of that name.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if name not in LAYOUTS:
+        raise UserError(f"there is no layout '{name}'{nearest(name, LAYOUTS)}")
+    return LAYOUTS[name]
+
+
+def facts_beside(tensors: Tensors) -> Facts:
+    """The config.json in the folder of the weights, or None.
+
+    Raises:
+        UserError: if it is no JSON object.
+    """
+    path = tensors.source.parent / "config.json"
+    if not path.is_file():
+        return None
+    try:
+        facts = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON ({error})") from error
+    if not isinstance(facts, dict):
+        raise UserError(f"{path} holds no JSON object")
+    return facts
+
+
+def recognise(tensors: Tensors, facts: Facts) -> str:
+    """The name of a checkpoint's layout, from its config.json or the names of its tensors.
+
+    Raises:
+        UserError: if they don't tell.
+    """
+    classes = {"SD3Transformer2DModel": "sd3", "DiTTransformer2DModel": "dit-folder"}
+    if facts is not None and facts.get("_class_name") in classes:
+        return classes[facts["_class_name"]]
+    names = set(tensors.names)
+    if f"{sd3.ORIGINAL.patch}.weight" in names:
+        return "sd3-file"
+    if f"{sd3.DIFFUSERS.patch}.weight" in names:
+        return "sd3"
+    if "projectors.0.0.weight" in names:
+        return "repa"
+    if dit.is_ambiguous(tensors):
+        raise UserError(
+            f"{tensors.source} has DiT's tensors, which SiT and REPA share: say whose it is by the layout dit, sit or "
+            "repa, since they disagree on the direction of time"
+        )
+    some = ", ".join(list(tensors.names)[:3])
+    raise UserError(
+        f"{tensors.source} is of no layout that rfjax knows ({', '.join(LAYOUTS)}): it has tensors such as {some}"
+    )
+
+
+def check_export(name: str, config: Config, model: Backbone) -> None:
+    """Raises UserError if a layout has no place for a network."""
+    kind = find(name)
+    if config.model.backbone not in kind.backbones:
+        raise UserError(
+            f"the layout '{name}' is for {' and '.join(kind.backbones)}, not for a '{config.model.backbone}'"
+        )
+    if "dit" in kind.backbones and not getattr(model, "classes", 0):
+        raise UserError(f"the layout '{name}' is for networks with class labels, and this one reads text")
+    if model.time not in kind.times:
+        raise UserError(
+            f"the layout '{name}' is for networks that are told {' or '.join(kind.times)}, and this one is told "
+            f"{model.time}: see config.model.time"
+        )
+    if kind.table and model.frequency_shift:
+        raise UserError(f"the layout '{name}' has no sinusoid with a shift of {model.frequency_shift}")

@@ -1,0 +1,247 @@
+"""SD3's and SD3.5's MM-DiT: diffusers' folders (`SD3Transformer2DModel`) and the original single file.
+
+The networks are the same; names differ, diffusers keeps q, k and v apart, and where there are two vectors of modulation
+it has the scale before the shift. Both store the table of positions, which we read as it is: diffusers makes another
+than the paper's formula when it starts from nothing.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rfjax import config as configs
+from rfjax.config import Config
+from rfjax.errors import UserError
+from rfjax.interop.layout import Index, Layout
+from rfjax.interop.rules import AttentionNames, Rules, StreamNames
+from rfjax.interop.stored import Tensors
+from rfjax.models import layers
+from rfjax.models.backbones import Inputs
+from rfjax.models.mmdit import MMDiT
+
+TEXT_TOKENS = 154  # 77 of CLIP's and 77 of T5's; the network takes any number
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the parts of the network are called."""
+
+    patch: str
+    positions: str
+    context: str
+    time: tuple[str, str]
+    pooled: tuple[str, str]
+    block: str
+    image: StreamNames
+    text: StreamNames
+    final_modulation: str
+    final: str
+    scale_first: bool
+
+
+def _diffusers_attention(name: str, q: str, norm: str, out: str) -> AttentionNames:
+    kinds = [q.format(kind) for kind in "qkv"]
+    return AttentionNames(
+        tuple(f"{name}.{kind}" for kind in kinds), f"{name}.{norm}_q", f"{name}.{norm}_k", f"{name}.{out}"
+    )
+
+
+DIFFUSERS = Names(
+    patch="pos_embed.proj",
+    positions="pos_embed.pos_embed",
+    context="context_embedder",
+    time=("time_text_embed.timestep_embedder.linear_1", "time_text_embed.timestep_embedder.linear_2"),
+    pooled=("time_text_embed.text_embedder.linear_1", "time_text_embed.text_embedder.linear_2"),
+    block="transformer_blocks.{}",
+    image=StreamNames(
+        "norm1.linear",
+        _diffusers_attention("attn", "to_{}", "norm", "to_out.0"),
+        ("ff.net.0.proj", "ff.net.2"),
+        _diffusers_attention("attn2", "to_{}", "norm", "to_out.0"),
+    ),
+    text=StreamNames(
+        "norm1_context.linear",
+        _diffusers_attention("attn", "add_{}_proj", "norm_added", "to_add_out"),
+        ("ff_context.net.0.proj", "ff_context.net.2"),
+    ),
+    final_modulation="norm_out.linear",
+    final="proj_out",
+    scale_first=True,
+)
+
+
+def _original_stream(side: str) -> StreamNames:
+    attention = lambda name: AttentionNames(  # noqa: E731
+        (f"{side}.{name}.qkv",), f"{side}.{name}.ln_q", f"{side}.{name}.ln_k", f"{side}.{name}.proj"
+    )
+    mlp = (f"{side}.mlp.fc1", f"{side}.mlp.fc2")
+    return StreamNames(f"{side}.adaLN_modulation.1", attention("attn"), mlp, attention("attn2"))
+
+
+PREFIX = "model.diffusion_model."
+ORIGINAL = Names(
+    patch=f"{PREFIX}x_embedder.proj",
+    positions=f"{PREFIX}pos_embed",
+    context=f"{PREFIX}context_embedder",
+    time=(f"{PREFIX}t_embedder.mlp.0", f"{PREFIX}t_embedder.mlp.2"),
+    pooled=(f"{PREFIX}y_embedder.mlp.0", f"{PREFIX}y_embedder.mlp.2"),
+    block=f"{PREFIX}joint_blocks.{{}}",
+    image=_original_stream("x_block"),
+    text=_original_stream("context_block"),
+    final_modulation=f"{PREFIX}final_layer.adaLN_modulation.1",
+    final=f"{PREFIX}final_layer.linear",
+    scale_first=False,
+)
+# A single file may hold the autoencoder and the text encoders too.
+ELSEWHERE = (r"(?!model\.diffusion_model\.)",)
+
+
+def layout(model: MMDiT, inputs: Inputs, names: Names) -> Layout:
+    """Where each of our parameters is, for a model whose table of positions is stored."""
+    rules, spec, width = Rules(), model.spec, model.width
+    channels, side = inputs.image[-1], model.positions.stored
+    rules.patches("patch_embed", names.patch, model.patch, channels, width)
+    rules.table("positions", names.positions, side * side, width)
+    rules.dense("context_embed", names.context, inputs.text[1], width)
+    for ours, theirs, size in (
+        ("time_embed", names.time, layers.FREQUENCIES),
+        ("pooled_embed", names.pooled, inputs.pooled_width),
+    ):
+        rules.dense(f"{ours}/fc1", theirs[0], size, width)
+        rules.dense(f"{ours}/fc2", theirs[1], width, width)
+    for layer in range(model.depth):
+        block, dual = names.block.format(layer), layer < model.dual_blocks
+        ours, place = _place(model, layer)
+        names.image.add(rules, f"{ours}/image", block, spec, place, dual=dual)
+        if layer < model.depth - 1:
+            names.text.add(rules, f"{ours}/text", block, spec, place)
+        else:
+            names.text.add_pre_only(rules, f"{ours}/text", block, spec, place, swapped=names.scale_first)
+    modulation = rules.swapped if names.scale_first else rules.dense
+    modulation("final_modulation/linear", names.final_modulation, width, 2 * width)
+    rules.dense("final", names.final, width, model.patch**2 * channels)
+    return rules.layout()
+
+
+def _place(model: MMDiT, layer: int) -> tuple[str, Index]:
+    """Where a block's parameters lie: the name of its group, and its place in the stack."""
+    if layer == model.depth - 1:
+        return "last_block", ()
+    if layer < model.dual_blocks:
+        return "dual_blocks", (layer,)
+    return "blocks", (layer - min(model.dual_blocks, model.depth - 1),)
+
+
+def make_config(image_size: int, channels: int, text: tuple[int, int], model: Mapping[str, Any]) -> Config:
+    """The config of a network without data, whose text encoders are not ours.
+
+    Args:
+        text: widths of the text tokens and of the pooled vector. model: keys of config.model.
+    """
+    c = configs.default()
+    c.data.update(name="none", image_size=image_size, channels=channels)
+    c.text.update(encoder="stored", layout="sd3", length=TEXT_TOKENS, width=text[0], pooled_width=text[1])
+    c.flow.formulation = "rf/lognorm(0.00,1.00)"
+    c.model.update(backbone="mmdit", **model)
+    return configs.from_dict(c.to_dict())
+
+
+def from_folder(tensors: Tensors, facts: Mapping[str, Any] | None) -> Config:
+    """What a diffusers folder holds, from its config.json.
+
+    Raises:
+        UserError: if there is none, or it describes a network that is not ours.
+    """
+    where = tensors.source.parent / "config.json"
+    if facts is None:
+        raise UserError(f"{where} is missing: a diffusers folder says there how its network is built")
+    kind = facts.get("_class_name")
+    if kind != "SD3Transformer2DModel":
+        raise UserError(f"{where} is of a {kind}: expected an SD3Transformer2DModel")
+    try:
+        depth, patch = int(facts["num_layers"]), int(facts["patch_size"])
+        heads, head = int(facts["num_attention_heads"]), int(facts["attention_head_dim"])
+        dual = tuple(facts.get("dual_attention_layers") or ())
+        side, norm = int(facts["pos_embed_max_size"]), facts.get("qk_norm")
+        if dual != tuple(range(len(dual))) or norm not in (None, "rms_norm"):
+            raise UserError(
+                f"{where}: dual_attention_layers = {list(dual)} and qk_norm = {norm!r}, and rfjax knows the first few "
+                "layers, and None or 'rms_norm'"
+            )
+        if (facts["in_channels"], heads * head) != (facts["out_channels"], facts["caption_projection_dim"]):
+            raise UserError(
+                f"{where}: in_channels = {facts['in_channels']} and out_channels = {facts['out_channels']} must be "
+                f"equal, and so must heads x head dim = {heads * head} and caption_projection_dim = "
+                f"{facts['caption_projection_dim']}"
+            )
+        model = {"depth": depth, "width": heads * head, "heads": heads, "patch": patch, "stored_positions": side}
+        model |= {"qk_norm": norm is not None, "dual_blocks": len(dual)}
+        if (blocks := count_blocks(tensors, r"transformer_blocks\.(\d+)\.")) != depth:
+            raise UserError(f"{where} says num_layers = {depth}, and the weights beside it are of {blocks} blocks")
+        widths = int(facts["joint_attention_dim"]), int(facts["pooled_projection_dim"])
+        return make_config(int(facts["sample_size"]), int(facts["in_channels"]), widths, model)
+    except KeyError as error:
+        raise UserError(f"{where} has no {error}: expected the config of an SD3Transformer2DModel") from error
+
+
+def to_folder(model: MMDiT, inputs: Inputs) -> dict[str, Any]:
+    """The config.json of a diffusers folder.
+
+    Raises:
+        UserError: if diffusers has no such network.
+    """
+    if model.mlp_ratio != 4:
+        raise UserError(f"diffusers' SD3 has MLPs of ratio 4, and this model's is {model.mlp_ratio}")
+    return {
+        "_class_name": "SD3Transformer2DModel",
+        "sample_size": inputs.image[0],
+        "patch_size": model.patch,
+        "in_channels": inputs.image[-1],
+        "out_channels": inputs.image[-1],
+        "num_layers": model.depth,
+        "attention_head_dim": model.width // model.heads,
+        "num_attention_heads": model.heads,
+        "joint_attention_dim": inputs.text[1],
+        "caption_projection_dim": model.width,
+        "pooled_projection_dim": inputs.pooled_width,
+        "pos_embed_max_size": model.positions.stored,
+        "dual_attention_layers": list(range(model.dual_blocks)),
+        "qk_norm": "rms_norm" if model.qk_norm else None,
+    }
+
+
+def from_file(tensors: Tensors, facts: Mapping[str, Any] | None) -> Config:
+    """What an original single file holds, from the shapes of its tensors; as many heads as blocks, as its code has.
+
+    Raises:
+        UserError: if the tensors that tell it are not there.
+    """
+    del facts
+    width, channels, patch = _shape(tensors, f"{ORIGINAL.patch}.weight")[:3]
+    side = round(_shape(tensors, ORIGINAL.positions)[1] ** 0.5)
+    found = [
+        count_blocks(tensors, rf"{re.escape(PREFIX)}joint_blocks\.(\d+)\.{end}") for end in ("", r"x_block\.attn2")
+    ]
+    depth, dual = found
+    norm = f"{PREFIX}joint_blocks.0.x_block.attn.ln_q.weight"
+    heads = width // tensors.shape(norm)[0] if norm in tensors.names else depth
+    hidden = _shape(tensors, f"{PREFIX}joint_blocks.0.x_block.mlp.fc1.weight")[0]
+    model = {"depth": depth, "width": width, "heads": heads, "patch": patch, "stored_positions": side}
+    model |= {"qk_norm": norm in tensors.names, "dual_blocks": dual, "mlp_ratio": hidden // width}
+    text = _shape(tensors, f"{ORIGINAL.context}.weight")[1], _shape(tensors, f"{ORIGINAL.pooled[0]}.weight")[1]
+    if not heads or width % heads:
+        raise UserError(f"{tensors.source} has a width of {width} and {depth} blocks: expected as many heads as blocks")
+    return make_config(min(128, side * patch), channels, text, model)
+
+
+def _shape(tensors: Tensors, name: str) -> tuple[int, ...]:
+    if name not in tensors.names:
+        raise UserError(f"{tensors.source} has no tensor {name}: expected one of SD3's original files")
+    return tensors.shape(name)
+
+
+def count_blocks(tensors: Tensors, pattern: str) -> int:
+    """One more than the largest number that a name begins with `pattern` around."""
+    numbers = [int(match[1]) for name in tensors.names if (match := re.match(pattern, name))]
+    return max(numbers, default=-1) + 1

@@ -1,0 +1,154 @@
+"""A checkpoint's tensors, whatever the file: `Entry` says where one lies, `Tensors` reads them on demand, `Spec` and
+`checked` hold a writer to what it announced, `replacing` names a file when it is complete.
+
+A tensor is read with plain positioned reads, never mapped, so that a file's pages don't count as this process's memory.
+"""
+
+import contextlib
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, Self
+
+import ml_dtypes
+import numpy as np
+
+from rfjax.errors import UserError
+from rfjax.interop.layout import Rows
+
+FLOATS = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
+INTEGERS = {"I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_}
+UNSIGNED = {"U64": np.uint64, "U32": np.uint32, "U16": np.uint16}
+DTYPES = {name: np.dtype(kind) for name, kind in (FLOATS | INTEGERS | UNSIGNED).items()}
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+BAND, BAND_ROWS = 400_000, 128  # bytes, or rows if more, to transpose while in the cache: benchmarks/loading.py
+PARTIAL = ".partial"
+
+
+class Spec(Protocol):
+    """What a writer must know of a tensor in advance; arrays and jax.ShapeDtypeStruct are such."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+
+
+class Entry(NamedTuple):
+    """Where a tensor lies: bytes from `offset` of the file `path`; strides count elements, None where row-major."""
+
+    path: Path
+    offset: int
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    strides: tuple[int, ...] | None = None
+
+
+def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The strides of a row-major array, in elements."""
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+def bands(shape: tuple[int, ...], itemsize: int, rows: Rows | None = None) -> list[Rows | None]:
+    """Ranges of rows, each a BAND, that cover `rows` (None: all); [None], the whole, where there are no axes."""
+    if not shape:
+        return [None]
+    start, stop = rows or (0, shape[0])
+    step = max(BAND_ROWS, BAND // max(1, math.prod(shape[1:]) * itemsize))
+    return [(first, min(first + step, stop)) for first in range(start, stop, step)]
+
+
+class Tensors:
+    """Tensors that stay in their files until they are read; a context manager; threads may read at the same time."""
+
+    def __init__(self, source: Path, entries: Mapping[str, Entry]) -> None:
+        self.source, self._entries = source, dict(entries)
+        with contextlib.ExitStack() as stack:
+            paths = {entry.path for entry in self._entries.values()}
+            self._files = {path: stack.enter_context(path.open("rb", buffering=0)) for path in paths}
+            self._close = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._close.close()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._entries)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._entries[name].shape
+
+    def dtype(self, name: str) -> np.dtype:
+        return self._entries[name].dtype
+
+    def where(self, name: str) -> Path:
+        """The file that holds a tensor, for messages."""
+        return self._entries[name].path
+
+    def read(self, name: str, rows: Rows | None = None) -> np.ndarray:
+        """A row-major array of a tensor, or of its rows [start, stop); only those bytes leave the disk.
+
+        Raises UserError where the file ends too early.
+        """
+        entry = self._entries[name]
+        size = entry.dtype.itemsize
+        strides = row_major(entry.shape) if entry.strides is None else entry.strides
+        start, shape = (rows[0], (rows[1] - rows[0], *entry.shape[1:])) if rows else (0, entry.shape)
+        skip = start * strides[0] if rows else 0
+        reach = 0 if 0 in shape else 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+        flat = self._bytes(entry.path, entry.offset + skip * size, reach * size).view(entry.dtype)
+        if entry.strides is None:
+            return flat.reshape(shape)
+        return np.array(np.lib.stride_tricks.as_strided(flat, shape, [step * size for step in strides]), order="C")
+
+    def bands(self, name: str, rows: Rows | None = None) -> list[Rows | None]:
+        """Ranges of rows to read one by one; a single one where a tensor's rows don't lie one after another."""
+        entry = self._entries[name]
+        if entry.strides is None:
+            return bands(entry.shape, entry.dtype.itemsize, rows)
+        return [rows]
+
+    def _bytes(self, path: Path, offset: int, count: int) -> np.ndarray:
+        out, done = np.empty(count, np.uint8), 0
+        while done < count:
+            got = os.preadv(self._files[path].fileno(), [out[done:]], offset + done)
+            if not got:
+                raise UserError(f"{path} was cut short while it was read: {count - done:,} bytes are missing")
+            done += got
+        return out
+
+
+def nbytes(spec: Spec) -> int:
+    """Bytes of a tensor."""
+    return math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
+
+
+def checked(
+    tensors: Iterable[tuple[str, np.ndarray]], manifest: Mapping[str, Spec]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Each tensor's bytes, flat; raises ValueError where the tensors are not those of the manifest, each once."""
+    left = dict(manifest)
+    for name, array in tensors:
+        spec = left.pop(name, None)
+        if spec is None or array.shape != tuple(spec.shape) or array.dtype != spec.dtype:
+            raise ValueError(f"{name}, {array.dtype} {array.shape}, came where the manifest has {spec}")
+        yield name, np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    if left:
+        raise ValueError(f"{len(left)} tensors of the manifest did not come, such as {next(iter(left))}")
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`, which takes its place at the end, or vanishes after an error."""
+    partial = path.with_name(path.name + PARTIAL)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

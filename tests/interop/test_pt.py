@@ -1,0 +1,270 @@
+"""torch's files without torch: bit-exact round trips, and pickles that would like to do something else."""
+
+import os
+import pickle
+import zipfile
+from dataclasses import dataclass
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rfjax.errors import UserError
+from rfjax.interop import pt
+from rfjax.interop.pt import open_pt, write_pt
+
+KINDS = list(pt.STORAGE_NAMES)
+SIX = np.arange(6, dtype=np.float32)
+
+
+@dataclass
+class Name:
+    """Pickled as the global "module name", which is not imported."""
+
+    name: str
+
+
+@dataclass
+class Call:
+    """Pickled as a call, and perhaps a state that is set on what it returns; `op` may create an object instead."""
+
+    what: object
+    arguments: tuple = ()
+    state: object = None
+    op: bytes = pickle.REDUCE
+
+
+@dataclass
+class Storage:
+    """Pickled as torch's persistent id."""
+
+    kind: str
+    key: str
+    count: int
+
+
+def encode(value):
+    """Pickle opcodes as torch writes them."""
+    if isinstance(value, Name):
+        return pickle.GLOBAL + value.name.replace(" ", "\n").encode() + b"\n"
+    if isinstance(value, Storage):
+        pid = ("storage", Name(f"torch {value.kind}Storage"), value.key, "cuda:0", value.count)
+        return encode(pid) + pickle.BINPERSID
+    if isinstance(value, Call):
+        call = encode(value.what) + (b"" if value.op == b"" else encode(value.arguments) + value.op)
+        return call if value.state is None else call + encode(value.state) + pickle.BUILD
+    if isinstance(value, dict):
+        items = b"".join(encode(key) + encode(item) for key, item in value.items())
+        return pickle.EMPTY_DICT + pickle.MARK + items + pickle.SETITEMS
+    if isinstance(value, tuple | list):
+        return pickle.MARK + b"".join(map(encode, value)) + (pickle.TUPLE if isinstance(value, tuple) else pickle.LIST)
+    return pickle.dumps(value, 2)[2:-1]
+
+
+ORDERED, REBUILD = Name("collections OrderedDict"), Name("torch._utils _rebuild_tensor_v2")
+
+
+def tensor(kind="Float", key="0", count=6, start=0, shape=(2, 3), strides=(3, 1)):
+    return Call(REBUILD, (Storage(kind, key, count), start, shape, strides, False, Call(ORDERED)))
+
+
+def save(path, value, *data, compression=zipfile.ZIP_STORED, **entries):
+    """A torch file by hand."""
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("x/data.pkl", b"\x80\x02" + encode(value) + b".")
+        for key, array in enumerate(data):
+            archive.writestr(f"x/data/{key}", array.tobytes())
+        for name, text in entries.items():
+            archive.writestr(f"x/{name}", text)
+    return path
+
+
+@given(st.lists(st.tuples(st.sampled_from(KINDS), st.lists(st.integers(0, 4), max_size=3)), max_size=5), st.booleans())
+def test_what_is_written_is_read_bit_for_bit(tmp_path_factory, kinds, backwards):
+    rng, path = np.random.default_rng(0), tmp_path_factory.mktemp("pt") / "x.pt"
+    tensors = {"first": SIX}
+    for number, (dtype, shape) in enumerate(kinds):
+        raw = rng.integers(0, 2 if dtype.kind == "b" else 256, int(np.prod(shape)) * dtype.itemsize, np.uint8)
+        tensors[f"layer.{number}.wäight"] = raw.view(dtype).reshape(shape)
+    write_pt(path, list(tensors.items())[:: -1 if backwards else 1], tensors)
+    checkpoint = open_pt(path)
+    assert (checkpoint.part, checkpoint.parts, checkpoint.rest) == (None, (), {})
+    with checkpoint.tensors as found:
+        assert list(found.names) == list(tensors)
+        for name, array in tensors.items():
+            read = found.read(name)
+            assert (read.dtype, read.shape, read.tobytes()) == (array.dtype, array.shape, array.tobytes())
+            assert found._entries[name].offset % pt.ALIGNMENT == 0
+
+
+def test_entries_beyond_two_gigabytes_have_zips_extension(tmp_path, monkeypatch):
+    monkeypatch.setattr(pt, "ZIP64", 8)
+    write_pt(tmp_path / "x.pt", [("w", SIX)], {"w": SIX})
+    with open_pt(tmp_path / "x.pt").tensors as found:
+        assert (found.read("w") == SIX).all() and found._entries["w"].offset % pt.ALIGNMENT == 0
+
+
+def test_views_of_a_shared_storage(tmp_path):
+    value = {
+        "whole": tensor(),
+        "transposed": tensor(shape=(3, 2), strides=(1, 3)),
+        "column": tensor(start=1, shape=(2,), strides=(3,)),
+        "expanded": tensor(shape=(2, 4), strides=(0, 0), start=5),
+        "number": tensor(start=4, shape=(), strides=()),
+        "empty": tensor(shape=(0, 3)),
+        "parameter": Call(
+            Name("torch._utils _rebuild_parameter"), (tensor(start=2, shape=(4,), strides=(1,)), True, 0)
+        ),
+    }
+    matrix = SIX.reshape(2, 3)
+    wanted = (matrix, matrix.T, matrix[:, 1], np.full((2, 4), 5), np.array(4), matrix[:0], SIX[2:])
+    with open_pt(save(tmp_path / "x.pt", value, SIX)).tensors as found:
+        for name, array in zip(value, wanted, strict=True):
+            np.testing.assert_array_equal(found.read(name), array, strict=False)
+            assert found.shape(name) == array.shape
+        np.testing.assert_array_equal(found.read("transposed", (1, 3)), matrix.T[1:])
+        assert found.bands("transposed", (1, 3)) == [(1, 3)]
+
+
+STATE = {"w": tensor()}
+ARGUMENTS = Call(Name("argparse Namespace"), (), {"model": "DiT-XL/2", "sizes": [1, 2]}, pickle.NEWOBJ)
+TRAINING = {
+    "model": Call(ORDERED, (), {"_metadata": Call(ORDERED)}),
+    "ema": STATE,
+    "opt": {"state": {0: {"step": tensor(shape=(), strides=())}}, "param_groups": [{"lr": 1e-4}]},
+    "args": ARGUMENTS,
+    "steps": 400000,
+}
+
+
+def test_a_training_checkpoint(tmp_path):
+    checkpoint = open_pt(save(tmp_path / "x.pt", TRAINING | {"model": {"v": tensor()}}, SIX))
+    assert (checkpoint.part, checkpoint.parts, checkpoint.tensors.names) == ("ema", ("model", "ema"), ("w",))
+    assert checkpoint.rest["args"] == {"model": "DiT-XL/2", "sizes": [1, 2]}
+    assert checkpoint.rest["steps"] == 400000 and checkpoint.rest["opt"]["param_groups"] == [{"lr": 1e-4}]
+    assert open_pt(tmp_path / "x.pt", "model").tensors.names == ("v",)
+    with pytest.raises(UserError, match=r"no part 'emma' \(did you mean 'ema'\?\)"):
+        open_pt(tmp_path / "x.pt", "emma")
+
+
+def test_which_part_is_taken(tmp_path):
+    for value, part in (
+        ({"model": STATE, "x": STATE}, "model"),
+        ({"net": STATE, "n": 1}, "net"),
+        (STATE | {"n": 1}, None),
+    ):
+        assert open_pt(save(tmp_path / "x.pt", value, SIX)).part == part
+    with pytest.raises(UserError, match=r"2 state dicts.*\(choose from: a, b\)"):
+        open_pt(save(tmp_path / "x.pt", {"a": STATE, "b": STATE}, SIX))
+    with pytest.raises(UserError, match="0 state dicts"):
+        open_pt(save(tmp_path / "x.pt", {"steps": 1}))
+    with pytest.raises(UserError, match="holds a list"):
+        open_pt(save(tmp_path / "x.pt", [1]))
+
+
+def attacks(mark):
+    code = f"open({str(mark)!r}, 'w')"
+    system = Call(Name("os system"), (f"touch {mark}",))
+    return {
+        "os.system": system,
+        "posix.system": Call(Name("posix system"), (f"touch {mark}",)),
+        "__builtin__.eval": Call(Name("__builtin__ eval"), (code,)),
+        "builtins.exec": Call(Name("builtins exec"), (code,)),
+        "builtins.getattr": Call(Name("builtins getattr"), (Name("os system"), "x")),
+        "torch.load": Call(Name("torch load"), (str(mark),)),
+        "torch.nn.modules.linear.Linear": Call(Name("torch.nn.modules.linear Linear"), (), {"x": 1}, b""),
+        "torch._utils._rebuild_tensor_v2.__globals__": Name("torch._utils _rebuild_tensor_v2.__globals__"),
+        "torch.storage._load_from_bytes": Call(Name("torch.storage _load_from_bytes"), (b"",)),
+        "numpy.core.multiarray._reconstruct": Call(Name("numpy.core.multiarray _reconstruct"), ()),
+    }
+
+
+@pytest.mark.parametrize("name", attacks(""))
+@pytest.mark.parametrize("inside", [lambda x: x, lambda x: STATE | {"v": x}, lambda x: TRAINING | {"args": x}])
+def test_nothing_foreign_is_called(tmp_path, name, inside):
+    mark = tmp_path / "mark"
+    path = save(tmp_path / "x.pt", inside(attacks(mark)[name]), SIX)
+    with pytest.raises(UserError) as caught:
+        open_pt(path)
+    assert str(path) in str(caught.value) and "nothing was run" in str(caught.value)
+    assert f"`{'os.system' if 'getattr' in name else name}`" in str(caught.value) or "getattr" in name
+    assert not mark.exists()
+
+
+def test_the_attacks_would_work_elsewhere(tmp_path):
+    mark = tmp_path / "mark"
+    pickle.loads(b"\x80\x02" + encode(attacks(mark)["__builtin__.eval"]) + b".")
+    assert mark.exists()
+
+
+@pytest.mark.parametrize(
+    "state", [{"__code__": 1}, (None, {"__code__": 1}), (None, {"__defaults__": (1,)}), (None, {"items": 1})]
+)
+@pytest.mark.parametrize(
+    "what", ["collections OrderedDict", "argparse Namespace", "torch._utils _rebuild_tensor_v2", "torch FloatStorage"]
+)
+def test_what_a_pickle_sets_on_known_names_is_gone_with_it(tmp_path, what, state):
+    good, bad = save(tmp_path / "good.pt", TRAINING, SIX), {"x": Call(Name(what), (), state, b""), "ema": STATE}
+    try:
+        open_pt(save(tmp_path / "bad.pt", bad, SIX)).tensors.close()
+    except UserError as error:
+        assert "damaged pickle" in str(error)
+    with open_pt(good).tensors as found:
+        assert (found.read("w") == SIX.reshape(2, 3)).all()
+
+
+def test_a_tensor_cannot_be_made_to_lie_elsewhere(tmp_path):
+    moved = Call(REBUILD, tensor().arguments, {"path": "/etc/passwd"})
+    with pytest.raises(UserError, match="damaged pickle"):
+        open_pt(save(tmp_path / "x.pt", {"w": moved}, SIX))
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        ({"w": tensor(key="7")}, "no entry data/7"),
+        ({"w": tensor(count=7)}, "data/0 should have 28 bytes, and has 24"),
+        ({"w": tensor(start=1)}, "reaches beyond its 24 bytes"),
+        ({"w": tensor(start=-1)}, "reaches beyond"),
+        ({"w": tensor(strides=(3, -1))}, "reaches beyond"),
+        ({"w": tensor(shape=("a", 3))}, "damaged pickle"),
+        ({"w": Call(Name("torch._utils _rebuild_tensor_v3"),
+                    (Storage("Untyped", "0", 6), 0, (6,), (1,), False, 0, Name("torch float8_e5m2")))}, "float8_e5m2"),
+    ],
+)  # fmt: skip
+def test_damaged_pickles_are_named(tmp_path, value, fault):
+    with pytest.raises(UserError, match=rf"x\.pt.*{fault}"):
+        open_pt(save(tmp_path / "x.pt", value, SIX))
+
+
+def test_damaged_files_are_named(tmp_path):
+    whole = save(tmp_path / "x.pt", STATE, SIX).read_bytes()
+    for data, fault in (
+        (whole[:-30], "cut short or damaged"),
+        (b"\x80\x02}.", "not a zip file"),
+        (pt.LEGACY + b".", "torch's old format"),
+        (b"", "not a zip file"),
+        (whole.replace(b"}(", b"})"), "cut short or damaged"),  # the checksum
+    ):
+        (tmp_path / "x.pt").write_bytes(data)
+        with pytest.raises(UserError, match=rf"x\.pt.*{fault}"):
+            open_pt(tmp_path / "x.pt")
+    with pytest.raises(UserError, match="compressed"):
+        open_pt(save(tmp_path / "x.pt", STATE, SIX, compression=zipfile.ZIP_DEFLATED))
+    with pytest.raises(UserError, match="big-endian"):
+        open_pt(save(tmp_path / "x.pt", STATE, SIX, byteorder="big"))
+    with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
+        archive.writestr("x/model.json", "")
+    with pytest.raises(UserError, match=r"without a data\.pkl"):
+        open_pt(tmp_path / "x.pt")
+
+
+def test_writing_what_torch_lacks(tmp_path):
+    for array in (np.zeros(2, np.uint16), np.zeros(2, ml_dtypes.float8_e5m2)):
+        with pytest.raises(UserError, match="torch files hold"):
+            write_pt(tmp_path / "x.pt", [("w", array)], {"w": array})
+    with pytest.raises(ValueError, match="did not come"):
+        write_pt(tmp_path / "x.pt", [], {"w": SIX})
+    assert os.listdir(tmp_path) == []

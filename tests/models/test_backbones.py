@@ -1,0 +1,157 @@
+"""What holds for every backbone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import tree_leaves_with_path as leaves_with_path
+from networks import SMALL, arrays, gradients, jitted, random_parameters
+
+from rfjax.compiling import quick_options
+from rfjax.errors import UserError
+from rfjax.models import Inputs, build, measure
+from rfjax.models.counting import abstract_parameters, traced_matmul_flops
+
+PAPER = Inputs(image=(32, 32, 16), text=(154, 4096), pooled_width=2048)
+LABELS = Inputs(image=(16, 16, 3), text=(0, 1), pooled_width=10)
+# name -> (backbone, its own settings, inputs)
+NETWORKS = {
+    "mmdit": ("mmdit", {}, SMALL),
+    "mmdit, dual": ("mmdit", {"dual_blocks": 2, "qk_norm": True}, SMALL),
+    "mmdit, all dual": ("mmdit", {"dual_blocks": 3}, SMALL),
+    "mmdit3": ("mmdit3", {"texts": (3, 5)}, SMALL),
+    "dit": ("dit", {}, SMALL),
+    "dit, labels": ("dit", {"classes": 10, "learn_sigma": True}, LABELS),
+    "sit": ("sit", {"classes": 10}, LABELS),
+    "crossdit": ("crossdit", {}, SMALL),
+    "uvit": ("uvit", {}, SMALL),
+}
+EACH = pytest.mark.parametrize("name", NETWORKS)
+SOME = pytest.mark.parametrize("name", ["mmdit, dual", "dit, labels", "uvit"])  # a gradient takes long to compile
+
+
+def make(name, depth=3, width_per_depth=12, **more):
+    backbone, options, inputs = NETWORKS[name]
+    return build(backbone, depth, width_per_depth, **(options | more)), inputs
+
+
+@EACH
+@pytest.mark.parametrize("patch", [2, 4])
+def test_flops_equal_every_product_in_the_trace(name, patch):
+    model, inputs = make(name, patch=patch)
+    params = abstract_parameters(model, inputs)
+    traced = traced_matmul_flops(lambda p, *a: model.apply({"params": p}, *a), params, *inputs.abstract(5))
+    assert measure(model, inputs).forward_flops * 5 == traced
+
+
+@pytest.mark.parametrize(
+    ("depth", "backbone"), [(15, "mmdit"), (38, "mmdit"), (24, "dit"), (24, "crossdit"), (24, "uvit")]
+)
+def test_flops_equal_every_product_in_the_trace_at_the_paper_s_sizes(depth, backbone):
+    model = build(backbone, depth, 64)
+    params = abstract_parameters(model, PAPER)
+    traced = traced_matmul_flops(lambda p, *a: model.apply({"params": p}, *a), params, *PAPER.abstract(1))
+    assert measure(model, PAPER).forward_flops == traced
+
+
+@EACH
+def test_flops_agree_with_xla_s_analysis_of_the_unscanned_model(name):
+    """XLA also counts additions, norms, GELU and softmax, and every product of a convolution but those with padding.
+
+    Some tens of operations a value and layer, against 12 D products: below 1 % from a width of about 1,000 on.
+    """
+    model, inputs = make(name, width_per_depth=384, heads=9, unroll=3)
+    params = abstract_parameters(model, inputs)
+    lowered = jax.jit(lambda p, *a: model.apply({"params": p}, *a)).lower(params, *inputs.abstract(2))
+    counted = lowered.cost_analysis()["flops"]
+    assert 1.0 <= counted / (2 * measure(model, inputs).forward_flops) < 1.01
+
+
+@EACH
+def test_a_new_network_predicts_zero(name):
+    model, inputs = make(name)
+    given = arrays(inputs)
+    params = jax.jit(model.init, compiler_options=quick_options())(jax.random.key(0), *given)["params"]
+    np.testing.assert_array_equal(jitted(model)(params, *given), 0)
+
+
+@SOME
+def test_every_parameter_learns(name):
+    """All but the norm of the queries of the last block's text, which nobody reads."""
+    model, inputs = make(name, depth=2, width_per_depth=8)
+    _, gradient = gradients(model)(random_parameters(model, inputs), *arrays(inputs))
+    names = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves_with_path(gradient)}
+    silent = [name for name, leaf in names.items() if not jnp.abs(leaf).max() > 0]
+    assert silent == [name for name in silent if name.startswith("last_block/text/qkv/q_norm")]
+
+
+@EACH
+def test_examples_do_not_mix_and_text_and_time_matter(name):
+    model, inputs = make(name)
+    params, (z, t, context, pooled) = random_parameters(model, inputs), arrays(inputs)
+    if inputs is LABELS:
+        pooled = jax.nn.one_hot(jnp.array([3, 7]), 10)
+    apply = lambda *a: jitted(model)(params, *a)  # noqa: E731
+    both = apply(z, t, context, pooled)
+    np.testing.assert_allclose(apply(z[:1], t[:1], context[:1], pooled[:1]), both[:1], rtol=1e-4, atol=1e-4)
+    changes = [(z, t * 0.5, context, pooled), (z, t, context, jnp.roll(pooled, 1, axis=1))]
+    if inputs is SMALL:
+        changes += [(z, t, context.at[:, 0].mul(2), pooled), (z, t, context.at[:, -1].mul(2), pooled)]
+    for changed in changes:
+        assert np.abs(apply(*changed) - both).max() > 1e-3
+
+
+@SOME
+@pytest.mark.parametrize("more", [{"unroll": 3}, {"remat": True}], ids=["unroll", "remat"])
+def test_how_it_is_computed_changes_nothing(name, more):
+    (model, inputs), (other, _) = make(name, width_per_depth=8), make(name, width_per_depth=8, **more)
+    params, given = random_parameters(model, inputs), arrays(inputs)
+    (value, gradient), (again, gradient_again) = (gradients(m)(params, *given) for m in (model, other))
+    assert float(again) == pytest.approx(float(value), rel=1e-5)
+    scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * scale), gradient, gradient_again)
+
+
+@EACH
+def test_the_parameters_that_an_image_token_meets_are_counted(name):
+    """Those of the image's stream, without what runs once per example or on text."""
+    model, inputs = make(name)
+    size = measure(model, inputs)
+    assert 0 < size.active_per_token <= size.without_modulation < size.parameters
+    if name in ("mmdit", "mmdit3"):
+        h = 36
+        assert size.active_per_token == 3 * (12 * h * h + 9 * h) + 13 * h + 12 * h + 12
+
+
+def test_three_sets_are_two_with_the_text_s_weights_twice():
+    two, three = build("mmdit", 3, 12), build("mmdit3", 3, 12, texts=(3, 5))
+    params, inputs = random_parameters(two, SMALL), arrays(SMALL)
+
+    def double(tree):
+        if not isinstance(tree, dict):
+            return tree
+        made = {name: double(value) for name, value in tree.items()}
+        for name in ("text", "context_embed"):
+            if name in made:
+                made |= {f"{name}_0": made[name], f"{name}_1": made.pop(name)}
+        return made
+
+    np.testing.assert_allclose(
+        jitted(three)(double(params), *inputs), jitted(two)(params, *inputs), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_other_text_than_a_network_has_weights_for_is_refused():
+    model = build("mmdit3", 2, 12, texts=(4, 5))
+    with pytest.raises(UserError, match="weights for 4 \\+ 5 text tokens, and was given 8"):
+        measure(model, SMALL)
+
+
+@pytest.mark.parametrize(("patch", "width"), [(1, 12), (6, 12), (8, 12)])
+def test_uvit_says_which_patches_it_can_have(patch, width):
+    with pytest.raises(UserError, match=f"they are {patch} and {width}"):
+        build("uvit", 1, width, patch=patch).levels()
+
+
+def test_uvit_halves_its_channels_level_by_level():
+    assert build("uvit", 2, 64, patch=8).levels() == [16, 32, 64]
