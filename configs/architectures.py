@@ -28,12 +28,12 @@ def get_config() -> ml_collections.ConfigDict:
     c = configs.default()
     c.workdir = "work/architectures"
     c.study.update(name="Backbones of a flow, trained alike", report="architectures")
-    c.text.vocabularies = 2
+    c.text.update(vocabularies=2, drop=0.316)  # of each, so that a tenth of the examples has no text at all
     c.model.update(depth=4, width_per_depth=16, patch=2)
     # Half of the ladder's rate (configs/scaling.py), as in its L(N, D): it is not brought down at the end.
     c.optimizer.update(learning_rate=0.0105, depth_exponent=-0.6, warmup=20, decay="none", b2=0.99)
     c.optimizer.update(ema_decay=0.95, ema_every=1, flatten=True)
-    c.training.update(batch=32, steps=600, log_every=20, validate_every=60, checkpoint_every=300)
+    c.training.update(batch=32, steps=480, log_every=20, validate_every=48, checkpoint_every=240)
     c.validation.update(examples=512, batch=64)
     c.samples.update(count=64, shown=16, batch=32, settings=("10@3.0",), weights="ema", along=True)
     configs.axes(c, {"model.backbone": BACKBONES, "training.seed": SEEDS})
