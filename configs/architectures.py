@@ -12,7 +12,7 @@ distances are those of the averaged weights.
 The report has the paper's three rows (validation loss; composition score for CLIP; Fréchet distance for FID), the
 *compute multiplier* of every two backbones (how many times fewer FLOPs one needs for the loss that the slower ends at)
 with its interval over seeds, and the order beside the paper's: DiT < UViT < CrossDiT < MM-DiT with two sets <~ with
-three, where UViT learns fastest at first. The time is that of fifteen runs of depth 4, one after the other.
+three, where UViT learns fastest at first. The time is that of fifteen runs of depth 3, one after the other.
 """
 
 import ml_collections
@@ -29,12 +29,12 @@ def get_config() -> ml_collections.ConfigDict:
     c.workdir = "work/architectures"
     c.study.update(name="Backbones of a flow, trained alike", report="architectures")
     c.text.update(vocabularies=2, drop=0.316)  # of each, so that a tenth of the examples has no text at all
-    c.model.update(depth=4, width_per_depth=16, patch=2)
+    c.model.update(depth=3, width_per_depth=16, patch=2)
     # Half of the ladder's rate (configs/scaling.py), as in its L(N, D): it is not brought down at the end.
     c.optimizer.update(learning_rate=0.0105, depth_exponent=-0.6, warmup=20, decay="none", b2=0.99)
     c.optimizer.update(ema_decay=0.95, ema_every=1, flatten=True)
-    c.training.update(batch=32, steps=480, log_every=20, validate_every=48, checkpoint_every=240)
-    c.validation.update(examples=512, batch=64)
+    c.training.update(batch=32, steps=320, log_every=16, validate_every=32, checkpoint_every=160)
+    c.validation.update(examples=384, batch=64)
     c.samples.update(count=64, shown=16, batch=32, settings=("10@3.0",), weights="ema", along=True)
     configs.axes(c, {"model.backbone": BACKBONES, "training.seed": SEEDS})
     return c
