@@ -1,16 +1,17 @@
-# make study   sets up, then runs the scaling study        make test   sets up, then runs all tests
-# Both make .venv on their own; run them in any order, as often as you like. PYTHON=python3.13 picks another Python.
+# make study   sets up, then runs the scaling study        make test   sets up, then runs all tests that need no torch
+# make parity  adds torch and diffusers, and compares with them live (RECORD=1 writes down what make test repeats)
+# All make .venv on their own; run them in any order, as often as you like. PYTHON=python3.13 picks another Python.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 
-.PHONY: study test lint setup clean
+.PHONY: study test parity lint setup clean
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '1,2s/^# //p' Makefile
+	@sed -n '1,3s/^# //p' Makefile
 
 setup: $(VENV)/.ready
 
@@ -27,6 +28,13 @@ study: setup
 
 test: setup lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+parity: setup $(VENV)/.parity
+	RECORD=$(RECORD) $(BIN)/python -m pytest tests/parity -n 2 --dist worksteal $(ARGS)
+
+$(VENV)/.parity: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[tests,parity]'
+	@touch $@
 
 lint: setup
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+PARITY = ["diffusers", "safetensors", "torch==2.13.0"]
 TESTS = ["beartype", "hypothesis", "pytest", "pytest-xdist", "ruff"]
 
 setup(
@@ -28,7 +29,8 @@ setup(
         "jaxtyping",
         "matplotlib",
         "ml_collections>=1.1",
-        "numpy>=2",
+        "ml_dtypes",
+        "numpy>=2.1",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.12",
         "pillow",
@@ -39,5 +41,5 @@ setup(
         "tensorflow-datasets>=4.9.9",
         "threadpoolctl",
     ],
-    extras_require={"cuda": ["jax[cuda12]>=0.10"], "tpu": ["jax[tpu]>=0.10"], "tests": TESTS},
+    extras_require={"cuda": ["jax[cuda12]>=0.10"], "tpu": ["jax[tpu]>=0.10"], "tests": TESTS, "parity": PARITY},
 )

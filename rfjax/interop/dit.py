@@ -26,12 +26,12 @@ HEAD = 64  # width of a head in S, B and L; XL has 72
 
 ORIGINAL = StreamNames(
     "adaLN_modulation.1",
-    AttentionNames(("attn.qkv",), "attn.q_norm", "attn.k_norm", "attn.proj"),
+    AttentionNames(("attn.qkv",), "attn.proj"),
     ("mlp.fc1", "mlp.fc2"),
 )
 DIFFUSERS = StreamNames(
     "norm1.linear",
-    AttentionNames(("attn1.to_q", "attn1.to_k", "attn1.to_v"), "attn1.norm_q", "attn1.norm_k", "attn1.to_out.0"),
+    AttentionNames(("attn1.to_q", "attn1.to_k", "attn1.to_v"), "attn1.to_out.0"),
     ("ff.net.0.proj", "ff.net.2"),
 )
 
@@ -105,11 +105,8 @@ def from_file(tensors: Tensors, whose: str) -> Config:
     depth = count_blocks(tensors, r"blocks\.(\d+)\.")
     hidden = _shape(tensors, "blocks.0.mlp.fc1.weight")[0]
     outputs = _shape(tensors, "final_layer.linear.weight")[0]
-    known = [heads for blocks, size, heads in SIZES.values() if (blocks, size) == (depth, width)]
-    norm = "blocks.0.attn.q_norm.weight"
-    if norm in tensors.names:
-        known = [width // tensors.shape(norm)[0]]
-    if not known and width % HEAD:
+    heads = implied_heads(depth, width)
+    if not heads:
         raise UserError(
             f"{tensors.source} has {depth} blocks of width {width}: no size of DiT's and no multiple of {HEAD}, so its "
             "number of heads is not known"
@@ -117,12 +114,11 @@ def from_file(tensors: Tensors, whose: str) -> Config:
     model = {
         "depth": depth,
         "width": width,
-        "heads": known[0] if known else width // HEAD,
+        "heads": heads,
         "patch": patch,
         "mlp_ratio": hidden // width,
         "stored_positions": side,
         "learn_sigma": outputs == 2 * patch**2 * channels,
-        "qk_norm": norm in tensors.names,
     }
     count = count_blocks(tensors, r"projectors\.(\d+)\.")
     if count:
@@ -130,6 +126,12 @@ def from_file(tensors: Tensors, whose: str) -> Config:
         model["projector_width"] = _shape(tensors, "projectors.0.0.weight")[0]
     classes = _shape(tensors, "y_embedder.embedding_table.weight")[0] - 1
     return make_config(whose, (side * patch, channels), classes, model)
+
+
+def implied_heads(depth: int, width: int) -> int:
+    """The number of heads, which no file stores: a published size's, else of 64 channels each; 0 if neither fits."""
+    known = [heads for blocks, size, heads in SIZES.values() if (blocks, size) == (depth, width)]
+    return known[0] if known else (0 if width % HEAD else width // HEAD)
 
 
 def _shape(tensors: Tensors, name: str) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ benchmarks/loading.py has the alternatives. A leaf's memory is aligned so that a
 import math
 import os
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -96,11 +97,11 @@ def _load_leaf(
     host = _aligned(target.shape, dtype)
 
     def fill(piece: Piece, band: Rows | None) -> None:
-        values = tensors.read(piece.name, band)
+        values = tensors.read(piece.name, band, SCRATCH.read)
         for copy in piece.copies:
             if not np.array_equal(_bits(values), _bits(tensors.read(copy, band))):
                 raise UserError(f"{tensors.where(copy)} has other values in {copy} than in {piece.name}, its original")
-        _window(_bits(host), piece, band)[...] = _bits(staged(values, dtype))
+        _window(_bits(host), piece, band)[...] = _bits(_staged(values, dtype))
 
     tasks = [(piece, band) for piece in pieces for band in tensors.bands(piece.name, piece.rows)]
     for _ in pool.map(fill, *zip(*tasks, strict=True)) if tasks else ():
@@ -116,8 +117,31 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
-def staged(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """A band in another dtype, whose rows are moved apart by a cache line.
+class Scratch(threading.local):
+    """Memory that a thread uses for one band after the other: asking for it anew can take longer than to read."""
+
+    def __init__(self) -> None:
+        self._kept = {}
+
+    def _take(self, name: str, count: int) -> np.ndarray:
+        if len(self._kept.get(name, ())) < count:
+            self._kept[name] = np.empty(count, np.uint8)
+        return self._kept[name][:count]
+
+    def read(self, count: int) -> np.ndarray:
+        """For the bytes of a file."""
+        return self._take("read", count)
+
+    def stage(self, count: int) -> np.ndarray:
+        """For a band on its way."""
+        return self._take("stage", count)
+
+
+SCRATCH = Scratch()
+
+
+def _staged(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """A band in another dtype, whose rows are moved apart by a cache line, in this thread's scratch.
 
     Without that, a column's lines fall into few sets of the first-level cache where rows are 2^n x 3 bytes long, and a
     transpose takes half as long again.
@@ -125,7 +149,9 @@ def staged(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     if values.ndim < 2:
         return values.astype(dtype, copy=False)
     flat = values.reshape(len(values), math.prod(values.shape[1:]))
-    wide = np.empty((len(flat), flat.shape[1] + ALIGNMENT // dtype.itemsize), dtype)[:, : flat.shape[1]]
+    width = flat.shape[1] + ALIGNMENT // dtype.itemsize
+    room = SCRATCH.stage(len(flat) * width * dtype.itemsize).view(dtype)
+    wide = room.reshape(len(flat), width)[:, : flat.shape[1]]
     if dtype == values.dtype:
         _bits(wide)[...] = _bits(flat)
     else:

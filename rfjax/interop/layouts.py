@@ -27,6 +27,7 @@ class Kind:
         times: what its networks may be told of t (config.model.time). backbones: what they are here.
         ignore: names of tensors that may be there too, as regular expressions.
         table: whether it stores the table of positions.
+        heads: model -> the number of heads that its shapes imply, 0 for none; None where the number is stored.
     """
 
     what: str
@@ -38,6 +39,7 @@ class Kind:
     facts: Callable[[Any, Inputs], dict[str, Any]] | None = None
     ignore: tuple[str, ...] = ()
     table: bool = True
+    heads: Callable[[Any], int] | None = None
 
 
 def _pt(whose: str, what: str) -> Kind:
@@ -50,6 +52,7 @@ def _pt(whose: str, what: str) -> Kind:
         ),
         (dit.TIMES[whose],),
         ("dit", "sit"),
+        heads=lambda model: dit.implied_heads(model.depth, model.width),
     )
 
 
@@ -71,6 +74,7 @@ LAYOUTS: dict[str, Kind] = {
         ("1000t",),
         ("mmdit",),
         ignore=sd3.ELSEWHERE,
+        heads=lambda model: model.heads if model.qk_norm else model.depth,
     ),
     "dit": _pt("dit", "DiT, a .pt file (t is a step, 0 to 999)"),
     "sit": _pt("sit", "SiT, a .pt file (t = 1 is data, the velocity points to data)"),
@@ -124,11 +128,11 @@ def recognise(tensors: Tensors, facts: Facts) -> str:
         UserError: if they don't tell.
     """
     classes = {"SD3Transformer2DModel": "sd3", "DiTTransformer2DModel": "dit-folder"}
-    if facts is not None and facts.get("_class_name") in classes:
-        return classes[facts["_class_name"]]
     names = set(tensors.names)
     if f"{sd3.ORIGINAL.patch}.weight" in names:
         return "sd3-file"
+    if facts is not None and facts.get("_class_name") in classes:
+        return classes[facts["_class_name"]]
     if f"{sd3.DIFFUSERS.patch}.weight" in names:
         return "sd3"
     if "projectors.0.0.weight" in names:
@@ -160,3 +164,10 @@ def check_export(name: str, config: Config, model: Backbone) -> None:
         )
     if kind.table and model.frequency_shift:
         raise UserError(f"the layout '{name}' has no sinusoid with a shift of {model.frequency_shift}")
+    if kind.file == ".pt" and model.qk_norm:
+        raise UserError(f"the layout '{name}' has no RMSNorm of queries and keys: see config.model.qk_norm")
+    if kind.heads and (implied := kind.heads(model)) != model.heads:
+        raise UserError(
+            f"the layout '{name}' does not store the number of heads, which whoever opens it takes to be "
+            f"{implied or 'unknown'} at depth {model.depth} and width {model.width}, and this network has {model.heads}"
+        )

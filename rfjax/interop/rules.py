@@ -72,9 +72,9 @@ class AttentionNames:
     """An attention's Linears and norms: one name for q, k and v together, or three."""
 
     qkv: tuple[str, ...]
-    q_norm: str
-    k_norm: str
     out: str
+    q_norm: str = ""
+    k_norm: str = ""
 
     def add(
         self, rules: Rules, ours: tuple[str, str], block: str, spec: Spec, place: Index, *, out: bool = True

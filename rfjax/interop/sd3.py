@@ -43,7 +43,7 @@ class Names:
 def _diffusers_attention(name: str, q: str, norm: str, out: str) -> AttentionNames:
     kinds = [q.format(kind) for kind in "qkv"]
     return AttentionNames(
-        tuple(f"{name}.{kind}" for kind in kinds), f"{name}.{norm}_q", f"{name}.{norm}_k", f"{name}.{out}"
+        tuple(f"{name}.{kind}" for kind in kinds), f"{name}.{out}", f"{name}.{norm}_q", f"{name}.{norm}_k"
     )
 
 
@@ -73,7 +73,7 @@ DIFFUSERS = Names(
 
 def _original_stream(side: str) -> StreamNames:
     attention = lambda name: AttentionNames(  # noqa: E731
-        (f"{side}.{name}.qkv",), f"{side}.{name}.ln_q", f"{side}.{name}.ln_k", f"{side}.{name}.proj"
+        (f"{side}.{name}.qkv",), f"{side}.{name}.proj", f"{side}.{name}.ln_q", f"{side}.{name}.ln_k"
     )
     mlp = (f"{side}.mlp.fc1", f"{side}.mlp.fc2")
     return StreamNames(f"{side}.adaLN_modulation.1", attention("attn"), mlp, attention("attn2"))

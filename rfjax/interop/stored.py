@@ -7,7 +7,7 @@ A tensor is read with plain positioned reads, never mapped, so that a file's pag
 import contextlib
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -57,6 +57,14 @@ def bands(shape: tuple[int, ...], itemsize: int, rows: Rows | None = None) -> li
     return [(first, min(first + step, stop)) for first in range(start, stop, step)]
 
 
+Room = Callable[[int], np.ndarray]
+
+
+def fresh(count: int) -> np.ndarray:
+    """Bytes of memory of their own."""
+    return np.empty(count, np.uint8)
+
+
 class Tensors:
     """Tensors that stay in their files until they are read; a context manager; threads may read at the same time."""
 
@@ -90,10 +98,10 @@ class Tensors:
         """The file that holds a tensor, for messages."""
         return self._entries[name].path
 
-    def read(self, name: str, rows: Rows | None = None) -> np.ndarray:
+    def read(self, name: str, rows: Rows | None = None, room: Room = fresh) -> np.ndarray:
         """A row-major array of a tensor, or of its rows [start, stop); only those bytes leave the disk.
 
-        Raises UserError where the file ends too early.
+        room: a number of bytes -> memory for them. Raises UserError where the file ends too early.
         """
         entry = self._entries[name]
         size = entry.dtype.itemsize
@@ -101,7 +109,7 @@ class Tensors:
         start, shape = (rows[0], (rows[1] - rows[0], *entry.shape[1:])) if rows else (0, entry.shape)
         skip = start * strides[0] if rows else 0
         reach = 0 if 0 in shape else 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
-        flat = self._bytes(entry.path, entry.offset + skip * size, reach * size).view(entry.dtype)
+        flat = self._fill(room(reach * size), entry.path, entry.offset + skip * size).view(entry.dtype)
         if entry.strides is None:
             return flat.reshape(shape)
         return np.array(np.lib.stride_tricks.as_strided(flat, shape, [step * size for step in strides]), order="C")
@@ -113,8 +121,8 @@ class Tensors:
             return bands(entry.shape, entry.dtype.itemsize, rows)
         return [rows]
 
-    def _bytes(self, path: Path, offset: int, count: int) -> np.ndarray:
-        out, done = np.empty(count, np.uint8), 0
+    def _fill(self, out: np.ndarray, path: Path, offset: int) -> np.ndarray:
+        count, done = len(out), 0
         while done < count:
             got = os.preadv(self._files[path].fileno(), [out[done:]], offset + done)
             if not got:

@@ -117,9 +117,11 @@ def find_captions(sample: configs.Sample, encoded: sampling.Captions | None, mod
         UserError: if they don't fit the model, or can't be had.
     """
     if encoded:
-        inputs = model.parts.inputs
+        inputs, length = model.parts.inputs, encoded.context.shape[1]
+        if model.config.model.backbone == "mmdit3":  # others take any number of text tokens
+            length = inputs.text[0]
         for name, found, wanted in (
-            ("context", encoded.context.shape[1:], inputs.text),
+            ("context", encoded.context.shape[1:], (length, inputs.text[1])),
             ("pooled", encoded.pooled.shape[1:], (inputs.pooled_width,)),
         ):
             if found != wanted:

@@ -1,0 +1,30 @@
+"""What a config may hold, and clear errors for what it may not.
+
+A file in `configs/` starts from `default()`, an `ml_collections.ConfigDict` that flags can override, and `parse` turns
+the result into the frozen `Config`, checked, before anything is compiled. Imports no JAX.
+"""
+
+from rfjax.config.checks import check as check
+from rfjax.config.checks import check_sample as check_sample
+from rfjax.config.keys import Config as Config
+from rfjax.config.keys import Data as Data
+from rfjax.config.keys import Flow as Flow
+from rfjax.config.keys import Mesh as Mesh
+from rfjax.config.keys import Model as Model
+from rfjax.config.keys import Optimizer as Optimizer
+from rfjax.config.keys import Sample as Sample
+from rfjax.config.keys import Samples as Samples
+from rfjax.config.keys import Setting as Setting
+from rfjax.config.keys import Study as Study
+from rfjax.config.keys import Text as Text
+from rfjax.config.keys import Training as Training
+from rfjax.config.keys import Validation as Validation
+from rfjax.config.keys import setting as setting
+from rfjax.config.reading import axes as axes
+from rfjax.config.reading import default as default
+from rfjax.config.reading import describe as describe
+from rfjax.config.reading import differences as differences
+from rfjax.config.reading import entries as entries
+from rfjax.config.reading import from_dict as from_dict
+from rfjax.config.reading import parse as parse
+from rfjax.config.reading import runs as runs

@@ -1,0 +1,161 @@
+"""Values that are each allowed and can't work together: a sentence before anything is compiled."""
+
+from rfjax.config.keys import Config, Sample, setting
+from rfjax.errors import UserError
+
+# What 0 means for the size of images.
+OWN_SIZE = {"shapes": {"image_size": 16, "channels": 3}, "digits": {"image_size": 8, "channels": 1}}
+
+
+def check(config: Config) -> None:
+    """Raises UserError for values that are each allowed but can't work together."""
+    data, training = config.data, config.training
+    if data.name not in OWN_SIZE and not (data.image_size and data.channels):
+        raise UserError(f"'{data.name}' has no size of its own: set config.data.image_size and config.data.channels")
+    _check_model(config)
+    if data.name == "shapes" and (data.channels not in (0, 3) or 0 < data.image_size < 16):
+        raise UserError("the data set 'shapes' draws images of 3 channels and at least 16 pixels: see config.data")
+    if data.name in ("shapes", "digits") and data.flip:
+        raise UserError(f"config.data.flip would make captions of '{data.name}' wrong: switch it off")
+    if data.name == "tfds" and not data.dataset:
+        raise UserError("config.data.dataset must name a prepared data set for config.data.name = 'tfds'")
+    if data.name == "folder" and not data.path:
+        raise UserError("config.data.path must name a directory of images for config.data.name = 'folder'")
+    if config.optimizer.flatten and config.optimizer.weight_decay:
+        raise UserError(
+            "config.optimizer.flatten can't tell matrices from biases: set weight_decay = 0 or flatten = False"
+        )
+    if config.text.drop > 1:
+        raise UserError(f"config.text.drop = {config.text.drop} is a probability: at most 1")
+    if config.optimizer.warmup >= training.steps and config.optimizer.decay != "none":
+        raise UserError(
+            f"config.optimizer.warmup = {config.optimizer.warmup} leaves no steps to decay in: "
+            f"config.training.steps = {training.steps}"
+        )
+    _check_samples(config)
+    if config.validation.examples % 8:
+        raise UserError(
+            f"config.validation.examples = {config.validation.examples} must be a multiple of the 8 levels of t"
+        )
+    if config.job == "sample":
+        _check_sample(config.sample)
+
+
+def _check_model(config: Config) -> None:
+    """Raises UserError for a network that can't be built, or can't read the data's images and text."""
+    data, model, text = config.data, config.model, config.text
+    if data.image_size % model.patch:
+        raise UserError(
+            f"config.data.image_size = {data.image_size} is not a multiple of config.model.patch = {model.patch}"
+        )
+    width, heads = model.width or model.width_per_depth * model.depth, model.heads or model.depth
+    if width % 4:
+        how = "width" if model.width else "width_per_depth x depth"
+        raise UserError(f"config.model.{how} = {width} must be a multiple of 4 for the position embedding")
+    if width % heads:
+        raise UserError(f"a width of {width} can't be split over {heads} attention heads: see config.model.heads")
+    if 0 < model.largest_image < data.image_size:
+        raise UserError(
+            f"config.model.largest_image = {model.largest_image} is smaller than config.data.image_size = "
+            f"{data.image_size}"
+        )
+    if text.encoder == "labels" and model.backbone not in ("dit", "sit"):
+        raise UserError(
+            f"config.model.backbone = '{model.backbone}' reads text, not class labels: with config.text.encoder = "
+            "'labels', take dit or sit"
+        )
+    if model.backbone == "mmdit3" and not (text.vocabularies == 2 or (text.encoder, text.layout) == ("stored", "sd3")):
+        raise UserError(
+            "config.model.backbone = 'mmdit3' has weights for two kinds of text: set config.text.vocabularies = 2, or "
+            "config.text.layout = 'sd3' for stored encodings"
+        )
+    if model.backbone == "uvit" and (model.patch < 2 or model.patch & (model.patch - 1) or width % model.patch):
+        raise UserError(
+            f"config.model.patch = {model.patch} must be 2, 4, 8 ... and divide the width, {width}, for 'uvit', which "
+            "halves the resolution until a patch is one token"
+        )
+    if model.dual_blocks > (model.depth if model.backbone.startswith("mmdit") else 0):
+        raise UserError(
+            f"config.model.dual_blocks = {model.dual_blocks}, and '{model.backbone}' of depth {model.depth} has "
+            f"{model.depth if model.backbone.startswith('mmdit') else 'none'} that could be"
+        )
+    if model.learn_sigma and model.backbone not in ("dit", "sit"):
+        raise UserError(f"config.model.learn_sigma is for dit and sit, not '{model.backbone}'")
+
+
+def _check_samples(config: Config) -> None:
+    """Raises UserError for samples that can't be drawn."""
+    samples, training = config.samples, config.training
+    wanted = [setting(text) for text in samples.settings] if samples.count else []
+    if samples.count and not wanted:
+        raise UserError("config.samples.settings names no setting: give one, or config.samples.count = 0")
+    for one in wanted:
+        if one.guidance != 1 and config.text.drop in (0, 1):
+            raise UserError(
+                f"config.samples.settings: '{one.name}' asks for guidance, but {_unguided(config.text.drop)}: use "
+                f"'{one.steps}@1.0', or another drop"
+            )
+    if not samples.guidance_low <= samples.guidance_high <= 1:
+        raise UserError(
+            f"config.samples.guidance_low = {samples.guidance_low:g} and guidance_high = {samples.guidance_high:g} "
+            "must be an interval within [0, 1]"
+        )
+    every, saved = training.validate_every, training.checkpoint_every
+    if training.select == "best" and (not every or every % saved):
+        raise UserError(
+            "config.training.select = 'best' needs a checkpoint at every validation: let checkpoint_every divide "
+            f"validate_every (they are {saved} and {every})"
+        )
+
+
+def _unguided(drop: float) -> str:
+    return f"with config.text.drop = {drop:g} the model {'sees no text' if drop else 'never trains without text'}"
+
+
+LARGEST_SEED = 2**32 - 1
+
+
+def _check_sample(sample: Sample) -> None:
+    """Raises UserError for a job `sample` that no model could do."""
+    if not sample.source:
+        raise UserError("config.sample.source must name the folder of a run, or a checkpoint of another project")
+    if sample.guidance == float("inf"):
+        raise UserError("config.sample.guidance must be finite")
+    if sample.seed > LARGEST_SEED:
+        raise UserError(f"config.sample.seed = {sample.seed} must be at most {LARGEST_SEED}")
+    if sample.prompts and sample.encodings:
+        raise UserError(
+            "config.sample.prompts and config.sample.encodings both say what to draw: give one of them (the file of "
+            "encodings may hold captions)"
+        )
+
+
+def check_sample(sample: Sample, run: Config) -> tuple[int, int]:
+    """The height and width to draw, for a model with the config `run`.
+
+    Raises:
+        UserError: for what this model can't draw.
+    """
+    model, text = run.model, run.text
+    # A checkpoint's table of positions is counted in patches, the other limits in pixels.
+    largest = model.stored_positions * model.patch or model.largest_image or run.data.image_size
+    for name, length in (("height", sample.height), ("width", sample.width)):
+        if length % model.patch:
+            below = length // model.patch * model.patch
+            near = f"{below} or {below + model.patch}" if below else f"{model.patch}"
+            raise UserError(
+                f"config.sample.{name} = {length} is not a multiple of the model's patch, {model.patch}: take {near}"
+            )
+        if length > largest:
+            raise UserError(f"config.sample.{name} = {length}, and this model has positions for {largest} at most")
+    if sample.guidance != 1 and text.drop in (0, 1):
+        raise UserError(
+            f"config.sample.guidance = {sample.guidance:g} can't guide this model, for {_unguided(text.drop)}: set "
+            "config.sample.guidance = 1"
+        )
+    if sample.prompts and text.encoder == "stored":
+        raise UserError(
+            "this model's text encoder is not part of rfjax, so it can't read config.sample.prompts: encode them with "
+            "it and name an .npz file with context and pooled by config.sample.encodings"
+        )
+    return sample.height or run.data.image_size, sample.width or run.data.image_size
