@@ -127,8 +127,7 @@ def export(made: Weights, path: Path, layout: str, dtype: Any = None, max_shard:
     facts = kind.facts(parts.model, parts.inputs) if kind.facts else None
     places = kind.layout(parts.model, parts.inputs, config)
     kinds = dtype if isinstance(dtype, Mapping) else dict.fromkeys(places, dtype)
-    leaves = {name: leaves[name].astype(kinds.get(name) or leaves[name].dtype) for name in places}
-    manifest, tensors = engine.specs(leaves, places), engine.dump(leaves, places)
+    manifest, tensors = engine.specs(leaves, places, kinds), engine.dump(leaves, places, kinds)
     if kind.file == ".pt":
         from rfjax.interop.pt import write_pt
 

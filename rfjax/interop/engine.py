@@ -22,6 +22,7 @@ from rfjax.interop.stored import Tensors, bands
 
 ALIGNMENT = 64  # bytes of a cache line; XLA copies what is aligned less
 NAMED = 3  # tensors of each kind of mismatch that a message names
+SAME: Mapping[str, Any] = {}  # no other dtypes than there are
 THREADS = min(8, os.cpu_count() or 1)
 
 
@@ -124,7 +125,7 @@ class Scratch(threading.local):
         self._kept = {}
 
     def _take(self, name: str, count: int) -> np.ndarray:
-        if len(self._kept.get(name, ())) < count:
+        if name not in self._kept or len(self._kept[name]) < count:
             self._kept[name] = np.empty(count, np.uint8)
         return self._kept[name][:count]
 
@@ -180,14 +181,17 @@ def _uses(layout: Layout) -> dict[str, list[tuple[str, Piece]]]:
     return uses
 
 
-def specs(leaves: Mapping[str, Any], layout: Layout) -> dict[str, jax.ShapeDtypeStruct]:
+def specs(
+    leaves: Mapping[str, Any], layout: Layout, dtypes: Mapping[str, Any] = SAME
+) -> dict[str, jax.ShapeDtypeStruct]:
     """Shape and dtype of every tensor that `dump` yields, in its order: what the writers ask for in advance.
 
-    leaves: arrays or jax.ShapeDtypeStruct. Raises ValueError where the leaves of one tensor differ in dtype.
+    leaves: arrays or jax.ShapeDtypeStruct. dtypes: as in `dump`. Raises ValueError where the leaves of one tensor differ
+    in dtype.
     """
     found = {}
     for name, parts in _uses(layout).items():
-        kinds = {np.dtype(leaves[path].dtype) for path, _ in parts}
+        kinds = {np.dtype(dtypes.get(path) or leaves[path].dtype) for path, _ in parts}
         if len(kinds) > 1:
             raise ValueError(f"{name} is made of leaves of several types: {sorted(map(str, kinds))}")
         piece = parts[0][1]
@@ -195,20 +199,23 @@ def specs(leaves: Mapping[str, Any], layout: Layout) -> dict[str, jax.ShapeDtype
     return found
 
 
-def dump(leaves: Mapping[str, Any], layout: Layout) -> Iterator[tuple[str, np.ndarray]]:
+def dump(
+    leaves: Mapping[str, Any], layout: Layout, dtypes: Mapping[str, Any] = SAME
+) -> Iterator[tuple[str, np.ndarray]]:
     """Yields every tensor of theirs, copies behind their original, one at a time in the layout's order: load's inverse.
 
     leaves: our arrays by path (numpy's, or jax's where this process holds all shards); the host holds those that the
-    tensor at hand is made of. Raises ValueError as `specs` does.
+    tensor at hand is made of. dtypes: of the tensors, by the leaf's path; without one, the leaf's. Raises ValueError as
+    `specs` does.
     """
-    shapes, uses = specs(leaves, layout), _uses(layout)
+    shapes, uses = specs(leaves, layout, dtypes), _uses(layout)
     last = {path: name for name, parts in uses.items() for path, _ in parts}
     hosts: dict[str, np.ndarray] = {}
     for name, parts in uses.items():
         out = np.empty(shapes[name].shape, shapes[name].dtype)
         for path, piece in parts:
             if path not in hosts:
-                hosts[path] = _host(leaves[path])
+                hosts[path] = _host(leaves[path]).astype(dtypes.get(path) or leaves[path].dtype, copy=False)
             for band in bands(piece.shape, out.itemsize, piece.rows):
                 rows = ... if band is None else slice(*band)
                 _bits(out)[rows] = _window(_bits(hosts[path]), piece, band)

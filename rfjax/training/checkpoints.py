@@ -11,6 +11,15 @@ from rfjax.errors import UserError
 from rfjax.training.step import State
 
 
+def small_whole() -> ocp.Context:
+    """Within it, arrays below a MiB for each device that has a copy are saved whole by one of them.
+
+    Orbax would have each save a slice, and compile a program for each size and place of a slice.
+    """
+    saving = ocp.options.ArrayOptions.Saving(min_slice_bytes_for_replica_parallel=2**20)
+    return ocp.Context(array_options=ocp.options.ArrayOptions(saving=saving))
+
+
 class Checkpoints:
     """The checkpoints of one run, written in the background; a killed save leaves nothing that is taken for one."""
 
@@ -39,9 +48,10 @@ class Checkpoints:
         """Starts to save; returns once the arrays are copied, and waits first for the save before."""
         tree = {"state": state, "seconds": np.asarray(seconds, np.float32)}
         self._orbax.wait()
-        self._orbax.save_checkpointables_async(
-            int(state.step), {"run": tree, "data": data}, force=True, overwrite=self.latest == int(state.step)
-        )
+        with small_whole():
+            self._orbax.save_checkpointables_async(
+                int(state.step), {"run": tree, "data": data}, force=True, overwrite=self.latest == int(state.step)
+            )
 
     def restore(self, abstract: State, data: Any | None, step: int | None = None) -> tuple[State, float]:
         """Reads a checkpoint, the newest by default, into the shardings of `abstract`; sets the iterator to its place.

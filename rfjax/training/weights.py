@@ -20,7 +20,7 @@ from rfjax.evaluation import pictures
 from rfjax.models.counting import abstract_parameters
 from rfjax.models.projector import Projector
 from rfjax.training import mesh as meshes
-from rfjax.training.checkpoints import Checkpoints
+from rfjax.training.checkpoints import Checkpoints, small_whole
 from rfjax.training.logs import write_json
 from rfjax.training.parts import Parts, make_parts
 from rfjax.training.step import State, abstract_state
@@ -109,7 +109,8 @@ def write(folder: Path, made: Weights) -> None:
     check_empty(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tree = {"params": made.params, "projectors": dict(made.projectors)}
-    ocp.save_pytree((folder / FOLDER).absolute(), tree)
+    with small_whole():
+        ocp.save_pytree((folder / FOLDER).absolute(), tree)
     write_json(folder / "config.json", made.config.to_dict())  # last: a folder with a config is whole
 
 
