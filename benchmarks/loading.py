@@ -31,7 +31,7 @@ from rfjax.interop.tensors import open_tensors, write_safetensors
 from rfjax.models.counting import abstract_parameters
 from rfjax.training.parts import make_parts
 
-ROUNDS, SHARD = 5, 2_000_000_000
+ROUNDS, SHARD = 3, 2_000_000_000
 Target = dict[str, jax.ShapeDtypeStruct]
 
 

@@ -1,18 +1,19 @@
 """Backbones trained alike: SD3's Fig. 4 (section 5.2.3), against steps, as in the paper, and against FLOPs.
 
-    python -m rfjax.main --config=configs/architectures.py       DiT, UViT, CrossDiT, MM-DiT, MM-DiT with three sets
+    python -m rfjax.main --config=configs/architectures.py       about 17 minutes on two cores
     ... --config.study.axes.training.seed="(0,1,2,3,4)"          two more seeds: narrower intervals
 
-Fifteen runs: five backbones, three seeds each. Depth, width, text, data, learning rate and steps are the same; sizes
-are not, and the paper claims no matching of parameters either. The captions are encoded with two vocabularies, so that
-MM-DiT with three sets of weights has two kinds of text to tell apart. The learning rate is constant after the warm-up:
-then a checkpoint along a run is the end of a shorter one, and the curves can be read at any compute. Losses, scores and
-distances are those of the averaged weights.
+Fifteen runs: DiT, CrossDiT, UViT and MM-DiT with two and three sets of weights, three seeds each. Depth, width, text,
+data, learning rate and steps are the same; sizes are not, and the paper claims no matching of parameters either. The
+captions are encoded with two vocabularies, so that MM-DiT with three sets of weights has two kinds of text to tell
+apart. The learning rate is constant after the warm-up: then a checkpoint along a run is the end of a shorter one, and
+the curves can be read at any compute. Losses, scores and distances are those of the averaged weights.
 
 The report has the paper's three rows (validation loss; composition score for CLIP; Fréchet distance for FID), the
 *compute multiplier* of every two backbones (how many times fewer FLOPs one needs for the loss that the slower ends at)
 with its interval over seeds, and the order beside the paper's: DiT < UViT < CrossDiT < MM-DiT with two sets <~ with
-three, where UViT learns fastest at first. The time is that of fifteen runs of depth 3, one after the other.
+three, where UViT learns fastest at first. Expect UViT ahead per step and behind per FLOP, the four transformers within
+a per cent or two of each other, and composition scores near zero: those take many more steps (`config.training.steps`).
 """
 
 import ml_collections
