@@ -1,9 +1,8 @@
 """From another project's checkpoint to our parameters and back: `check`, `load`, `specs`, `dump`.
 
 Their matrices are ours transposed. Each tensor is read in bands of rows that fit the processor's cache, and numpy
-transposes each band from there into the leaf, in threads (reads and copies both let go of Python's lock). The rows of a
-band lie a cache line apart: rows of 2^n x 3 bytes fall into few sets of the cache, and take half as long again.
-A leaf's memory is aligned so that a CPU device takes it over as it is.
+transposes each band from there into the leaf, in threads (reads and copies both let go of Python's lock). A leaf's
+memory is aligned so that a CPU device takes it over as it is.
 """
 
 import math
@@ -99,12 +98,11 @@ def _load_leaf(
     host = _aligned(target.shape, dtype)
 
     def fill(piece: Piece, band: Rows | None) -> None:
-        same = tensors.dtype(piece.name) == dtype
-        values = tensors.read(piece.name, band, SCRATCH.read, ALIGNMENT if same else 0)
+        values = tensors.read(piece.name, band, SCRATCH.read)
         for copy in piece.copies:
             if not np.array_equal(_bits(values), _bits(tensors.read(copy, band))):
                 raise UserError(f"{tensors.where(copy)} has other values in {copy} than in {piece.name}, its original")
-        _window(_bits(host), piece, band)[...] = _bits(values if same else _converted(values, dtype))
+        _window(_bits(host), piece, band)[...] = _bits(_staged(values, dtype))
 
     tasks = [(piece, band) for piece in pieces for band in tensors.bands(piece.name, piece.rows)]
     for _ in pool.map(fill, *zip(*tasks, strict=True)) if tasks else ():
@@ -135,23 +133,31 @@ class Scratch(threading.local):
         """For the bytes of a file."""
         return self._take("read", count)
 
-    def convert(self, count: int) -> np.ndarray:
-        """For a band in another dtype."""
-        return self._take("convert", count)
+    def stage(self, count: int) -> np.ndarray:
+        """For a band on its way."""
+        return self._take("stage", count)
 
 
 SCRATCH = Scratch()
 
 
-def _converted(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """A band in another dtype, its rows a cache line apart, in this thread's scratch."""
+def _staged(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """A band in another dtype, whose rows are moved apart by a cache line, in this thread's scratch.
+
+    Without that, a column's lines fall into few sets of the first-level cache where rows are 2^n x 3 bytes long, and a
+    transpose takes half as long again.
+    """
     if values.ndim < 2:
-        return values.astype(dtype)
+        return values.astype(dtype, copy=False)
     flat = values.reshape(len(values), math.prod(values.shape[1:]))
     width = flat.shape[1] + ALIGNMENT // dtype.itemsize
-    wide = SCRATCH.convert(len(flat) * width * dtype.itemsize).view(dtype).reshape(len(flat), width)
-    wide[:, : flat.shape[1]] = flat
-    return wide[:, : flat.shape[1]].reshape(values.shape, copy=False)
+    room = SCRATCH.stage(len(flat) * width * dtype.itemsize).view(dtype)
+    wide = room.reshape(len(flat), width)[:, : flat.shape[1]]
+    if dtype == values.dtype:
+        _bits(wide)[...] = _bits(flat)
+    else:
+        wide[...] = flat
+    return wide.reshape(values.shape, copy=False)
 
 
 def _bits(array: np.ndarray) -> np.ndarray:

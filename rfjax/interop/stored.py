@@ -23,7 +23,6 @@ UNSIGNED = {"U64": np.uint64, "U32": np.uint32, "U16": np.uint16}
 DTYPES = {name: np.dtype(kind) for name, kind in (FLOATS | INTEGERS | UNSIGNED).items()}
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 BAND, BAND_ROWS = 400_000, 128  # bytes, or rows if more, to transpose while in the cache: benchmarks/loading.py
-VECTORS = 1024  # pieces of memory that one read may fill, POSIX's IOV_MAX on Linux
 PARTIAL = ".partial"
 
 
@@ -99,11 +98,10 @@ class Tensors:
         """The file that holds a tensor, for messages."""
         return self._entries[name].path
 
-    def read(self, name: str, rows: Rows | None = None, room: Room = fresh, gap: int = 0) -> np.ndarray:
+    def read(self, name: str, rows: Rows | None = None, room: Room = fresh) -> np.ndarray:
         """A row-major array of a tensor, or of its rows [start, stop); only those bytes leave the disk.
 
-        room: a number of bytes -> memory for them. gap: bytes to leave free behind each row of what has several axes.
-        Raises UserError where the file ends too early.
+        room: a number of bytes -> memory for them. Raises UserError where the file ends too early.
         """
         entry = self._entries[name]
         size = entry.dtype.itemsize
@@ -111,13 +109,7 @@ class Tensors:
         start, shape = (rows[0], (rows[1] - rows[0], *entry.shape[1:])) if rows else (0, entry.shape)
         skip = start * strides[0] if rows else 0
         reach = 0 if 0 in shape else 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
-        offset = entry.offset + skip * size
-        if gap and entry.strides is None and len(shape) > 1 and reach:
-            length = reach * size // shape[0]
-            apart = room(shape[0] * (length + gap)).reshape(shape[0], length + gap)[:, :length]
-            self._fill(apart, entry.path, offset)
-            return apart.view(entry.dtype).reshape(shape, copy=False)
-        flat = self._fill(room(reach * size)[None], entry.path, offset)[0].view(entry.dtype)
+        flat = self._fill(room(reach * size), entry.path, entry.offset + skip * size).view(entry.dtype)
         if entry.strides is None:
             return flat.reshape(shape)
         return np.array(np.lib.stride_tricks.as_strided(flat, shape, [step * size for step in strides]), order="C")
@@ -130,12 +122,9 @@ class Tensors:
         return [rows]
 
     def _fill(self, out: np.ndarray, path: Path, offset: int) -> np.ndarray:
-        """Reads what lies from `offset` on into the rows of `out`, bytes that may lie apart."""
-        count, done, length = out.size, 0, out.shape[1]
+        count, done = len(out), 0
         while done < count:
-            row, within = divmod(done, length)
-            parts = [out[row, within:], *out[row + 1 : row + VECTORS]]
-            got = os.preadv(self._files[path].fileno(), parts, offset + done)
+            got = os.preadv(self._files[path].fileno(), [out[done:]], offset + done)
             if not got:
                 raise UserError(f"{path} was cut short while it was read: {count - done:,} bytes are missing")
             done += got
