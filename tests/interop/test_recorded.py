@@ -2,7 +2,8 @@
 
 import parity_cases
 import pytest
-from parity_cases import CASES, LIGHT, PARTS, RECORDED, bring, compare_summaries, ours, recorded, summarise, weights
+from parity_cases import CASES, LIGHT, PARTS, bring, ours, weights
+from parity_results import RECORDED, compare_summaries, recorded, summarise
 
 LIMIT = 2_000_000  # bytes of all recordings
 

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-import parity_cases
+import parity_results
 import pytest
 
 KEY = "parity"
@@ -14,7 +14,7 @@ def compared(record_property):
     """(name, found, expected) -> nothing: notes the differences of two results, and fails beyond the tolerance."""
 
     def check(name, found, expected):
-        difference = parity_cases.compare(found, expected)
+        difference = parity_results.compare(found, expected)
         record_property(KEY, [name, difference.output, difference.gradient, difference.worst])
         print(f"{name}: output {difference.output:.1e}, gradients {difference.gradient:.1e} ({difference.worst})")
         assert difference.within, difference
@@ -27,12 +27,12 @@ def recording():
     """(name, expected, shapes) -> nothing: writes down a result of torch's, or checks that it is what was written."""
 
     def check(name, expected, shapes):
-        summary = parity_cases.summarise(expected)
+        summary = parity_results.summarise(expected)
         if os.environ.get("RECORD", "") not in ("", "0"):
-            parity_cases.record(name, summary, shapes.items())
-        known, old = parity_cases.recorded(name)
+            parity_results.record(name, summary, shapes.items())
+        known, old = parity_results.recorded(name)
         assert known == shapes
-        assert (difference := parity_cases.compare_summaries(summary, old)).within, difference
+        assert (difference := parity_results.compare_summaries(summary, old)).within, difference
 
     return check
 

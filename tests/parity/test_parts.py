@@ -9,7 +9,8 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.embeddings import get_2d_sincos_pos_embed, get_timestep_embedding
 from diffusers.models.resnet import ResnetBlock2D
 from parity import torch_side
-from parity_cases import CASES, HEAD_COUNT, PARTS, SEEDS, TOLERANCE, WIDTH, bring, compare, ours, weights
+from parity_cases import CASES, HEAD_COUNT, PARTS, SEEDS, WIDTH, bring, ours, weights
+from parity_results import TOLERANCE, compare
 from torch import nn
 
 from rfjax.models import layers
