@@ -205,7 +205,8 @@ def _sentence(settings: dict[str, Any]) -> str:
     """The settings in a line, the usual ones left out."""
     low, high = settings["guidance_interval"]
     parts = [
-        f"{settings['formulation']}, {settings['weights']} weights of step {settings['step']}",
+        settings["formulation"],
+        f"{settings['weights']} weights of step {settings['step']}" if settings["step"] else "imported weights",
         f"{settings['sampler']}, {settings['steps']} steps",
         f"noise {settings['diffusion']}" if settings["diffusion"] else "",
         f"times {settings['grid']}" if settings["grid"] != "uniform" else "",

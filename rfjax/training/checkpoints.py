@@ -16,8 +16,9 @@ def small_whole() -> ocp.Context:
 
     Orbax would have each save a slice, and compile a program for each size and place of a slice.
     """
-    saving = ocp.options.ArrayOptions.Saving(min_slice_bytes_for_replica_parallel=2**20)
-    return ocp.Context(array_options=ocp.options.ArrayOptions(saving=saving))
+    context = ocp.Context()
+    context.array.saving.min_slice_bytes_for_replica_parallel = 2**20
+    return context
 
 
 class Checkpoints:

@@ -125,7 +125,7 @@ def test_labels_become_captions_and_pictures_are_cropped(data_dir, cache_mb):
         assert example["image"].dtype == np.uint8 and not example["image"].flags.writeable
         captions = ("a photo of a ankle boot", "a photo of a hot dog", "a photo of a cat")
         assert example["caption"] == captions[index % 3] and example["index"] == index
-    assert set(example) == {"image", "caption", "index"}
+    assert set(example) == {"image", "caption", "index", "label"}
     with pytest.raises(IndexError):
         source[40]
 
