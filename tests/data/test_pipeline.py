@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 
 from rfjax import data
-from rfjax.data import pixels
+from rfjax.data import digits, pixels
 from rfjax.data.digits import load as load_digits
 from rfjax.data.shapes import Shapes
-from rfjax.data.text import WordVectors
+from rfjax.data.text import Labels, WordVectors
+from rfjax.errors import UserError
 
 ENCODER = WordVectors(8, 16, 16)
 
@@ -97,3 +98,14 @@ def test_every_source_of_the_table_opens_from_its_config(split):
     assert data.open_source(configs.parse(c).data, split)[0]["image"].shape == (16, 16, 3)
     c.data.update(name="digits", image_size=8, channels=1)
     assert data.open_source(configs.parse(c).data, split)[0]["caption"].startswith("a handwritten")
+
+
+def test_class_labels_come_from_the_source():
+    source = load_digits(split="validation", image_size=8)
+    batch, captions = data.load(source, Labels(10), range(6))
+    np.testing.assert_array_equal(batch["pooled"].argmax(-1), source.labels[:6])
+    assert captions[0] == f"a handwritten {digits.WORDS[source.labels[0]]}"
+    with pytest.raises(UserError, match="no class labels: choose another"):
+        data.load(Shapes("train", 16), Labels(10), range(2))
+    with pytest.raises(UserError, match="is not the number of a class, 0 to 1"):
+        data.load(source, Labels(2), range(20))

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from rfjax.data.text import Stored, WordVectors
+from rfjax.data.text import Labels, Stored, WordVectors
+from rfjax.errors import UserError
 
 
 def test_words_are_nearly_orthogonal_and_fixed():
@@ -57,3 +58,27 @@ def test_parts_cover_every_value_of_stored_encodings_once(layout, count):
     # CLIP's 2048 channels are padded with zeros to 4096, which belong to no encoder.
     assert (tokens[:, :2048] == 1).all()
     assert tokens.max() == 1
+
+
+def test_each_vocabulary_has_tokens_channels_and_vectors_of_its_own():
+    one, two = WordVectors(8, 16, 12), WordVectors(16, 16, 24, vocabularies=2)
+    (context, pooled), (both, vectors) = one(["a red circle"]), two(["a red circle"])
+    np.testing.assert_array_equal(both[:, :8], context)  # the first is the one that stands alone
+    np.testing.assert_array_equal(vectors[:, :12], pooled)
+    assert np.abs(both[:, 8:] - context).max() > 1
+    assert np.abs(vectors[:, 12:] - pooled).max() > 0.1
+    assert two.kinds == (8, 8)
+    assert two.parts == (
+        (slice(0, 8), slice(None), slice(0, 12)),
+        (slice(8, 16), slice(None), slice(12, 24)),
+    )
+
+
+def test_a_label_is_one_hot_and_nothing_is_none():
+    encoder = Labels(4)
+    context, pooled = encoder(["2", "", "0"])
+    assert context.shape == (3, 0, 1)
+    np.testing.assert_array_equal(pooled, [[0, 0, 1, 0], [0, 0, 0, 0], [1, 0, 0, 0]])
+    for wrong in ("4", "-1", "a cat", "1.0"):
+        with pytest.raises(UserError, match=f"'{wrong}' is not the number of a class, 0 to 3"):
+            encoder([wrong])
