@@ -181,6 +181,7 @@ class Samples:
     )
     guidance_low: float = key(0.0, "guidance is on from this t", low=0)
     guidance_high: float = key(1.0, "to this t", low=0)
+    guidance_channels: int = key(0, "guide the first channels only (DiT's and SiT's own code: 3 of 4); 0: all", low=0)
     weights: str = key("both", "whose pictures: the final ones, the average, or both", choices=("both", "raw", "ema"))
     along: bool = key(False, "also score the averaged weights at every validation along the run, at the first setting")
 

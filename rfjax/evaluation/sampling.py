@@ -62,7 +62,7 @@ def make_settings(samples: configs.Samples, one: configs.Setting, room: int = 0,
     return pictures.Settings(
         samples.sampler,
         one.steps,
-        flow.Guidance(one.guidance, samples.guidance_low, samples.guidance_high),
+        flow.Guidance(one.guidance, samples.guidance_low, samples.guidance_high, samples.guidance_channels or None),
         samples.grid,
         samples.shift,
         samples.diffusion,

@@ -191,6 +191,7 @@ def describe(config: Config, model: Weights, trained: pictures.Trained, asked: s
         "steps": sample.steps,
         "guidance": sample.guidance,
         "guidance_interval": [samples.guidance_low, samples.guidance_high],
+        "guidance_channels": samples.guidance_channels or trained.image[-1],
         "grid": samples.grid,
         "shift": samples.shift,
         "diffusion": samples.diffusion if samples.sampler == "euler_maruyama" else None,
@@ -204,6 +205,7 @@ def describe(config: Config, model: Weights, trained: pictures.Trained, asked: s
 def _sentence(settings: dict[str, Any]) -> str:
     """The settings in a line, the usual ones left out."""
     low, high = settings["guidance_interval"]
+    channels, every = settings["guidance_channels"], settings["image"][-1]
     parts = [
         settings["formulation"],
         f"{settings['weights']} weights of step {settings['step']}" if settings["step"] else "imported weights",
@@ -212,6 +214,7 @@ def _sentence(settings: dict[str, Any]) -> str:
         f"times {settings['grid']}" if settings["grid"] != "uniform" else "",
         f"shift {settings['shift']:g}" if settings["shift"] != 1 else "",
         f"guidance {settings['guidance']:g}" + (f" for t in [{low:g}, {high:g}]" if (low, high) != (0, 1) else ""),
+        f"on {channels} of {every} channels" if channels < every else "",
         f"seed {settings['seed']}",
         "{} x {} x {}".format(*settings["image"]),
     ]

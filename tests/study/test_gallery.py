@@ -30,10 +30,10 @@ def source(tmp_path_factory):
     return str(folder / "runs" / "d1")
 
 
-def sample(folder, source, sampler="euler", **values):
+def sample(folder, source, sampler="euler", channels=0, **values):
     c = configs.default()
     c.update(job="sample", workdir=str(folder))
-    c.samples.sampler = sampler
+    c.samples.update(sampler=sampler, guidance_channels=channels)
     c.sample.update(source=str(source), steps=2, count=6, batch=4)
     c.sample.update(values)
     return gallery.run(configs.parse(c), time.time())
@@ -168,6 +168,15 @@ def test_a_checkpoint_of_another_project_draws_latents_of_class_labels(monkeypat
     ):
         sample(out, path)
     assert len(names(out)) == 3
+
+    # In a single step, channels that are not guided are those of the conditional network.
+    for seed, how in ((1, {"channels": 3}), (2, {}), (3, {"guidance": 1.0})):
+        assert sample(tmp_path / f"{seed}", path, prompts=("7", "0"), steps=1, **how) == 0
+    some, whole, none = (np.load(next((tmp_path / f"{i}").glob("*.npz")))["images"] for i in (1, 2, 3))
+    np.testing.assert_array_equal(some[..., :3], whole[..., :3])
+    np.testing.assert_array_equal(some[..., 3], none[..., 3])
+    assert (whole[..., 3] != none[..., 3]).any()
+    assert "guidance 3, on 3 of 4 channels" in capsys.readouterr().out
 
     params["final"]["bias"] = params["final"]["bias"] + np.nan
     assert sample(out, path, prompts=("7", "0"), seed=1) == 1
