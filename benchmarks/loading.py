@@ -1,6 +1,6 @@
 """Seconds and memory to load a checkpoint of 2 billion parameters, against reading its bytes with safetensors alone.
 
-    python -m benchmarks.loading [FOLDER]       by default a new temporary folder, deleted at the end
+    python -m benchmarks.loading [FOLDER]       by default a new temporary folder, deleted at the end; needs safetensors
 
 Writes random float16 numbers as SD3 medium's 2.03 billion parameters, in files of 2 GB, then loads them into arrays
 stacked over the blocks, on a CPU. Prints medians of ROUNDS, interleaved, each load in a process of its own: seconds,
