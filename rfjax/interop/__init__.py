@@ -31,11 +31,10 @@ ORIGIN = "origin.json"  # of a run's folder: where its weights come from
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What a checkpoint is, before its weights are read: its layout's name, its config, and config.json beside it."""
+    """What a checkpoint is, before its weights are read: its layout's name and its config."""
 
     layout: str
     config: configs.Config
-    facts: Mapping[str, Any] | None
 
 
 def inspect(tensors: Tensors, layout: str = "") -> Found:
@@ -51,7 +50,7 @@ def inspect(tensors: Tensors, layout: str = "") -> Found:
     name = layout or layouts.recognise(tensors, facts)
     config = layouts.find(name).describe(tensors, facts)
     configs.check(config)
-    return Found(name, config, facts)
+    return Found(name, config)
 
 
 def read(path: Path, layout: str, mesh: configs.Mesh, dtype: Any = None) -> Weights:
