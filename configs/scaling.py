@@ -88,15 +88,15 @@ def pod() -> ml_collections.ConfigDict:
     c.study.name = "SD3's ladder"
     c.data.update(name="tfds", dataset="latents", image_size=32, channels=16, cache_mb=0.0)
     c.text.update(encoder="stored", layout="sd3", length=154, width=4096, pooled_width=2048, drop=0.464)
-    c.model.update(width_per_depth=64, patch=2, qk_norm=True, precision="bfloat16", remat=True)
+    c.model.update(width_per_depth=64, patch=2, qk_norm=True, precision="bfloat16", remat="full")
     c.optimizer.update(
         learning_rate=1e-4, warmup=1000, decay="none", eps=1e-15, clip=1.0, ema_decay=0.99, ema_every=100
     )
     c.training.update(batch=4096, steps=500_000, log_every=100, validate_every=50_000, checkpoint_every=5000)
-    c.mesh.update(data=1, fsdp=-1)
+    c.mesh.update(data=-1, fsdp=64)  # 64 divides every width of the ladder
     c.validation.update(examples=29_696, batch=4096)  # MLPerf's subset of COCO-2014
     c.samples.count = 0  # latents are no pictures
-    c.distributed = True
+    c.cluster.join = "always"
     configs.axes(c, {"model.depth": (15, 18, 21, 24, 30, 38)})
     return c
 

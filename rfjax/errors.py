@@ -1,7 +1,19 @@
-"""The one exception that means "the user can mend this", and the search for the nearest right word."""
+"""The one exception that means "the user can mend this", the exit codes, and the search for the nearest right word."""
 
 import difflib
+import enum
 from collections.abc import Iterable
+
+
+class Exit(enum.IntEnum):
+    """What the exit code of `rfjax.main` says; launch scripts start again after HUNG, PREEMPTED and signals."""
+
+    DONE = 0
+    FAILED = 1  # a run failed; the others went on
+    MISTAKE = 2  # something that the message says how to mend
+    HUNG = 70  # no progress for config.recovery.hang_seconds, with config.recovery.hang_exits
+    PREEMPTED = 75  # stopped by SIGTERM, after saving a checkpoint: start again (sysexits' EX_TEMPFAIL)
+    INTERRUPTED = 130  # stopped by Ctrl-C, after saving a checkpoint
 
 
 class UserError(Exception):

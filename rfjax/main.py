@@ -7,13 +7,20 @@ Examples:
   python -m rfjax.main --config=configs/scaling.py                        the scaling study, ready in minutes
   python -m rfjax.main --config=configs/scaling.py --config.only=d3       one run of it (a cluster runs each as a job)
   python -m rfjax.main --config=configs/scaling.py --config.job=report    the report again, from the run folders alone
+  python -m rfjax.main --config=configs/scaling.py --config.job=plan      what it needs on a machine, without one
   python -m rfjax.main --config=configs/sample.py                         pictures from one of its models
   python -m rfjax.main --config=configs/scaling.py --help                 every key of that config, with its meaning
 
-A study that was stopped goes on with the same command. Exit codes: 0 done, 1 a run failed, 2 a mistake that the message
-says how to mend, 130 stopped by Ctrl-C.
+A study that was stopped goes on with the same command. Exit codes (rfjax.errors.Exit):
+  0    done
+  1    a run failed
+  2    a mistake that the message says how to mend
+  70   hung: no progress for config.recovery.hang_seconds; start it again
+  75   preempted: it saved a checkpoint; start it again
+  130  stopped by Ctrl-C, after saving a checkpoint
 """
 
+import os
 import shlex
 import sys
 import time
@@ -25,7 +32,7 @@ from absl import flags  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 
 from rfjax import config as configs  # noqa: E402
-from rfjax.errors import UserError, nearest  # noqa: E402
+from rfjax.errors import Exit, UserError, nearest  # noqa: E402
 
 
 def read_flags(arguments: list[str]) -> configs.Config:
@@ -79,39 +86,51 @@ def help_text(arguments: list[str]) -> str:
     return f"{__doc__}\nKeys:\n{configs.describe(read_flags(kept).to_dict())}"
 
 
+def _virtual_devices(count: int) -> None:
+    """Lets JAX, which must not have started yet, see this many CPU devices."""
+    flag = "--xla_force_host_platform_device_count"
+    others = [word for word in os.environ.get("XLA_FLAGS", "").split() if not word.startswith(flag)]
+    os.environ["XLA_FLAGS"] = " ".join([*others, f"{flag}={count}"])
+    os.environ["JAX_PLATFORMS"] = "cpu"
+
+
 def main(arguments: list[str]) -> int:
     """Runs the command line; returns the exit code."""
     if any(word in ("--help", "-h", "--helpfull", "help") for word in arguments):
         print(help_text(arguments))
-        return 0
+        return Exit.DONE
     config = read_flags(arguments)
     if config.job == "report":
         from rfjax.study import reports  # no JAX here
 
         drawn = reports.draw(Path(config.workdir))
         print(reports.summary(drawn, reports.write(drawn)))
-        return 0
+        return Exit.DONE
+    if config.job == "plan":
+        _virtual_devices(config.plan.devices)
+        from rfjax.study import planning
+
+        return planning.run(config, STARTED)
     import jax
 
-    if config.distributed:
-        from rfjax.training import cluster
+    from rfjax.training import cluster
 
-        cluster.join()
+    joined = cluster.join(config.cluster)
     from rfjax.study import gallery, resampling, runner
     from rfjax.training.stop import Interrupted
 
     try:
         study = resampling.run_study if config.study.report == "sampling" else runner.run_study
         return (gallery.run if config.job == "sample" else study)(config, STARTED)
-    except (Interrupted, KeyboardInterrupt) as stop:
+    except (Interrupted, KeyboardInterrupt) as stopped:
         again = f"python -m rfjax.main {shlex.join(arguments)}"
         print(
-            f"\n{str(stop) or 'stopped at once'}; nothing is lost, the same command goes on:\n  {again}",
+            f"\n{str(stopped) or 'stopped at once'}; nothing is lost, the same command goes on:\n  {again}",
             file=sys.stderr,
         )
-        return 130
+        return stopped.code if isinstance(stopped, Interrupted) else Exit.INTERRUPTED
     finally:
-        if config.distributed:
+        if joined:
             jax.distributed.shutdown()
 
 
@@ -120,4 +139,4 @@ if __name__ == "__main__":
         sys.exit(main(sys.argv[1:]))
     except UserError as error:
         print(f"rfjax: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(Exit.MISTAKE)

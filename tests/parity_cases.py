@@ -320,6 +320,7 @@ def _part_program(apply: Callable[..., Any]) -> Callable[..., Any]:
 
 
 WIDTH, HEAD_COUNT, TOKENS, TEXT = 32, 4, 12, 5
+HEAD = WIDTH // HEAD_COUNT
 SPEC = Spec(WIDTH, HEAD_COUNT)
 
 
@@ -350,9 +351,16 @@ def _attention_shapes(name: str) -> dict[str, tuple[int, ...]]:
     return linear_shapes(**{f"{name}to_{part}": (WIDTH, WIDTH) for part in ("q", "k", "v", "out__0")})
 
 
+def heads(tensors: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Our Linear to heads: (D, H, K), or (D, n, H, K) of n names."""
+    shape = (len(names), HEAD_COUNT, HEAD) if len(names) > 1 else (HEAD_COUNT, HEAD)
+    found = dense(tensors, *names)
+    return {"kernel": found["kernel"].reshape(WIDTH, *shape), "bias": found["bias"].reshape(shape)}
+
+
 def _cross(tensors: Mapping[str, Any], name: str) -> dict[str, Any]:
     q, kv, out = (f"{name}to_q",), (f"{name}to_k", f"{name}to_v"), (f"{name}to_out.0",)
-    return {"q": dense(tensors, *q), "kv": dense(tensors, *kv), "out": dense(tensors, *out)}
+    return {"q": heads(tensors, *q), "kv": heads(tensors, *kv), "out": dense(tensors, *out)}
 
 
 def _cross_attention(tensors: Mapping[str, Any], seen: Mapping[str, Any]) -> Any:
@@ -362,7 +370,7 @@ def _cross_attention(tensors: Mapping[str, Any], seen: Mapping[str, Any]) -> Any
 def _cross_block(tensors: Mapping[str, Any], seen: Mapping[str, Any]) -> Any:
     stream = {
         "modulation": {"linear": dense(tensors, "modulation")},
-        "qkv": {"linear": dense(tensors, "attn1.to_q", "attn1.to_k", "attn1.to_v")},
+        "qkv": {"linear": heads(tensors, "attn1.to_q", "attn1.to_k", "attn1.to_v")},
         "out": dense(tensors, "attn1.to_out.0"),
         "mlp": {"fc1": dense(tensors, "ff.net.0.proj"), "fc2": dense(tensors, "ff.net.2")},
     }

@@ -17,7 +17,7 @@ POD = f"--config={Path(__file__).parents[1] / 'configs' / 'scaling.py'}:pod"
 
 
 def test_a_rung_of_the_paper_s_ladder_lowers_over_a_mesh():
-    runs = dict(configs.runs(main.read_flags([POD])))
+    runs = dict(configs.runs(main.read_flags([POD, "--config.mesh.fsdp=8"])))
     assert list(runs) == ["d15", "d18", "d21", "d24", "d30", "d38"]
     config = runs["d15"]
     parts, mesh = make_parts(config), meshes.make_mesh(config.mesh)

@@ -36,6 +36,6 @@ def begun_run(folder: Path, config: configs.Config, steps: tuple[int, ...] = (8,
     saved = Checkpoints(folder / "checkpoints", 2)
     for step in steps:
         average = jax.tree.map(lambda x, n=step: x + 0.01 * n, state.params)
-        saved.save(state.replace(step=jax.numpy.int32(step), average=average), {"place": step}, 0.0)
+        saved.save(state.replace(step=jax.numpy.int32(step), average=average), 0.0)
     saved.close()
     return state.params

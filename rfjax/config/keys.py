@@ -88,7 +88,12 @@ class Model:
     patch: int = key(2, "side of a patch in pixels", low=1)
     mlp_ratio: int = key(4, "hidden width of the MLPs over the width", low=1)
     qk_norm: bool = key(False, "RMSNorm of queries and keys")
-    remat: bool = key(False, "recompute blocks in the backward pass: less memory, a third more work")
+    remat: str = key(
+        "none",
+        "what the backward pass computes again, for less memory: nothing; all but matrix products; all but Linears; or "
+        "everything in a block (a third more work)",
+        choices=("none", "dots", "linears", "full"),
+    )
     unroll: int = key(
         1, "blocks per iteration of the scan over depth; 0 unrolls all (faster on a CPU, slower to compile)", low=0
     )
@@ -138,6 +143,10 @@ class Training:
     validate_every: int = key(0, "steps between validation losses; 0: only at the end", low=0)
     checkpoint_every: int = key(500, "steps between checkpoints", low=1)
     keep_checkpoints: int = key(2, "how many of the latest to keep", low=1)
+    accumulate: int = key(1, "parts of a batch that a device works on one after the other, for less memory", low=1)
+    attention_every: int = key(
+        0, "steps between measures of each block's attention: largest logit, entropy (SD3 Fig. 5); 0: none", low=0
+    )
     start_from: str = key(
         "", "folder of a run whose weights to begin with: of a study, or made by rfjax.interop import"
     )
@@ -152,6 +161,40 @@ class Mesh:
 
     data: int = key(-1, "devices that share the batch only")
     fsdp: int = key(1, "devices that share the batch and the parameters")
+    tensor: int = key(1, "devices that share attention heads and hidden units of MLPs, and see the same examples")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """Several processes, and several jobs, at one study."""
+
+    join: str = key(
+        "auto",
+        "the processes of one job: auto, where the environment says that there are several (TPU VMs, GKE, Slurm, "
+        "launch/local.sh)",
+        choices=("auto", "always", "never"),
+    )
+    coordinator: str = key("", "address host:port of process 0, where the environment does not say it")
+    processes: int = key(0, "how many there are, with coordinator", low=0)
+    process: int = key(-1, "which of them this is, with coordinator")
+    stale_minutes: float = key(5.0, "without a sign of life, after which another job's lock on a run is void", low=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recovery:
+    """What happens when training goes wrong."""
+
+    skips: int = key(
+        0,
+        "how many batches a run may skip: it goes back to the checkpoint before a loss that was not finite or "
+        "exploded, and leaves that batch out; 0: it stops there",
+        low=0,
+    )
+    explosion: float = key(
+        10.0, "a loss this many times the median of the last lines of metrics has exploded; 0: never", low=0
+    )
+    hang_seconds: float = key(600.0, "without progress, after which a run says where it hangs; 0: never", low=0)
+    hang_exits: bool = key(False, "and then ends with exit code 70, so that a launcher starts it again")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,6 +285,19 @@ class Sample:
 
 
 @dataclasses.dataclass(frozen=True)
+class Plan:
+    """The job `plan`: memory, communication and time of a study's runs on devices that need not be there."""
+
+    devices: int = key(8, "how many", low=1)
+    chip: str = key(
+        "h100",
+        "which",
+        choices=("a100-40", "a100-80", "h100", "h200", "b200", "tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e"),
+    )
+    utilisation: float = key(0.4, "share of the chip's peak that training reaches (MFU)", low=0.001)
+
+
+@dataclasses.dataclass(frozen=True)
 class Study:
     """Many runs and what to fit to them."""
 
@@ -265,12 +321,12 @@ class Config:
 
     job: str = key(
         "study",
-        "study: train and report; report: make the report again; sample: draw from one model",
-        choices=("study", "report", "sample"),
+        "study: train and report; report: make the report again; sample: draw from one model; plan: what the study "
+        "needs on a machine, without one",
+        choices=("study", "report", "sample", "plan"),
     )
     workdir: str = key("work/scaling", "folder of the study, or of the pictures")
     only: str = key("", "train this run alone, and write no report")
-    distributed: bool = key(False, "join the processes of a cluster or of launch/local.sh")
     data: Data = dataclasses.field(default_factory=Data)
     text: Text = dataclasses.field(default_factory=Text)
     flow: Flow = dataclasses.field(default_factory=Flow)
@@ -278,6 +334,9 @@ class Config:
     optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
     training: Training = dataclasses.field(default_factory=Training)
     mesh: Mesh = dataclasses.field(default_factory=Mesh)
+    cluster: Cluster = dataclasses.field(default_factory=Cluster)
+    recovery: Recovery = dataclasses.field(default_factory=Recovery)
+    plan: Plan = dataclasses.field(default_factory=Plan)
     validation: Validation = dataclasses.field(default_factory=Validation)
     samples: Samples = dataclasses.field(default_factory=Samples)
     sample: Sample = dataclasses.field(default_factory=Sample)

@@ -1,5 +1,6 @@
-"""From a source to batches: order, shuffling, sharding by process, text, and a checkpointable iterator, by Grain."""
+"""From a source to batches: order, shuffling, sharding by process, and text, by Grain."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
@@ -14,7 +15,7 @@ from rfjax.errors import UserError
 
 
 class Batch(TypedDict):
-    """One process's share of a batch; `slot` is each example's place in the global batch."""
+    """One process's rows of a batch; `slot` is each example's place in the global batch."""
 
     image: UInt8[np.ndarray, "b H W C"] | Float32[np.ndarray, "b H W C"]
     context: Float32[np.ndarray, "b L E"]
@@ -23,11 +24,25 @@ class Batch(TypedDict):
 
 
 @dataclass(frozen=True)
-class Share:
-    """Which part of each global batch this process loads."""
+class Order:
+    """Which examples make up which batch: batch k is a function of these and k alone, so k is all that a run that goes
+    on has to know.
 
-    process: int = 0
-    processes: int = 1
+    Attributes:
+        batch: global batch size. seed: of the shuffling, new in each epoch, and of the flips.
+        flip: mirror half of the examples. skip: numbers of batches that are left out.
+    """
+
+    batch: int
+    seed: int
+    flip: bool = False
+    skip: tuple[int, ...] = ()
+
+    def number(self, step: int) -> int:
+        """The batch that a step sees, both counted from 0."""
+        for skipped in sorted(self.skip):
+            step += skipped <= step
+        return step
 
 
 def load(source: Source, encoder: TextEncoder, indices: Sequence[int]) -> tuple[Batch, list[str]]:
@@ -57,39 +72,51 @@ def _labels(examples: Sequence[Example]) -> list[str]:
     return [str(example["label"]) for example in examples]
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """(position, index) of each of some rows of each batch, for Grain; item i is of step start + i."""
+
+    examples: Any
+    order: Order
+    rows: Sequence[int]
+    start: int
+
+    def __len__(self) -> int:
+        return sys.maxsize // self.order.batch - self.start
+
+    def __getitem__(self, item: int) -> list[tuple[int, int]]:
+        first = self.order.number(self.start + int(item)) * self.order.batch
+        return [(first + row, self.examples[first + row]) for row in self.rows]
+
+
 def batches(
-    source: Source, encoder: TextEncoder, *, batch: int, seed: int, flip: bool = False, share: Share = Share()
+    source: Source, encoder: TextEncoder, order: Order, rows: Sequence[int] | None = None, start: int = 0
 ) -> Iterator[Batch]:
-    """An endless Grain iterator over one process's share of training batches; its state goes into checkpoints.
+    """An endless Grain iterator over one process's rows of training batches, from step `start` on.
 
     The global batch k holds the positions k batch ... (k + 1) batch - 1 of the shuffled, repeated source, whatever the
     number of processes, and an example's flip depends on (seed, position) alone.
 
     Args:
         source: examples. encoder: for captions that come without encodings.
-        batch: global batch size, a multiple of the number of processes.
-        seed: of the order (new in each epoch) and of the flips.
-        flip: mirror half of the examples.
-        share: which part of each global batch is this process's.
+        order: of the examples. rows: of each batch, that this process loads; by default all.
     """
-
     import grain  # it imports JAX, which preparing and reading data sets does not need
 
     def assemble(places: Sequence[tuple[int, int]]) -> Batch:
         positions, indices = zip(*places, strict=True)
         result, _ = load(source, encoder, indices)
-        if flip:
-            streams = [np.random.Generator(np.random.Philox(key=[seed, p])) for p in positions]
+        if order.flip:
+            streams = [np.random.Generator(np.random.Philox(key=[order.seed, p])) for p in positions]
             result["image"] = np.stack(
                 [images.random_flip(g, im) for g, im in zip(streams, result["image"], strict=True)]
             )
-        result["slot"] = (np.asarray(positions) % batch).astype(np.int32)
+        result["slot"] = (np.asarray(positions) % order.batch).astype(np.int32)
         return result
 
-    order = grain.MapDataset.range(len(source))
+    examples = grain.MapDataset.range(len(source))
     if getattr(source, "shuffles", True):
-        order = order.shuffle(seed)
-    order = order.repeat().map_with_index(lambda position, index: (position, index))
-    order = order[share.process :: share.processes]
-    ready = order.batch(batch // share.processes, drop_remainder=True, batch_fn=list).map(assemble)
+        examples = examples.shuffle(order.seed)
+    chosen = _Rows(examples.repeat(), order, range(order.batch) if rows is None else rows, start)
+    ready = grain.MapDataset.source(chosen).map(assemble)
     return iter(ready.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))

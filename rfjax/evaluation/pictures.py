@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8, UInt32
 from PIL import Image, ImageDraw, ImageFont
 
-from rfjax import flow
+from rfjax import files, flow
 from rfjax.compiling import quick_options
 from rfjax.data import pixels
 
@@ -177,7 +177,8 @@ def _wrap(text: str, font: Any, width: int) -> list[str]:
 
 def save(folder: Path, name: str, pictures: UInt8[np.ndarray, "n H W C"], captions: Sequence[str]) -> None:
     """Writes NAME.png, a captioned grid for people, and NAME_tiles.png, the bare pictures in one row for the report."""
-    folder.mkdir(parents=True, exist_ok=True)
-    grid(pictures, captions).save(folder / f"{name}.png")
     row = np.concatenate(list(pictures), axis=1)
-    Image.fromarray(row[..., 0] if row.shape[-1] == 1 else row[..., :3]).save(folder / f"{name}_tiles.png")
+    tiles = Image.fromarray(row[..., 0] if row.shape[-1] == 1 else row[..., :3])
+    for image, file in ((grid(pictures, captions), f"{name}.png"), (tiles, f"{name}_tiles.png")):
+        with files.atomic(folder / file) as partial:
+            image.save(partial, format="PNG")

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from rfjax import config as configs
+from rfjax import files
 from rfjax.errors import UserError
 from rfjax.interop import engine, layouts
 from rfjax.interop.stored import Tensors
@@ -134,7 +135,7 @@ def export(made: Weights, path: Path, layout: str, dtype: Any = None, max_shard:
     else:
         write_safetensors(path, tensors, manifest, max_shard_bytes=max_shard)
     if facts is not None:
-        (path / "config.json").write_text(json.dumps(facts, indent=2) + "\n")
+        files.write(path / "config.json", json.dumps(facts, indent=2) + "\n")
     return path
 
 

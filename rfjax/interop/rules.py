@@ -26,27 +26,20 @@ class Rules:
         self._pieces.setdefault(ours, []).append(piece)
 
     def dense(
-        self,
-        ours: str,
-        names: str | Sequence[str],
-        inputs: int,
-        outputs: int,
-        place: Index = (),
-        *,
-        copies: Sequence[str] = (),
+        self, ours: str, name: str, inputs: int, outputs: int, place: Index = (), *, copies: Sequence[str] = ()
     ) -> None:
-        """A Linear with bias; of several names, the outputs lie side by side in ours."""
-        names = [names] if isinstance(names, str) else names
-        each = outputs // len(names)
+        """A Linear with bias."""
+        weights, biases = (tuple(f"{copy}.{kind}" for copy in copies) for kind in ("weight", "bias"))
+        self.add(f"{ours}/kernel", linear(f"{name}.weight", inputs, outputs, place, copies=weights))
+        self.add(f"{ours}/bias", same(f"{name}.bias", (outputs,), place, copies=biases))
+
+    def heads(self, ours: str, names: Sequence[str], spec: Spec, place: Index) -> None:
+        """The Linear to queries, keys and values, (D, 3, H, K) in ours: one matrix of theirs, or three."""
+        each = 3 * spec.width // len(names)
         for i, name in enumerate(names):
-            part = slice(i * each, (i + 1) * each)
-            for kind in ("weight", "bias"):
-                also = tuple(f"{copy}.{kind}" for copy in copies)
-                if kind == "weight":
-                    piece = linear(f"{name}.weight", inputs, each, (*place, slice(None), part), copies=also)
-                    self.add(f"{ours}/kernel", piece)
-                else:
-                    self.add(f"{ours}/bias", same(f"{name}.bias", (each,), (*place, part), copies=also))
+            part: Index = () if len(names) == 1 else (i,)
+            self.add(f"{ours}/kernel", linear(f"{name}.weight", spec.width, each, (*place, slice(None), *part)))
+            self.add(f"{ours}/bias", same(f"{name}.bias", (each,), (*place, *part)))
 
     def swapped(self, ours: str, name: str, inputs: int, outputs: int, place: Index = ()) -> None:
         """A Linear with bias whose two halves of outputs come the other way round in theirs."""
@@ -81,7 +74,7 @@ class AttentionNames:
     ) -> None:
         """Adds it under our names of its QKV and its output projection; `out`: whether it has the latter."""
         qkv, projection = ours
-        rules.dense(f"{qkv}/linear", [f"{block}.{name}" for name in self.qkv], spec.width, 3 * spec.width, place)
+        rules.heads(f"{qkv}/linear", [f"{block}.{name}" for name in self.qkv], spec, place)
         if spec.qk_norm:
             for norm, name in (("q_norm", self.q_norm), ("k_norm", self.k_norm)):
                 head = spec.width // spec.heads

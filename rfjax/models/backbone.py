@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rfjax.models import layers
-from rfjax.models.blocks import Spec, stack
+from rfjax.models.blocks import Spec, Stacking
 from rfjax.models.positions import Positions, crop, sincos_2d
+from rfjax.models.shards import WHOLE, Shards
 
 # What the network is told of t, by name. DiT's own code counts its steps from 0; SiT's own runs from noise to data, so
 # that its velocity also has the other sign.
@@ -29,7 +30,7 @@ class Backbone(nn.Module):
         patch: side of a patch in pixels.
         mlp_ratio: hidden width of the MLPs over D.
         qk_norm: RMSNorm of queries and keys.
-        remat: recompute each block in the backward pass, to save memory.
+        remat: what the backward pass computes again, to save memory; of `shards.REMAT`.
         unroll: blocks per iteration of the scan over depth; `depth` unrolls it whole.
         dtype: of the matrix products; parameters, norms and softmax stay float32.
         attention: implementation for `jax.nn.dot_product_attention`: None, "xla" or "cudnn".
@@ -37,6 +38,7 @@ class Backbone(nn.Module):
         time: what the network is told: "1000t" (SD3), "1000t-1" (DiT's own code), "t" (SiT as in REPA's code), or "1-t"
             and the output negated (SiT's own code, where t = 1 is data).
         frequency_shift: of the sinusoid, see `layers.sinusoid`.
+        shards: what this device has of the weights, inside of `jax.shard_map`.
     """
 
     depth: int
@@ -45,26 +47,35 @@ class Backbone(nn.Module):
     patch: int = 2
     mlp_ratio: int = 4
     qk_norm: bool = False
-    remat: bool = False
+    remat: str = "none"
     unroll: int = 1
     dtype: Any = jnp.float32
     attention: str | None = None
     positions: Positions = Positions()
     time: str = "1000t"
     frequency_shift: int = 0
+    shards: Shards = WHOLE
 
     @property
     def spec(self) -> Spec:
         """What the blocks need to know."""
-        return Spec(self.width, self.heads, self.mlp_ratio, self.qk_norm, self.dtype, self.attention)
+        return Spec(self.width, self.heads, self.mlp_ratio, self.qk_norm, self.dtype, self.attention, self.shards)
 
     def dense(self, width: int, name: str) -> nn.Dense:
         """A Linear outside of the blocks."""
         return self.spec.dense(width, name)
 
-    def stack(self, block: Any, count: int) -> Any:
-        """`count` of a block's kind in one scan; see `blocks.stack`."""
-        return stack(block, count, remat=self.remat, unroll=min(self.unroll, count))
+    def one(self, block: Any, name: str, **settings: Any) -> Any:
+        """A block by itself."""
+        return self._stacking.one(block, name)(self.spec, name=name, **settings)
+
+    def stack(self, block: Any, count: int, name: str = "blocks", **settings: Any) -> Any:
+        """`count` of a block's kind in one scan."""
+        return self._stacking.many(block, count, name)(self.spec, name=name, **settings)
+
+    @property
+    def _stacking(self) -> Stacking:
+        return Stacking(self.remat, self.unroll, self.shards)
 
     def image_tokens(self, z: Float[Array, "B H W C"]) -> Float[Array, "B N D"]:
         """Patches through a Linear, plus their positions."""

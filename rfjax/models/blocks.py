@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rfjax.models import layers
+from rfjax.models.shards import REMAT, WHOLE, Shards
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Spec:
     Attributes:
         width: D. heads: H. mlp_ratio: hidden width of the MLPs over D. qk_norm: RMSNorm of queries and keys.
         dtype: of the matrix products. attention: implementation for `jax.nn.dot_product_attention`.
+        shards: what this device has of the weights.
     """
 
     width: int
@@ -29,14 +31,19 @@ class Spec:
     qk_norm: bool = False
     dtype: Any = jnp.float32
     attention: str | None = None
+    shards: Shards = WHOLE
 
     def dense(self, width: int, name: str | None = None) -> nn.Dense:
         """A Linear with DiT's initialisation."""
         return nn.Dense(width, dtype=self.dtype, kernel_init=layers.xavier, name=name)
 
+    def out(self, name: str | None = None) -> layers.OutDense:
+        """The Linear behind an attention's heads."""
+        return layers.OutDense(self.width, self.dtype, self.shards, name=name)
+
     def attend(
         self, q: Float[Array, "B N H K"], k: Float[Array, "B M H K"], v: Float[Array, "B M H K"]
-    ) -> Float[Array, "B N D"]:
+    ) -> Float[Array, "B N F"]:
         """Softmax attention with scale 1 / sqrt(K) and no mask; the heads lie side by side in what is returned."""
         out = jax.nn.dot_product_attention(q, k, v, implementation=self.attention)
         return out.reshape(*out.shape[:2], -1)
@@ -57,13 +64,13 @@ class Stream(nn.Module):
     def setup(self) -> None:
         spec = self.spec
         self.modulation = layers.Modulation(2 if self.pre_only else 9 if self.dual else 6, spec.dtype)
-        self.qkv = layers.QKV(spec.heads, spec.qk_norm, spec.dtype)
+        self.qkv = layers.QKV(spec.heads, spec.qk_norm, spec.dtype, spec.shards)
         if not self.pre_only:
-            self.out = spec.dense(spec.width)
-            self.mlp = layers.MLP(spec.mlp_ratio, spec.dtype)
+            self.out = spec.out()
+            self.mlp = layers.MLP(spec.mlp_ratio, spec.dtype, spec.shards)
         if self.dual:
-            self.dual_qkv = layers.QKV(spec.heads, spec.qk_norm, spec.dtype)
-            self.dual_out = spec.dense(spec.width)
+            self.dual_qkv = layers.QKV(spec.heads, spec.qk_norm, spec.dtype, spec.shards)
+            self.dual_out = spec.out()
 
     def before(self, x: Float[Array, "B N D"], y: Float[Array, "B D"]) -> tuple[Any, Any]:
         """Returns ((q, k, v), what `after` needs)."""
@@ -74,7 +81,7 @@ class Stream(nn.Module):
             rest.append(gate_dual * self.dual_out(self.spec.attend(*qkv)))
         return self.qkv(layers.modulated_norm(x, shift, scale)), rest
 
-    def attended(self, x: Float[Array, "B N D"], attended: Float[Array, "B N D"], rest: Any) -> Float[Array, "B N D"]:
+    def attended(self, x: Float[Array, "B N D"], attended: Float[Array, "B N F"], rest: Any) -> Float[Array, "B N D"]:
         """Adds the output projection, gated, to the residual stream."""
         gate, _, _, _, *dual = rest
         return sum(dual, x + gate * self.out(attended))
@@ -104,11 +111,11 @@ class CrossAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B N D"], context: Float[Array, "B L D"]) -> Float[Array, "B N D"]:
-        spec, width = self.spec, self.spec.width
-        split = lambda a: a.reshape(*a.shape[:2], spec.heads, -1)  # noqa: E731
-        keys, values = jnp.split(spec.dense(2 * width, "kv")(context), 2, axis=-1)
-        out = spec.attend(split(spec.dense(width, "q")(x)), split(keys), split(values))
-        return spec.dense(width, "out")(out)
+        spec = self.spec
+        heads = (spec.heads // spec.shards.tensor, spec.width // spec.heads)
+        dense = lambda shape, name: nn.DenseGeneral(shape, dtype=spec.dtype, kernel_init=layers.xavier, name=name)  # noqa: E731
+        kv = dense((2, *heads), "kv")(context)
+        return spec.out("out")(spec.attend(dense(heads, "q")(x), kv[:, :, 0], kv[:, :, 1]))
 
     @staticmethod
     def products(spec: Spec, tokens: int, keys: int) -> int:
@@ -116,19 +123,55 @@ class CrossAttention(nn.Module):
         return (2 * tokens + 2 * keys) * spec.width**2 + 2 * tokens * keys * spec.width
 
 
-def stack(block: Any, count: int, *, remat: bool, unroll: int) -> Any:
-    """`count` blocks (carry, y) -> (carry, None) in a scan: one of them is traced and compiled, whatever the depth.
+STACKS = ("dual_blocks", "blocks", "last_block")  # in order; below these names, weights are put together block by block
+ATTENTION = "attention"  # the collection that `sow_attention` writes to
 
-    Each parameter gets a leading axis of that length. The result is called as the block's constructor.
 
-    Args:
-        remat: recompute each block in the backward pass. unroll: blocks per iteration.
+def sow_attention(block: nn.Module, q: Float[Array, "B N H K"], k: Float[Array, "B M H K"]) -> None:
+    """Where somebody asks for the collection `attention`: the largest logit, and the mean entropy of a query in nats.
+
+    SD3's measure of instability (section 5.3.2, Fig. 5): logits grow and the entropy falls before training diverges.
     """
-    return nn.scan(
-        nn.remat(block, prevent_cse=False) if remat else block,
-        variable_axes={"params": 0},
-        split_rngs={"params": True},
-        in_axes=nn.broadcast,
-        length=count,
-        unroll=unroll,
-    )
+    if block.is_initializing() or not block.is_mutable_collection(ATTENTION):
+        return
+    logits = jnp.einsum("bnhk,bmhk->bhnm", q.astype(jnp.float32), k.astype(jnp.float32)) / q.shape[-1] ** 0.5
+    entropy = jax.scipy.special.entr(jax.nn.softmax(logits)).sum(-1).mean()
+    for name, value in (("largest_logit", logits.max()), ("entropy", entropy)):
+        block.sow(ATTENTION, name, value, reduce_fn=lambda _, new: new, init_fn=lambda: 0.0)
+
+
+@dataclass(frozen=True)
+class Stacking:
+    """How blocks are put behind one another.
+
+    Attributes:
+        remat: what the backward pass computes again, of `shards.REMAT`. unroll: blocks per iteration of the scan.
+        shards: what this device has of the weights.
+    """
+
+    remat: str = "none"
+    unroll: int = 1
+    shards: Shards = WHOLE
+
+    def one(self, block: Any, name: str) -> Any:
+        """A block's class, ready for a device's part of the weights, which are found at `name`."""
+        if self.shards.dimensions:
+            whole = lambda tree: {"params": self.shards.gather(tree["params"], name)}  # noqa: E731
+            block = nn.map_variables(block, "params", trans_in_fn=whole)
+        if self.remat == "none" and not self.shards.dimensions:
+            return block
+        return nn.remat(block, prevent_cse=False, policy=REMAT[self.remat])
+
+    def many(self, block: Any, count: int, name: str) -> Any:
+        """`count` blocks (carry, y) -> (carry, None) in a scan: one is traced and compiled, whatever the depth.
+
+        Each parameter gets a leading axis of that length. The result is called as the block's constructor.
+        """
+        return nn.scan(
+            self.one(block, name),
+            variable_axes={"params": 0, ATTENTION: 0},
+            split_rngs={"params": True},
+            in_axes=nn.broadcast,
+            length=count,
+            unroll=min(self.unroll, count),
+        )

@@ -7,7 +7,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from rfjax.models.backbone import Backbone
-from rfjax.models.blocks import CrossAttention, Spec, Stream
+from rfjax.models.blocks import CrossAttention, Spec, Stream, sow_attention
 
 
 class Block(nn.Module):
@@ -22,6 +22,7 @@ class Block(nn.Module):
         y, c = given
         stream = Stream(self.spec, name="stream")
         qkv, rest = stream.before(x, y)
+        sow_attention(self, *qkv[:2])
         x = stream.attended(x, self.spec.attend(*qkv), rest)
         x = x + CrossAttention(self.spec, name="cross")(x, c)
         return stream.after(x, rest), None
@@ -46,7 +47,7 @@ class CrossDiT(Backbone):
         x = self.image_tokens(z)
         y = self.time_vector(t) + self.pooled_vector(pooled)
         c = self.dense(self.width, "context_embed")(context)
-        x, _ = self.stack(Block, self.depth)(self.spec, name="blocks")(x, (y, c))
+        x, _ = self.stack(Block, self.depth)(x, (y, c))
         return self.image(x, y, z.shape[1:])
 
     def forward_flops(self, image: tuple[int, int, int], text: tuple[int, int], pooled_width: int) -> int:

@@ -13,14 +13,14 @@ from jaxtyping import Array, Float
 from rfjax.errors import UserError
 from rfjax.models import layers
 from rfjax.models.backbone import Backbone
-from rfjax.models.blocks import Spec, Stream
+from rfjax.models.blocks import Spec, Stream, sow_attention
 
 # The published sizes: depth, width, heads.
 SIZES = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16)}
 
 
 class Block(nn.Module):
-    """A block with adaLN-Zero, shaped for `blocks.stack`: (x, y) -> (x, None)."""
+    """A block with adaLN-Zero, shaped for a scan: (x, y) -> (x, None)."""
 
     spec: Spec
 
@@ -28,6 +28,7 @@ class Block(nn.Module):
     def __call__(self, x: Float[Array, "B N D"], y: Float[Array, "B D"]) -> tuple[Float[Array, "B N D"], None]:
         stream = Stream(self.spec, name="stream")
         qkv, rest = stream.before(x, y)
+        sow_attention(self, *qkv[:2])
         return stream.after(stream.attended(x, self.spec.attend(*qkv), rest), rest), None
 
 
@@ -68,7 +69,7 @@ class DiT(Backbone):
         else:
             y = y + self.pooled_vector(pooled)
             x = jnp.concatenate([self.dense(self.width, "context_embed")(context), x], axis=1)
-        x, _ = self.stack(Block, self.depth)(self.spec, name="blocks")(x, y)
+        x, _ = self.stack(Block, self.depth)(x, y)
         rows, columns, channels = z.shape[1:]
         count = rows * columns // self.patch**2
         return self.image(x[:, -count:], y, (rows, columns, channels * (1 + self.learn_sigma)))

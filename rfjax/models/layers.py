@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from rfjax.errors import UserError
+from rfjax.models.shards import WHOLE, Shards
 
 MAX_PERIOD = 10_000.0
 FREQUENCIES = 256
@@ -43,17 +44,35 @@ class VectorMLP(nn.Module):
         return nn.Dense(self.width, dtype=self.dtype, kernel_init=small_normal, name="fc2")(nn.silu(x))
 
 
+class OutDense(nn.Module):
+    """A Linear behind heads or hidden units, (B, N, F) -> (B, N, width): its products are added up over all that share
+    them, then the bias is added."""
+
+    width: int
+    dtype: Any = jnp.float32
+    shards: Shards = WHOLE
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B N F"]) -> Float[Array, "B N D"]:
+        kernel = self.param("kernel", xavier, (x.shape[-1], self.width))
+        bias = self.param("bias", nn.initializers.zeros, (self.width,))
+        product = jnp.dot(x.astype(self.dtype), kernel.astype(self.dtype))
+        return self.shards.add_up(product) + bias.astype(self.dtype)
+
+
 class MLP(nn.Module):
     """Linear, GELU (tanh), Linear on each token, (B, N, D) -> (B, N, D)."""
 
     ratio: int = 4
     dtype: Any = jnp.float32
+    shards: Shards = WHOLE
 
     @nn.compact
     def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
         width = x.shape[-1]
-        x = nn.Dense(self.ratio * width, dtype=self.dtype, kernel_init=xavier, name="fc1")(x)
-        return nn.Dense(width, dtype=self.dtype, kernel_init=xavier, name="fc2")(nn.gelu(x, approximate=True))
+        hidden = self.ratio * width // self.shards.tensor
+        x = nn.Dense(hidden, dtype=self.dtype, kernel_init=xavier, name="fc1")(x)
+        return OutDense(width, self.dtype, self.shards, name="fc2")(nn.gelu(x, approximate=True))
 
 
 class Modulation(nn.Module):
@@ -84,20 +103,22 @@ def modulated_norm(
 class QKV(nn.Module):
     """One Linear to queries, keys and values of H heads, each (B, N, H, K), with optional RMSNorm of q and k per head.
 
-    The norm has a learnable scale and eps 1e-6, in float32 (SD3 section 5.3.2).
+    The Linear's kernel is (D, 3, H, K), so that heads can be shared out. The norm has a learnable scale and eps 1e-6,
+    in float32 (SD3 section 5.3.2).
     """
 
     heads: int
     qk_norm: bool = False
     dtype: Any = jnp.float32
+    shards: Shards = WHOLE
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "B N D"]
     ) -> tuple[Float[Array, "B N H K"], Float[Array, "B N H K"], Float[Array, "B N H K"]]:
-        width = x.shape[-1]
-        qkv = nn.Dense(3 * width, dtype=self.dtype, kernel_init=xavier, name="linear")(x)
-        q, k, v = (a.reshape(*x.shape[:2], self.heads, width // self.heads) for a in jnp.split(qkv, 3, axis=-1))
+        shape = (3, self.heads // self.shards.tensor, x.shape[-1] // self.heads)
+        qkv = nn.DenseGeneral(shape, dtype=self.dtype, kernel_init=xavier, name="linear")(x)
+        q, k, v = (qkv[:, :, i] for i in range(3))
         if self.qk_norm:
             q = nn.RMSNorm(epsilon=1e-6, dtype=jnp.float32, name="q_norm")(q).astype(self.dtype)
             k = nn.RMSNorm(epsilon=1e-6, dtype=jnp.float32, name="k_norm")(k).astype(self.dtype)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from rfjax.errors import UserError
 from rfjax.models.backbone import Backbone
-from rfjax.models.blocks import Spec, Stream
+from rfjax.models.blocks import Spec, Stream, sow_attention
 
 Tokens = tuple[Float[Array, "B N D"], tuple[Float[Array, "B _ D"], ...]]  # the image's, and each kind of text's
 
@@ -24,7 +24,7 @@ def text_names(kinds: int) -> tuple[str, ...]:
 
 
 class JointBlock(nn.Module):
-    """A block of MM-DiT, shaped for `blocks.stack`: ((x, texts), y) -> ((x, texts), None).
+    """A block of MM-DiT, shaped for a scan: ((x, texts), y) -> ((x, texts), None).
 
     Attributes:
         last: the text comes out unchanged, since nobody reads it. dual: the image also attends to itself alone.
@@ -44,6 +44,7 @@ class JointBlock(nn.Module):
         # The text's queries of the last block would only make an output that is thrown away.
         q = qx if self.last else jnp.concatenate([*(qkv[0] for qkv, _ in before), qx], axis=1)
         k, v = (jnp.concatenate([*(qkv[i] for qkv, _ in before), own], axis=1) for i, own in ((1, kx), (2, vx)))
+        sow_attention(self, q, k)
         *out, out_x = jnp.split(
             self.spec.attend(q, k, v), [] if self.last else np.cumsum([t.shape[1] for t in texts]).tolist(), axis=1
         )
@@ -84,11 +85,11 @@ class MMDiT(Backbone):
         carry = (x, texts)
         dual = min(self.dual_blocks, self.depth - 1)
         if dual:
-            carry, _ = self.stack(JointBlock, dual)(self.spec, dual=True, name="dual_blocks")(carry, y)
+            carry, _ = self.stack(JointBlock, dual, "dual_blocks", dual=True)(carry, y)
         if self.depth - 1 - dual:
-            carry, _ = self.stack(JointBlock, self.depth - 1 - dual)(self.spec, name="blocks")(carry, y)
-        last = nn.remat(JointBlock, prevent_cse=False) if self.remat else JointBlock
-        (x, _), _ = last(self.spec, last=True, dual=self.dual_blocks == self.depth, name="last_block")(carry, y)
+            carry, _ = self.stack(JointBlock, self.depth - 1 - dual)(carry, y)
+        last = self.one(JointBlock, "last_block", last=True, dual=self.dual_blocks == self.depth)
+        (x, _), _ = last(carry, y)
         return self.image(x, y, z.shape[1:])
 
     def _kinds(self, length: int) -> tuple[int, ...]:

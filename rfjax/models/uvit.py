@@ -112,7 +112,7 @@ class UViT(Backbone):
             x = self.dense(above, f"reduce_{level}")(layers.patchify(x, 2)).reshape(-1, *shape, above)
         table = self.position_table(*x.shape[1:3])
         tokens = (x.reshape(x.shape[0], -1, self.width) + table).astype(self.dtype)
-        tokens, _ = self.stack(crossdit.Block, self.depth)(self.spec, name="blocks")(tokens, (y, c))
+        tokens, _ = self.stack(crossdit.Block, self.depth)(tokens, (y, c))
         x = tokens.reshape(x.shape)
         for level, width in reversed(list(enumerate(levels))):
             x = self.dense(4 * width, f"expand_{level}")(x.reshape(x.shape[0], -1, x.shape[-1]))

@@ -61,6 +61,10 @@ class RunDisplay:
             self._spoken = time.monotonic()
             self._study.console.print(f"  {self._name}: step {step}  {note}")
 
+    def warn(self, sentence: str) -> None:
+        """What should not go unnoticed: a line that stays."""
+        self._study.console.print(sentence, style="yellow", markup=False)
+
     def say(self, activity: str) -> None:
         """What is being done besides training."""
         self._study.bars.update(self._task, note=activity)

@@ -1,25 +1,33 @@
-"""The study's folder: what was asked for, what each sitting cost, and the report at its end."""
+"""The study's folder: what was asked for, who works on which run, what each sitting cost, and the report at its end."""
 
 import contextlib
+import enum
 import importlib.metadata
 import json
+import os
 import platform
 import shlex
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
+from rfjax import files
 from rfjax.compiling import Compilations
 from rfjax.config import Config, differences
 from rfjax.errors import UserError
-from rfjax.study import reports
-from rfjax.training.logs import write_json
+from rfjax.study import locks, reports
+from rfjax.training.logs import plain, write_json
+from rfjax.training.stop import Interrupted, Stop
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "diffrax", "numpy", "scipy")
 
@@ -44,8 +52,7 @@ class Sitting:
         self.add({"report": time.time() - began})
         line = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": time.time() - self.started}
         line |= {"split": self.split, "compilations": self.compilations.record()}
-        with (Path(config.workdir) / "sittings.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        files.append_line(Path(config.workdir) / "sittings.jsonl", json.dumps(plain(line)))
         return reports.summary(drawn, reports.write(drawn))
 
 
@@ -67,14 +74,122 @@ def prepare_folder(config: Config, names: list[str]) -> None:
         if jax.process_index() == 0:
             for name in names:
                 (folder / "runs" / name).mkdir(exist_ok=True)
+            files.clean(folder)
             write_json(path, {"config": config.to_dict(), "runs": names, **facts()})
     except OSError as error:
         raise UserError(f"the work folder {folder} can't be written ({error.strerror}): set config.workdir") from error
 
 
+class Turn(enum.IntEnum):
+    """What a job finds when it is a run's turn."""
+
+    OURS = 0  # it has the run's lock
+    COMPLETE = 1  # there is nothing to do
+    HELD = 2  # another job works on it
+    WAIT = 3  # another job had the lock, and may be dead
+    FAILED = 4  # process 0 could not find out
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A run's turn, on every process alike.
+
+    Attributes:
+        turn: what there is to do. lock: if it is ours, on process 0. held: by whom, if it is another's, on process 0.
+    """
+
+    turn: Turn
+    lock: locks.Lock | None = None
+    held: locks.Held | None = None
+
+    @property
+    def lost(self) -> bool:
+        """Whether another job has taken the lock away, because this one stood still."""
+        return self.lock is not None and self.lock.lost.is_set()
+
+
+@contextlib.contextmanager
+def claim(
+    folder: Path, config: Config, complete: Callable[[], bool], stop: Stop, say: Callable[[str], None]
+) -> Iterator[Claim]:
+    """Takes a run's lock for the time of a `with`, unless the run is complete or another job has it.
+
+    Process 0 decides, and all processes of the job act alike. A job that may be dead is waited for, until it gives a
+    sign of life or its lock is void. If the lock is lost, `stop` is wished.
+
+    Args:
+        folder: of the run. complete: whether there is nothing to do; asked again once the lock is ours, for another
+            job may have finished the run. say: tells the person who waits.
+
+    Raises:
+        UserError: if the lock can neither be taken nor read. OSError: if the folder can't be written.
+        Interrupted: if `stop` is wished while it waits.
+    """
+    found = _wait_for(folder, config.cluster.stale_minutes, complete, stop, say)
+    try:
+        if found.lock:
+            if found.lock.note:
+                say(f"{folder.name}: {found.lock.note}")
+            files.clean(folder, folder / "samples")
+        yield found
+    finally:
+        if found.lock:
+            found.lock.release()
+
+
+def _wait_for(
+    folder: Path, minutes: float, complete: Callable[[], bool], stop: Stop, say: Callable[[str], None]
+) -> Claim:
+    before: locks.Held | None = None
+    while True:
+        found, error = Claim(Turn.FAILED), None
+        if jax.process_index() == 0:
+            try:
+                found = _decide(folder, minutes, complete, stop, before)
+            except Exception as raised:  # the others must hear of it before this process leaves them
+                error = raised
+        turn = Turn(_as_process_0(found.turn))
+        if error:
+            raise error
+        if turn == Turn.FAILED:
+            raise UserError(f"process 0 of this job could not take the lock of {folder}: it says why")
+        if turn != Turn.WAIT:
+            return Claim(turn, found.lock, found.held)
+        if stop.granted():
+            raise Interrupted(f"stopped while waiting for {folder.name}", stop.code)
+        if before is None and found.held:
+            say(f"{folder.name}: {found.held}; it may be dead: waiting for a sign of life, or for its lock to be void")
+        before = found.held
+        time.sleep(min(1.0, 60 * minutes / locks.SIGNS))
+
+
+def _decide(folder: Path, minutes: float, complete: Callable[[], bool], stop: Stop, before: locks.Held | None) -> Claim:
+    """What process 0 finds at one look. before: what it found at the look before, if it waits."""
+
+    def alarm() -> None:
+        stop.wished = True
+        if jax.process_count() > 1:  # JAX takes this signal, and tells the other processes
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    if complete():
+        return Claim(Turn.COMPLETE)
+    found = locks.take(folder, minutes, alarm)
+    if isinstance(found, locks.Held):
+        alive = before is not None and before.sign != found.sign
+        return Claim(Turn.WAIT if found.doubtful and not alive else Turn.HELD, held=found)
+    if complete():
+        found.release()
+        return Claim(Turn.COMPLETE)
+    return Claim(Turn.OURS, lock=found)
+
+
+def _as_process_0(number: int) -> int:
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number))) if jax.process_count() > 1 else number
+
+
 def facts() -> dict[str, Any]:
     """What else a result depends on: command, commit, versions, machine."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    commit, git = "", ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     with contextlib.suppress(OSError):
         commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
     return {

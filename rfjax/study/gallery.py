@@ -11,9 +11,9 @@ import jax
 import numpy as np
 
 from rfjax import config as configs
-from rfjax import data
+from rfjax import data, files
 from rfjax.config import Config
-from rfjax.errors import UserError
+from rfjax.errors import Exit, UserError
 from rfjax.evaluation import pictures, sampling, scorers
 from rfjax.study.display import StudyDisplay
 from rfjax.study.folder import facts
@@ -42,6 +42,7 @@ def run(config: Config, started: float) -> int:
     sample, folder = config.sample, Path(config.workdir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        files.clean(folder)
     except OSError as error:
         raise UserError(f"the folder {folder} can't be written ({error.strerror}): set config.workdir") from error
     encoded = read_encodings(Path(sample.encodings)) if sample.encodings else None
@@ -73,7 +74,7 @@ def run(config: Config, started: float) -> int:
         times = {"seconds": seconds, "start_up_seconds": began - started}
         write_json(path.with_suffix(".json"), {"settings": settings, "found": found, **times, **facts()})
         display.console.print(_summary(path, note, settings, found, seconds), markup=False)
-    return 1 if found.get("problem") else 0
+    return Exit.FAILED if found.get("problem") else Exit.DONE
 
 
 def read_model(sample: configs.Sample, mesh: configs.Mesh) -> Weights:
@@ -240,9 +241,11 @@ def _write(path: Path, asked: sampling.Captions, drawn: sampling.Drawn, sample: 
     """The grid, and the arrays beside it."""
     shown, texts = pictures.to_show(drawn.images), list(asked.texts)
     room = min(max(pictures.TILE, *shown.shape[1:3]), LARGEST_TILE)
-    pictures.grid(shown, texts, sample.columns, note, room).save(path)
+    with files.atomic(path) as partial:
+        pictures.grid(shown, texts, sample.columns, note, room).save(partial, format="PNG")
     images = shown if drawn.images.shape[-1] in pictures.PIXELS else drawn.images
-    np.savez(path.with_suffix(".npz"), images=images, captions=np.array(texts), seed=np.uint32(sample.seed))
+    with files.atomic(path.with_suffix(".npz")) as partial, partial.open("wb") as file:  # by name, numpy adds an ending
+        np.savez(file, images=images, captions=np.array(texts), seed=np.uint32(sample.seed))
 
 
 def _scorer(model: Weights, trained: pictures.Trained, asked: sampling.Captions) -> scorers.Scorer | None:

@@ -10,14 +10,15 @@ import jax
 
 from rfjax import data, models
 from rfjax.config import Config
-from rfjax.errors import UserError
+from rfjax.errors import Exit, UserError
 from rfjax.evaluation import pictures, sampling, scorers
 from rfjax.study import records
 from rfjax.study.display import StudyDisplay
-from rfjax.study.folder import Sitting, prepare_folder
+from rfjax.study.folder import Sitting, Turn, claim, prepare_folder
 from rfjax.training import mesh as meshes
 from rfjax.training import weights
 from rfjax.training.logs import Metrics, read_lines, write_json
+from rfjax.training.stop import Stop
 
 
 def run_study(config: Config, started: float) -> int:
@@ -35,16 +36,33 @@ def run_study(config: Config, started: float) -> int:
         raise UserError(f"no run of {config.study.source} is complete: finish that study first")
     settings = sampling.settings(config.samples)
     prepare_folder(config, list(source.study["runs"]))
-    display = StudyDisplay(sum(_cost(rung, settings) for rung in complete), active=jax.process_index() == 0)
+    first = jax.process_index() == 0
+    display = StudyDisplay(sum(_cost(rung, settings) for rung in complete), active=first)
+    say, left = functools.partial(display.console.print, markup=False), []
     sitting.add({"start-up": time.time() - started})
     with display.bars:
         for rung in complete:
-            began = time.time()
-            drawn = sample(rung, Path(config.workdir) / "runs" / rung.name, config, display)
+            began, folder = time.time(), Path(config.workdir) / "runs" / rung.name
+            with claim(folder, config, lambda folder=folder: not missing(folder, settings), Stop(), say) as claimed:
+                if claimed.turn == Turn.HELD:
+                    say(f"{rung.name}: {claimed.held}")
+                    left.append(rung.name)
+                    continue
+                drawn = sample(rung, folder, config, display) if claimed.turn == Turn.OURS else 0
             sitting.add({"samples": time.time() - began})
-            display.console.print(f"{rung.name}: {drawn} settings drawn, {time.time() - began:.0f} s")
-    display.console.print(sitting.close(config), markup=False)
-    return 0
+            say(f"{rung.name}: {drawn} settings drawn, {time.time() - began:.0f} s")
+    if first:
+        say(sitting.close(config))
+    if left:
+        say(f"left to other jobs: {', '.join(left)}")
+    return Exit.DONE
+
+
+def missing(folder: Path, settings: dict[str, pictures.Settings]) -> list[str]:
+    """The settings that a run's folder here lacks."""
+    lines, _ = read_lines(folder / "metrics.jsonl")
+    done = {line["setting"] for line in lines if line["kind"] == "scores"}
+    return [name for name in settings if name not in done]
 
 
 def _cost(rung: records.Rung, settings: dict[str, pictures.Settings]) -> float:
@@ -54,23 +72,21 @@ def _cost(rung: records.Rung, settings: dict[str, pictures.Settings]) -> float:
 def sample(rung: records.Rung, folder: Path, config: Config, display: StudyDisplay) -> int:
     """Draws one run's settings that its folder here lacks, with averaged weights; returns how many those were."""
     settings = sampling.settings(config.samples)
-    lines, _ = read_lines(folder / "metrics.jsonl")
-    done = {line["setting"] for line in lines if line["kind"] == "scores"}
-    if all(name in done for name in settings):
-        return 0
+    wanted, first = missing(folder, settings), jax.process_index() == 0
     mesh, read = meshes.make_mesh(config.mesh), weights.read(rung.folder, config.mesh)
     run, parts = read.config, read.parts
     asked = sampling.captions(data.open_source(run.data, "validation"), parts.encoder, config.samples.count)
     scorer = scorers.scorer(run.data.name, run.data.image_size, run.data.channels)
     size = models.measure(parts.model, parts.inputs)
-    write_json(folder / "config.json", run.to_dict())
-    metrics = Metrics(folder, active=jax.process_index() == 0, start=read.step)
+    if first:
+        write_json(folder / "config.json", run.to_dict())
+    metrics = Metrics(folder, active=first, start=read.step)
     facts = {"name": rung.name, "size": asdict(size) | {"train_flops": size.train_flops}, "steps": run.training.steps}
     metrics.write("start", read.step, **facts)
     found: dict[str, Any] = {}
     with display.run(rung.name, len(settings), _cost(rung, settings) / len(settings)) as bar:
         for number, (name, chosen) in enumerate(settings.items(), 1):
-            if name in done:
+            if name not in wanted:
                 continue
             bar.say(f"drawing at {name}")
             drawn = sampling.draw(
@@ -79,10 +95,11 @@ def sample(rung: records.Rung, folder: Path, config: Config, display: StudyDispl
             found[name] = sampling.record(drawn, asked.texts, chosen, scorer)
             metrics.write("scores", read.step, weights="ema", setting=name, **found[name])
             shown = config.samples.shown
-            if shown and parts.inputs.image[-1] in pictures.PIXELS:
+            if first and shown and parts.inputs.image[-1] in pictures.PIXELS:
                 pictures.save(folder / "samples", name, pictures.to_show(drawn.images[:shown]), asked.texts[:shown])
             score = found[name].get("score")
             bar.advance(number, f"{name} drawn" if score is None else f"score {score:.3f} at {name}")
     metrics.close()
-    write_json(folder / "result.json", {"name": rung.name, "status": "complete", "scores": found})
+    if first:
+        write_json(folder / "result.json", {"name": rung.name, "status": "complete", "scores": found})
     return len(found)

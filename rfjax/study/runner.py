@@ -1,18 +1,20 @@
 """Runs a study: every run of its grid that is not complete yet, then the report."""
 
-import contextlib
+import functools
+import itertools
 import time
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 
 import jax
 
 from rfjax import config as configs
-from rfjax import data, flow, models
+from rfjax import data, files, flow, models
 from rfjax.config import Config
-from rfjax.errors import UserError, nearest
+from rfjax.errors import Exit, UserError, nearest
 from rfjax.study.display import StudyDisplay
-from rfjax.study.folder import Sitting, prepare_folder
+from rfjax.study.folder import Claim, Sitting, Turn, claim, prepare_folder
 from rfjax.training import loop
 from rfjax.training import mesh as meshes
 from rfjax.training.parts import make_parts
@@ -22,14 +24,16 @@ from rfjax.training.stop import Interrupted, Stop
 def run_study(config: Config, started: float) -> int:
     """Trains what is missing, then writes the report; returns the exit code.
 
-    A run that fails is reported and the others go on. The same command goes on where this one was stopped.
+    A run that fails is reported and the others go on. The same command goes on where this one was stopped. Several jobs
+    may work on one study: a run that another has is left to it.
 
     Args:
         config: with `only`, one run is trained and no report written.
         started: `time.time()` at the start of the process, to account for imports.
 
     Raises:
-        UserError: before anything is compiled, for what the user can mend. Interrupted: when stopped by a signal.
+        UserError: before anything is compiled, for what the user can mend; later, if the disk is full, if another job
+            has the only run, or takes one away because this job stood still. Interrupted: when stopped by a signal.
     """
     sitting = Sitting(started)
     runs = [loop.Run(name, run, Path(config.workdir) / "runs" / name) for name, run in configs.runs(config)]
@@ -42,41 +46,97 @@ def run_study(config: Config, started: float) -> int:
         check_data(run.config)
     prepare_folder(config, [run.name for run in runs])
     sitting.add({"start-up": time.time() - started})
-    failures: dict[str, BaseException] = {}
-    first = jax.process_index() == 0
+    failures: dict[str, Exception] = {}
+    later: list[loop.Run] = []
+    left: list[str] = []
     todo = sum(run.config.training.steps * flops[run.name] for run in wanted if run.name not in complete)
-    display = StudyDisplay(todo, active=first)
+    display = StudyDisplay(todo, active=jax.process_index() == 0)
+    say = functools.partial(display.console.print, markup=False)
     with Stop().on_signals() as stop, display.bars:
-        for run in wanted:
-            if run.name in complete:
-                display.console.print(f"{run.name}: complete already")
-                continue
-            began = time.monotonic()
-            try:
-                with display.run(run.name, run.config.training.steps, flops[run.name]) as bar:
-                    result = loop.train(run, bar, stop)
-            except (Interrupted, KeyboardInterrupt):
-                raise
-            except Exception as error:  # one rung must not take the others down
-                failures[run.name] = error
-                sentence = str(error) or type(error).__name__
-                (run.folder / "failure.txt").write_text(f"{sentence}\n\n{traceback.format_exc()}")
-                display.console.print(f"{run.name}: failed: {sentence.splitlines()[0]}", style="red", markup=False)
-                continue
-            with contextlib.suppress(FileNotFoundError):
-                (run.folder / "failure.txt").unlink()
-            loss = result["validation"][config.study.weights]
-            display.console.print(
-                f"{run.name}: validation loss {loss['loss']:.4f} ± {loss['stderr']:.4f}, "
-                f"{result['size']['parameters']:,} parameters, {time.monotonic() - began:.0f} s"
-            )
-            sitting.add(result["split_seconds"])
-    if first and not config.only:
-        display.console.print(sitting.close(config), markup=False)
+        for run in itertools.chain(wanted, later):
+            with claim(run.folder, config, lambda run=run: bool(run.result()), stop, say) as claimed:
+                if claimed.turn == Turn.COMPLETE:
+                    say(f"{run.name}: complete already")
+                elif claimed.turn == Turn.HELD:
+                    said = f"{run.name}: {claimed.held or 'another job has it'}"
+                    if config.only:
+                        raise UserError(f"{said}: wait for it, or stop it first")
+                    if run in later:
+                        left.append(run.name)
+                    else:  # looked at again in the end, for the other job may have died
+                        say(said)
+                        later.append(run)
+                else:
+                    failed, split = _train(run, claimed, display, flops[run.name], stop)
+                    failures |= failed
+                    sitting.add(split)
+    if jax.process_index() == 0 and not config.only:
+        say(sitting.close(config))
+    if left:
+        say(f"left to other jobs: {', '.join(left)}")
     if failures:
         display.console.print(f"[red]failed: {', '.join(failures)}[/red]; the same command tries them again")
-        return 2 if all(isinstance(error, UserError) for error in failures.values()) else 1
-    return 0
+    return _code(failures.values())
+
+
+def _code(failures: Iterable[Exception]) -> Exit:
+    """DONE without failures, MISTAKE where the user can mend them all."""
+    kinds = {isinstance(error, UserError) for error in failures}
+    return Exit.FAILED if False in kinds else Exit.MISTAKE if kinds else Exit.DONE
+
+
+def _leave(run: loop.Run, claimed: Claim, config: Config, say: Callable[..., None]) -> str:
+    """Leaves a run to the job that has it; raises UserError if this job is for that run alone."""
+    said = f"{run.name}: {claimed.held or 'another job has it'}"
+    if config.only:
+        raise UserError(f"{said}: wait for it, or stop it first")
+    say(said)
+    return run.name
+
+
+def _train(
+    run: loop.Run, claimed: Claim, display: StudyDisplay, step_flops: float, stop: Stop
+) -> tuple[dict[str, Exception], dict[str, float]]:
+    """Trains a run that is ours; returns its failure by name, which process 0 writes down, and its seconds by activity.
+
+    Raises:
+        UserError: if the disk is full, or if another job has taken the run. Interrupted: when stopped by a signal.
+    """
+    say = functools.partial(display.console.print, markup=False)
+    first, began, path = jax.process_index() == 0, time.monotonic(), run.folder / "failure.txt"
+    try:
+        with display.run(run.name, run.config.training.steps, step_flops) as bar:
+            result = loop.train(run, bar, stop)
+    except files.FullDisk:
+        raise  # the other runs would meet it too
+    except (Interrupted, KeyboardInterrupt) as stopped:
+        _check_ours(run, claimed, stopped)
+        raise
+    except Exception as error:  # one rung must not take the others down
+        _check_ours(run, claimed, error)
+        sentence = str(error) or type(error).__name__
+        if first:
+            files.write(path, f"{sentence}\n\n{traceback.format_exc()}")
+        say(f"{run.name}: failed: {sentence.splitlines()[0]}", style="red")
+        return {run.name: error}, {}
+    _check_ours(run, claimed)
+    if first:
+        path.unlink(missing_ok=True)
+    loss = result["validation"][run.config.study.weights]
+    say(
+        f"{run.name}: validation loss {loss['loss']:.4f} ± {loss['stderr']:.4f}, "
+        f"{result['size']['parameters']:,} parameters, {time.monotonic() - began:.0f} s"
+    )
+    return {}, result["split_seconds"]
+
+
+def _check_ours(run: loop.Run, claimed: Claim, cause: BaseException | None = None) -> None:
+    """Raises UserError if another job has taken the run meanwhile: what this one would write is the other's by now."""
+    if claimed.lost:
+        raise UserError(
+            f"{run.name}: this job gave no sign of life for {run.config.cluster.stale_minutes:g} minutes, and another "
+            "has taken the run: nothing is lost, the other goes on with it"
+        ) from cause
 
 
 def check(run: loop.Run) -> float:
@@ -85,10 +145,8 @@ def check(run: loop.Run) -> float:
     Raises:
         UserError: for what the user can mend.
     """
-    mesh = meshes.make_mesh(run.config.mesh)
-    meshes.check_batch("training.batch", run.config.training.batch, mesh)
-    meshes.check_batch("validation.batch", run.config.validation.batch, mesh)
     parts = make_parts(run.config)
+    loop.check_mesh(run.config, parts, meshes.make_mesh(run.config.mesh))
     flow.formulation(run.config.flow.formulation, run.config.flow.shift)
     return models.measure(parts.model, parts.inputs).train_flops * run.config.training.batch
 

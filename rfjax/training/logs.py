@@ -4,12 +4,17 @@ import contextlib
 import json
 import math
 import os
+import socket
+import struct
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import tensorboardX
+from tensorboardX.proto import event_pb2, summary_pb2
+from tensorboardX.record_writer import masked_crc32c
+
+from rfjax import files
 
 
 def plain(value: Any) -> Any:
@@ -22,11 +27,12 @@ def plain(value: Any) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a file atomically: a reader sees the old one or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(plain(value), indent=1) + "\n")
-    os.replace(partial, path)
+    """Writes a file, and its folder if need be: a reader sees the old one or the whole new one.
+
+    Raises:
+        UserError: if there is no room. OSError: if it can't be written for another reason.
+    """
+    files.write(path, json.dumps(plain(value), indent=1) + "\n")
 
 
 def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
@@ -45,32 +51,89 @@ class Metrics:
     """Appends records to metrics.jsonl, and their numbers to TensorBoard; of several processes one alone writes."""
 
     def __init__(self, folder: Path, *, active: bool, start: int = 0) -> None:
-        """folder: of the run. active: whether this process writes. start: step that the run goes on from."""
-        self._file = self._board = None
-        if not active:
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "metrics.jsonl"
-        cut = path.exists() and path.stat().st_size and path.read_bytes()[-1:] != b"\n"
-        self._file = path.open("a", buffering=1)
-        if cut:  # a killed process may leave half a line: close it, so that it spoils no other
-            self._file.write("\n")
-        self._board = tensorboardX.SummaryWriter(str(folder / "tensorboard"), purge_step=start or None)
+        """Opens both, and cuts off what a killed process left unfinished at their ends.
+
+        Args:
+            folder: of the run. active: whether this process writes. start: step that the run goes on from.
+
+        Raises:
+            UserError: if there is no room, here and in `write`.
+        """
+        self._lines = self._board = None
+        if active:
+            self._lines = files.Growing(folder / "metrics.jsonl")
+            self._board = Board(folder / "tensorboard", start)
 
     def write(self, kind: str, step: int, **values: Any) -> None:
         """One line: {"kind": ..., "step": ..., ...}."""
-        if self._file is None:
+        if self._lines is None:
             return
-        self._file.write(json.dumps(plain({"kind": kind, "step": step, **values})) + "\n")
+        self._lines.append(json.dumps(plain({"kind": kind, "step": step, **values})) + "\n")
         group = f"{kind}/{values['weights']}" if "weights" in values else kind
-        for name, value in values.items():
-            if kind in ("train", "validation") and isinstance(value, int | float):
-                self._board.add_scalar(f"{group}/{name}", value, step)
+        if kind in ("train", "validation", "attention"):
+            numbers = {f"{group}/{name}": float(v) for name, v in values.items() if isinstance(v, int | float)}
+            self._board.add(step, numbers)
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
+        if self._lines is not None:
+            self._lines.close()
             self._board.close()
+
+
+class Board:
+    """Numbers for TensorBoard, each step's written at once.
+
+    tensorboardX's own writer hands them to a thread, which a kill robs of the last two minutes, and which dies of a
+    full disk without a word, so that the run waits for it for ever.
+    """
+
+    def __init__(self, folder: Path, start: int) -> None:
+        """Opens a new file; where there are others, TensorBoard will hide what they say about steps after `start`."""
+        before = sorted(folder.glob("events.out.tfevents.*"))
+        for path in before:
+            cut_records(path)
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
+        self._file = files.Growing(folder / name, lines=False)
+        if self._file.empty():
+            self._write(event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2"))
+        if before:
+            begin = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._write(event_pb2.Event(wall_time=time.time(), step=start + 1, session_log=begin))
+
+    def add(self, step: int, numbers: Mapping[str, float]) -> None:
+        """The numbers of a step: name -> value."""
+        values = [summary_pb2.Summary.Value(tag=name, simple_value=value) for name, value in numbers.items()]
+        self._write(event_pb2.Event(wall_time=time.time(), step=step, summary=summary_pb2.Summary(value=values)))
+
+    def _write(self, event: Any) -> None:
+        """One record: its length, a checksum of that, the event, a checksum of that (the format of TFRecord)."""
+        data = event.SerializeToString()
+        length = struct.pack("<Q", len(data))
+        self._file.append(length + _checksum(length) + data + _checksum(data))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _checksum(data: bytes) -> bytes:
+    return struct.pack("<I", masked_crc32c(data))
+
+
+def cut_records(path: Path) -> None:
+    """Cuts off what follows the last whole record of a TensorBoard file: a killed writer may leave a part of one."""
+    whole, size = 0, path.stat().st_size
+    with files.full_disk(path), path.open("r+b") as file:
+        while whole < size:
+            head = file.read(12)
+            if len(head) < 12 or _checksum(head[:8]) != head[8:]:
+                break
+            (length,) = struct.unpack("<Q", head[:8])
+            if whole + 16 + length > size:
+                break
+            whole += 16 + length
+            file.seek(whole)
+        if whole < size:
+            file.truncate(whole)
 
 
 class Clock:
@@ -102,3 +165,8 @@ class Clock:
         """What has been charged so far."""
         self._charge()
         return dict(self.seconds)
+
+    def spent(self, *names: str) -> float:
+        """What has been charged to these."""
+        self._charge()
+        return sum(self.seconds.get(name, 0.0) for name in names)

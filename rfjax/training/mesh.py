@@ -1,8 +1,13 @@
-"""The device mesh, and which axis of which array is spread over it."""
+"""The device mesh, and which dimension of which array is spread over which of its axes.
 
+`data` and `fsdp` share the batch; `fsdp` also shares the weights, and all that is kept for each of them; `tensor`
+shares attention heads and hidden units, and sees the same examples.
+"""
+
+import math
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -10,69 +15,163 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from rfjax import config as configs
 from rfjax.errors import UserError
+from rfjax.models import Backbone
+from rfjax.models.shards import FSDP, TENSOR, Shards
 
-BATCH = PartitionSpec(("data", "fsdp"))
+DATA = "data"
+AXES = (DATA, FSDP, TENSOR)
+SHARING = (DATA, FSDP)  # the axes that share the batch
+BATCH = PartitionSpec(SHARING)
 
-# The first pattern that matches a parameter's path gives the mesh axis of each of its last dimensions; a dimension that
-# the mesh can't divide stays whole. Moments and averaged weights have their parameter's name and so its sharding.
-RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
-    (r"kernel$", ("fsdp", None)),
-    (r".*", ()),
+
+class Rule(NamedTuple):
+    """The mesh axis of each of the last dimensions of the weights whose path a pattern finds."""
+
+    name: str
+    pattern: str
+    axes: tuple[str | None, ...]
+
+
+# The first one that fits counts; a dimension that the axis can't divide stays whole. Moments and averaged weights have
+# their weight's path and so its sharding. D width, H heads, K head width, F hidden units.
+RULES = (
+    Rule("to q, k, v: (D, n, H, K)", r"(qkv/linear|cross/kv)/kernel$", (FSDP, None, TENSOR, None)),
+    Rule("to q: (D, H, K)", r"cross/q/kernel$", (FSDP, TENSOR, None)),
+    Rule("their biases: (H, K)", r"(qkv/linear|cross/kv|cross/q)/bias$", (TENSOR, None)),
+    Rule("from heads: (H K, D)", r"(^|/)(dual_)?out/kernel$", (TENSOR, FSDP)),
+    Rule("into an MLP: (D, F)", r"mlp/fc1/kernel$", (FSDP, TENSOR)),
+    Rule("its bias: (F,)", r"mlp/fc1/bias$", (TENSOR,)),
+    Rule("out of an MLP: (F, D)", r"mlp/fc2/kernel$", (TENSOR, FSDP)),
+    Rule("other matrices and kernels", r"kernel$", (FSDP, None)),
+    Rule("tables", r"embedding$", (None, FSDP)),
+    Rule("everything else", r"", ()),
 )
+LARGEST_WHOLE = 0.25  # of a model's weights, with fsdp: more on each device would not be what was asked for
 
 
 def make_mesh(shape: configs.Mesh, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Arranges devices, by default all, as (data, fsdp).
+    """Arranges devices, by default all, as (data, fsdp, tensor).
 
     Raises:
         UserError: if the product of the axes is not the number of devices.
     """
     count = len(devices) if devices else jax.device_count()
-    data, fsdp = shape.data, shape.fsdp
-    if data == -1 and fsdp > 0 and count % fsdp == 0:
-        data = count // fsdp
-    elif fsdp == -1 and data > 0 and count % data == 0:
-        fsdp = count // data
-    if data * fsdp != count or min(data, fsdp) < 1:
-        raise UserError(f"config.mesh = {shape.data} x {shape.fsdp} (data x fsdp) does not make up the {count} devices")
-    return jax.make_mesh((data, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=devices)
+    sizes = [shape.data, shape.fsdp, shape.tensor]
+    known = math.prod(size for size in sizes if size != -1)
+    if sizes.count(-1) == 1 and known > 0 and count % known == 0:
+        sizes[sizes.index(-1)] = count // known
+    if math.prod(sizes) != count or min(sizes) < 1:
+        asked = " x ".join(map(str, (shape.data, shape.fsdp, shape.tensor)))
+        raise UserError(
+            f"config.mesh = {asked} (data x fsdp x tensor) does not make up the {count} devices{_near(shape, count)}"
+        )
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
-def check_batch(name: str, batch: int, mesh: Mesh) -> None:
-    """Raises UserError if the mesh can't divide a batch evenly."""
-    if batch % mesh.size:
-        below, above = batch // mesh.size * mesh.size, -(-batch // mesh.size) * mesh.size
+def _near(shape: configs.Mesh, count: int) -> str:
+    fits = [n for n in range(1, count + 1) if count % (n * max(shape.tensor, 1)) == 0]
+    if -1 in (shape.data, shape.fsdp) and shape.tensor != -1 and fits:
+        axis, asked = ("fsdp", shape.fsdp) if shape.data == -1 else ("data", shape.data)
+        return f": take {axis} = {min(fits, key=lambda n: abs(n - asked))}" if asked > 0 else ""
+    return ""
+
+
+def sharing(mesh: Mesh) -> int:
+    """Among how many devices, or groups of devices, a batch is divided."""
+    return mesh.shape[DATA] * mesh.shape[FSDP]
+
+
+def check_batch(name: str, batch: int, mesh: Mesh, parts: int = 1) -> None:
+    """Raises UserError if the mesh can't divide a batch evenly, in `parts` one after the other."""
+    unit = sharing(mesh) * parts
+    if batch % unit:
+        below, above = batch // unit * unit, -(-batch // unit) * unit
         near = f"{below} or {above}" if below else f"{above}"
-        raise UserError(f"config.{name} = {batch} can't be divided over {mesh.size} devices: take {near}")
+        by = f"{sharing(mesh)} devices" + (f", {parts} parts each" if parts > 1 else "")
+        raise UserError(f"config.{name} = {batch} can't be divided over {by}: take {near}")
+
+
+def check_model(model: Backbone, shapes: Any, mesh: Mesh) -> None:
+    """Raises UserError if the mesh can't share out a model with these (abstract) weights."""
+    tensor, fsdp = mesh.shape[TENSOR], mesh.shape[FSDP]
+    if model.heads % tensor or model.mlp_ratio * model.width % tensor:
+        raise UserError(
+            f"config.mesh.tensor = {tensor} can't share out {model.heads} attention heads: take a divisor of "
+            f"{math.gcd(model.heads, model.mlp_ratio * model.width)}"
+        )
+    leaves = jax.tree.leaves(shapes)
+    held = sum(
+        math.prod(s.shard_shape(x.shape))
+        for x, s in zip(leaves, jax.tree.leaves(shard_tree(shapes, mesh)), strict=True)
+    )
+    total = sum(x.size for x in leaves)
+    if held > total / (tensor * fsdp) + LARGEST_WHOLE * total:
+        divisors = [n for n in range(1, fsdp) if fsdp % n == 0 and model.width % n == 0]
+        raise UserError(
+            f"config.mesh.fsdp = {fsdp} does not divide the width {model.width}, so each device would hold "
+            f"{held / total:.0%} of the weights: take {max(divisors, default=1)}"
+        )
+
+
+def rule(path: str) -> Rule:
+    """The rule for a weight, or for what is kept for it."""
+    return next(rule for rule in RULES if re.search(rule.pattern, path))
 
 
 def shard_tree(tree: Any, mesh: Mesh) -> Any:
     """The NamedSharding of each leaf of a tree of (abstract) arrays, by RULES."""
 
     def spec(path: Any, leaf: Any) -> NamedSharding:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        axes = next(axes for pattern, axes in RULES if re.search(pattern, name))
+        axes = rule(jax.tree_util.keystr(path, simple=True, separator="/")).axes
         axes = axes[-leaf.ndim :] if leaf.ndim else ()
         sizes = leaf.shape[leaf.ndim - len(axes) :]
-        fitted = [axis if axis and n % mesh.shape[axis] == 0 else None for axis, n in zip(axes, sizes, strict=True)]
+        fits = lambda axis, n: axis and mesh.shape[axis] > 1 and n % mesh.shape[axis] == 0  # noqa: E731
+        fitted = [axis if fits(axis, n) else None for axis, n in zip(axes, sizes, strict=True)]
         return NamedSharding(mesh, PartitionSpec(*[None] * (leaf.ndim - len(fitted)), *fitted))
 
     return jax.tree_util.tree_map_with_path(spec, tree)
 
 
-def place(values: Any, mesh: Mesh) -> jax.Array:
-    """Spreads a batch over the mesh where the mesh divides it, else puts it whole on every device.
+def shards(shardings: Any, mesh: Mesh, dtype: Any) -> Shards:
+    """What a network has to know about weights with these shardings, and in which dtype it puts them together."""
+    found = []
+    for path, sharding in jax.tree_util.tree_leaves_with_path(shardings):
+        if FSDP in sharding.spec:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            found.append((name, sharding.spec.index(FSDP) - len(sharding.spec)))
+    return Shards(tuple(found), mesh.shape[TENSOR], dtype)
 
-    `values` is a global array, or one that every process has whole.
+
+def rows_here(count: int, mesh: Mesh) -> list[int]:
+    """Which of `count` rows, spread over the mesh as by `put_rows`, this process's devices hold, in order."""
+    found = _row_sharding(count, mesh).addressable_devices_indices_map((count,)).values()
+    return sorted({row for (rows,) in found for row in range(*rows.indices(count))})
+
+
+def put_rows(batch: Any, count: int, mesh: Mesh) -> Any:
+    """The rows that this process holds (`rows_here`) of a tree of arrays -> global arrays of `count` rows.
+
+    They are spread over the axes that share a batch where those divide the count, else whole on every device.
     """
-    sharding = NamedSharding(mesh, BATCH if len(values) % mesh.size == 0 else PartitionSpec())
-    if jax.process_count() == 1 or not getattr(values, "is_fully_addressable", True):
-        return jax.device_put(values, sharding)
-    whole = np.asarray(values)
-    return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+    sharding = _row_sharding(count, mesh)
+    if jax.process_count() == 1:
+        return jax.device_put(batch, sharding)
+    place = {row: i for i, row in enumerate(rows_here(count, mesh))}
+
+    def put(x: Any) -> jax.Array:
+        part = lambda index: x[[place[row] for row in range(*index[0].indices(count))]]  # noqa: E731
+        return jax.make_array_from_callback((count, *x.shape[1:]), sharding, part)
+
+    return jax.tree.map(put, batch)
 
 
-def put_batch(batch: Any, mesh: Mesh) -> Any:
-    """This process's share of a batch -> global arrays, spread over both axes."""
-    sharding = NamedSharding(mesh, BATCH)
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+def place(values: Any, mesh: Mesh) -> jax.Array:
+    """Like `put_rows`, of a global array, or of one that every process has whole."""
+    if not getattr(values, "is_fully_addressable", True):
+        return jax.device_put(values, _row_sharding(len(values), mesh))
+    own = values if jax.process_count() == 1 else np.asarray(values)[rows_here(len(values), mesh)]
+    return put_rows(own, len(values), mesh)
+
+
+def _row_sharding(count: int, mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, BATCH if count % sharing(mesh) == 0 else PartitionSpec())

@@ -26,6 +26,8 @@ class Parts:
     depth: int
     steps: int
     log_every: int
+    accumulate: int
+    explosion: float
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
@@ -47,6 +49,8 @@ def make_parts(config: Config) -> Parts:
         depth=config.model.depth,
         steps=config.training.steps,
         log_every=config.training.log_every,
+        accumulate=config.training.accumulate,
+        explosion=config.recovery.explosion,
     )
 
 

@@ -17,6 +17,8 @@ from rfjax.compiling import quick_options
 from rfjax.config import Config, Optimizer
 from rfjax.data import pixels
 from rfjax.flow.densities import uniform_inside
+from rfjax.models.blocks import STACKS
+from rfjax.models.counting import abstract_parameters
 from rfjax.training import mesh as meshes
 from rfjax.training.parts import Parts
 
@@ -28,6 +30,7 @@ class State(struct.PyTreeNode):
         step: number of updates done, int32. params: a tree of weights, float32.
         average: their moving average. moments: the optimizer's.
         loss_sum: of the losses since the last line of metrics, so that a resumed run writes the same line.
+        health: whether training goes well.
     """
 
     step: Any
@@ -35,6 +38,30 @@ class State(struct.PyTreeNode):
     average: Any
     moments: Any
     loss_sum: Any
+    health: Any
+
+
+class Health(struct.PyTreeNode):
+    """What tells that a loss is bad, on the devices, so that nobody waits for it.
+
+    Attributes:
+        recent: losses of the last lines of metrics, infinite where there were fewer.
+        bad_step: the first update since the last line whose loss or gradient was not finite, or whose loss exploded;
+            0: none. bad_loss: that loss.
+    """
+
+    recent: Any
+    bad_step: Any
+    bad_loss: Any
+
+    def after(self, loss: Any, finite: Any, step: Any, explosion: float) -> "Health":
+        """With one more loss: `explosion` times the median of the recent ones is too much, 0: nothing is."""
+        limit = explosion * jnp.sort(self.recent)[RECENT // 2 - 1] if explosion else jnp.inf
+        bad = (self.bad_step == 0) & ~(finite & (loss <= limit))
+        return self.replace(bad_step=jnp.where(bad, step, self.bad_step), bad_loss=jnp.where(bad, loss, self.bad_loss))
+
+
+RECENT = 16  # lines of metrics; at least half of them must be there before a loss can explode
 
 
 def abstract_state(parts: Parts, mesh: Mesh) -> State:
@@ -59,7 +86,8 @@ def _initial(parts: Parts, seed: Any) -> State:
     example = [jnp.zeros(x.shape, x.dtype) for x in parts.inputs.abstract(1)]
     params = parts.model.init(jax.random.fold_in(jax.random.key(seed), 0), *example)["params"]
     average = jax.tree.map(jnp.copy, params)
-    return State(jnp.int32(0), params, average, parts.optimizer.init(params), jnp.float32(0))
+    health = Health(jnp.full(RECENT, jnp.inf), jnp.int32(0), jnp.float32(0))
+    return State(jnp.int32(0), params, average, parts.optimizer.init(params), jnp.float32(0), health)
 
 
 class Draws(NamedTuple):
@@ -104,30 +132,89 @@ def jit_draw(recipe: Recipe, mesh: Mesh) -> Callable[..., Draws]:
     return jax.jit(recipe.draw, out_shardings=NamedSharding(mesh, meshes.BATCH))
 
 
-def update(parts: Parts, state: State, batch: Any, draws: Draws) -> tuple[State, dict[str, Array]]:
-    """One update of the weights: (state, batch, draws) -> (state, {loss, grad_norm, learning_rate}).
+def update(parts: Parts, mesh: Mesh, state: State, batch: Any, draws: Draws) -> tuple[State, dict[str, Array]]:
+    """One update of the weights: (state, batch, draws) -> (state, metrics).
 
-    The loss is the mean since the last multiple of `log_every`. The formulation enters by the draws alone.
+    The metrics are loss (the mean since the last multiple of `log_every`), grad_norm, learning_rate, and bad_step and
+    bad_loss of `Health`. The formulation enters by the draws alone.
     """
-    x0 = pixels.to_network(batch["image"])
-    context, pooled = flow.drop_text(draws.keep, batch["context"], batch["pooled"], parts.encoder.parts)
-
-    def loss_of(params: Any) -> Float[Array, ""]:
-        network = lambda z, time: parts.model.apply({"params": params}, z, time, context, pooled)  # noqa: E731
-        return flow.cfm_loss(network, draws.at, x0, draws.eps).mean()
-
-    loss, gradients = jax.value_and_grad(loss_of)(state.params)
+    loss, gradients = sharded_gradients(parts, mesh)(state.params, batch, draws)
     changes, moments = parts.optimizer.update(gradients, state.moments, state.params)
     params = optax.apply_updates(state.params, changes)
-    step = state.step + 1
+    step, norm = state.step + 1, optax.global_norm(gradients)
     since = state.step % parts.log_every
     loss_sum = jnp.where(since == 0, 0.0, state.loss_sum) + loss
+    mean = loss_sum / (since + 1)
+    health = state.health.after(loss, jnp.isfinite(loss) & jnp.isfinite(norm), step, parts.explosion)
     metrics = {
-        "loss": loss_sum / (since + 1),
-        "grad_norm": optax.global_norm(gradients),
+        "loss": mean,
+        "grad_norm": norm,
         "learning_rate": jnp.asarray(parts.schedule(state.step)),
+        "bad_step": health.bad_step,
+        "bad_loss": health.bad_loss,
     }
-    return State(step, params, _average(state.average, params, step, parts.settings), moments, loss_sum), metrics
+    pushed = jnp.concatenate([health.recent[1:], mean[None]])
+    health = health.replace(recent=jnp.where(since == parts.log_every - 1, pushed, health.recent))
+    average = _average(state.average, params, step, parts.settings)
+    return State(step, params, average, moments, loss_sum, health), metrics
+
+
+def sharded_gradients(parts: Parts, mesh: Mesh) -> Callable[..., tuple[Array, Any]]:
+    """(params, batch, draws) -> (mean loss, its gradient in the weights' shardings).
+
+    Each device works on its rows of the batch, in `accumulate` parts one after the other, with weights that it puts
+    together block by block; what it communicates is written here and in `models.shards`, and nothing else is.
+    """
+    shapes = abstract_parameters(parts.model, parts.inputs)
+    shardings = meshes.shard_tree(shapes, mesh)
+    shards = meshes.shards(shardings, mesh, parts.model.dtype)
+    model = parts.model.clone(shards=shards)
+    specs = jax.tree.map(lambda s: s.spec, shardings)
+    sharing = tuple(axis for axis in meshes.SHARING if mesh.shape[axis] > 1)
+    rows = PartitionSpec(sharing) if sharing else PartitionSpec()
+
+    def unshared(spec: PartitionSpec) -> tuple[str, ...]:
+        return tuple(axis for axis in sharing if axis not in spec)
+
+    def loss_of(params: Any, batch: Any, draws: Draws) -> Float[Array, ""]:
+        x0 = pixels.to_network(batch["image"])
+        context, pooled = flow.drop_text(draws.keep, batch["context"], batch["pooled"], parts.encoder.parts)
+        ends = {name: tree for name, tree in params.items() if name not in STACKS}
+        whole = params | shards.gather(ends)
+        network = lambda z, time: model.apply({"params": whole}, z, time, context, pooled)  # noqa: E731
+        return flow.cfm_loss(network, draws.at, x0, draws.eps).mean()
+
+    def local(params: Any, batch: Any, draws: Draws) -> tuple[Array, Any]:
+        # As functions of this device's own copy, gradients are added up over the devices once, at the end.
+        own = jax.tree.map(
+            lambda x, s: jax.lax.pcast(x, unshared(s), to="varying") if unshared(s) else x, params, specs
+        )
+        loss, gradients = _accumulated(jax.value_and_grad(loss_of), parts.accumulate, own, batch, draws)
+        count = meshes.sharing(mesh)
+        add = lambda x, axes: (jax.lax.psum(x, axes) if axes else x) / count  # noqa: E731
+        return add(loss, sharing), jax.tree.map(lambda g, s: add(g, unshared(s)), gradients, specs)
+
+    return jax.shard_map(
+        local,
+        mesh=mesh,
+        in_specs=(specs, rows, rows),
+        out_specs=(PartitionSpec(), specs),
+    )
+
+
+def _accumulated(gradient: Callable[..., Any], parts: int, params: Any, *rows: Any) -> tuple[Array, Any]:
+    """The mean of losses and gradients over parts of the rows, one after the other."""
+    if parts == 1:
+        return gradient(params, *rows)
+    split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), rows)
+
+    def add(total: Any, part: Any) -> tuple[Any, Array]:
+        loss, more = gradient(params, *part)
+        return jax.tree.map(jnp.add, total, more), loss
+
+    # All parts in one loop: one of them outside would overlap with it, and be in memory at the same time.
+    total, losses = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), split)
+    return losses.mean(), jax.tree.map(lambda x: x / parts, total)
 
 
 def _average(average: Any, params: Any, step: Int[Array, ""], settings: Optimizer) -> Any:
@@ -148,7 +235,7 @@ def jit_update(parts: Parts, mesh: Mesh) -> Callable[..., tuple[State, dict[str,
     shardings = jax.tree.map(lambda x: x.sharding, abstract_state(parts, mesh))
     spread = NamedSharding(mesh, meshes.BATCH)
     return jax.jit(
-        functools.partial(update, parts),
+        functools.partial(update, parts, mesh),
         in_shardings=(shardings, spread, spread),
         out_shardings=(shardings, NamedSharding(mesh, PartitionSpec())),
         donate_argnums=0,

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rfjax import data
 from rfjax.data import digits, pixels
@@ -24,8 +26,9 @@ class Numbers:
         return {"image": np.full((2, 2, 1), index, np.uint8), "caption": f"number {index}", "index": index}
 
 
-def take(count, **options):
-    iterator = data.batches(Numbers(10), ENCODER, **{"batch": 4, "seed": 0} | options)
+def take(count, rows=None, start=0, **options):
+    order = data.Order(**{"batch": 4, "seed": 0} | options)
+    iterator = data.batches(Numbers(10), ENCODER, order, rows, start)
     return [next(iterator) for _ in range(count)]
 
 
@@ -37,33 +40,28 @@ def test_an_epoch_holds_each_example_once_in_a_new_order_each_time():
     assert not np.array_equal(epochs[0], np.concatenate([b["image"][:, 0, 0, 0] for b in take(3, seed=1)])[:10])
 
 
-def test_shares_of_processes_make_up_the_same_global_batch():
-    whole = take(5)
-    shares = [take(5, share=data.Share(p, 2)) for p in range(2)]
-    for k, batch in enumerate(whole):
-        parts = [shares[p][k] for p in range(2)]
-        slots = np.concatenate([part["slot"] for part in parts])
-        images = np.concatenate([part["image"] for part in parts])
-        assert sorted(slots) == list(range(4))
-        np.testing.assert_array_equal(images[np.argsort(slots)], batch["image"])
+def test_each_process_loads_its_rows_of_the_same_global_batch():
+    whole, some = take(5), take(5, rows=[0, 3])
+    for batch, part in zip(whole, some, strict=True):
+        for name in ("slot", "image", "context"):
+            np.testing.assert_array_equal(part[name], batch[name][[0, 3]])
 
 
-def test_the_stream_resumes_exactly():
-    iterator = data.batches(Numbers(10), ENCODER, batch=4, seed=0)
-    for _ in range(3):
-        next(iterator)
-    state = iterator.get_state()
-    expected = [next(iterator)["image"] for _ in range(4)]
-    again = data.batches(Numbers(10), ENCODER, batch=4, seed=0)
-    again.set_state(state)
-    for image in expected:
-        np.testing.assert_array_equal(next(again)["image"], image)
+@given(steps=st.integers(0, 12), skip=st.sets(st.integers(0, 9), max_size=4))
+@settings(max_examples=15)
+def test_the_stream_starts_anywhere_and_leaves_out_what_is_to_be_skipped(steps, skip):
+    whole = [batch for k, batch in enumerate(take(steps + 6)) if k not in skip]
+    again = take(2, start=steps, skip=tuple(skip))
+    for batch, expected in zip(again, whole[steps:], strict=False):
+        np.testing.assert_array_equal(batch["image"], expected["image"])
+    kept = [k for k in range(40) if k not in skip]
+    assert data.Order(4, 0, skip=tuple(skip)).number(steps) == kept[steps]
 
 
 def test_a_flip_depends_on_the_place_alone():
     source = load_digits(split="train", image_size=8, channels=1)
-    plain = next(data.batches(source, ENCODER, batch=64, seed=0))["image"]
-    first, second = (next(data.batches(source, ENCODER, batch=64, seed=0, flip=True))["image"] for _ in range(2))
+    plain = next(data.batches(source, ENCODER, data.Order(64, 0)))["image"]
+    first, second = (next(data.batches(source, ENCODER, data.Order(64, 0, flip=True)))["image"] for _ in range(2))
     np.testing.assert_array_equal(first, second)
     flipped = [np.array_equal(a, b[:, ::-1]) and not np.array_equal(a, b) for a, b in zip(first, plain, strict=True)]
     same = [np.array_equal(a, b) for a, b in zip(first, plain, strict=True)]
@@ -72,7 +70,7 @@ def test_a_flip_depends_on_the_place_alone():
 
 
 def test_endless_sources_are_read_in_order():
-    iterator = data.batches(Shapes("train", 16), ENCODER, batch=4, seed=0)
+    iterator = data.batches(Shapes("train", 16), ENCODER, data.Order(4, 0))
     next(iterator)
     batch = next(iterator)
     np.testing.assert_array_equal(batch["image"], Shapes("train", 16).read(range(4, 8))[0])

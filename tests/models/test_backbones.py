@@ -102,7 +102,7 @@ def test_examples_do_not_mix_and_text_and_time_matter(name):
 
 
 @SOME
-@pytest.mark.parametrize("more", [{"unroll": 3}, {"remat": True}], ids=["unroll", "remat"])
+@pytest.mark.parametrize("more", [{"unroll": 3}, {"remat": "full"}, {"remat": "dots"}], ids=["unroll", "full", "dots"])
 def test_how_it_is_computed_changes_nothing(name, more):
     (model, inputs), (other, _) = make(name, width_per_depth=8), make(name, width_per_depth=8, **more)
     params, given = random_parameters(model, inputs), arrays(inputs)

@@ -5,7 +5,7 @@ import pytest
 from networks import SMALL, arrays, jitted, random_parameters
 
 from rfjax.models import Inputs, build, measure, mmdit
-from rfjax.models.blocks import Spec, stack
+from rfjax.models.blocks import Spec, Stacking
 from rfjax.models.counting import abstract_parameters
 
 PAPER = Inputs(image=(32, 32, 16), text=(154, 4096), pooled_width=2048)
@@ -60,7 +60,7 @@ def test_the_scan_is_the_sequence_of_its_blocks(qk_norm):
     carry = (x, (c,))
     for i in range(2):
         carry, _ = jitted(block)(jax.tree.map(lambda a, i=i: a[i], params["blocks"]), carry, y)
-    scanned = stack(mmdit.JointBlock, 2, remat=False, unroll=1)(Spec(24, 3, qk_norm=qk_norm))
+    scanned = Stacking().many(mmdit.JointBlock, 2, "blocks")(Spec(24, 3, qk_norm=qk_norm))
     expected, _ = jitted(scanned)(params["blocks"], (x, (c,)), y)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5), carry, expected)
 

@@ -1,13 +1,22 @@
+import dataclasses
 import json
+import os
+import re
+import subprocess
+import sys
+import threading
 import time
 
 import jax
 import pytest
 
 from rfjax import config as configs
-from rfjax.errors import UserError
-from rfjax.study import runner
+from rfjax import files
+from rfjax.errors import Exit, UserError
+from rfjax.study import locks, runner
+from rfjax.study.folder import Turn
 from rfjax.training import loop
+from rfjax.training.logs import write_json
 from rfjax.training.stop import Interrupted
 
 
@@ -29,7 +38,7 @@ def test_a_study_skips_what_is_complete_isolates_what_fails_and_tries_it_again(
         return real(run, display, stop)
 
     monkeypatch.setattr(loop, "train", train)
-    assert runner.run_study(config, time.time()) == 1
+    assert runner.run_study(config, time.time()) == Exit.FAILED
     assert trained == ["d1", "d2"]
     folder = tmp_path / "study"
     assert (folder / "runs" / "d1" / "failure.txt").read_text().startswith("a cosmic ray\n")
@@ -91,3 +100,156 @@ def test_a_folder_that_cannot_be_written_is_named(tiny_config, tmp_path):
     tiny_config.workdir = str(tmp_path / "file" / "study")
     with pytest.raises(UserError, match=r"work folder .*file/study can't be written"):
         runner.run_study(study(tiny_config), time.time())
+
+
+RESULT = {"validation": {"ema": {"loss": 1.0, "stderr": 0.1}}, "size": {"parameters": 1}, "split_seconds": {}}
+
+
+def trains(monkeypatch, *, writes=True):
+    """Training that takes no time; returns the names of what was trained."""
+    trained = []
+
+    def train(run, display, stop):
+        assert (run.folder / locks.NAME).exists()
+        trained.append(run.name)
+        if writes:
+            write_json(run.folder / "config.json", run.config.to_dict())
+            write_json(run.folder / "result.json", RESULT)
+        return RESULT
+
+    monkeypatch.setattr(loop, "train", train)
+    return trained
+
+
+def test_a_run_that_another_job_has_is_left_to_it(tiny_config, tmp_path, monkeypatch, capsys):
+    trained, runs = trains(monkeypatch), tmp_path / "study" / "runs"
+    (runs / "d1").mkdir(parents=True)
+    with locks.take(runs / "d1", 5.0):
+        assert runner.run_study(study(tiny_config), time.time()) == Exit.DONE
+        said = capsys.readouterr().out
+        holder = re.escape(f"{files.machine().host}, process {os.getpid()}")
+        assert re.search(rf"d1: another job has it \({holder}, sign of life \d s ago\)", said)
+        assert "left to other jobs: d1" in said
+        assert "not started yet: d1" in (tmp_path / "study" / "report" / "index.html").read_text()
+        tiny_config.only = "d1"
+        with pytest.raises(UserError, match=rf"d1: another job has it \(.*process {os.getpid()}.*\): wait for it, or"):
+            runner.run_study(study(tiny_config), time.time())
+    assert trained == ["d2"]
+    assert runner.run_study(study(tiny_config), time.time()) == Exit.DONE
+    assert trained == ["d2", "d1"]
+    assert not list(runs.glob("*/lock.json"))
+
+
+def test_a_run_is_looked_at_again_in_the_end(tiny_config, tmp_path, monkeypatch):
+    runs = tmp_path / "study" / "runs"
+    (runs / "d1").mkdir(parents=True)
+    other, trained = locks.take(runs / "d1", 5.0), []
+    monkeypatch.setattr(loop, "train", lambda run, *rest: trained.append(run.name) or other.release() or RESULT)
+    assert runner.run_study(study(tiny_config), time.time()) == Exit.DONE
+    assert trained == ["d2", "d1"]
+
+
+def test_a_run_that_another_job_finished_meanwhile_is_not_trained_again(tiny_config, tmp_path, monkeypatch):
+    trained, real = trains(monkeypatch), locks.take
+
+    def take(folder, *rest):
+        if folder.name == "d2":
+            write_json(folder / "result.json", RESULT)
+        return real(folder, *rest)
+
+    monkeypatch.setattr(locks, "take", take)
+    assert runner.run_study(study(tiny_config), time.time()) == Exit.DONE
+    assert trained == ["d1"]
+    assert not list(tmp_path.glob("study/runs/*/lock.json"))
+
+
+def test_the_lock_of_a_job_that_was_killed_is_taken_over_and_its_litter_removed(
+    tiny_config, tmp_path, monkeypatch, capsys
+):
+    trained, folder = trains(monkeypatch), tmp_path / "study" / "runs" / "d2"
+    folder.mkdir(parents=True)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    known = dataclasses.replace(locks.holder(), pid=gone.pid, started=files.started(gone.pid))
+    gone.wait()
+    write_json(folder / locks.NAME, dataclasses.asdict(known))
+    name = files.partial_name(folder / "result.json").name
+    litter = folder / name.replace(str(os.getpid()), str(gone.pid))
+    litter.write_text("{")
+    assert runner.run_study(study(tiny_config), time.time()) == Exit.DONE
+    assert trained == ["d1", "d2"]
+    assert re.search(
+        r"d2: the lock of another job \(.*\) is void \(that process is gone\): taken over", capsys.readouterr().out
+    )
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "result.json"]
+
+
+def test_a_job_that_may_be_dead_is_waited_for(tiny_config, tmp_path, monkeypatch, capsys):
+    """Two at once: one of this machine before it was started again, and one that seems to be so and is alive."""
+    trained, runs = trains(monkeypatch), tmp_path / "study" / "runs"
+    tiny_config.cluster.stale_minutes = 0.2  # void after 2.4 s, for it seems to be replaced by this one
+    earlier = dataclasses.asdict(dataclasses.replace(locks.holder(), boot="earlier"))
+    for name in ("d1", "d2"):
+        write_json(runs / name / locks.NAME, earlier)
+    os.utime(runs / "d1" / locks.NAME, (time.time(), time.time() - 1.5))
+    over = threading.Event()
+
+    def live():
+        while not over.wait(0.1):
+            os.utime(runs / "d2" / locks.NAME)
+
+    thread = threading.Thread(target=live)
+    thread.start()
+    try:
+        assert runner.run_study(study(tiny_config), time.time()) == Exit.DONE
+    finally:
+        over.set()
+        thread.join()
+    said = capsys.readouterr().out
+    assert trained == ["d1"]
+    assert re.search(r"d2: another job has it .*; it may be dead: waiting for a sign of life", said)
+    assert "d1: the lock of another job" in said
+    assert "d2: another job has it" in said
+
+
+def test_a_job_that_lost_its_lock_stops(tiny_config, tmp_path, monkeypatch):
+    def train(run, display, stop):
+        files.write(run.folder / locks.NAME, "another")
+        deadline = time.monotonic() + 5
+        while not stop.wished and time.monotonic() < deadline:
+            time.sleep(0.02)
+        raise Interrupted("stopped at step 2 of 8")
+
+    monkeypatch.setattr(loop, "train", train)
+    tiny_config.cluster.stale_minutes = 0.05
+    with pytest.raises(UserError, match=r"d1: this job gave no sign of life for 0.05 minutes, and another has taken"):
+        runner.run_study(study(tiny_config), time.time())
+    assert (tmp_path / "study" / "runs" / "d1" / locks.NAME).read_text() == "another"
+
+
+@pytest.mark.parametrize("error", [Interrupted("x"), KeyboardInterrupt(), files.FullDisk("no room"), SystemExit(3)])
+def test_whatever_ends_a_job_its_lock_is_given_back(tiny_config, tmp_path, monkeypatch, error):
+    def train(run, display, stop):
+        raise error
+
+    monkeypatch.setattr(loop, "train", train)
+    with pytest.raises(type(error)):
+        runner.run_study(study(tiny_config), time.time())
+    assert not list(tmp_path.glob("study/runs/*/lock.json"))
+    assert not list(tmp_path.glob("study/runs/*/failure.txt"))
+
+
+def test_other_processes_of_a_job_write_nothing_and_do_as_process_0_says(tiny_config, tmp_path, monkeypatch, capsys):
+    answers = iter([Turn.HELD, Turn.WAIT, Turn.OURS, Turn.HELD])
+    asked = []
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    monkeypatch.setattr("rfjax.study.folder._as_process_0", lambda number: asked.append(number) or next(answers))
+
+    def train(run, display, stop):
+        raise FloatingPointError("a cosmic ray")
+
+    monkeypatch.setattr(loop, "train", train)
+    (tmp_path / "study").mkdir()
+    assert runner.run_study(study(tiny_config), time.time()) == Exit.FAILED
+    assert asked == [Turn.FAILED] * 4
+    assert capsys.readouterr().out == ""
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["study", "study/runs"]

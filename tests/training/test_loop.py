@@ -1,6 +1,7 @@
 """A run stopped at any moment and started again goes on to the same bits."""
 
 import dataclasses
+import itertools
 import json
 import shutil
 
@@ -11,10 +12,10 @@ from tiny import tiny
 
 from rfjax import config as configs
 from rfjax import flow
-from rfjax.errors import UserError
+from rfjax.errors import Exit, UserError
 from rfjax.evaluation import pictures
 from rfjax.study import records
-from rfjax.training import loop, stop
+from rfjax.training import checkpoints, loop, recovery, stop
 from rfjax.training import step as steps
 from rfjax.training.checkpoints import Checkpoints
 from rfjax.training.parts import make_parts
@@ -22,20 +23,27 @@ from rfjax.training.step import abstract_state
 
 
 class StopAt(stop.Stop):
-    """A signal that comes at a step, or a crash."""
+    """A signal, or a crash, when the run asks for the n-th time: once a step, and within what it measures."""
 
     def __init__(self, at, crash=False):
         super().__init__()
-        self.at, self.crash = at, crash
+        self.at, self.crash, self.asked = at, crash, 0
 
-    def granted(self, step):
-        if step == self.at and self.crash:
+    def granted(self):
+        self.asked += 1
+        if self.asked == self.at and self.crash:
             raise MemoryError("killed")
-        return step == self.at
+        return self.asked == self.at
 
 
 class Silent:
-    """A display that shows nothing."""
+    """A display that shows nothing, and keeps warnings."""
+
+    def __init__(self):
+        self.warnings = []
+
+    def warn(self, sentence):
+        self.warnings.append(sentence)
 
     def update(self, step, loss, examples_per_second, flops_per_second):
         pass
@@ -55,11 +63,9 @@ def final_state(run):
     mesh = loop.meshes.make_mesh(run.config.mesh)
     parts = make_parts(run.config)
     saved = Checkpoints(run.folder / "checkpoints", 2)
-    source = loop.data.open_source(run.config.data, "train")
-    batches = loop.data.batches(source, parts.encoder, batch=8, seed=0)
-    state, _ = saved.restore(abstract_state(parts, mesh), batches)
+    state, _ = saved.restore(abstract_state(parts, mesh))
     saved.close()
-    return jax.device_get(state), next(batches)["image"]
+    return jax.device_get(state)
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +75,8 @@ def whole(tmp_path_factory):
 
 
 def same_bits(run, other):
-    (a, next_a), (b, next_b) = final_state(run), final_state(other)
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    for x, y in zip(*(jax.tree.leaves(final_state(each)) for each in (run, other)), strict=True):
         np.testing.assert_array_equal(x, y)
-    np.testing.assert_array_equal(next_a, next_b)
     ours, theirs = (records._read_rung(r.folder) for r in (run, other))
     assert [line["loss"] for line in ours.train] == [line["loss"] for line in theirs.train]
     for weights in ("raw", "ema"):
@@ -96,39 +100,117 @@ def test_a_run_leaves_what_the_design_says(whole):
     assert result["validation"]["ema"]["loss"] == last["loss"]
 
 
-@pytest.mark.parametrize("at", [3, 4])
-def test_a_stopped_run_goes_on_to_the_same_bits(whole, tmp_path, at):
+# Eight steps with a validation of two batches for each of two kinds of weights after step 4, and at the end.
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (3, "at step 3 of 8"),
+        (4, "at step 4 of 8"),
+        (7, "while measuring the val"),
+        (11, "at step 7"),
+        (15, "while mea"),
+    ],
+)
+def test_a_stopped_run_goes_on_to_the_same_bits(whole, tmp_path, asked, words):
     run = make_run(tmp_path)
-    with pytest.raises(stop.Interrupted, match=f"stopped at step {at} of 8"):
-        loop.train(run, Silent(), StopAt(at))
+    with pytest.raises(stop.Interrupted, match=words) as stopped:
+        loop.train(run, Silent(), StopAt(asked))
+    assert stopped.value.code == Exit.PREEMPTED
     loop.train(run, Silent(), stop.Stop())
     same_bits(run, whole[0])
+    lines, _ = loop.read_lines(run.folder / "metrics.jsonl")
+    steps = [line["step"] for line in lines if line["kind"] == "validation"]
+    assert len(steps) == len(set(steps)) * 2 + (asked in (7, 15))  # measured again only where it was interrupted
 
 
-@pytest.mark.parametrize("at", [2, 7])
-def test_a_killed_run_goes_on_to_the_same_bits(whole, tmp_path, at):
+@pytest.mark.parametrize("asked", [2, 11])
+def test_a_killed_run_goes_on_to_the_same_bits(whole, tmp_path, asked):
     run = make_run(tmp_path)
     with pytest.raises(MemoryError):
-        loop.train(run, Silent(), StopAt(at, crash=True))
+        loop.train(run, Silent(), StopAt(asked, crash=True))
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "train", "step": 8, "lo')  # the killed process was writing
     loop.train(run, Silent(), stop.Stop())
     same_bits(run, whole[0])
-    assert records._read_rung(tmp_path).skipped == 1
+    assert records._read_rung(tmp_path).skipped == 0
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(whole, tmp_path):
+def largest_file(folder):
+    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def cut(folder):
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty_folder(folder):
+    shutil.rmtree(folder / "run")
+
+
+def lose_a_file(folder):
+    largest_file(folder).unlink()
+
+
+def overwrite(folder):
+    path = largest_file(folder)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 64] = b"\x55" * 64
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [cut, empty_folder, lose_a_file, overwrite])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(whole, tmp_path, damage):
     shutil.copytree(whole[0].folder, tmp_path / "run")
     run = dataclasses.replace(whole[0], folder=tmp_path / "run")
     (run.folder / "result.json").unlink()
-    for path in (run.folder / "checkpoints" / "8" / "run").rglob("*"):
-        if path.is_file():
-            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(UserError, match=r"checkpoints/8 can't be read .* remove that folder to go on"):
-        loop.train(run, Silent(), stop.Stop())
-    shutil.rmtree(run.folder / "checkpoints" / "8")
-    loop.train(run, Silent(), stop.Stop())
+    damage(run.folder / "checkpoints" / "8")
+    display = Silent()
+    loop.train(run, display, stop.Stop())
     same_bits(run, whole[0])
+    assert "run/checkpoints/8 " in display.warnings[0] and "the one before it serves" in display.warnings[0]
+    assert (run.folder / "checkpoints.damaged" / "8").is_dir()
+
+
+def test_numbers_that_changed_are_noticed_by_their_fingerprint(whole):
+    state = final_state(whole[0])
+    known = np.asarray(checkpoints.fingerprint(state))
+    leaves, tree = jax.tree.flatten(state)
+    for i in range(0, len(leaves), 7):
+        changed = np.array(leaves[i])
+        flat = changed.reshape(-1).view(np.uint32)
+        flat[-1] ^= 1 << 3
+        others = [*leaves[:i], changed, *leaves[i + 1 :]]
+        differ = np.asarray(checkpoints.fingerprint(jax.tree.unflatten(tree, others))) != known
+        assert differ.tolist() == [j == i for j in range(len(leaves))]
+    swapped = jax.tree.map(lambda x: x[..., ::-1] if x.ndim and (x != x[..., ::-1]).any() else x, state)
+    differ = np.asarray(checkpoints.fingerprint(swapped)) != known
+    assert differ.sum() > 0.5 * len(leaves)
+    mesh = loop.meshes.make_mesh(configs.Mesh(2, 2, 2))
+    spread = jax.device_put(state, loop.meshes.shard_tree(state, mesh))
+    np.testing.assert_array_equal(checkpoints.fingerprint(spread), known)
+
+
+def test_a_run_goes_on_with_another_mesh(whole, tmp_path):
+    """Eight devices sharing the batch, then four sharing weights and heads: the same within rounding."""
+    run = make_run(tmp_path)
+    with pytest.raises(stop.Interrupted):
+        loop.train(run, Silent(), StopAt(4))
+    other = make_run(tmp_path, mesh={"data": 2, "fsdp": 2, "tensor": 2})
+    assert other.result() is None
+    again = loop.train(other, Silent(), stop.Stop())
+    assert again["validation"]["raw"]["loss"] == pytest.approx(whole[1]["validation"]["raw"]["loss"], rel=2e-5)
+
+
+def test_a_full_disk_ends_a_run_with_a_sentence(tmp_path, monkeypatch):
+    run = make_run(tmp_path)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(UserError, match=r"a checkpoint takes 0.4 MB, and .*checkpoints has 0.0 MB left: make room"):
+        loop.train(run, Silent(), stop.Stop())
+    monkeypatch.undo()
+    assert loop.train(run, Silent(), stop.Stop())["step"] == 8
 
 
 def test_another_config_in_the_folder_is_refused(whole):
@@ -138,11 +220,73 @@ def test_another_config_in_the_folder_is_refused(whole):
     assert whole[0].result()["step"] == 8
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-    run = make_run(tmp_path, optimizer={"learning_rate": 1e30, "warmup": 0, "clip": 0.0})
-    with pytest.raises(loop.Diverged, match=r"lower config.optimizer.learning_rate"):
+def spoil(monkeypatch, *numbers):
+    """Makes training batches with these numbers worthless."""
+    real = loop.data.batches
+
+    def batches(source, encoder, order, rows, start):
+        kept = (k for k in itertools.count() if k not in order.skip)
+        numbered = zip(itertools.islice(kept, start, None), real(source, encoder, order, rows, start), strict=False)
+        for number, batch in numbered:
+            bad = np.full_like(batch["image"], np.nan, np.float32)
+            yield {**batch, "image": bad if number in numbers else batch["image"].astype(np.float32)}
+
+    monkeypatch.setattr(loop.data, "batches", batches)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_step_and_checkpoint(tmp_path, monkeypatch):
+    spoil(monkeypatch, 6)
+    run = make_run(tmp_path)
+    with pytest.raises(loop.Diverged, match=r"the loss is nan at step 7, after the checkpoint of step 4: lower config"):
         loop.train(run, Silent(), stop.Stop())
-    assert records._read_rung(tmp_path).train[-1]["loss"] is None or not (tmp_path / "result.json").exists()
+    assert not (tmp_path / "result.json").exists()
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"4"}
+
+
+def test_with_recovery_the_batch_is_skipped_and_said(tmp_path, monkeypatch):
+    spoil(monkeypatch, 1, 6)
+    run, display = make_run(tmp_path, recovery={"skips": 2}), Silent()
+    result = loop.train(run, display, stop.Stop())
+    assert np.isfinite(result["validation"]["raw"]["loss"])
+    assert display.warnings == [
+        "run: the loss is nan at step 2: goes back to step 0 and skips batch 1",
+        "run: the loss is nan at step 6: goes back to step 4 and skips batch 6",
+    ]
+    assert [(s.step, s.batch, s.back_to) for s in recovery.read(tmp_path)] == [(2, 1, 0), (6, 6, 4)]
+
+    # A fresh run that never saw those batches ends at the same bits.
+    whole = make_run(tmp_path / "whole")
+    recovery.write(whole.folder, recovery.read(tmp_path))
+    loop.train(whole, Silent(), stop.Stop())
+    same_bits(run, whole)
+
+    again = make_run(tmp_path / "again", recovery={"skips": 1})
+    with pytest.raises(loop.Diverged, match=r"step 6, after the checkpoint of step 4 and 1 batch"):
+        loop.train(again, Silent(), stop.Stop())
+
+
+def test_a_loss_explodes_when_it_is_many_times_the_recent_ones():
+    health = steps.Health(jax.numpy.full(steps.RECENT, jax.numpy.inf), 0, 0.0)
+    assert int(health.after(1e9, True, 5, 10.0).bad_step) == 0  # nothing to compare with yet
+    known = health.replace(recent=jax.numpy.arange(1.0, steps.RECENT + 1))
+    assert int(known.after(79.0, True, 5, 10.0).bad_step) == 0
+    bad = known.after(81.0, True, 5, 10.0)
+    assert (int(bad.bad_step), float(bad.bad_loss)) == (5, 81.0)
+    assert int(bad.after(jax.numpy.nan, False, 6, 10.0).bad_step) == 5
+    assert int(known.after(81.0, True, 5, 0.0).bad_step) == 0
+    assert int(known.after(81.0, False, 5, 0.0).bad_step) == 5
+
+
+def test_attention_is_measured_block_by_block(tmp_path):
+    run = make_run(tmp_path, training={"attention_every": 4, "validate_every": 0}, model={"depth": 3})
+    loop.train(run, Silent(), stop.Stop())
+    lines, _ = loop.read_lines(tmp_path / "metrics.jsonl")
+    found = [line for line in lines if line["kind"] == "attention"]
+    assert [line["step"] for line in found] == [0, 4]
+    for line in found:
+        assert len(line["entropy"]) == len(line["largest_logit"]) == 3
+        assert all(0 < value <= np.log(16 + 8) + 1e-5 for value in line["entropy"])
+        assert line["entropy_last_5"] == pytest.approx(np.mean(line["entropy"]))
 
 
 def test_shapes_that_differ_from_the_config_are_named(tmp_path):
@@ -184,14 +328,14 @@ def test_scores_along_a_run_are_those_of_its_averaged_weights(tmp_path):
 
 
 def test_runs_that_differ_in_formulation_and_data_share_their_programs(tmp_path):
-    parts, programs = [], []
+    parts, programs, mesh = [], [], loop.meshes.make_mesh(configs.Mesh())
     for i, name in enumerate(("rf/lognorm(0.00,1.00)", "eps/linear", "edm(0.00,0.60)")):
         run = make_run(tmp_path / str(i), flow={"formulation": name})
         loop.train(run, Silent(), stop.Stop())
         parts.append(make_parts(run.config))
         model, image = parts[i].model, parts[i].inputs.image
         sampler = pictures.jit_sampler(model, "euler", "linear", flow.Guidance(0.0), image)
-        trained = len([key for key in steps._COMPILED if key[0] == parts[i]])
+        trained = len([key for key in steps._COMPILED if key[:2] == (parts[i], mesh) and "uint8" in str(key)])
         programs.append((trained, sampler._cache_size(), steps.jit_network(model)._cache_size()))
     assert parts[0] == parts[1] == parts[2]
     assert programs[0] == programs[1] == programs[2]

@@ -1,14 +1,20 @@
+import dataclasses
 import functools
+import itertools
+import math
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from networks import random_parameters
 from tiny import tiny
 
 from rfjax import config as configs
 from rfjax import data, flow
+from rfjax.compiling import quick_options
 from rfjax.training import mesh as meshes
 from rfjax.training import parts as parts_module
 from rfjax.training import step as steps
@@ -24,27 +30,92 @@ def make(**sections):
 
 def run(config, parts, mesh, count=3):
     source = data.open_source(config.data, "train")
-    batches = data.batches(source, parts.encoder, batch=config.training.batch, seed=0)
+    batches = data.batches(source, parts.encoder, data.Order(config.training.batch, 0))
     state, update = steps.initial_state(parts, mesh, 0), steps.jit_update(parts, mesh)
     numbers = flow.formulation(config.flow.formulation).numbers
     draw = functools.partial(steps.jit_draw(steps.recipe(parts, config), mesh), numbers, np.uint32(0))
     losses = []
     for _ in range(count):
-        batch = meshes.put_batch(next(batches), mesh)
+        batch = meshes.put_rows(next(batches), config.training.batch, mesh)
         state, metrics = update(state, batch, draw(state.step, batch["slot"]))
         losses.append(float(metrics["loss"]))
     return jax.device_get(state), losses
 
 
-def test_training_does_not_depend_on_the_mesh():
-    config, parts = make(model={"remat": True})
-    one = run(config, parts, meshes.make_mesh(configs.Mesh(1, 1), jax.devices()[:1]))
-    for shape in ((2, 1), (2, 2)):
-        other = run(config, parts, meshes.make_mesh(configs.Mesh(*shape), jax.devices()[: shape[0] * shape[1]]))
-        np.testing.assert_allclose(other[1], one[1], rtol=2e-5)
-        # Adam divides by the root of a small second moment, so rounding grows: compare to the size of an update.
-        for a, b in zip(jax.tree.leaves(one[0].params), jax.tree.leaves(other[0].params), strict=True):
-            np.testing.assert_allclose(a, b, atol=2e-3 * config.optimizer.learning_rate + 2e-4 * np.abs(a).max())
+SHAPES = [
+    shape for shape in itertools.product((1, 2, 4, 8), repeat=3) if math.prod(shape) in (2, 4, 8)
+]  # every mesh (data, fsdp, tensor) of 2, 4 and 8 devices
+GRADIENT = 2e-5  # of the largest entry of a leaf's gradient; measured: 3e-6
+
+
+def devices(shape):
+    return meshes.make_mesh(configs.Mesh(*shape), jax.devices()[: math.prod(shape)])
+
+
+@functools.cache
+def one_batch(backbone):
+    """Parts, and on one device: random weights, a batch, what is random in a step."""
+    config, parts = make(model={"heads": 8, "width": 32, "qk_norm": True, "backbone": backbone})
+    batch, _ = data.load(data.open_source(config.data, "train"), parts.encoder, range(8))
+    numbers = flow.formulation(config.flow.formulation).numbers
+    draw = jax.jit(steps.recipe(parts, config).draw)
+    draws = draw(numbers, np.uint32(0), np.int32(0), batch["slot"])
+    return parts, random_parameters(parts.model, parts.inputs), batch, draws
+
+
+@functools.cache
+def gradients_on(shape, remat="none", accumulate=1, backbone="mmdit"):
+    """Loss and gradients of random weights on one batch."""
+    parts, params, *rows = one_batch(backbone)
+    parts = dataclasses.replace(parts, model=parts.model.clone(remat=remat), accumulate=accumulate)
+    mesh = devices(shape)
+    params = jax.device_put(params, meshes.shard_tree(params, mesh))
+    gradients = jax.jit(steps.sharded_gradients(parts, mesh), compiler_options=quick_options())
+    return jax.device_get(gradients(params, *(meshes.put_rows(each, 8, mesh) for each in rows)))
+
+
+def same_gradients(found, expected):
+    np.testing.assert_allclose(found[0], expected[0], rtol=2e-6)
+    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(found[1]), jax.tree.leaves(expected[1]), strict=True):
+        # A key's bias has a true gradient of zero: compare with the largest gradient where a leaf's own is tiny.
+        scale = max(np.abs(y).max(), np.abs(expected[1]["final"]["bias"]).max() / 32)
+        np.testing.assert_allclose(x, y, atol=GRADIENT * scale, err_msg=str(path))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_gradients_do_not_depend_on_the_mesh(shape):
+    found = gradients_on(shape, backbone="dit")  # the smallest program
+    same_gradients(found, gradients_on((1, 1, 1), backbone="dit"))
+
+
+@pytest.mark.parametrize(("remat", "accumulate"), [("none", 1), ("dots", 2), ("full", 2)])
+def test_gradients_depend_neither_on_what_is_computed_again_nor_on_accumulation(remat, accumulate):
+    same_gradients(gradients_on((2, 2, 2), remat, accumulate), gradients_on((1, 1, 1)))
+
+
+@pytest.mark.parametrize("backbone", ["crossdit", "uvit"])
+def test_training_does_not_depend_on_the_mesh(backbone):
+    config, parts = make(model={"remat": "full", "backbone": backbone, "patch": 2 if backbone == "uvit" else 4})
+    one, other = run(config, parts, devices((1, 1, 1))), run(config, parts, devices((2, 2, 2)))
+    np.testing.assert_allclose(other[1], one[1], rtol=2e-5)
+    # Adam divides by the root of a small second moment, so rounding grows: compare to the size of an update.
+    for a, b in zip(jax.tree.leaves(one[0].params), jax.tree.leaves(other[0].params), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-3 * config.optimizer.learning_rate + 2e-4 * np.abs(a).max())
+
+
+def test_weights_are_put_together_in_bfloat16_and_gradients_added_up_in_float32():
+    config, parts = make(model={"precision": "bfloat16", "heads": 8, "width": 32})
+    mesh = devices((1, 8, 1))
+    state = steps.abstract_state(parts, mesh)
+    rows = meshes.put_rows(data.load(data.open_source(config.data, "train"), parts.encoder, range(8))[0], 8, mesh)
+    numbers = flow.formulation(config.flow.formulation).numbers
+    draws = steps.jit_draw(steps.recipe(parts, config), mesh)(numbers, np.uint32(0), jnp.int32(0), rows["slot"])
+    text = steps.jit_update(parts, mesh).lower(state, rows, draws).as_text()
+    gathered = re.findall(r'stablehlo.all_gather"?.*-> tensor<[\dx]*(\w+)>', text)
+    scattered = re.findall(r"stablehlo.reduce_scatter.*?-> tensor<[\dx]*(\w+)>", text, re.DOTALL)
+    assert len(gathered) > 10 and set(gathered) == {"bf16"}
+    assert len(scattered) > 10 and set(scattered) == {"f32"}
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
 
 
 def test_a_flat_optimizer_takes_the_same_steps():

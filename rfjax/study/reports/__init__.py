@@ -16,6 +16,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 
+from rfjax import files
 from rfjax.errors import UserError, nearest
 from rfjax.study import records
 from rfjax.study.reports import architectures, drawing, formulations, page, sampling, scaling
@@ -54,13 +55,15 @@ def draw(folder: Path) -> Drawn:
     figures = {}
     try:
         target.mkdir(exist_ok=True)
-        (target / kind.FILE).write_text(json.dumps(kind.record(findings), indent=1, allow_nan=False) + "\n")
+        files.clean(target)
+        files.write(target / kind.FILE, json.dumps(kind.record(findings), indent=1, allow_nan=False) + "\n")
         for table, (header, rows) in kind.tables(study, findings).items():
-            with (target / f"{table}.csv").open("w", newline="") as file:
+            with files.atomic(target / f"{table}.csv") as partial, partial.open("w", newline="") as file:
                 csv.writer(file).writerows([header, *rows])
         with plt.rc_context(drawing.STYLE):
             for figure, (title, shown) in kind.figures(study, findings).items():
-                shown.savefig(target / f"{figure}.png")
+                with files.atomic(target / f"{figure}.png") as partial:
+                    shown.savefig(partial, format="png")
                 figures[figure] = (title, drawing.svg(shown), shown.get_figwidth() > drawing.WIDE)
                 plt.close(shown)
     except OSError as error:
@@ -69,7 +72,11 @@ def draw(folder: Path) -> Drawn:
 
 
 def write(drawn: Drawn) -> Path:
-    """Writes report/index.html and returns its path."""
+    """Writes report/index.html and returns its path.
+
+    Raises:
+        UserError: if there is no room.
+    """
     kind, study, findings = drawn.kind, drawn.records, drawn.findings
     body = [
         kind.opening(study, findings),
@@ -79,7 +86,7 @@ def write(drawn: Drawn) -> Path:
         page.how_made(study),
     ]
     path = study.folder / "report" / "index.html"
-    path.write_text(page.shell(study.config["study"]["name"], kind.subtitle(study), body))
+    files.write(path, page.shell(study.config["study"]["name"], kind.subtitle(study), body))
     return path
 
 

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# A study on a Slurm cluster: a job array with one run of the study per task, and a job that writes the report after it.
+#
+# Needs:       sbatch; this project, installed with CUDA (pip install -e '.[cuda]') in a folder that every node sees,
+#              and config.workdir in such a folder. sbatch copies this script's companion, launch/slurm_task.sh.
+# Command:     launch/slurm.sh [--dry-run] --config=configs/scaling.py:pod --config.workdir=SHARED [--config.KEY=...]
+# Settings:    NODES=n           nodes of each run (1)
+#              GPUS=n            GPUs of each node (8); 0: none, one process per node
+#              CPUS=n            cores of each process (8)
+#              TIME=hh:mm:ss     of each start of a run (24:00:00); a longer run is requeued
+#              PARTITION=name    Slurm's default
+#              AT_ONCE=n         runs at a time (all)
+#              WARNING=seconds   between SIGTERM and the end of TIME (180): more than a step and a checkpoint take
+#              RESTARTS=n        times that a run is requeued (100)
+#              PYTHON=path       .venv's
+#              Anything else by sbatch's own variables: SBATCH_ACCOUNT, SBATCH_QOS, SBATCH_CONSTRAINT ...
+# Processes:   one per GPU. JAX gives each process of a Slurm step the GPU of its number on the node, so all of a node's
+#              GPUs must be visible to all of its processes: don't bind them (--gpus-per-task does).
+# Preemption:  Slurm sends SIGTERM to the processes: WARNING seconds before the end of TIME, and at a preemption with
+#              GraceTime. They save a checkpoint and end with exit code 75; launch/slurm_task.sh then requeues the run,
+#              as it does after a hang (70) or a crash. Output is appended to slurm-JOB_TASK.out. scancel ends it all.
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+options "$@"
+runs=$(names "${arguments[@]}")
+count=$(tr ',' '\n' <<<"$runs" | wc -l)
+only=''
+if [[ " ${arguments[*]} " == *" --config.only="* ]]; then only=1; fi
+plain=("${arguments[@]}")
+recover
+gpus=${GPUS:-8}
+
+where=(--chdir="$PWD" --open-mode=append)
+if [[ ${PARTITION:-} ]]; then where+=(--partition="$PARTITION"); fi
+
+each=(--job-name=rfjax --array="0-$((count - 1))${AT_ONCE:+%$AT_ONCE}" --output=slurm-%A_%a.out --nodes="${NODES:-1}")
+if ((gpus)); then each+=(--ntasks-per-node="$gpus" --gpus-per-node="$gpus"); else each+=(--ntasks-per-node=1); fi
+each+=(--cpus-per-task="${CPUS:-8}" --time="${TIME:-24:00:00}" --requeue --signal="TERM@${WARNING:-180}")
+
+# JOB;CLUSTER on a federation
+job=$(run sbatch --parsable "${where[@]}" "${each[@]}" "$root/launch/slurm_task.sh" "$python" "$runs" "${arguments[@]}")
+echo "$job"
+if [[ $only ]]; then exit 0; fi # one run, and no report
+if [[ $dry ]]; then job=JOB; fi
+run sbatch --parsable "${where[@]}" --job-name=rfjax-report --dependency="afterany:${job%%;*}" --output=slurm-%j.out \
+  --ntasks=1 --time=01:00:00 "$root/launch/slurm_task.sh" "$python" '' "${plain[@]}" --config.job=report

@@ -1,0 +1,266 @@
+"""The communication of a compiled program, read from its text: every collective of a partitioned HLO module.
+
+XLA prints what one device runs (`compiled.as_text()`). Counted is one execution of the entry computation: the body of a
+loop as often as the loop turns.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from rfjax.analysis.groups import Groups, axes_of, read_groups, read_lists
+from rfjax.errors import UserError
+
+# Bits of an element, by the names that HLO gives to types; f8e4m3fn and its kind have 8.
+BITS = {
+    **{"pred": 8, "token": 0, "opaque": 0, "bf16": 16, "f16": 16, "f32": 32, "f64": 64, "c64": 64, "c128": 128},
+    **{f"{sign}{bits}": bits for sign in "su" for bits in (1, 2, 4, 8, 16, 32, 64)},
+}
+
+# What a device must receive at least, as a multiple of all that is gathered, scattered or reduced, in a group of n
+# (Thakur et al. 2005; Rabenseifner 2004 for all-reduce: a reduce-scatter, then an all-gather).
+SHARES = {
+    "all-gather": lambda n: (n - 1) / n,
+    "reduce-scatter": lambda n: (n - 1) / n,
+    "all-reduce": lambda n: 2 * (n - 1) / n,
+    "all-to-all": lambda n: (n - 1) / n,
+    "ragged-all-to-all": lambda n: (n - 1) / n,
+    "collective-broadcast": lambda n: min(n - 1, 1),
+    "collective-permute": lambda n: min(n - 1, 1),
+}
+
+
+@dataclass(frozen=True)
+class Collective:
+    """One collective instruction of a program.
+
+    Attributes:
+        kind: "all-gather" and so on. name: of the instruction. op_name: where it comes from, "" if the text lacks it.
+        operand_bytes, result_bytes: of one execution, on one device. times: executions.
+        groups: the devices that talk to each other; for a permutation, pairs (from, to).
+    """
+
+    kind: str
+    name: str
+    op_name: str
+    operand_bytes: int
+    result_bytes: int
+    groups: Groups
+    times: int = 1
+
+    @property
+    def group_size(self) -> int:
+        """Devices in a group; of a permutation, 2, or 1 where every device sends to itself."""
+        return max((len(set(group)) for group in self.groups), default=1)
+
+    @property
+    def received(self) -> float:
+        """Bytes that a device must receive at least, over all executions, with the best known algorithms."""
+        return received(self.kind, max(self.operand_bytes, self.result_bytes), self.group_size) * self.times
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Executions of a kind of collective, and the bytes that a device must receive for them."""
+
+    count: int = 0
+    bytes: float = 0.0
+
+    def __add__(self, other: "Traffic") -> "Traffic":
+        return Traffic(self.count + other.count, self.bytes + other.bytes)
+
+
+@dataclass(frozen=True)
+class Communication:
+    """The collectives of a program.
+
+    Attributes:
+        collectives: those that run, in the text's order. Of a conditional, those of the branch with the most traffic.
+        unknown: names of loops with collectives inside whose number of turns the text does not say; they count once.
+        branches: names of conditionals whose branches differ in their traffic.
+    """
+
+    collectives: tuple[Collective, ...]
+    unknown: tuple[str, ...] = ()
+    branches: tuple[str, ...] = ()
+
+    def summary(self) -> dict[str, Traffic]:
+        """kind -> its traffic; a group of one device counts as nothing."""
+        total: dict[str, Traffic] = {}
+        for one in self.collectives:
+            if one.group_size > 1:
+                total[one.kind] = total.get(one.kind, Traffic()) + Traffic(one.times, one.received)
+        return total
+
+    def by_axes(self, mesh: Mapping[str, int]) -> dict[tuple[str, str], Traffic]:
+        """(kind, axes) -> its traffic, where the axes are names of the mesh such as "fsdp" or "data+fsdp"."""
+        total: dict[tuple[str, str], Traffic] = {}
+        for one in self.collectives:
+            if one.group_size > 1:
+                key = one.kind, "+".join(axes_of(one.groups, mesh)) or "others"
+                total[key] = total.get(key, Traffic()) + Traffic(one.times, one.received)
+        return total
+
+
+def received(kind: str, size: int, group: int) -> float:
+    """Bytes that a device must receive at least for one collective in a group of `group` devices.
+
+    Args:
+        size: bytes of the whole: an all-gather's result, a reduce-scatter's operand, either of the others.
+    """
+    return SHARES[kind](group) * size if group > 1 else 0.0
+
+
+def read(text: str) -> Communication:
+    """Finds the collectives of a compiled module, and how often each runs.
+
+    Args:
+        text: of `compiled.as_text()`.
+
+    Raises:
+        UserError: if the text has no entry computation, or a part of it can't be read; it says which.
+    """
+    entry, computations = _computations(text)
+    if not entry:
+        raise UserError("this is not the text of a compiled HLO module: it has no ENTRY computation")
+    partitions = [int(n) for n in re.findall(r"\b(?:num_partitions|replica_count)=(\d+)", text.split("\n", 1)[0])]
+    return _Reader(computations, math.prod(partitions)).follow(entry)
+
+
+@dataclass(frozen=True)
+class _Instruction:
+    """A line of a computation: %name = type opcode(operands), rest."""
+
+    name: str
+    type: str
+    opcode: str
+    operands: str
+    rest: str
+
+    def attribute(self, name: str) -> str:
+        """The computation or value after `name=`, or ""."""
+        found = re.search(rf"\b{name}=(\{{[^}}]*\}}|[^\s,]+)", self.rest)
+        return found[1] if found else ""
+
+    def names(self, attribute: str) -> list[str]:
+        """The computations that an attribute names, one or a list in braces."""
+        return re.findall(r"[^\s,{}%]+", self.attribute(attribute))
+
+
+_HEAD = re.compile(r"^(ENTRY\s+)?%?([\w.\-]+)\s+\(.*->.*\{\s*$")
+_LINE = re.compile(r"^\s+(?:ROOT\s+)?%?([\w.\-]+) = ")
+_OPCODE = re.compile(r"\s*([\w\-]+)\(")
+
+
+def _computations(text: str) -> tuple[str, dict[str, list[_Instruction]]]:
+    """The name of the entry computation, and the instructions of every computation by name."""
+    entry, found, current = "", {}, None
+    for line in text.splitlines():
+        if not line.startswith((" ", "\t")):
+            head = _HEAD.match(line)
+            if head:
+                current = found.setdefault(head[2], [])
+                entry = head[2] if head[1] else entry
+        elif current is not None and (start := _LINE.match(line)):
+            current.append(_instruction(start[1], line[start.end() :]))
+    return entry, found
+
+
+def _instruction(name: str, line: str) -> _Instruction:
+    end = _closing(line, 0) if line.startswith("(") else line.find(" ")
+    opcode = _OPCODE.match(line, end)
+    if not opcode:
+        raise UserError(f"the HLO instruction %{name} can't be read: {line[:120]}")
+    close = _closing(line, opcode.end() - 1)
+    return _Instruction(name, line[:end], opcode[1], line[opcode.end() : close - 1], line[close:])
+
+
+def _closing(line: str, start: int) -> int:
+    """The place after the bracket that closes the one at `start`."""
+    depth = 0
+    for place in range(start, len(line)):
+        depth += (line[place] == "(") - (line[place] == ")")
+        if depth == 0:
+            return place + 1
+    return len(line)
+
+
+def type_bytes(text: str) -> int:
+    """Bytes of an HLO type, "bf16[5,4]{1,0}" or a tuple of such; a dimension with a bound, "<=8", counts whole."""
+    total = 0
+    for dtype, shape in re.findall(r"\b([a-z]\w*)\[([\d,<= ]*)\]", text):
+        bits = BITS.get(dtype, 8 if dtype.startswith("f8") else 4 if dtype.startswith("f4") else None)
+        if bits is None:
+            raise UserError(f"the HLO type '{dtype}' is not known")
+        total += -(-bits * math.prod(int(n) for n in re.findall(r"\d+", shape)) // 8)
+    return total
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Follows a program from its entry; `devices` is what an empty list of groups means."""
+
+    computations: Mapping[str, Sequence[_Instruction]]
+    devices: int
+
+    def follow(self, name: str) -> Communication:
+        """What one execution of a computation communicates, with all that it calls."""
+        return _together(self._one(line, self.computations[name]) for line in self.computations.get(name, ()))
+
+    def _one(self, line: _Instruction, beside: Sequence[_Instruction]) -> Communication:
+        if line.opcode.removesuffix("-start") in SHARES:
+            return Communication((self._collective(line, beside),))
+        if line.opcode == "while":
+            return self._loop(line)
+        if line.opcode == "conditional":
+            return self._branches(line)
+        attribute = {"call": "to_apply", "fusion": "calls", "async-start": "calls"}.get(line.opcode, "")
+        return _together(map(self.follow, line.names(attribute))) if attribute else Communication(())
+
+    def _loop(self, line: _Instruction) -> Communication:
+        turns = re.search(r'known_trip_count"?\s*[:=]\s*\{\s*"?n"?\s*[:=]\s*"?(\d+)', line.rest)
+        inside = _together(map(self.follow, [*line.names("body"), *line.names("condition")]))
+        if not inside.collectives:
+            return inside
+        times = int(turns[1]) if turns else 1
+        repeated = tuple(replace(one, times=one.times * times) for one in inside.collectives)
+        return replace(inside, collectives=repeated, unknown=inside.unknown + (() if turns else (line.name,)))
+
+    def _branches(self, line: _Instruction) -> Communication:
+        names = [n for a in ("branch_computations", "true_computation", "false_computation") for n in line.names(a)]
+        branches = [self.follow(name) for name in names]
+        weights = [sum(one.received for one in branch.collectives) for branch in branches]
+        largest = branches[int(np.argmax(weights))]
+        return replace(largest, branches=largest.branches + ((line.name,) if len(set(weights)) > 1 else ()))
+
+    def _collective(self, line: _Instruction, beside: Sequence[_Instruction]) -> Collective:
+        kind = line.opcode.removesuffix("-start")
+        groups = self._groups(line)
+        sizes = {one.name: one.type for one in beside}
+        named = re.findall(r"%([\w.\-]+)", line.operands) or re.findall(r"([\w.\-]+)\s*(?:,|$)", line.operands)
+        operand, result = type_bytes(line.operands), type_bytes(line.type)
+        if not operand:
+            operand = sum(type_bytes(sizes[name]) for name in named)
+        # The type of what starts an all-gather or a permutation holds the operands too, and sometimes a context.
+        if line.opcode in ("all-gather-start", "collective-permute-start", "collective-broadcast-start"):
+            result = operand * (max(map(len, groups)) if kind == "all-gather" else 1)
+        found = re.search(r'op_name="((?:[^"\\]|\\.)*)"', line.rest)
+        return Collective(kind, line.name, found[1] if found else "", operand, result, groups)
+
+    def _groups(self, line: _Instruction) -> Groups:
+        if pairs := re.search(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}", line.rest):
+            return read_lists(pairs[1])
+        start = re.search(r"replica_groups=", line.rest)
+        return read_groups(line.rest[start.end() :] if start else "{}", self.devices)
+
+
+def _together(parts: Iterable[Communication]) -> Communication:
+    parts = list(parts)
+    return Communication(
+        tuple(one for part in parts for one in part.collectives),
+        tuple(dict.fromkeys(name for part in parts for name in part.unknown)),
+        tuple(dict.fromkeys(name for part in parts for name in part.branches)),
+    )

@@ -1,0 +1,285 @@
+"""One job at a time works on a run: locks in files, for file systems that many machines share.
+
+A lock is `lock.json` in the run's folder. It says who has it, and its last change is that process's last sign of life.
+It is made by a hard link, which succeeds for one process alone, on NFS too. All times are the file system's own, so the
+machines' clocks need not agree.
+"""
+
+import contextlib
+import errno
+import functools
+import hashlib
+import json
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from rfjax import files
+from rfjax.errors import UserError
+
+NAME = "lock.json"
+SIGNS = 15  # signs of life in the time after which a lock is void: one in 20 s of 5 minutes
+MISSED = 3  # of them, after which a process is in doubt
+SHORTEST = 0.2  # seconds between signs of life
+TURNS = 100  # how often others may be quicker, before something is wrong
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+JOBS = {"SLURM_JOB_ID": "Slurm job", "JOBSET_NAME": "Kubernetes job set", "JOB_NAME": "job"}
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that has a lock.
+
+    Attributes:
+        host, boot, space: its machine, see `files.Machine`. pid: its number there. started: see `files.started`.
+        job: of a cluster, in words. start: how often the cluster has started that job again.
+        since: when it took the lock, by its own clock. token: of this lock alone.
+    """
+
+    host: str
+    boot: str
+    space: str
+    pid: int
+    started: str
+    job: str
+    start: str
+    since: str
+    token: str
+
+    def __str__(self) -> str:
+        return f"{self.host}, process {self.pid}{', ' if self.job else ''}{self.job}"
+
+    def void(self, silent: float, stale: float) -> str:
+        """Why the lock is void after so many seconds without a sign of life, or "" if it is not."""
+        if self._here() and files.started(self.pid) != self.started:
+            return "that process is gone"
+        limit = _seconds_of_doubt(stale) if self.replaced() else stale
+        return f"no sign of life for {silent:.0f} s" if silent > limit else ""
+
+    def replaced(self) -> bool:
+        """Whether this process seems to stand where that one stood: after a reboot, a container's or a job's restart.
+
+        Seems: two machines may have the same name, and a cluster may lose sight of a job that goes on.
+        """
+        now = holder()
+        again = self.job == now.job != "" and self.start != now.start
+        return again or (self.host == now.host and not self._here())
+
+    def _here(self) -> bool:
+        return (self.host, self.boot, self.space) == files.machine()
+
+
+def holder(environ: Mapping[str, str] = os.environ) -> Holder:
+    """This process, as the holder of a new lock."""
+    known = [f"{words} {environ[name]}" for name, words in JOBS.items() if environ.get(name)]
+    job, start = (known or [""])[0], environ.get("SLURM_RESTART_COUNT", "")
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    pid = os.getpid()
+    return Holder(*files.machine(), pid, files.started(pid) or "", job, start, since, uuid.uuid4().hex)
+
+
+@dataclass(frozen=True)
+class Held:
+    """Another job has the lock.
+
+    Attributes:
+        by: who, in words. silent: seconds since its last sign of life. sign: when that was, in ns of the file system.
+        doubtful: whether it may be dead: then a later look shows another sign, or the lock becomes void.
+    """
+
+    by: str
+    silent: float
+    sign: int
+    doubtful: bool
+
+    def __str__(self) -> str:
+        return f"another job has it ({self.by}, sign of life {self.silent:.0f} s ago)"
+
+
+class Lock:
+    """A lock that this process has, and gives signs of life for, until `release` or the end of a `with`.
+
+    Attributes:
+        note: what to tell of a void lock whose place it took, or "".
+        lost: set if another job has it now, because this process stood still for so long that its lock was void.
+    """
+
+    def __init__(self, path: Path, text: str, every: float, alarm: Callable[[], None], note: str = "") -> None:
+        self.note, self.lost = note, threading.Event()
+        self._path, self._text, self._every, self._alarm = path, text, every, alarm
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name="lock", daemon=True)
+        self._thread.start()
+
+    def _renew(self) -> None:
+        while not self._over.wait(self._every):
+            if not self._sign():
+                self.lost.set()
+                self._alarm()
+                return
+
+    def _sign(self) -> bool:
+        """Gives a sign of life; returns whether the lock is still ours."""
+        try:
+            seen = _look(self._path)
+            if seen is None:  # somebody removed it by hand
+                return _create(self._path, self._text)
+            if seen.text != self._text:
+                return False
+            os.utime(self._path)
+        except (OSError, UserError):
+            pass  # the file system is away, or full: no reason to stop before another has the lock
+        return True
+
+    def release(self) -> None:
+        """Gives the lock back, if it is still ours. What can't be removed is void once this process is gone."""
+        self._over.set()
+        self._thread.join()
+        with contextlib.suppress(OSError):
+            seen = _look(self._path)
+            if seen and seen.text == self._text:
+                self._path.unlink()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+class _Seen(NamedTuple):
+    """A lock as it was found: its text, and its last sign of life in ns."""
+
+    text: str
+    sign: int
+
+
+def take(folder: Path, stale_minutes: float, alarm: Callable[[], None] = lambda: None) -> Lock | Held:
+    """Takes the lock of a folder, or says who has it; takes the place of a void one.
+
+    A lock is void at once if its process was on this machine and is gone; after a fifth of `stale_minutes` without a
+    sign of life if its process seems to have been replaced by this one (`Holder.replaced`); else after `stale_minutes`.
+
+    Args:
+        alarm: called by another thread if the lock is lost, see `Lock`.
+
+    Raises:
+        UserError: if there is no room, or the lock can neither be taken nor read.
+        OSError: if the folder can't be written.
+    """
+    path, stale, held = folder / NAME, 60 * stale_minutes, None
+    text = json.dumps(asdict(holder()), indent=1) + "\n"
+    ours = functools.partial(Lock, path, text, max(stale / SIGNS, SHORTEST), alarm)
+    for _ in range(TURNS):
+        if _create(path, text):
+            return ours()
+        if seen := _look(path):
+            other, silent = _read(seen.text), max(_now(path) - seen.sign, 0) / 1e9
+            who, reason = str(other or "no name is in it"), _void(seen, silent, stale)
+            doubtful = bool(reason or silent > _seconds_of_doubt(stale) or (other and other.replaced()))
+            held = Held(who, silent, seen.sign, doubtful)
+            if not reason:
+                return held
+            if _displace(path, seen, text, stale):
+                return ours(f"the lock of another job ({who}) is void ({reason}): taken over")
+        time.sleep(0.01)  # it was given back a moment ago, or another is taking it over
+    if held:
+        return held
+    raise UserError(f"{path} can neither be taken nor read: if no other job works in that folder, remove it")
+
+
+def _void(seen: _Seen, silent: float, stale: float) -> str:
+    """Why a lock is void, or ""."""
+    if other := _read(seen.text):
+        return other.void(silent, stale)
+    # One without a word is half made, or its process was killed in the midst of that.
+    return "it is damaged" if silent > stale else ""
+
+
+def _displace(path: Path, void: _Seen, text: str, stale: float) -> bool:
+    """Puts our lock in the place of a void one; returns whether it did.
+
+    Who does so must have a second lock, a guard named after the void one: without it, one who comes late could take the
+    new lock for the void one. A guard whose process was killed is displaced in the same way.
+    """
+    name = hashlib.sha256(f"{void.sign} {void.text}".encode()).hexdigest()[:12]
+    guard = path.with_name(f"{path.name if path.name.startswith('.') else '.' + path.name}.{name}")
+    if not _create(guard, text):
+        other = _look(guard)
+        silent = other and max(_now(guard) - other.sign, 0) / 1e9
+        if not other or not _void(other, silent, stale) or not _displace(guard, other, text, stale):
+            return False
+    try:
+        if _look(path) != void:
+            return False
+        files.write(path, text)
+    finally:
+        guard.unlink(missing_ok=True)
+    if path.name == NAME:
+        for left in path.parent.glob(f".{NAME}.*[0-9a-f]"):  # by processes killed at this; now they guard nothing
+            left.unlink(missing_ok=True)
+    return True
+
+
+def _seconds_of_doubt(stale: float) -> float:
+    return MISSED * max(stale / SIGNS, SHORTEST)
+
+
+def _look(path: Path) -> _Seen | None:
+    """The lock, or None where there is none; opened, for only so does NFS ask its server how it is now."""
+    try:
+        with path.open() as file:
+            return _Seen(file.read(), os.fstat(file.fileno()).st_mtime_ns)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno == errno.ESTALE:  # NFS: removed while it was opened
+            return None
+        raise
+
+
+def _read(text: str) -> Holder | None:
+    try:
+        return Holder(**json.loads(text))
+    except (ValueError, TypeError):
+        return None
+
+
+def _now(path: Path) -> int:
+    """The file system's time in ns, as a sign of life would have it now."""
+    with files.beside(path.with_name("clock")) as clock:
+        clock.touch()
+        os.utime(clock)
+        return clock.stat().st_mtime_ns
+
+
+def _create(path: Path, text: str) -> bool:
+    """Makes a lock, whole at once; returns whether there was none."""
+    with files.full_disk(path), files.beside(path) as partial:
+        partial.write_text(text)
+        try:
+            os.link(partial, path)
+            return True
+        except FileExistsError:
+            return partial.stat().st_nlink == 2  # NFS may send a request twice, and refuse the second
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+        try:
+            made = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        except FileExistsError:
+            return False
+        try:
+            os.write(made, text.encode())
+        finally:
+            os.close(made)
+        return True
