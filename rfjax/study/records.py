@@ -25,6 +25,7 @@ class Rung:
         samples: what the pictures show: captions, sampler, steps, guidance.
         scores: lines of kind "scores", the last written last; one a step, kind of weights and setting of the sampler.
         skipped: number of lines that could not be read.
+        left_out: batches that were skipped after a loss that went wrong, as `rfjax.training.recovery` writes them.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Rung:
     samples: dict[str, Any] | None
     scores: tuple[dict[str, Any], ...]
     skipped: int
+    left_out: tuple[dict[str, Any], ...] = ()
 
     def curve(self, weights: str) -> list[dict[str, Any]]:
         """Validation losses along the run."""
@@ -96,6 +98,11 @@ class Records:
                 said.append(f"{rung.name} is not finished ({rung.state}): the same command goes on with it.")
             if rung.skipped:
                 said.append(f"{rung.name}: {rung.skipped} line(s) of metrics.jsonl were cut short and left out.")
+            said += [
+                f"{rung.name}: batch {skip['batch']} was left out, for the loss was {skip['loss']} at step "
+                f"{skip['step']}; the run went back to step {skip['back_to']}."
+                for skip in rung.left_out
+            ]
         begun = {rung.name for rung in self.rungs} | set(self.failures)
         missing = [name for name in self.study["runs"] if name not in begun]
         return [*said, f"not started yet: {', '.join(missing)}."] if missing else said
@@ -148,4 +155,10 @@ def _read_rung(folder: Path) -> Rung | None:
         samples=next(iter(of("samples")), None),
         scores=tuple(line for key, line in latest.items() if key[0] == "scores"),
         skipped=skipped,
+        left_out=_left_out(folder),
     )
+
+
+def _left_out(folder: Path) -> tuple[dict[str, Any], ...]:
+    path = folder / "recovery.json"
+    return tuple(json.loads(path.read_text())["skipped"]) if path.exists() else ()

@@ -85,15 +85,6 @@ def _code(failures: Iterable[Exception]) -> Exit:
     return Exit.FAILED if False in kinds else Exit.MISTAKE if kinds else Exit.DONE
 
 
-def _leave(run: loop.Run, claimed: Claim, config: Config, say: Callable[..., None]) -> str:
-    """Leaves a run to the job that has it; raises UserError if this job is for that run alone."""
-    said = f"{run.name}: {claimed.held or 'another job has it'}"
-    if config.only:
-        raise UserError(f"{said}: wait for it, or stop it first")
-    say(said)
-    return run.name
-
-
 def _train(
     run: loop.Run, claimed: Claim, display: StudyDisplay, step_flops: float, stop: Stop
 ) -> tuple[dict[str, Exception], dict[str, float]]:

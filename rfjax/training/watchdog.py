@@ -50,7 +50,7 @@ class Watchdog:
 
     def _report(self, silent: float) -> None:
         path = self._folder / f"hang.{os.getpid()}.txt"
-        sentence = f"{self._name} hangs: no progress for {silent:.0f} s while {self._doing}"
+        sentence = f"{self._name} hangs: no progress for {silent:.3g} s while {self._doing}"
         with files.atomic(path) as partial, partial.open("w") as file:
             print(f"{sentence}\n", file=file, flush=True)
             faulthandler.dump_traceback(file)

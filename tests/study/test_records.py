@@ -3,6 +3,7 @@ import json
 from synthetic import score_line, write_study
 
 from rfjax.study import records
+from rfjax.training import recovery
 
 
 def test_the_last_scores_are_those_written_last_not_those_of_the_last_step(tmp_path):
@@ -36,3 +37,10 @@ def test_what_a_run_has_reached(tmp_path):
     assert [rung.state for rung in study.rungs] == ["at step 8 of 40", "complete", "complete"]
     assert study.states() == ["d1 is not finished (at step 8 of 40): the same command goes on with it."]
     assert study.rungs[0].dataset == "shapes"
+
+
+def test_batches_that_were_left_out_are_said(tmp_path):
+    folder = write_study(tmp_path / "s", depths=(1,))
+    recovery.write(folder / "runs" / "d1", (recovery.Skip(step=7, batch=6, loss="nan", back_to=4),))
+    said = records.read(folder).states()
+    assert said == ["d1: batch 6 was left out, for the loss was nan at step 7; the run went back to step 4."]
