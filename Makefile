@@ -1,17 +1,20 @@
 # make study   sets up, then runs the scaling study        make test   sets up, then runs all tests that need no torch
 # make parity  adds torch and diffusers, and compares with them live (RECORD=1 writes down what make test repeats)
+# make kills   kills a small study at random moments: its results must equal an uninterrupted one's (KILLS=30 SEED=0)
 # All make .venv on their own; run them in any order, as often as you like. PYTHON=python3.13 picks another Python.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+KILLS ?= 30
+SEED ?= 0
 
-.PHONY: study test parity lint setup clean
+.PHONY: study test parity kills lint setup clean
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '1,3s/^# //p' Makefile
+	@sed -n '1,4s/^# //p' Makefile
 
 setup: $(VENV)/.ready
 
@@ -35,6 +38,9 @@ parity: setup $(VENV)/.parity
 $(VENV)/.parity: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[tests,parity]'
 	@touch $@
+
+kills: setup
+	KILLS=$(KILLS) SEED=$(SEED) $(BIN)/python -m pytest tests/kills $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -108,9 +108,9 @@ def main(arguments: list[str]) -> int:
         return Exit.DONE
     if config.job == "plan":
         _virtual_devices(config.plan.devices)
-        from rfjax.study import planning
+        from rfjax.planning import job
 
-        return planning.run(config, STARTED)
+        return job.run(config, STARTED)
     import jax
 
     from rfjax.training import cluster

@@ -26,7 +26,8 @@ ALLOWED = {
     "study": GROUND
     | {"interop", "files"}
     | {"flow", "models", "data", "evaluation", "training", "analysis", "names", "compiling"},
-    "main": GROUND | {"study", "training"},
+    "planning": GROUND | {"flow", "models", "training", "analysis"},
+    "main": GROUND | {"study", "training", "planning"},
 }
 
 

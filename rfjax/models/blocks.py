@@ -153,14 +153,18 @@ class Stacking:
     unroll: int = 1
     shards: Shards = WHOLE
 
-    def one(self, block: Any, name: str) -> Any:
-        """A block's class, ready for a device's part of the weights, which are found at `name`."""
+    def one(self, block: Any, name: str, *, unrolled: bool = False) -> Any:
+        """A block's class, ready for a device's part of the weights, which are found at `name`.
+
+        `unrolled`: it is one of several in a row. XLA would use again what should not be kept; within a loop it can't,
+        and for a single block, whose backward pass comes right after, it may.
+        """
         if self.shards.dimensions:
             whole = lambda tree: {"params": self.shards.gather(tree["params"], name)}  # noqa: E731
             block = nn.map_variables(block, "params", trans_in_fn=whole)
         if self.remat == "none" and not self.shards.dimensions:
             return block
-        return nn.remat(block, prevent_cse=False, policy=REMAT[self.remat])
+        return nn.remat(block, prevent_cse=unrolled, policy=REMAT[self.remat])
 
     def many(self, block: Any, count: int, name: str) -> Any:
         """`count` blocks (carry, y) -> (carry, None) in a scan: one is traced and compiled, whatever the depth.
@@ -168,7 +172,7 @@ class Stacking:
         Each parameter gets a leading axis of that length. The result is called as the block's constructor.
         """
         return nn.scan(
-            self.one(block, name),
+            self.one(block, name, unrolled=self.unroll >= count > 1),
             variable_axes={"params": 0, ATTENTION: 0},
             split_rngs={"params": True},
             in_axes=nn.broadcast,

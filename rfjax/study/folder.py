@@ -171,13 +171,16 @@ def _decide(folder: Path, minutes: float, complete: Callable[[], bool], stop: St
         if jax.process_count() > 1:  # JAX takes this signal, and tells the other processes
             os.kill(os.getpid(), signal.SIGTERM)
 
-    if complete():
+    if complete() and not (folder / locks.NAME).exists():
         return Claim(Turn.COMPLETE)
     found = locks.take(folder, minutes, alarm)
     if isinstance(found, locks.Held):
+        if complete():
+            return Claim(Turn.COMPLETE)
         alive = before is not None and before.sign != found.sign
         return Claim(Turn.WAIT if found.doubtful and not alive else Turn.HELD, held=found)
-    if complete():
+    if complete():  # another has just finished it, or was killed between its result and the end of its lock
+        files.clean(folder, folder / "samples")
         found.release()
         return Claim(Turn.COMPLETE)
     return Claim(Turn.OURS, lock=found)

@@ -124,9 +124,11 @@ def read(folder: Path) -> Records:
 
 
 def failure(folder: Path) -> str:
-    """The sentence that a run left when it failed, or nothing."""
+    """The sentence that a run left when it failed, or nothing; a result that it wrote later outdoes it."""
     path = folder / "failure.txt"
-    return path.read_text().strip().splitlines()[0] if path.exists() else ""
+    if not path.exists() or (folder / "result.json").exists():
+        return ""
+    return path.read_text().strip().splitlines()[0]
 
 
 def _read_rung(folder: Path) -> Rung | None:

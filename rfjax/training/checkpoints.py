@@ -55,6 +55,21 @@ class Checkpoints:
             preservation_policy=kept.AnyPreservationPolicy([latest, kept.EveryNSteps(every)]) if every else latest,
             cleanup_tmp_directories=writes,
         )
+        if writes:
+            self._remove_old(keep, every)
+
+    def _remove_old(self, keep: int, every: int) -> None:
+        """Removes what a killed process was about to remove, or had removed in part: Orbax does it only after a save.
+
+        All processes of a job come here.
+        """
+        old = [c.step for c in self._orbax.checkpoints[:-keep] if not every or c.step % every]
+        if jax.process_index() == 0:
+            for step in old:
+                shutil.rmtree(self._folder / str(step), ignore_errors=True)
+        _all_agree(True)
+        if old:
+            self._orbax.reload()
 
     @property
     def latest(self) -> int | None:

@@ -99,17 +99,13 @@ def check_model(model: Backbone, shapes: Any, mesh: Mesh) -> None:
             f"config.mesh.tensor = {tensor} can't share out {model.heads} attention heads: take a divisor of "
             f"{math.gcd(model.heads, model.mlp_ratio * model.width)}"
         )
-    leaves = jax.tree.leaves(shapes)
-    held = sum(
-        math.prod(s.shard_shape(x.shape))
-        for x, s in zip(leaves, jax.tree.leaves(shard_tree(shapes, mesh)), strict=True)
-    )
-    total = sum(x.size for x in leaves)
-    if held > total / (tensor * fsdp) + LARGEST_WHOLE * total:
+    whole = jax.tree.map(lambda x, s: 0 if FSDP in s.spec else x.size, shapes, shard_tree(shapes, mesh))
+    held, total = (sum(jax.tree.leaves(tree)) for tree in (whole, jax.tree.map(lambda x: x.size, shapes)))
+    if fsdp > 1 and held > LARGEST_WHOLE * total:
         divisors = [n for n in range(1, fsdp) if fsdp % n == 0 and model.width % n == 0]
         raise UserError(
-            f"config.mesh.fsdp = {fsdp} does not divide the width {model.width}, so each device would hold "
-            f"{held / total:.0%} of the weights: take {max(divisors, default=1)}"
+            f"config.mesh.fsdp = {fsdp} does not divide the width {model.width}, so {held / total:.0%} of the weights "
+            f"would be whole on each device: take {max(divisors, default=1)}"
         )
 
 

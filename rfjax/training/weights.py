@@ -140,7 +140,7 @@ def read(folder: Path, mesh: configs.Mesh, average: bool = True) -> Weights:
     try:
         if saved.latest is None:
             raise UserError(f"the run in {folder} has no checkpoint yet: train it first")
-        state, _ = saved.restore(abstract_state(parts, made), None)
+        state, _ = saved.restore(abstract_state(parts, made))
     finally:
         saved.close()
     return Weights(config, parts, state.average if average else state.params, int(state.step))

@@ -100,7 +100,8 @@ def trained(backbone, image, seed, **changes):
 
     def fill(path, leaf):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        scale = leaf.shape[-2] ** -0.5 if name.endswith("kernel") else 0.1
+        inputs = leaf.shape[-4 if "qkv/" in name else -2] if name.endswith("kernel") else 100
+        scale = inputs**-0.5
         return (name.endswith("scale") + scale * uniform(name, leaf.shape, seed)).astype(np.float32)
 
     return Weights(config, parts, jax.tree_util.tree_map_with_path(fill, shapes), 0)

@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import Console
 
 from rfjax.config import Config
-from rfjax.study.chips import CHIPS, GIB
+from rfjax.planning.chips import CHIPS, GIB
 
 HOUR, TERA = 3600, 1e12
 SMALL = 1024  # bytes, below which communication is not worth a line
@@ -36,7 +36,7 @@ def block(plan: Any, config: Config) -> str:
     """The plan of one run, aligned.
 
     Args:
-        plan: a `planning.Plan`. config: of the run.
+        plan: a `job.Plan`. config: of the run.
     """
     return "\n".join(["", *_head(plan, config), *_memory(plan), *_work(plan, config), *_traffic(plan), *_advice(plan)])
 

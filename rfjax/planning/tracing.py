@@ -11,8 +11,8 @@ from jax.sharding import Mesh, NamedSharding
 
 from rfjax import flow
 from rfjax.config import Config
-from rfjax.models.counting import abstract_parameters
-from rfjax.study.programs import Program, program
+from rfjax.planning.programs import Program, program
+from rfjax.training import loop
 from rfjax.training import mesh as meshes
 from rfjax.training import step as steps
 from rfjax.training.parts import Parts, make_parts
@@ -74,8 +74,7 @@ def trace(config: Config, devices: Sequence[jax.Device]) -> Step:
         UserError: if the mesh can't be made of them, or divide the batch or the model.
     """
     mesh, parts = meshes.make_mesh(config.mesh, devices), make_parts(config)
-    meshes.check_batch("training.batch", config.training.batch, mesh, config.training.accumulate)
-    meshes.check_model(parts.model, abstract_parameters(parts.model, parts.inputs), mesh)
+    loop.check_mesh(config, parts, mesh)
     state = steps.abstract_state(parts, mesh)
     rows = arguments(config, parts, mesh)
     stage = steps.jit_update(parts, mesh).trace(state, *rows)

@@ -11,8 +11,8 @@ from rfjax import config as configs
 from rfjax import main, models
 from rfjax.errors import UserError
 from rfjax.models.blocks import STACKS
-from rfjax.study import abstract_step, advice, plan_text, planning
-from rfjax.study.chips import CHIPS
+from rfjax.planning import advice, job, text, tracing
+from rfjax.planning.chips import CHIPS
 from rfjax.training import mesh as meshes
 from rfjax.training import step as steps
 from rfjax.training.parts import make_parts
@@ -30,13 +30,13 @@ def config(tiny_config):
 
 def planned(c, **changes):
     config = advice.changed(configs.parse(c), changes)
-    return planning.plan("run", config, planning.virtual_devices(DEVICES), planning.Progress(lambda doing: None))
+    return job.plan("run", config, job.virtual_devices(DEVICES), job.Progress(lambda doing: None))
 
 
 @pytest.fixture
 def uncompiled(monkeypatch):
     """Compiling takes seconds, and most of a plan does not need it."""
-    monkeypatch.setattr(planning, "compile_step", lambda config, step, devices: None)
+    monkeypatch.setattr(job, "compile_step", lambda config, step, devices: None)
 
 
 def shares(config):
@@ -52,7 +52,7 @@ def shares(config):
 
 
 def test_a_plan_equals_closed_forms_and_what_is_compiled(config, monkeypatch):
-    monkeypatch.setattr(planning, "_advice", lambda *a: ())
+    monkeypatch.setattr(job, "_advice", lambda *a: ())
     config.model.depth = 3  # two blocks in a loop, and the last
     plan, run = planned(config), configs.parse(config)
     memory, found = plan.memory, shares(run)
@@ -82,16 +82,14 @@ def test_a_plan_equals_closed_forms_and_what_is_compiled(config, monkeypatch):
     assert plan.fits
     assert 1 < plan.work.program / plan.work.model < 4 / 3
     assert plan.work.step_seconds == plan.work.model / (8 * CHIPS["h100"].peak("float32") * 0.4)
-    text = plan_text.block(plan, run)
-    assert "fits: 0% of the 68.55 GiB that can be used" in text
-    assert "float32 as TF32" in text
+    shown = text.block(plan, run)
+    assert "fits: 0% of the 68.55 GiB that can be used" in shown
+    assert "float32 as TF32" in shown
 
 
 def test_the_order_of_recomputation_is_that_of_memory(config):
-    devices = planning.virtual_devices(DEVICES)
-    steps = [
-        abstract_step.trace(advice.changed(configs.parse(config), {"model.remat": r}), devices) for r in advice.REMAT
-    ]
+    devices = job.virtual_devices(DEVICES)
+    steps = [tracing.trace(advice.changed(configs.parse(config), {"model.remat": r}), devices) for r in advice.REMAT]
     kept = [step.memory.kept for step in steps]
     again = [step.program.again for step in steps]
     assert kept == sorted(kept, reverse=True)
@@ -102,18 +100,18 @@ def test_the_order_of_recomputation_is_that_of_memory(config):
 def test_what_does_not_fit_is_told_how(config, monkeypatch, uncompiled):
     config.mesh.update(data=4, fsdp=2)
     config.model.heads = 1
-    small = abstract_step.trace(configs.parse(config), planning.virtual_devices(DEVICES)).memory.most * 0.9
-    monkeypatch.setitem(planning.CHIPS, "h100", dataclasses.replace(CHIPS["h100"], memory=small))
-    monkeypatch.setattr(planning, "VERIFY_SECONDS", 0)
+    small = tracing.trace(configs.parse(config), job.virtual_devices(DEVICES)).memory.most * 0.9
+    monkeypatch.setitem(job.CHIPS, "h100", dataclasses.replace(CHIPS["h100"], memory=small))
+    monkeypatch.setattr(job, "VERIFY_SECONDS", 0)
     plan = planned(config)
     assert not plan.fits
     (change,) = plan.changes
     assert change.flags == "--config.mesh.data=1 --config.mesh.fsdp=8"
     assert change.fits
     assert change.most <= plan.limit
-    text = plan_text.block(plan, configs.parse(config))
-    assert "DOES NOT FIT" in text
-    assert f"(traced): fits\n      {change.flags}" in text
+    shown = text.block(plan, configs.parse(config))
+    assert "DOES NOT FIT" in shown
+    assert f"(traced): fits\n      {change.flags}" in shown
 
 
 def test_advice_goes_from_the_cheapest_to_all_together(config):
@@ -146,7 +144,7 @@ def test_the_job_writes_a_file_whatever_the_folder_holds(config, tmp_path, uncom
     (folder / "study.json").write_text('{"config": "of another study"}')
     config.plan.devices = DEVICES
     configs.axes(config, {"model.depth": (2,), "training.seed": (0, 1)})
-    assert planning.run(configs.parse(config), time.time()) == 0
+    assert job.run(configs.parse(config), time.time()) == 0
     plan, twin = json.loads((folder / "plan.json").read_text())["plans"]
     assert (plan["name"], twin.pop("name")) == ("d2-seed0", "d2-seed1")
     assert twin.items() <= plan.items()
@@ -169,25 +167,25 @@ def test_the_job_writes_a_file_whatever_the_folder_holds(config, tmp_path, uncom
     ],
 )
 def test_mistakes_are_found_before_anything_is_traced(config, changes, words, monkeypatch):
-    monkeypatch.setattr(planning, "plan", lambda *a: pytest.fail("it must not come to a plan"))
+    monkeypatch.setattr(job, "plan", lambda *a: pytest.fail("it must not come to a plan"))
     with pytest.raises(UserError, match=words):
-        planning.run(advice.changed(configs.parse(config), changes), time.time())
+        job.run(advice.changed(configs.parse(config), changes), time.time())
 
 
 def test_a_run_that_is_not_there(config):
     config.only = "d7"
     configs.axes(config, {"model.depth": (1, 2)})
     with pytest.raises(UserError, match=r"no run 'd7'"):
-        planning.run(configs.parse(config), time.time())
+        job.run(configs.parse(config), time.time())
 
 
 def test_fewer_copies_stand_for_many(config):
     run = configs.parse(config)
     mesh = meshes.make_mesh(run.mesh)
-    assert abstract_step.fewer_copies(run, mesh) is run
-    smaller = abstract_step.fewer_copies(run, mesh, most=7)
+    assert tracing.fewer_copies(run, mesh) is run
+    smaller = tracing.fewer_copies(run, mesh, most=7)
     assert (smaller.mesh.data, smaller.mesh.fsdp, smaller.training.batch) == (1, 4, run.training.batch // 2)
-    assert abstract_step.fewer_copies(run, mesh, most=3) is None
+    assert tracing.fewer_copies(run, mesh, most=3) is None
 
 
 def test_virtual_devices_keep_other_flags(monkeypatch):
@@ -199,5 +197,5 @@ def test_virtual_devices_keep_other_flags(monkeypatch):
 
 
 def test_sizes_and_times():
-    assert [plan_text.size(n) for n in (0, 1023, 1536, 3 * 2**40)] == ["0 B", "1023 B", "1.5 KiB", "3,072.00 GiB"]
-    assert [plan_text.duration(s) for s in (0.5, 100, 7200, 864000)] == ["500 ms", "100 s", "2 hours", "10 days"]
+    assert [text.size(n) for n in (0, 1023, 1536, 3 * 2**40)] == ["0 B", "1023 B", "1.5 KiB", "3,072.00 GiB"]
+    assert [text.duration(s) for s in (0.5, 100, 7200, 864000)] == ["500 ms", "100 s", "2 hours", "10 days"]

@@ -8,7 +8,7 @@ from typing import Any
 from rfjax.config import Config
 from rfjax.errors import UserError
 
-# From the least computed again in the backward pass to the most; memory falls in the same order (test_planning.py).
+# From the least computed again in the backward pass to the most; memory falls in the same order (tests/planning).
 REMAT = ("none", "dots", "linears", "full")
 TENSOR = (2, 4)  # devices that share heads: beyond one node's fast links it costs more than it saves
 MOST_DEVICES = 64  # times as many, in a suggestion
@@ -25,7 +25,7 @@ class Change:
 
     Attributes:
         what: in words. settings: the keys of the config that it changes, and to what.
-        most: bytes on one device then, as `planning.Memory.most`. fits: whether that is under the limit.
+        most: bytes on one device then, as `tracing.Memory.most`. fits: whether that is under the limit.
         traced: whether `most` was counted in the traced program; otherwise it is an estimate.
         compiled: bytes as XLA made it for CPUs, 0 if that was not tried.
     """

@@ -17,9 +17,9 @@ from rfjax import flow, models
 from rfjax.analysis import collectives
 from rfjax.config import Config
 from rfjax.errors import Exit, UserError, nearest
-from rfjax.study import advice, plan_text
-from rfjax.study.abstract_step import Compiled, Memory, Step, compile_step, trace
-from rfjax.study.chips import CHIPS
+from rfjax.planning import advice, text
+from rfjax.planning.chips import CHIPS
+from rfjax.planning.tracing import Compiled, Memory, Step, compile_step, trace
 from rfjax.training import mesh as meshes
 from rfjax.training.logs import write_json
 from rfjax.training.parts import make_parts
@@ -122,7 +122,7 @@ def run(config: Config, started: float) -> int:
     path = Path(config.workdir) / "plan.json"
     plans: dict[Any, Plan] = {}
     record = {"config": config.to_dict(), "jax": jax.__version__, "plans": []}
-    console = plan_text.console()
+    console = text.console()
     for name, one in wanted.items():
         key = make_parts(one), one.training.batch  # seeds, formulations and data make no difference
         if key in plans:
@@ -130,7 +130,7 @@ def run(config: Config, started: float) -> int:
         else:
             progress = Progress(lambda doing, name=name: console.print(f"{name}: {doing}"))
             plans[key] = plan(name, one, devices, progress)
-            console.print(plan_text.block(plans[key], one))
+            console.print(text.block(plans[key], one))
         record["plans"].append(asdict(replace(plans[key], name=name)))
     try:
         write_json(path, record)

@@ -5,7 +5,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from rfjax.analysis.collectives import Traffic
-from rfjax.study.programs import program
+from rfjax.planning.programs import program
 
 LAYERS, ROWS, WIDTH = 5, 4, 16  # rows: of one of eight devices
 
