@@ -1,12 +1,13 @@
 """From a source to batches: order, shuffling, sharding by process, and text, by Grain."""
 
+import functools
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import numpy as np
-from jaxtyping import Float32, Int32, UInt8
+from jaxtyping import Float32, Int32, Int64, UInt8
 
 from rfjax.data import images
 from rfjax.data.text import Labels, TextEncoder
@@ -72,11 +73,24 @@ def _labels(examples: Sequence[Example]) -> list[str]:
     return [str(example["label"]) for example in examples]
 
 
+LISTED = 2**24  # examples, of which an epoch's order is kept as a list; Grain finds single places in longer ones
+
+
+@functools.lru_cache(maxsize=4)
+def _epoch(count: int, seed: int, epoch: int) -> Int64[np.ndarray, " n"]:
+    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
+
+
 @dataclass(frozen=True)
 class _Rows:
-    """(position, index) of each of some rows of each batch, for Grain; item i is of step start + i."""
+    """(position, index) of each of some rows of each batch, for Grain; item i is of step start + i.
 
-    examples: Any
+    Attributes:
+        count: of examples. shuffled: anew in each epoch.
+    """
+
+    count: int
+    shuffled: bool
     order: Order
     rows: Sequence[int]
     start: int
@@ -86,7 +100,21 @@ class _Rows:
 
     def __getitem__(self, item: int) -> list[tuple[int, int]]:
         first = self.order.number(self.start + int(item)) * self.order.batch
-        return [(first + row, self.examples[first + row]) for row in self.rows]
+        positions = [first + row for row in self.rows]
+        return [(position, self._index(*divmod(position, self.count))) for position in positions]
+
+    def _index(self, epoch: int, place: int) -> int:
+        if not self.shuffled:
+            return place
+        if self.count <= LISTED:
+            return int(_epoch(self.count, self.order.seed, epoch)[place])
+        return self._by_place[epoch * self.count + place]
+
+    @functools.cached_property
+    def _by_place(self) -> Any:
+        import grain
+
+        return grain.MapDataset.range(self.count).shuffle(self.order.seed).repeat()
 
 
 def batches(
@@ -114,9 +142,7 @@ def batches(
         result["slot"] = (np.asarray(positions) % order.batch).astype(np.int32)
         return result
 
-    examples = grain.MapDataset.range(len(source))
-    if getattr(source, "shuffles", True):
-        examples = examples.shuffle(order.seed)
-    chosen = _Rows(examples.repeat(), order, range(order.batch) if rows is None else rows, start)
+    shuffled = getattr(source, "shuffles", True)
+    chosen = _Rows(len(source), shuffled, order, range(order.batch) if rows is None else rows, start)
     ready = grain.MapDataset.source(chosen).map(assemble)
     return iter(ready.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))

@@ -40,6 +40,13 @@ def test_an_epoch_holds_each_example_once_in_a_new_order_each_time():
     assert not np.array_equal(epochs[0], np.concatenate([b["image"][:, 0, 0, 0] for b in take(3, seed=1)])[:10])
 
 
+def test_long_data_sets_are_shuffled_without_a_list(monkeypatch):
+    monkeypatch.setattr(data.pipeline, "LISTED", 5)
+    seen = np.concatenate([b["image"][:, 0, 0, 0] for b in take(10)]).reshape(4, 10)
+    assert all(sorted(epoch) == list(range(10)) for epoch in seen)
+    assert len({tuple(epoch) for epoch in seen}) > 1
+
+
 def test_each_process_loads_its_rows_of_the_same_global_batch():
     whole, some = take(5), take(5, rows=[0, 3])
     for batch, part in zip(whole, some, strict=True):
