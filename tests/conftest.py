@@ -22,6 +22,11 @@ settings.register_profile("rfjax", deadline=None, max_examples=40)
 settings.load_profile("rfjax")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that nobody waits for it alone at the end."""
+    items.sort(key=lambda item: "test_processes" not in item.nodeid)
+
+
 @pytest.fixture
 def tiny_config(tmp_path: Path) -> ml_collections.ConfigDict:
     c = tiny()

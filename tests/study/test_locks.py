@@ -156,7 +156,8 @@ def test_a_damaged_lock_is_void_with_time(tmp_path):
 
 
 def test_clocks_of_machines_need_not_agree(tmp_path, monkeypatch):
-    monkeypatch.setattr(time, "time", lambda: PRESENT + 1e6)
+    present = time.time()
+    monkeypatch.setattr(time, "time", lambda: present + 1e6)
     left_by(tmp_path, living(), 1e6)
     assert isinstance(take(tmp_path, STALE), Held)
 

@@ -45,7 +45,7 @@ def run(config, parts, mesh, count=3):
 SHAPES = [
     shape for shape in itertools.product((1, 2, 4, 8), repeat=3) if math.prod(shape) in (2, 4, 8)
 ]  # every mesh (data, fsdp, tensor) of 2, 4 and 8 devices
-GRADIENT = 2e-5  # of the largest entry of a leaf's gradient; measured: 3e-6
+GRADIENT = 5e-6  # of the largest entry of a leaf's gradient; the largest measured is 1.1e-6
 
 
 def devices(shape):
