@@ -33,10 +33,10 @@ def measure(name: str, run: configs.Config) -> None:
     batch, _ = data.load(data.open_source(run.data, "train"), parts.encoder, list(range(run.training.batch)))
     numbers, seed = flow.formulation(run.flow.formulation).numbers, np.uint32(0)
     draw = functools.partial(steps.jit_draw(steps.recipe(parts, run), mesh), numbers, seed)
-    batch = meshes.put_batch(batch, mesh)
+    batch = meshes.put_rows(batch, run.training.batch, mesh)
     state = jax.device_get(steps.initial_state(parts, mesh, 0))
     shardings = jax.tree.map(lambda x: x.sharding, steps.abstract_state(parts, mesh))
-    update = jax.jit(lambda s, b, d: steps.update(parts, s, b, d), donate_argnums=0)
+    update = jax.jit(lambda s, b, d: steps.update(parts, mesh, s, b, d), donate_argnums=0)
     compiled, times = {}, {}
     for options in OPTIONS:
         lowered = update.lower(jax.device_put(state, shardings), batch, draw(state.step, batch["slot"]))

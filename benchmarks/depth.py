@@ -47,7 +47,7 @@ def seconds(backbone: str, depth: int, unroll: int) -> float:
     draws = jax.eval_shape(steps.recipe(parts, config).draw, numbers, jnp.uint32(0), jnp.int32(0), jnp.arange(8))
     jax.clear_caches()
     start = time.perf_counter()
-    update = jax.jit(functools.partial(steps.update, parts), donate_argnums=0)
+    update = jax.jit(functools.partial(steps.update, parts, mesh), donate_argnums=0)
     update.lower(state, batch, draws).compile(compiler_options=quick_options())
     return time.perf_counter() - start
 
