@@ -200,7 +200,8 @@ def test_a_run_goes_on_with_another_mesh(whole, tmp_path):
     other = make_run(tmp_path, mesh={"data": 2, "fsdp": 2, "tensor": 2})
     assert other.result() is None
     again = loop.train(other, Silent(), stop.Stop())
-    assert again["validation"]["raw"]["loss"] == pytest.approx(whole[1]["validation"]["raw"]["loss"], rel=2e-5)
+    loss = whole[1]["validation"]["raw"]["loss"]
+    assert again["validation"]["raw"]["loss"] == pytest.approx(loss, rel=1e-6)  # measured: 1.3e-8
 
 
 def test_a_full_disk_ends_a_run_with_a_sentence(tmp_path, monkeypatch):
