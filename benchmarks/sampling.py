@@ -1,60 +1,94 @@
-"""What a sampler costs beyond its network: Euler with guidance against bare evaluations, interleaved in one run.
+"""Images per second, 50 Euler steps with guidance, beside diffusers' networks in diffusers' loop under torch.
 
-    python -m benchmarks.sampling [--config=configs/formulations.py] [RUN] [BATCH]      by default its first run, 64
+    python -m benchmarks.sampling [mmdit4 sit6 ...] [rounds=3] [--record]     needs torch and diffusers for the peer
+    python -m benchmarks.sampling overhead [--config=configs/formulations.py]   ours alone: the loop and the network
 
-Prints medians of ROUNDS: the compiled sampler of 50 steps (100 evaluations, two branches in a batch), 50 calls of the
-jitted network on both branches in one batch, and 100 calls on one branch; then their ratios and the number of
-compilations that eight formulations, step counts and scales needed.
+Every contender has a process of its own with the same cores, and all work in turn; medians with the smallest and the
+largest of the rounds. `overhead` takes the config's first run, batch 64, and prints what the compiled sampler of 50
+steps (100 evaluations, two branches in a batch) takes over 50 calls of the jitted network on both branches and over 100
+calls on one, and the number of compilations that nine formulations, step counts and scales needed.
 """
 
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfjax import config as configs
-from rfjax import data, flow
-from rfjax.evaluation import pictures
-from rfjax.main import read_flags
-from rfjax.training import mesh as meshes
-from rfjax.training import step as steps
-from rfjax.training.parts import make_parts
+from benchmarks import networks, page
+from benchmarks.race import PEERS, Contender, race, ratios, spread
 
-STEPS, ROUNDS, SCALE = 50, 7, 5.0
+SHAPES = {
+    "mmdit2": networks.mmdit(2, 8),
+    "mmdit4": networks.mmdit(4, 16),
+    "mmdit6": networks.mmdit(6, 16),
+    "sit6": networks.sit(6, 384, 16),
+}
+DEFAULT = ("mmdit4", "mmdit6", "sit6")
+STEPS, ROUNDS, SCALE, BATCH = networks.STEPS, 7, networks.GUIDANCE, 64
 OTHERS = (("eps/linear", 25, 5.0), ("v/cos", 10, 5.0), ("edm(0,0.6)", 5, 5.0), ("edm/rf", 50, 2.5), ("rf", 50, 2.5),
           ("rf/mode(1.29)", 10, 7.0), ("edm/cos", 7, 3.0), ("eps/cos", 50, 5.0))  # fmt: skip
 
 
-def seconds(work: Callable[[], jax.Array]) -> float:
+def lines(shape: networks.Shape, rounds: int) -> list[str]:
+    """The section about one network."""
+    contenders = [Contender("rfjax", networks.our_sampler, (shape,))]
+    if PEERS:
+        contenders += [
+            Contender("torch eager", networks.their_sampler, (shape, False)),
+            Contender("torch compiled", networks.their_sampler, (shape, True)),
+        ]
+    found = race(contenders, rounds)
+    own, rows = found[0], []
+    for times in found:
+        speed = [shape.batch / seconds for seconds in times.seconds]
+        rate = 2 * STEPS * networks.flops(shape) / times.median / 1e9
+        ratio = "" if times is own else spread(ratios(own, times))
+        rows.append((times.name, times.failure or spread(speed), f"{rate:.0f}", ratio))
+    head = ("", "images a second", "model GFLOP/s", "time over rfjax's")
+    text = [f"**{shape.name}**, {STEPS} steps, guidance {SCALE:g}", "", *page.table(head, rows), ""]
+    if PEERS:
+        better = min(found[1:], key=lambda times: times.median)
+        text += [f"Against the better, {better.name}: **{better.median / own.median:.2f} x** by the medians.", ""]
+    return text
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """Of one call, to the end of what it began."""
     start = time.perf_counter()
     jax.block_until_ready(work())
     return time.perf_counter() - start
 
 
-def main(arguments: list[str]) -> None:
-    flags = [a for a in arguments if a.startswith("--")] or ["--config=configs/formulations.py"]
-    words = [a for a in arguments if not a.startswith("--")]
-    runs = dict(configs.runs(read_flags(flags)))
-    run = runs[words[0]] if words else next(iter(runs.values()))
-    batch = int(words[1]) if len(words) > 1 else 64
+def overhead(flags: Sequence[str]) -> None:
+    """Prints what our sampler costs beyond its network."""
+    from rfjax import config as configs
+    from rfjax import data, flow
+    from rfjax.evaluation import pictures
+    from rfjax.main import read_flags
+    from rfjax.training import mesh as meshes
+    from rfjax.training import step as steps
+    from rfjax.training.parts import make_parts
+
+    _, run = next(iter(configs.runs(read_flags(list(flags) or ["--config=configs/formulations.py"]))))
     parts = make_parts(run)
     state = steps.initial_state(parts, meshes.make_mesh(run.mesh), 0)
-    formulation = flow.formulation(run.flow.formulation)
-    trained = pictures.Trained(parts.model, state.params, formulation, parts.inputs.image)
-    rows, _ = data.load(data.open_source(run.data, "validation"), parts.encoder, list(range(batch)))
-    text, index = (rows["context"], rows["pooled"]), np.arange(batch, dtype=np.int32)
+    rows, _ = data.load(data.open_source(run.data, "validation"), parts.encoder, list(range(BATCH)))
+    text, index = (rows["context"], rows["pooled"]), np.arange(BATCH, dtype=np.int32)
     apply, params = steps.jit_network(parts.model), {"params": state.params}
-    z = pictures.noise(jnp.arange(batch), parts.inputs.image)
-    one = (z, jnp.full((batch,), 0.5), *map(jnp.asarray, text))
+    z = pictures.noise(jnp.arange(BATCH), parts.inputs.image)
+    one = (z, jnp.full((BATCH,), 0.5), *map(jnp.asarray, text))
     two = jax.tree.map(lambda x: jnp.concatenate([x, x]), one)
 
-    def sample(flow_now: flow.Formulation = formulation, count: int = STEPS, scale: float = SCALE) -> jax.Array:
-        now = pictures.Trained(trained.model, trained.params, flow_now, trained.image)
-        return pictures.draw(now, index, text, pictures.Settings("euler", count, flow.Guidance(scale), room=STEPS)).z
+    def sample(name: str = run.flow.formulation, count: int = STEPS, scale: float = SCALE) -> jax.Array:
+        trained = pictures.Trained(parts.model, state.params, flow.formulation(name), parts.inputs.image)
+        return pictures.draw(
+            trained, index, text, pictures.Settings("euler", count, flow.Guidance(scale), room=STEPS)
+        ).z
 
     def evaluate(inputs: tuple, times: int) -> jax.Array:
         for _ in range(times):
@@ -72,18 +106,25 @@ def main(arguments: list[str]) -> None:
     for _ in range(ROUNDS):
         for name, work in works.items():
             times[name].append(seconds(work))
-    middle = {name: statistics.median(found) for name, found in times.items()}
-    print(
-        f"{jax.devices()[0].device_kind}, jax {jax.__version__}, batch {batch}, {run.model.backbone} d{run.model.depth}"
-    )
-    for name, value in middle.items():
-        print(f"{name:>34}  {value:8.3f} s   ({min(times[name]):.3f} to {max(times[name]):.3f})")
-    whole, both, single = middle.values()
+    print(f"{page.machine()}; batch {BATCH}, {run.model.backbone} d{run.model.depth}")
+    for name, found in times.items():
+        print(f"{name:>34}  {spread(found, 1, 3)} s")
+    whole, both, single = (statistics.median(found) for found in times.values())
     print(f"sampler over both branches in a batch {whole / both:.3f}, over 100 single evaluations {whole / single:.3f}")
-    program = pictures.jit_sampler(parts.model, "euler", "linear", flow.Guidance(0.0), parts.inputs.image)
     for name, count, scale in OTHERS:
-        jax.block_until_ready(sample(flow.formulation(name), count, scale))
+        jax.block_until_ready(sample(name, count, scale))
+    program = pictures.jit_sampler(parts.model, "euler", "linear", flow.Guidance(0.0), parts.inputs.image, full=False)
     print(f"compilations of the sampler for {len(OTHERS) + 1} formulations, steps and scales: {program._cache_size()}")
+
+
+def main(arguments: list[str]) -> None:
+    words = [a for a in arguments if not a.startswith("--") and "=" not in a]
+    if words == ["overhead"]:
+        overhead([a for a in arguments if a.startswith("--config")])
+        return
+    rounds = int(dict(a.split("=") for a in arguments if a.startswith("rounds=")).get("rounds", 3))
+    found = [lines(SHAPES[word], rounds) for word in words or DEFAULT]
+    page.show("sampling", [line for section in found for line in section][:-1])
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ import re
 import jax
 import jax.numpy as jnp
 
-# Same speed within noise at about half the compile time (benchmarks/compilation.py); jax 0.12 lacks the second.
+# About half the compile time; networks of the first command's widths are as fast, wider ones a tenth slower, since
+# tanh and exp are not vectorised (benchmarks/compile.py). jax 0.12 lacks the second.
 QUICK = ({"xla_backend_optimization_level": 1}, {"xla_cpu_use_fusion_emitters": False})
 
 
@@ -24,6 +25,20 @@ def quick_options() -> dict[str, bool | int] | None:
             continue
         options |= option
     return options
+
+
+WORTH = 2e12  # FLOPs: some twenty seconds of two cores, of which full effort saves more than it takes
+
+
+def thorough(flops: float) -> bool:
+    """Whether a program that will do so many floating-point operations is worth full effort: not where it is short,
+    on a CPU."""
+    return jax.default_backend() != "cpu" or flops > WORTH
+
+
+def options(full: bool) -> dict[str, bool | int] | None:
+    """Options for `jax.jit(compiler_options=...)`, with full effort or quick."""
+    return None if full else quick_options()
 
 
 NOTED_SECONDS = 0.3  # programs that take less to compile, such as single operations, are not worth a name

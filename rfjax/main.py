@@ -113,9 +113,11 @@ def main(arguments: list[str]) -> int:
         return job.run(config, STARTED)
     import jax
 
+    from rfjax import memory
     from rfjax.training import cluster
 
     joined = cluster.join(config.cluster)
+    memory.keep()
     from rfjax.study import gallery, resampling, runner
     from rfjax.training.stop import Interrupted
 

@@ -19,6 +19,7 @@ ALLOWED = {
     "data": GROUND,
     "analysis": {"errors"},
     "compiling": set(),
+    "memory": set(),
     "files": {"errors"},
     "evaluation": GROUND | {"compiling", "files"} | {"flow", "models", "data"},
     "training": GROUND | {"compiling", "files"} | {"flow", "models", "data", "evaluation"},
@@ -27,7 +28,7 @@ ALLOWED = {
     | {"interop", "files"}
     | {"flow", "models", "data", "evaluation", "training", "analysis", "names", "compiling"},
     "planning": GROUND | {"flow", "models", "training", "analysis"},
-    "main": GROUND | {"study", "training", "planning"},
+    "main": GROUND | {"study", "training", "planning", "memory"},
 }
 
 

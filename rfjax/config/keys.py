@@ -95,7 +95,10 @@ class Model:
         choices=("none", "dots", "linears", "full"),
     )
     unroll: int = key(
-        1, "blocks per iteration of the scan over depth; 0 unrolls all (faster on a CPU, slower to compile)", low=0
+        -1,
+        "blocks per iteration of the scan over depth; 0: all (faster on a CPU, slower to compile); -1: all of up to 12 "
+        "blocks on a CPU that has long to train, else 1",
+        low=-1,
     )
     precision: str = key("float32", "of matrix products", choices=("float32", "bfloat16"))
     attention: str = key("", "implementation of attention; empty: JAX chooses", choices=("", "xla", "cudnn"))

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, UInt8, UInt32
 from PIL import Image, ImageDraw, ImageFont
 
 from rfjax import files, flow
-from rfjax.compiling import quick_options
+from rfjax.compiling import options, thorough
 from rfjax.data import pixels
 
 PIXELS = (1, 3)  # channels of pictures that a screen can show; others are latents
@@ -45,12 +45,16 @@ class Settings:
 
 @dataclass(frozen=True)
 class Trained:
-    """A network that can be sampled: the module, its weights, what its predictions are, the shape of its images."""
+    """A network that can be sampled: the module, its weights, what its predictions are, the shape of its images.
+
+    flops: of one evaluation for one example, to tell how hard to compile; 0: not known, so quickly.
+    """
 
     model: Any
     params: Any
     formulation: flow.Formulation
     image: tuple[int, int, int]
+    flops: float = 0.0
 
 
 def draw(
@@ -69,7 +73,9 @@ def draw(
     grid = flow.grid(settings.grid, settings.steps, trained.formulation, settings.shift, settings.room)
     scale = settings.guidance.scale
     static = dataclasses.replace(settings.guidance, scale=1.0 if scale == 1 else 0.0)
-    run = jit_sampler(trained.model, settings.sampler, settings.diffusion, static, trained.image)
+    evaluations = len(index) * settings.steps * (2 - settings.guidance.none)  # or some more
+    full = thorough(evaluations * trained.flops)
+    run = jit_sampler(trained.model, settings.sampler, settings.diffusion, static, trained.image, full=full)
     # As numpy, which every process of a cluster has alike.
     how = jax.tree.map(np.asarray, (trained.formulation.numbers, grid, np.float32(scale), np.uint32(settings.seed)))
     return run(trained.params, how, place(index), tuple(map(place, text)))
@@ -77,12 +83,18 @@ def draw(
 
 @functools.cache
 def jit_sampler(
-    model: Any, sampler: str, diffusion: str, guidance: flow.Guidance, image: tuple[int, int, int]
+    model: Any,
+    sampler: str,
+    diffusion: str,
+    guidance: flow.Guidance,
+    image: tuple[int, int, int],
+    *,
+    full: bool = False,
 ) -> Callable[..., flow.Sampled]:
     """A sampler, jitted: (params, (formulation, grid, scale, seed), index, text) -> Sampled.
 
     The formulation, the scale of guidance (unless it is 1), the number of steps and the seed are arguments: one program
-    serves them all.
+    serves them all. `full`: compiled with full effort.
     """
     method = flow.sampler(sampler, diffusion)
 
@@ -99,7 +111,7 @@ def jit_sampler(
         start = formulation.coefficients(grid.times[0]).b * noise(index, image, 0, seed)
         return method(field, start, grid, lambda step: noise(index, image, step + 1, seed))
 
-    return jax.jit(run, compiler_options=quick_options())
+    return jax.jit(run, compiler_options=options(full))
 
 
 def noise(index: Int[Array, " B"], image: tuple[int, int, int], use: Any = 0, seed: Any = 0) -> Float[Array, "B H W C"]:

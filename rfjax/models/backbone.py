@@ -33,7 +33,7 @@ class Backbone(nn.Module):
         remat: what the backward pass computes again, to save memory; of `shards.REMAT`.
         unroll: blocks per iteration of the scan over depth; `depth` unrolls it whole.
         dtype: of the matrix products; parameters, norms and softmax stay float32.
-        attention: implementation for `jax.nn.dot_product_attention`: None, "xla" or "cudnn".
+        attention: implementation, see `products.attention`: None, "xla" or "cudnn".
         positions: where image tokens lie.
         time: what the network is told: "1000t" (SD3), "1000t-1" (DiT's own code), "t" (SiT as in REPA's code), or "1-t"
             and the output negated (SiT's own code, where t = 1 is data).
@@ -108,7 +108,9 @@ class Backbone(nn.Module):
     ) -> Float[Array, "B H W C"]:
         """The last norm and Linear, then tokens to pixels (H, W, C) in float32, with the sign that `time` asks for."""
         shift, scale = layers.Modulation(2, self.dtype, name="final_modulation")(y)
-        final = nn.Dense(self.patch**2 * shape[-1], dtype=self.dtype, kernel_init=nn.initializers.zeros, name="final")
+        final = layers.Dense(
+            self.patch**2 * shape[-1], dtype=self.dtype, kernel_init=nn.initializers.zeros, name="final"
+        )
         out = final(layers.modulated_norm(x, shift, scale)).astype(jnp.float32)
         return layers.unpatchify(-out if self.time == "1-t" else out, shape, self.patch)
 

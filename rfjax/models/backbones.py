@@ -33,6 +33,11 @@ class Inputs:
     text: tuple[int, int]
     pooled_width: int
 
+    @property
+    def shapes(self) -> tuple[tuple[int, int, int], tuple[int, int], int]:
+        """(image, text, pooled width), as a backbone's `forward_flops` takes them."""
+        return self.image, self.text, self.pooled_width
+
     def abstract(self, batch: int) -> tuple[jax.ShapeDtypeStruct, ...]:
         """(z, t, context, pooled) for a batch, as float32 shapes."""
         shapes = (self.image, (), self.text, (self.pooled_width,))

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rfjax.models import layers
+from rfjax.models.products import attention
 from rfjax.models.shards import REMAT, WHOLE, Shards
 
 
@@ -21,7 +22,7 @@ class Spec:
 
     Attributes:
         width: D. heads: H. mlp_ratio: hidden width of the MLPs over D. qk_norm: RMSNorm of queries and keys.
-        dtype: of the matrix products. attention: implementation for `jax.nn.dot_product_attention`.
+        dtype: of the matrix products. attention: implementation, see `products.attention`.
         shards: what this device has of the weights.
     """
 
@@ -35,7 +36,7 @@ class Spec:
 
     def dense(self, width: int, name: str | None = None) -> nn.Dense:
         """A Linear with DiT's initialisation."""
-        return nn.Dense(width, dtype=self.dtype, kernel_init=layers.xavier, name=name)
+        return layers.Dense(width, dtype=self.dtype, kernel_init=layers.xavier, name=name)
 
     def out(self, name: str | None = None) -> layers.OutDense:
         """The Linear behind an attention's heads."""
@@ -45,7 +46,7 @@ class Spec:
         self, q: Float[Array, "B N H K"], k: Float[Array, "B M H K"], v: Float[Array, "B M H K"]
     ) -> Float[Array, "B N F"]:
         """Softmax attention with scale 1 / sqrt(K) and no mask; the heads lie side by side in what is returned."""
-        out = jax.nn.dot_product_attention(q, k, v, implementation=self.attention)
+        out = attention(q, k, v, self.attention)
         return out.reshape(*out.shape[:2], -1)
 
 
@@ -113,9 +114,9 @@ class CrossAttention(nn.Module):
     def __call__(self, x: Float[Array, "B N D"], context: Float[Array, "B L D"]) -> Float[Array, "B N D"]:
         spec = self.spec
         heads = (spec.heads // spec.shards.tensor, spec.width // spec.heads)
-        dense = lambda shape, name: nn.DenseGeneral(shape, dtype=spec.dtype, kernel_init=layers.xavier, name=name)  # noqa: E731
-        kv = dense((2, *heads), "kv")(context)
-        return spec.out("out")(spec.attend(dense(heads, "q")(x), kv[:, :, 0], kv[:, :, 1]))
+        dense = lambda shape, name: layers.DenseGeneral(shape, dtype=spec.dtype, kernel_init=layers.xavier, name=name)  # noqa: E731
+        kv = dense((2, *heads), "kv")(spec.shards.share(context))
+        return spec.out("out")(spec.attend(dense(heads, "q")(spec.shards.share(x)), kv[:, :, 0], kv[:, :, 1]))
 
     @staticmethod
     def products(spec: Spec, tokens: int, keys: int) -> int:

@@ -46,7 +46,7 @@ def measure(model: Backbone, inputs: Inputs) -> Size:
         parameters=sum(sizes.values()),
         without_modulation=sum(n for path, n in sizes.items() if "modulation" not in path),
         active_per_token=sum(n for path, n in sizes.items() if model.used_by_image_token(path)),
-        forward_flops=model.forward_flops(inputs.image, inputs.text, inputs.pooled_width),
+        forward_flops=model.forward_flops(*inputs.shapes),
     )
 
 

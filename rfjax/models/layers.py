@@ -1,5 +1,6 @@
 """Layers that the backbones share. B batch, N tokens, D width, H heads, K head width."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -9,12 +10,15 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from rfjax.errors import UserError
+from rfjax.models.products import dot_general, product
 from rfjax.models.shards import WHOLE, Shards
 
 MAX_PERIOD = 10_000.0
 FREQUENCIES = 256
 
 xavier = nn.initializers.xavier_uniform()
+Dense = functools.partial(nn.Dense, dot_general=dot_general)
+DenseGeneral = functools.partial(nn.DenseGeneral, dot_general=dot_general)
 small_normal = nn.initializers.normal(0.02)  # DiT's initialisation of the time and label MLPs
 EPSILON = 1e-6  # of every norm
 
@@ -40,8 +44,8 @@ class VectorMLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B F"]) -> Float[Array, "B D"]:
-        x = nn.Dense(self.width, dtype=self.dtype, kernel_init=small_normal, name="fc1")(x)
-        return nn.Dense(self.width, dtype=self.dtype, kernel_init=small_normal, name="fc2")(nn.silu(x))
+        x = Dense(self.width, dtype=self.dtype, kernel_init=small_normal, name="fc1")(x)
+        return Dense(self.width, dtype=self.dtype, kernel_init=small_normal, name="fc2")(nn.silu(x))
 
 
 class OutDense(nn.Module):
@@ -56,8 +60,8 @@ class OutDense(nn.Module):
     def __call__(self, x: Float[Array, "B N F"]) -> Float[Array, "B N D"]:
         kernel = self.param("kernel", xavier, (x.shape[-1], self.width))
         bias = self.param("bias", nn.initializers.zeros, (self.width,))
-        product = jnp.dot(x.astype(self.dtype), kernel.astype(self.dtype))
-        return self.shards.add_up(product) + bias.astype(self.dtype)
+        products = product(x.astype(self.dtype), kernel.astype(self.dtype))
+        return self.shards.add_up(products) + bias.astype(self.dtype)
 
 
 class MLP(nn.Module):
@@ -71,7 +75,7 @@ class MLP(nn.Module):
     def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
         width = x.shape[-1]
         hidden = self.ratio * width // self.shards.tensor
-        x = nn.Dense(hidden, dtype=self.dtype, kernel_init=xavier, name="fc1")(x)
+        x = Dense(hidden, dtype=self.dtype, kernel_init=xavier, name="fc1")(self.shards.share(x))
         return OutDense(width, self.dtype, self.shards, name="fc2")(nn.gelu(x, approximate=True))
 
 
@@ -83,7 +87,7 @@ class Modulation(nn.Module):
 
     @nn.compact
     def __call__(self, y: Float[Array, "B D"]) -> list[Float[Array, "B 1 D"]]:
-        out = nn.Dense(self.chunks * y.shape[-1], dtype=self.dtype, kernel_init=nn.initializers.zeros, name="linear")(
+        out = Dense(self.chunks * y.shape[-1], dtype=self.dtype, kernel_init=nn.initializers.zeros, name="linear")(
             nn.silu(y)
         )
         return jnp.split(out[:, None, :], self.chunks, axis=-1)
@@ -117,7 +121,7 @@ class QKV(nn.Module):
         self, x: Float[Array, "B N D"]
     ) -> tuple[Float[Array, "B N H K"], Float[Array, "B N H K"], Float[Array, "B N H K"]]:
         shape = (3, self.heads // self.shards.tensor, x.shape[-1] // self.heads)
-        qkv = nn.DenseGeneral(shape, dtype=self.dtype, kernel_init=xavier, name="linear")(x)
+        qkv = DenseGeneral(shape, dtype=self.dtype, kernel_init=xavier, name="linear")(self.shards.share(x))
         q, k, v = (qkv[:, :, i] for i in range(3))
         if self.qk_norm:
             q = nn.RMSNorm(epsilon=1e-6, dtype=jnp.float32, name="q_norm")(q).astype(self.dtype)

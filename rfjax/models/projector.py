@@ -20,6 +20,6 @@ class Projector(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N Z"]:
-        x = nn.silu(nn.Dense(self.width, kernel_init=layers.xavier, name="fc1")(x))
-        x = nn.silu(nn.Dense(self.width, kernel_init=layers.xavier, name="fc2")(x))
-        return nn.Dense(self.target, kernel_init=layers.xavier, name="fc3")(x)
+        x = nn.silu(layers.Dense(self.width, kernel_init=layers.xavier, name="fc1")(x))
+        x = nn.silu(layers.Dense(self.width, kernel_init=layers.xavier, name="fc2")(x))
+        return layers.Dense(self.target, kernel_init=layers.xavier, name="fc3")(x)

@@ -49,6 +49,10 @@ class Shards:
 
         return jax.tree_util.tree_map_with_path(whole, tree) if self.dimensions else tree
 
+    def share(self, x: Array) -> Array:
+        """What all devices have alike, for weights of which each has a part: its gradient is added up over them."""
+        return jax.lax.pcast(x, TENSOR, to="varying") if self.tensor > 1 else x
+
     def add_up(self, x: Array) -> Array:
         """The sum over the devices that share heads and hidden units."""
         return jax.lax.psum(x, TENSOR) if self.tensor > 1 else x

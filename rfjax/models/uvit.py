@@ -46,12 +46,12 @@ class ResBlock(nn.Module):
         kernel, zeros = (KERNEL, KERNEL), nn.initializers.zeros
         h = nn.silu(group_norm(x.shape[-1], "norm1")(x)).astype(self.dtype)
         h = nn.Conv(self.channels, kernel, dtype=self.dtype, kernel_init=layers.xavier, name="conv1")(h)
-        vector = nn.Dense(2 * self.channels, dtype=self.dtype, kernel_init=zeros, name="modulation")(nn.silu(y))
+        vector = layers.Dense(2 * self.channels, dtype=self.dtype, kernel_init=zeros, name="modulation")(nn.silu(y))
         scale, shift = jnp.split(vector[:, None, None, :], 2, axis=-1)
         h = nn.silu(group_norm(self.channels, "norm2")(h) * (1 + scale) + shift).astype(self.dtype)
         h = nn.Conv(self.channels, kernel, dtype=self.dtype, kernel_init=zeros, name="conv2")(h)
         if x.shape[-1] != self.channels:
-            x = nn.Dense(self.channels, dtype=self.dtype, kernel_init=layers.xavier, name="shortcut")(x)
+            x = layers.Dense(self.channels, dtype=self.dtype, kernel_init=layers.xavier, name="shortcut")(x)
         return x + h
 
     @staticmethod

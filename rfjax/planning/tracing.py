@@ -73,6 +73,8 @@ def trace(config: Config, devices: Sequence[jax.Device]) -> Step:
     Raises:
         UserError: if the mesh can't be made of them, or divide the batch or the model.
     """
+    if config.model.unroll < 0:  # what runs there is not what would run on this CPU
+        config = replace(config, model=replace(config.model, unroll=1))
     mesh, parts = meshes.make_mesh(config.mesh, devices), make_parts(config)
     loop.check_mesh(config, parts, mesh)
     state = steps.abstract_state(parts, mesh)

@@ -99,7 +99,7 @@ def validate(
 
 def _network(work: Work, params: Any) -> Callable[..., jax.Array]:
     """(z, time, context, pooled) -> prediction, jitted; its inputs are spread alike first, wherever from."""
-    apply = jit_network(work.parts.model)
+    apply = jit_network(work.parts.model, work.parts.thorough)
 
     def network(*inputs: jax.Array) -> jax.Array:
         return apply({"params": params}, *map(work.place, inputs))
@@ -130,7 +130,9 @@ def draw(
         for weights, params in (("raw", state.params), ("ema", state.average)):
             if wanted not in ("both", weights):
                 continue
-            trained = pictures.Trained(work.parts.model, params, work.formulation, work.parts.inputs.image)
+            trained = pictures.Trained(
+                work.parts.model, params, work.formulation, work.parts.inputs.image, work.size.forward_flops
+            )
             for number, (name, settings) in enumerate(list(chosen.items())[: None if whole else 1]):
                 drawn = sampling.draw(trained, asked, settings, config.batch, place)
                 with work.clock("scores"):

@@ -8,8 +8,12 @@ import jax.numpy as jnp
 import optax
 
 from rfjax import data
+from rfjax.compiling import thorough
 from rfjax.config import Config, Optimizer
 from rfjax.models import Backbone, Inputs, Positions, build
+from rfjax.models.products import on_cpu
+
+MOST_UNROLLED = 12  # blocks: more take minutes to compile
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,9 @@ class Parts:
     """All that the compiled programs of a run depend on; nothing allocated.
 
     Runs whose parts are equal share their programs, whatever their data and their formulation.
+
+    Attributes:
+        thorough: compile with full effort, see `compiling.thorough`.
     """
 
     encoder: data.TextEncoder
@@ -28,6 +35,7 @@ class Parts:
     log_every: int
     accumulate: int
     explosion: float
+    thorough: bool
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
@@ -41,16 +49,22 @@ class Parts:
 def make_parts(config: Config) -> Parts:
     """Builds everything but the data, which may need a disk, and the formulation."""
     encoder, size = data.make_encoder(config.text), config.data.image_size
+    inputs = Inputs((size, size, config.data.channels), (encoder.length, encoder.width), encoder.pooled_width)
+    model, training = make_model(config, encoder), config.training
+    long = thorough(training.steps * training.batch * 3 * model.forward_flops(*inputs.shapes))
+    if config.model.unroll < 0 and long and on_cpu() and model.depth <= MOST_UNROLLED:
+        model = model.clone(unroll=model.depth)
     return Parts(
         encoder=encoder,
-        model=make_model(config, encoder),
-        inputs=Inputs((size, size, config.data.channels), (encoder.length, encoder.width), encoder.pooled_width),
+        model=model,
+        inputs=inputs,
         settings=config.optimizer,
         depth=config.model.depth,
-        steps=config.training.steps,
-        log_every=config.training.log_every,
-        accumulate=config.training.accumulate,
+        steps=training.steps,
+        log_every=training.log_every,
+        accumulate=training.accumulate,
         explosion=config.recovery.explosion,
+        thorough=long,
     )
 
 
@@ -77,7 +91,7 @@ def make_model(config: Config, encoder: data.TextEncoder) -> Backbone:
         mlp_ratio=model.mlp_ratio,
         qk_norm=model.qk_norm,
         remat=model.remat,
-        unroll=model.unroll or model.depth,
+        unroll=model.depth if model.unroll == 0 else max(model.unroll, 1),
         dtype=jnp.dtype(model.precision),
         attention=model.attention or None,
         positions=Positions(

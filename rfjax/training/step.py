@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from rfjax import flow
-from rfjax.compiling import quick_options
+from rfjax.compiling import options, quick_options
 from rfjax.config import Config, Optimizer
 from rfjax.data import pixels
 from rfjax.flow.densities import uniform_inside
@@ -239,7 +239,7 @@ def jit_update(parts: Parts, mesh: Mesh) -> Callable[..., tuple[State, dict[str,
         in_shardings=(shardings, spread, spread),
         out_shardings=(shardings, NamedSharding(mesh, PartitionSpec())),
         donate_argnums=0,
-        compiler_options=quick_options(),
+        compiler_options=options(parts.thorough),
     )
 
 
@@ -255,6 +255,6 @@ def compile_update(parts: Parts, mesh: Mesh, state: State, batch: Any, draws: Dr
 
 
 @functools.cache
-def jit_network(model: Any) -> Callable[..., jax.Array]:
-    """(variables, z, time, context, pooled) -> prediction, jitted."""
-    return jax.jit(model.apply, compiler_options=quick_options())
+def jit_network(model: Any, full: bool = False) -> Callable[..., jax.Array]:
+    """(variables, z, time, context, pooled) -> prediction, jitted; `full`: with the compiler's full effort."""
+    return jax.jit(model.apply, compiler_options=options(full))

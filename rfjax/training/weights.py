@@ -48,7 +48,9 @@ class Weights:
     def trained(self, image: tuple[int, int, int] | None = None) -> pictures.Trained:
         """As something to sample from, at the size of the training images or at another (H, W, C)."""
         formulation = flow.formulation(self.config.flow.formulation, self.config.flow.shift)
-        return pictures.Trained(self.parts.model, self.params, formulation, image or self.parts.inputs.image)
+        image = image or self.parts.inputs.image
+        flops = self.parts.model.forward_flops(image, *self.parts.inputs.shapes[1:])
+        return pictures.Trained(self.parts.model, self.params, formulation, image, flops)
 
 
 def abstract(config: Config, parts: Parts, mesh: Mesh) -> dict[str, Any]:

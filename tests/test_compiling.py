@@ -1,0 +1,28 @@
+"""How hard the compiler tries."""
+
+import jax
+import ml_collections
+import pytest
+
+from rfjax import compiling
+from rfjax import config as configs
+from rfjax.training.parts import make_parts
+
+
+def test_long_work_is_compiled_with_full_effort_and_short_work_quickly() -> None:
+    assert not compiling.thorough(compiling.WORTH)
+    assert compiling.thorough(2 * compiling.WORTH)
+    assert compiling.options(True) is None
+    quick = compiling.options(False)
+    assert quick
+    assert jax.jit(lambda x: 2 * x, compiler_options=quick)(2.0) == 4
+
+
+@pytest.mark.parametrize(("steps", "unroll", "expected"), [(10, -1, 1), (10**9, -1, 3), (10**9, 2, 2), (10, 0, 3)])
+def test_blocks_are_unrolled_where_a_cpu_has_long_to_train(
+    tiny_config: ml_collections.ConfigDict, steps: int, unroll: int, expected: int
+) -> None:
+    tiny_config.model.update(depth=3, unroll=unroll)
+    tiny_config.training.steps = steps
+    parts = make_parts(configs.parse(tiny_config))
+    assert (parts.model.unroll, parts.thorough) == (expected, steps == 10**9)
