@@ -129,6 +129,15 @@ def ours(shape: Shape, steps: int = 1, model: dict[str, Any] | None = None) -> W
     return work
 
 
+def our_peak(shape: Shape, model: dict[str, Any] | None = None) -> Work:
+    """The most bytes of a device's memory in use so far, after a step: as a work, whose result is no time."""
+    work = ours(shape, 1, model)
+    work()
+    import jax
+
+    return lambda: float((jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0))
+
+
 def our_sampler(shape: Shape) -> Work:
     """rfjax's sampler, as a study draws its samples."""
     from rfjax import memory
@@ -264,6 +273,14 @@ def theirs(shape: Shape, compiled: bool, steps: int = 1) -> Work:
         return (time.perf_counter() - began) / steps
 
     return work
+
+
+def their_peak(shape: Shape) -> Work:
+    """`our_peak` of the peer, compiled."""
+    theirs(shape, True)()
+    import torch
+
+    return lambda: float(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else 0.0
 
 
 def their_sampler(shape: Shape, compiled: bool) -> Work:

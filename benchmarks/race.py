@@ -25,12 +25,14 @@ class Contender:
     Attributes:
         name: in the table. build: makes the work, in the contender's process; found by name there, so a function of a
             module. arguments: of `build`. environment: of the process, before anything is imported.
+        warm: does its work once more before each round's, unmeasured, to find the caches as if nobody else had worked.
     """
 
     name: str
     build: Callable[..., Work]
     arguments: tuple[Any, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
+    warm: bool = True
 
 
 @dataclass
@@ -45,6 +47,11 @@ class Times:
     def median(self) -> float:
         return statistics.median(self.seconds) if self.seconds else float("inf")
 
+    @property
+    def last(self) -> str:
+        """The last round's, or why there is none."""
+        return self.failure or f"{self.seconds[-1]:.3f} s"
+
 
 def cores() -> int:
     """CPU cores that this process may use."""
@@ -58,24 +65,29 @@ PINNED = {"OMP_NUM_THREADS": str(cores()), "MKL_NUM_THREADS": str(cores())}
 def _serve(connection: Connection, contender: Contender) -> None:
     try:
         work = contender.build(*contender.arguments)
-        work()  # compiles, and touches its memory
+        work()  # compiles
         while True:
             connection.send(None)
             if connection.recv() is None:
                 return
-            work()  # what it left in the caches is gone by now
+            if contender.warm:
+                work()
             connection.send(work())
     except Exception as error:  # another contender's time still counts
         connection.send(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
 
 
-def race(contenders: Sequence[Contender], rounds: int, say: Callable[[str], None] | None = None) -> list[Times]:
-    """Lets each get ready, one after the other, then each do its work once a round, in turn."""
-    say = say or (lambda line: print(line, file=sys.stderr, flush=True))
+def race(contenders: Sequence[Contender], rounds: int, *, together: bool = True) -> list[Times]:
+    """Lets each get ready, and then each do its work once a round, in turn.
+
+    together: all processes live at the same time; else one after the other, each with all its rounds.
+    """
+    if not together:
+        return [times for contender in contenders for times in race([contender], rounds)]
     context = multiprocessing.get_context("spawn")
     found, ends, processes = [Times(c.name) for c in contenders], [], []
     for contender, times in zip(contenders, found, strict=True):
-        say(f"{contender.name}: gets ready")
+        _say(f"{contender.name}: gets ready")
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, contender), daemon=True)
         with _environment(PINNED | contender.environment):  # as it is from the start: malloc reads it then
@@ -86,21 +98,24 @@ def race(contenders: Sequence[Contender], rounds: int, say: Callable[[str], None
         times.failure = _answer(ours) or ""
     for number in range(rounds):
         for end, times in zip(ends, found, strict=True):
-            if times.failure:
-                continue
-            end.send(True)
-            answer = _answer(end)
-            if isinstance(answer, str):
-                times.failure = answer
-                continue
-            times.seconds.append(answer)
-            times.failure = _answer(end) or ""
-        say(f"round {number + 1} of {rounds}: " + ", ".join(f"{t.name} {_last(t)}" for t in found))
+            if not times.failure:
+                end.send(True)
+                answer = _answer(end)
+                if isinstance(answer, str):
+                    times.failure = answer
+                else:
+                    times.seconds.append(answer)
+                    times.failure = _answer(end) or ""
+        _say(f"round {number + 1} of {rounds}: " + ", ".join(f"{times.name} {times.last}" for times in found))
     for end, times, process in zip(ends, found, processes, strict=True):
         if not times.failure:
             end.send(None)
         process.join()
     return found
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -119,10 +134,6 @@ def _answer(end: Connection) -> Any:
         return end.recv()
     except EOFError:
         return "the process ended (out of memory?)"
-
-
-def _last(times: Times) -> str:
-    return times.failure or f"{times.seconds[-1]:.3f} s"
 
 
 def spread(values: Sequence[float], unit: float = 1.0, digits: int = 2) -> str:

@@ -36,11 +36,11 @@ OTHERS = (("eps/linear", 25, 5.0), ("v/cos", 10, 5.0), ("edm(0,0.6)", 5, 5.0), (
 
 def lines(shape: networks.Shape, rounds: int) -> list[str]:
     """The section about one network."""
-    contenders = [Contender("rfjax", networks.our_sampler, (shape,))]
+    contenders = [Contender("rfjax", networks.our_sampler, (shape,), warm=False)]
     if PEERS:
         contenders += [
-            Contender("torch eager", networks.their_sampler, (shape, False)),
-            Contender("torch compiled", networks.their_sampler, (shape, True)),
+            Contender("torch eager", networks.their_sampler, (shape, False), warm=False),
+            Contender("torch compiled", networks.their_sampler, (shape, True), warm=False),
         ]
     found = race(contenders, rounds)
     own, rows = found[0], []

@@ -22,7 +22,7 @@ class Data:
     name: str = key(
         "shapes",
         "the source; none: a network that came without its data",
-        choices=("shapes", "digits", "tfds", "folder", "none"),
+        choices=("shapes", "digits", "tfds", "folder", "latents", "none"),
     )
     image_size: int = key(
         16, "side of the square images, in pixels (of stored latents: in latent pixels); 0: shapes 16, digits 8", low=0
@@ -38,9 +38,14 @@ class Data:
     label_key: str = key("", "tfds: feature with the label; empty: found by its type")
     caption_key: str = key("", "tfds: feature with the caption; empty: found by its name")
     caption_template: str = key("a photo of a {}", "tfds: caption made of a label's name")
-    path: str = key("", "folder: directory with the images")
+    path: str = key("", "folder: directory with the images; latents: directory with train/ and validation/")
     captions_file: str = key("captions.jsonl", "folder: its JSON-lines file (else metadata.jsonl, where there is one)")
-    validation_percent: float = key(5.0, "folder: share of the images kept for the validation loss", low=0)
+    validation_percent: float = key(
+        5.0, "folder, and latents without validation/: share kept for the validation loss", low=0
+    )
+    layout: str = key(
+        "", "latents: order of the axes in the files; empty: as their shape shows", choices=("", "nhwc", "nchw")
+    )
     max_bad: float = key(0.05, "folder: largest fraction of broken records to go on with", low=0)
     cache_mb: float = key(512.0, "keep decoded examples in memory when they fit in this many MiB", low=0)
 

@@ -59,12 +59,32 @@ def _folder(config: configs.Data, split: Split) -> Source:
     )
 
 
+def _latents(config: configs.Data, split: Split) -> Source:
+    from rfjax.data import latents
+
+    return latents.load(
+        path=config.path,
+        split=split,
+        image_size=config.image_size,
+        channels=config.channels,
+        layout=config.layout,
+        validation_percent=config.validation_percent,
+    )
+
+
 def _none(config: configs.Data, split: Split) -> Source:
     raise UserError("this network came without data (config.data.name = 'none'): name a data set")
 
 
 # Each imports its module when it is asked for: TensorFlow Datasets and scikit-learn take a second or more.
-SOURCES = {"shapes": _shapes, "digits": _digits, "tfds": _tfds, "folder": _folder, "none": _none}
+SOURCES = {
+    "shapes": _shapes,
+    "digits": _digits,
+    "tfds": _tfds,
+    "folder": _folder,
+    "latents": _latents,
+    "none": _none,
+}
 
 
 def open_source(config: configs.Data, split: Split) -> Source:

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import numpy as np
-from jaxtyping import Float32, Int32, Int64, UInt8
+from jaxtyping import Float16, Float32, Int32, Int64, UInt8
 
 from rfjax.data import images
-from rfjax.data.text import Labels, TextEncoder
-from rfjax.data.types import Example, Source
+from rfjax.data.text import Encoded, Labels, Stored, TextEncoder
+from rfjax.data.types import Examples, Source, take
 from rfjax.errors import UserError
 
 
 class Batch(TypedDict):
     """One process's rows of a batch; `slot` is each example's place in the global batch."""
 
-    image: UInt8[np.ndarray, "b H W C"] | Float32[np.ndarray, "b H W C"]
+    image: UInt8[np.ndarray, "b H W C"] | Float32[np.ndarray, "b H W C"] | Float16[np.ndarray, "b H W C"]
     context: Float32[np.ndarray, "b L E"]
     pooled: Float32[np.ndarray, "b P"]
     slot: Int32[np.ndarray, " b"]
@@ -50,27 +50,24 @@ def load(source: Source, encoder: TextEncoder, indices: Sequence[int]) -> tuple[
     """Reads the examples of these indices as one batch, and their captions; `slot` counts from 0.
 
     Raises:
-        UserError: if the encoder is for class labels and the source has none.
+        UserError: if the encoder is for class labels or stored encodings and the source has none.
     """
-    if hasattr(source, "read"):
-        stack, captions = source.read(indices)
-        examples: list[Any] = []
-    else:
-        examples = [source[int(i)] for i in indices]
-        stack, captions = np.stack([e["image"] for e in examples]), [e["caption"] for e in examples]
-    if examples and "context" in examples[0]:
-        context = np.stack([e["context"] for e in examples]).astype(np.float32)
-        pooled = np.stack([e["pooled"] for e in examples]).astype(np.float32)
-    else:
-        context, pooled = encoder(_labels(examples) if isinstance(encoder, Labels) else captions)
-    slot = np.arange(len(captions), dtype=np.int32)
-    return {"image": stack, "context": context, "pooled": pooled, "slot": slot}, captions
+    found = take(source, indices, encodings=not isinstance(encoder, Labels))
+    context, pooled = _text(found, encoder)
+    slot = np.arange(len(found.captions), dtype=np.int32)
+    return {"image": found.image, "context": context, "pooled": pooled, "slot": slot}, found.captions
 
 
-def _labels(examples: Sequence[Example]) -> list[str]:
-    if not all("label" in example for example in examples) or not examples:
-        raise UserError("this data set has no class labels: choose another config.text.encoder than 'labels'")
-    return [str(example["label"]) for example in examples]
+def _text(found: Examples, encoder: TextEncoder) -> Encoded:
+    if isinstance(encoder, Labels):
+        if found.label is None:
+            raise UserError("this data set has no class labels: choose another config.text.encoder than 'labels'")
+        return encoder([str(label) for label in found.label.tolist()])
+    if found.context is not None and found.pooled is not None:
+        return Encoded(found.context.astype(np.float32, copy=False), found.pooled.astype(np.float32, copy=False))
+    if isinstance(encoder, Stored):
+        raise UserError("this data set stores no encodings: choose another config.text.encoder than 'stored'")
+    return encoder(found.captions)
 
 
 LISTED = 2**24  # examples, of which an epoch's order is kept as a list; Grain finds single places in longer ones

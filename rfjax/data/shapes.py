@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt8, UInt64
 
-from rfjax.data.types import Example
+from rfjax.data.types import Example, Examples
 
 SKILLS = ("single object", "two objects", "counting", "colours", "position", "colour attribution")
 SHAPES = ("circle", "square", "triangle", "cross")
@@ -75,6 +75,10 @@ class Shapes:
     def __getitem__(self, index: int) -> Example:
         images, captions = self.read([index])
         return {"image": images[0], "caption": captions[0], "index": index}
+
+    def take(self, indices: Sequence[int], encodings: bool = True) -> Examples:
+        """See `types.Batched`; there are no encodings."""
+        return Examples(*self.read(indices))
 
     def read(self, indices: Sequence[int]) -> tuple[UInt8[np.ndarray, "n S S 3"], list[str]]:
         """Draws n examples at once: several times faster than one by one."""

@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NotRequired, Protocol, TypedDict, get_args, runtime_checkable
+from typing import Any, Literal, NamedTuple, NotRequired, Protocol, TypedDict, get_args, runtime_checkable
 
 import numpy as np
 
@@ -17,7 +17,8 @@ SPLITS: tuple[str, ...] = get_args(Split)
 class Example(TypedDict):
     """One captioned image.
 
-    image: uint8 (H, W, C), C = 1 or 3, values 0..255; or float32 (H, W, C) where the data set stores latents, unscaled.
+    image: uint8 (H, W, C), C = 1 or 3, values 0..255; or float32 or float16 (H, W, C) where the data set stores
+        latents, unscaled.
     caption: the text; "" only where the data set stores text encodings and no text.
     index: the position in the source, 0 <= index < len(source); it keys the randomness of this example.
     label: optional, the number of its class, from 0.
@@ -33,6 +34,19 @@ class Example(TypedDict):
     pooled: NotRequired[np.ndarray]
 
 
+class Examples(NamedTuple):
+    """n examples, each field of `Example` as one array over all of them; None for what the data set lacks.
+
+    image: (n, H, W, C). captions: n of them. label: integers (n,). context: (n, L, E) and pooled: (n, P), floats.
+    """
+
+    image: np.ndarray
+    captions: list[str]
+    label: np.ndarray | None = None
+    context: np.ndarray | None = None
+    pooled: np.ndarray | None = None
+
+
 @runtime_checkable
 class Source(Protocol):
     """Random access to captioned images of one size.
@@ -45,6 +59,28 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Example: ...
+
+
+@runtime_checkable
+class Batched(Source, Protocol):
+    """A source that gives many examples at once, faster than one by one, and the same."""
+
+    def take(self, indices: Sequence[int], encodings: bool = True) -> Examples:
+        """The examples of these indices, in their order; encodings: with context and pooled, where it stores them."""
+        ...
+
+
+def take(source: Source, indices: Sequence[int], encodings: bool = True) -> Examples:
+    """The examples of these indices of any source; arguments as in `Batched.take`."""
+    if isinstance(source, Batched):
+        return source.take(indices, encodings)
+    rows: list[Any] = [source[int(index)] for index in indices]
+
+    def column(name: str) -> np.ndarray | None:
+        return np.stack([row[name] for row in rows]) if all(name in row for row in rows) else None
+
+    text = (column("context"), column("pooled")) if encodings else (None, None)
+    return Examples(np.stack([row["image"] for row in rows]), [row["caption"] for row in rows], column("label"), *text)
 
 
 @dataclass(frozen=True, order=True)

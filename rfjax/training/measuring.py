@@ -161,7 +161,8 @@ def _show(work: Work, weights: str, drawn: sampling.Drawn, asked: sampling.Capti
         return
     texts = asked.texts[:shown]
     pictures.save(folder, weights, pictures.to_show(drawn.images[:shown]), texts)
-    pictures.save(folder, "data", asked.images[:shown], texts)
+    true = asked.images[:shown]
+    pictures.save(folder, "data", true if true.dtype == np.uint8 else pictures.to_show(true), texts)
 
 
 def attention(work: Work, params: Any, batch: Any, draws: Draws) -> dict[str, Any]:
