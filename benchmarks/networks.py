@@ -7,6 +7,7 @@ classifier-free guidance, both halves in one batch.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,10 +99,43 @@ def synthetic(shape: Shape) -> dict[str, np.ndarray]:
     return batch
 
 
-def ours(shape: Shape, steps: int = 1, model: dict[str, Any] | None = None) -> Work:
-    """rfjax's own step, compiled and called as the training loop does it, in a process as `rfjax.main` sets it up."""
+CHANGES = ("products", "attention", "memory", "effort", "unrolled")  # that make a step fast on a CPU
+
+
+def undo(changes: Sequence[str]) -> dict[str, Any]:
+    """Takes some of CHANGES out of this process, before its first program; returns settings of the model to go with it.
+
+    products: weights' gradients as JAX has them. attention: JAX's. memory: given back as malloc does. effort: little,
+    of the compiler. unrolled: a scan over the blocks.
+    """
+    import jax
+
+    from rfjax import memory
+    from rfjax.models import blocks, products
+    from rfjax.training import parts
+
+    if "products" in changes:
+        products._product = products._contract
+    if "attention" in changes:
+        blocks.attention = lambda q, k, v, _: jax.nn.dot_product_attention(q, k, v)
+    if "memory" in changes:
+        memory.keep = bool
+    if "effort" in changes:
+        parts.thorough = lambda _: False
+    return {"unroll": 1 if "unrolled" in changes else 0}
+
+
+def ours(
+    shape: Shape, steps: int = 1, model: dict[str, Any] | None = None, without: Sequence[str] | None = None
+) -> Work:
+    """rfjax's own step, compiled and called as the training loop does it, in a process as `rfjax.main` sets it up.
+
+    without: of CHANGES, to see what they do.
+    """
     from rfjax import memory
 
+    if without is not None:
+        model = (model or {}) | undo(without)
     memory.keep()
     import jax
 

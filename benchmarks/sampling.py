@@ -1,6 +1,6 @@
 """Images per second, 50 Euler steps with guidance, beside diffusers' networks in diffusers' loop under torch.
 
-    python -m benchmarks.sampling [mmdit4 sit6 ...] [rounds=3] [--record]     needs torch and diffusers for the peer
+    python -m benchmarks.sampling [mmdit4 mmdit6 sit4 ...] [rounds=3] [--record]     the peers need torch
     python -m benchmarks.sampling overhead [--config=configs/formulations.py]   ours alone: the loop and the network
 
 Every contender has a process of its own with the same cores, and all work in turn; medians with the smallest and the
@@ -26,9 +26,9 @@ SHAPES = {
     "mmdit2": networks.mmdit(2, 8),
     "mmdit4": networks.mmdit(4, 16),
     "mmdit6": networks.mmdit(6, 16),
-    "sit6": networks.sit(6, 384, 16),
+    "sit4": networks.sit(4, 256, 16),
 }
-DEFAULT = ("mmdit4", "mmdit6", "sit6")
+DEFAULT = ("mmdit4", "mmdit6", "sit4")
 STEPS, ROUNDS, SCALE, BATCH = networks.STEPS, 7, networks.GUIDANCE, 64
 OTHERS = (("eps/linear", 25, 5.0), ("v/cos", 10, 5.0), ("edm(0,0.6)", 5, 5.0), ("edm/rf", 50, 2.5), ("rf", 50, 2.5),
           ("rf/mode(1.29)", 10, 7.0), ("edm/cos", 7, 3.0), ("eps/cos", 50, 5.0))  # fmt: skip

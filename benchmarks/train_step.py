@@ -1,6 +1,7 @@
 """A training step beside diffusers' networks under torch, eager and compiled: same shapes, batch and precision.
 
-    python -m benchmarks.train_step [mmdit4 mmdit6 sit6 ...] [rounds=5] [--record]
+    python -m benchmarks.train_step [mmdit4 mmdit6 sit4 ...] [rounds=3] [--record]
+    python -m benchmarks.train_step changes [mmdit4] [rounds=3] [--record]     what made ours fast, one after the other
     python -m benchmarks.train_step gpu [--record]         on a GPU: bf16, memory, batches that fit
 
 Every contender has a process of its own with the same cores, and all work in turn. Prints medians with the smallest and
@@ -23,7 +24,7 @@ SHAPES = {
     "sit4": networks.sit(4, 256, 64),
     "sit6": networks.sit(6, 384, 64),
 }
-DEFAULT = ("mmdit4", "mmdit6", "sit6")
+DEFAULT = ("mmdit4", "mmdit6", "sit4")
 KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_ARENA_MAX": "1"}
 
 
@@ -64,13 +65,27 @@ def lines(shape: networks.Shape, rounds: int) -> list[str]:
     return [*text, ""]
 
 
+def changes(shape: networks.Shape, rounds: int) -> list[str]:
+    """The section on what made it fast: from none of the changes to all, and all but one."""
+    names = networks.CHANGES
+    sets = {"as before": names} | {f"+ {name}": names[i + 1 :] for i, name in enumerate(names)}
+    sets |= {f"all but {name}": (name,) for name in names[:-1]}
+    found = race([Contender(name, networks.ours, (shape, 1, None, left)) for name, left in sets.items()], rounds)
+    first = found[0]
+    rows = [(t.name, t.failure or spread(t.seconds, 1e-3, 0), spread(ratios(t, first))) for t in found]
+    return [f"**{shape.name}**", "", *page.table(("", "ms a step", "times as fast as before"), rows)]
+
+
 def main(arguments: list[str]) -> None:
     words = [a for a in arguments if not a.startswith("--") and "=" not in a]
-    rounds = int(dict(a.split("=") for a in arguments if a.startswith("rounds=")).get("rounds", 5))
+    rounds = int(dict(a.split("=") for a in arguments if a.startswith("rounds=")).get("rounds", 3))
     if words == ["gpu"]:
         from benchmarks import gpu
 
         page.show("train_step_gpu", gpu.lines(rounds))
+        return
+    if words[:1] == ["changes"]:
+        page.show("changes", changes(SHAPES[(words[1:] or ["mmdit4"])[0]], rounds))
         return
     found = [lines(SHAPES[word], rounds) for word in words or DEFAULT]
     page.show("train_step", [line for section in found for line in section][:-1])

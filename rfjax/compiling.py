@@ -27,13 +27,14 @@ def quick_options() -> dict[str, bool | int] | None:
     return options
 
 
-WORTH = 2e12  # FLOPs: some twenty seconds of two cores, of which full effort saves more than it takes
+WORTH = 1e13  # FLOPs of training: two minutes of two cores, of which full effort saves what it takes
+WORTH_SAMPLING = 5e11  # of a batch of samples: its program compiles sooner, and is seldom called once
 
 
-def thorough(flops: float) -> bool:
-    """Whether a program that will do so many floating-point operations is worth full effort: not where it is short,
-    on a CPU."""
-    return jax.default_backend() != "cpu" or flops > WORTH
+def thorough(flops: float, worth: float = WORTH) -> bool:
+    """Whether a program that will do so many floating-point operations is worth full effort: not a short one's on a
+    CPU."""
+    return jax.default_backend() != "cpu" or flops > worth
 
 
 def options(full: bool) -> dict[str, bool | int] | None:

@@ -32,6 +32,7 @@ from absl import flags  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 
 from rfjax import config as configs  # noqa: E402
+from rfjax import memory  # noqa: E402
 from rfjax.errors import Exit, UserError, nearest  # noqa: E402
 
 
@@ -111,13 +112,12 @@ def main(arguments: list[str]) -> int:
         from rfjax.planning import job
 
         return job.run(config, STARTED)
+    memory.keep()
     import jax
 
-    from rfjax import memory
     from rfjax.training import cluster
 
     joined = cluster.join(config.cluster)
-    memory.keep()
     from rfjax.study import gallery, resampling, runner
     from rfjax.training.stop import Interrupted
 

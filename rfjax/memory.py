@@ -3,22 +3,21 @@
 import ctypes
 import sys
 
-import jax
-
 MMAP_MAX, TRIM_THRESHOLD, ARENA_MAX = -4, -1, -8  # of glibc's malloc.h
 
 
 def keep() -> bool:
-    """Lets this process keep memory that is freed, on Linux, where the devices are CPUs; returns whether it will.
+    """Lets this process keep memory that it frees, where the C library is glibc; returns whether it will.
 
-    XLA allocates a step's temporary arrays anew each time. malloc would map them and give them back, and the system
-    would clear them again, 4 KiB by 4 KiB: a fifth of a step of MM-DiT at depth 4 (benchmarks/README.md). In one arena,
-    since the others can't hold large arrays. To be called before other threads allocate.
+    On a CPU, XLA allocates a step's temporary arrays anew each time. malloc would map them and give them back, and the
+    system would clear them again, 4 KiB by 4 KiB: a fifth of a step of MM-DiT at depth 4 (benchmarks/README.md). In one
+    arena, since the others can't hold large arrays. To be called before JAX starts its threads: those that exist have
+    an arena each and stay with it.
     """
-    if not sys.platform.startswith("linux") or jax.default_backend() != "cpu":
+    if not sys.platform.startswith("linux"):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):  # another C library than glibc
+    except (AttributeError, OSError):
         return False
     return all([mallopt(MMAP_MAX, 0), mallopt(TRIM_THRESHOLD, -1), mallopt(ARENA_MAX, 1)])

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, UInt8, UInt32
 from PIL import Image, ImageDraw, ImageFont
 
 from rfjax import files, flow
-from rfjax.compiling import options, thorough
+from rfjax.compiling import WORTH_SAMPLING, options, thorough
 from rfjax.data import pixels
 
 PIXELS = (1, 3)  # channels of pictures that a screen can show; others are latents
@@ -74,7 +74,7 @@ def draw(
     scale = settings.guidance.scale
     static = dataclasses.replace(settings.guidance, scale=1.0 if scale == 1 else 0.0)
     evaluations = len(index) * settings.steps * (2 - settings.guidance.none)  # or some more
-    full = thorough(evaluations * trained.flops)
+    full = thorough(evaluations * trained.flops, WORTH_SAMPLING)
     run = jit_sampler(trained.model, settings.sampler, settings.diffusion, static, trained.image, full=full)
     # As numpy, which every process of a cluster has alike.
     how = jax.tree.map(np.asarray, (trained.formulation.numbers, grid, np.float32(scale), np.uint32(settings.seed)))

@@ -159,9 +159,9 @@ class _Training:
                     work.watchdog.beat(f"waiting for the batch of step {step + 1}")
                     with clock("data"):
                         batch = meshes.put_rows(next(batches), training.batch, work.mesh)
+                    update = update or self._compile(draw, state, batch)
                     with jax.transfer_guard("disallow"):
                         drawn = draw(state.step, batch["slot"])
-                    update = update or self._compile(state, batch, drawn)
                     if training.attention_every and step % training.attention_every == 0:
                         metrics.write("attention", step, **measuring.attention(work, state.params, batch, drawn))
                     work.watchdog.beat(f"at training step {step + 1}")
@@ -190,10 +190,11 @@ class _Training:
         seed = work.everywhere(np.uint32(work.config.training.seed))
         return functools.partial(draw, work.everywhere(work.formulation.numbers), seed)
 
-    def _compile(self, state: State, batch: Any, drawn: Draws) -> Callable[..., Any]:
+    def _compile(self, draw: Callable[..., Draws], state: State, batch: Any) -> Callable[..., Any]:
         self.display.say("compiling the training step")
         self.work.watchdog.beat("compiling the training step")
         with self.work.clock("compilation"):
+            drawn = draw(state.step, batch["slot"])
             return compile_update(self.work.parts, self.work.mesh, state, batch, drawn)
 
     def _begin(self) -> tuple[State, float]:
