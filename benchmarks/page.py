@@ -50,7 +50,8 @@ def show(name: str, lines: Sequence[str], page: Path = PAGE) -> None:
     Args:
         name: of the benchmark, the section's mark. lines: what was found, in Markdown.
     """
-    command = " ".join(["python -m benchmarks." + name, *(word for word in sys.argv[1:] if word != "--record")])
+    program = Path(sys.argv[0]).stem
+    command = " ".join(["python -m benchmarks." + program, *(word for word in sys.argv[1:] if word != "--record")])
     text = "\n".join([f"`{command}`", "", *lines, "", machine(), ""])
     print(text, flush=True)
     if "--record" in sys.argv:

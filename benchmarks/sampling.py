@@ -1,6 +1,6 @@
 """Images per second, 50 Euler steps with guidance, beside diffusers' networks in diffusers' loop under torch.
 
-    python -m benchmarks.sampling [mmdit4 mmdit6 sit4 ...] [rounds=3] [--record]     the peers need torch
+    python -m benchmarks.sampling [mmdit4 mmdit6 sit4 ...] [rounds=2] [--record]     the peers need torch
     python -m benchmarks.sampling overhead [--config=configs/formulations.py]   ours alone: the loop and the network
 
 Every contender has a process of its own with the same cores, and all work in turn; medians with the smallest and the
@@ -122,7 +122,7 @@ def main(arguments: list[str]) -> None:
     if words == ["overhead"]:
         overhead([a for a in arguments if a.startswith("--config")])
         return
-    rounds = int(dict(a.split("=") for a in arguments if a.startswith("rounds=")).get("rounds", 3))
+    rounds = int(dict(a.split("=") for a in arguments if a.startswith("rounds=")).get("rounds", 2))
     found = [lines(SHAPES[word], rounds) for word in words or DEFAULT]
     page.show("sampling", [line for section in found for line in section][:-1])
 

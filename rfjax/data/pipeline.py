@@ -70,6 +70,7 @@ def _text(found: Examples, encoder: TextEncoder) -> Encoded:
     return encoder(found.captions)
 
 
+THREADS = 2  # that make batches: Pillow decodes without the interpreter's lock
 LISTED = 2**24  # examples, of which an epoch's order is kept as a list; Grain finds single places in longer ones
 
 
@@ -142,4 +143,4 @@ def batches(
     shuffled = getattr(source, "shuffles", True)
     chosen = _Rows(len(source), shuffled, order, range(order.batch) if rows is None else rows, start)
     ready = grain.MapDataset.source(chosen).map(assemble)
-    return iter(ready.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
+    return iter(ready.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=4)))

@@ -143,21 +143,6 @@ def test_a_study_is_accounted_for(tmp_path):
     assert "cold cache 1 in 2.0 s (update 2.0 s)" in lines[-1]
 
 
-def test_a_study_of_a_few_steps(tmp_path, monkeypatch):
-    monkeypatch.delenv("XLA_FLAGS")  # one device, as for who runs it by hand
-    cache = FOLDER.parent / ".cache" / "jax"
-    few = [
-        "training.steps=2",
-        "optimizer.warmup=1",
-        "training.validate_every=0",
-        "validation.examples=32",
-        "samples.count=0",
-    ]
-    one = study.study(tmp_path / "study", cache, ["d1"], few)
-    assert {"start-up", "training", "report"} <= set(one.split)
-    assert 0 < one.rest < one.wall
-
-
 def test_a_study_that_fails_says_why(tmp_path):
     with pytest.raises(RuntimeError, match="has no key"):
         study.study(tmp_path / "study", tmp_path / "cache", ["d1"], ["training.stepps=2"])
