@@ -54,7 +54,7 @@ class Trained:
     params: Any
     formulation: flow.Formulation
     image: tuple[int, int, int]
-    flops: float = 0.0
+    flops: int = 0
 
 
 def draw(
