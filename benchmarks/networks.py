@@ -189,7 +189,7 @@ def our_sampler(shape: Shape) -> Work:
     parts, batch = make_parts(run), synthetic(shape)
     params = training.initial_state(parts, meshes.make_mesh(run.mesh), 0).params
     trained = pictures.Trained(
-        parts.model, params, flow.formulation("rf"), parts.inputs.image, flops(shape) / shape.batch
+        parts.model, params, flow.formulation("rf"), parts.inputs.image, flops(shape) // shape.batch
     )
     settings = pictures.Settings("euler", STEPS, flow.Guidance(GUIDANCE))
     text = batch["context"], batch["pooled"]
