@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import networks, page
-from benchmarks.race import spread
+from benchmarks.race import rounds_of, say, spread
 from rfjax import config as configs
 from rfjax import flow, main
 from rfjax.training import mesh as meshes
@@ -238,14 +238,10 @@ def options(rounds: int, quick: bool) -> list[str]:
     ]
 
 
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 def run(words: Sequence[str]) -> None:
     """Prints the tables asked for."""
     quick, backbones = "quick" in words, [word for word in words if word in BACKBONES]
-    rounds = next((int(word[len("rounds=") :]) for word in words if word.startswith("rounds=")), 1 if quick else ROUNDS)
+    rounds = rounds_of(words, 1 if quick else ROUNDS)
     if not quick:
         jax.config.update("jax_enable_compilation_cache", False)
     both = not {"depth", "options"} & set(words)

@@ -33,7 +33,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import page
-from benchmarks.race import spread
+from benchmarks.race import say, spread
+from rfjax import memory
 
 ROUNDS, SECONDS, READY = 5, 1.0, 6  # batches that lie ready: 4 in rfjax's buffer, 2 for each worker of a DataLoader
 PICTURES, STORED, SIDE, PICTURE_BATCH = 2048, 96, 64, 64
@@ -325,13 +326,9 @@ def step() -> list[str]:
     return page.table(("step", *head), [(f"MM-DiT, d = {DEPTH}, batch {STEP_BATCH}", *row)])
 
 
-def say(line: str) -> None:
-    """Tells the person who waits."""
-    print(line, file=sys.stderr, flush=True)
-
-
 def main(words: Sequence[str]) -> None:
     """Runs the parts that the words name, and shows their tables."""
+    memory.keep()  # as `rfjax.main` does
     parts = {"sources": sources, "step": step}
     asked = [word for word in words if not word.startswith("--")] or list(parts)
     lines: list[str] = []

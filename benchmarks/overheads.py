@@ -26,6 +26,7 @@ from typing import Any
 
 import jax
 
+from benchmarks.race import spread
 from rfjax import config as configs
 from rfjax import data, main, models
 from rfjax.training import loop, measuring
@@ -101,12 +102,6 @@ def train(config: configs.Config, display: Any, folder: Path | None = None) -> d
         return loop.train(Run("run", config, folder), display, Stop())
     with tempfile.TemporaryDirectory() as temporary:
         return train(config, display, Path(temporary))
-
-
-def spread(values: Sequence[float], unit: float = 1.0, digits: int = 2) -> str:
-    """The median of some values, and the smallest and the largest, in a unit."""
-    middle, low, high = (f(values) / unit for f in (statistics.median, min, max))
-    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def verdict(name: str, value: float) -> str:

@@ -87,7 +87,7 @@ def race(contenders: Sequence[Contender], rounds: int, *, together: bool = True)
     context = multiprocessing.get_context("spawn")
     found, ends, processes = [Times(c.name) for c in contenders], [], []
     for contender, times in zip(contenders, found, strict=True):
-        _say(f"{contender.name}: gets ready")
+        say(f"{contender.name}: gets ready")
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, contender), daemon=True)
         with _environment(PINNED | contender.environment):  # as it is from the start: malloc reads it then
@@ -106,7 +106,7 @@ def race(contenders: Sequence[Contender], rounds: int, *, together: bool = True)
                 else:
                     times.seconds.append(answer)
                     times.failure = _answer(end) or ""
-        _say(f"round {number + 1} of {rounds}: " + ", ".join(f"{times.name} {times.last}" for times in found))
+        say(f"round {number + 1} of {rounds}: " + ", ".join(f"{times.name} {times.last}" for times in found))
     for end, times, process in zip(ends, found, processes, strict=True):
         if not times.failure:
             end.send(None)
@@ -114,7 +114,13 @@ def race(contenders: Sequence[Contender], rounds: int, *, together: bool = True)
     return found
 
 
-def _say(line: str) -> None:
+def rounds_of(words: Sequence[str], default: int) -> int:
+    """What `rounds=N` among a command's words says."""
+    return next((int(word.removeprefix("rounds=")) for word in words if word.startswith("rounds=")), default)
+
+
+def say(line: str) -> None:
+    """Tells the person who waits, beside the results."""
     print(line, file=sys.stderr, flush=True)
 
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import networks, page
-from benchmarks.race import PEERS, Contender, race, ratios, spread
+from benchmarks.race import PEERS, Contender, race, ratios, rounds_of, spread
 
 SHAPES = {
     "mmdit2": networks.mmdit(2, 8),
@@ -122,7 +122,7 @@ def main(arguments: list[str]) -> None:
     if words == ["overhead"]:
         overhead([a for a in arguments if a.startswith("--config")])
         return
-    rounds = int(dict(a.split("=") for a in arguments if a.startswith("rounds=")).get("rounds", 2))
+    rounds = rounds_of(arguments, 2)
     found = [lines(SHAPES[word], rounds) for word in words or DEFAULT]
     page.show("sampling", [line for section in found for line in section][:-1])
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import page
-from benchmarks.race import spread
+from benchmarks.race import rounds_of, spread
 from rfjax.study import records
 
 ROOT = Path(__file__).parents[1]
@@ -127,7 +127,7 @@ def main(words: Sequence[str]) -> None:
     """Runs the rounds and prints the table."""
     settings = [word for word in words if "=" in word and not word.startswith(("rounds=", "-"))]
     rungs = [word for word in words if "=" not in word and not word.startswith("-")] or RUNGS
-    rounds = next((int(word[len("rounds=") :]) for word in words if word.startswith("rounds=")), ROUNDS)
+    rounds = rounds_of(words, ROUNDS)
     found: dict[str, list[Spent]] = {side: [] for side in SIDES}
     for number in range(rounds):
         with tempfile.TemporaryDirectory() as temporary:

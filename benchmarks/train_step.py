@@ -14,7 +14,7 @@ them, only ours runs.
 import sys
 
 from benchmarks import networks, page
-from benchmarks.race import PEERS, Contender, race, ratios, spread
+from benchmarks.race import PEERS, Contender, race, ratios, rounds_of, spread
 
 SIZE = 2048  # of the matrix product
 SHAPES = {
@@ -78,7 +78,7 @@ def changes(shape: networks.Shape, rounds: int) -> list[str]:
 
 def main(arguments: list[str]) -> None:
     words = [a for a in arguments if not a.startswith("--") and "=" not in a]
-    rounds = int(dict(a.split("=") for a in arguments if a.startswith("rounds=")).get("rounds", 3))
+    rounds = rounds_of(arguments, 3)
     if words == ["gpu"]:
         from benchmarks import gpu
 
