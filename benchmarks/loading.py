@@ -8,6 +8,7 @@ the processor's seconds, and the peak of the resident memory with the arrays' sh
 """
 
 import functools
+import importlib.metadata
 import multiprocessing
 import statistics
 import sys
@@ -21,8 +22,6 @@ from typing import Any
 import jax
 import ml_dtypes
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from rfjax import interop
 from rfjax.interop import engine, sd3
@@ -62,6 +61,8 @@ def write(folder: Path) -> None:
 
 
 def one_by_one(folder: Path) -> list[np.ndarray]:
+    import safetensors  # a peer, which only this needs
+
     arrays = []
     for file in sorted(folder.glob("*.safetensors")):
         with safetensors.safe_open(file, "np") as opened:
@@ -70,6 +71,8 @@ def one_by_one(folder: Path) -> list[np.ndarray]:
 
 
 def whole_files(folder: Path) -> list[np.ndarray]:
+    import safetensors.numpy
+
     return [x for file in sorted(folder.glob("*.safetensors")) for x in safetensors.numpy.load_file(file).values()]
 
 
@@ -136,7 +139,7 @@ def loads(folder: Path) -> None:
 def main(arguments: list[str]) -> None:
     """Writes the checkpoint where there is none, and prints the table."""
     jax.config.update("jax_platforms", "cpu")
-    versions = [f"{package.__name__} {package.__version__}" for package in (jax, np, safetensors)]
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("jax", "numpy", "safetensors")]
     print(*versions, f"{engine.THREADS} threads", sep=", ")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(arguments[0]) if arguments else Path(temporary)

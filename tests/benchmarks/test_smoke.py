@@ -30,8 +30,8 @@ def rows(lines):
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_imports_without_torch_and_says_how_it_is_called(name, monkeypatch):
-    for peer in ("torch", "diffusers"):
+def test_imports_without_the_peers_and_says_how_it_is_called(name, monkeypatch):
+    for peer in ("torch", "diffusers", "safetensors"):
         monkeypatch.setitem(sys.modules, peer, None)  # importing it raises
     monkeypatch.delitem(sys.modules, f"benchmarks.{name}", raising=False)
     module = importlib.import_module(f"benchmarks.{name}")
