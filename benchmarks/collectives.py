@@ -16,6 +16,7 @@ import jax
 
 from rfjax import config as configs
 from rfjax.analysis import collectives
+from rfjax.compiling import quick_options
 from rfjax.planning import tracing
 from rfjax.training import mesh as meshes
 from rfjax.training import step as steps
@@ -47,7 +48,7 @@ def compiled(shape: Mesh) -> collectives.Communication:
     made = config(shape)
     parts, mesh = make_parts(made), meshes.make_mesh(made.mesh, jax.devices()[: math.prod(shape)])
     arguments = steps.abstract_state(parts, mesh), *tracing.arguments(made, parts, mesh)
-    return collectives.read(steps.jit_update(parts, mesh).lower(*arguments).compile().as_text())
+    return collectives.read(steps.jit_update(parts, mesh).lower(*arguments).compile(quick_options()).as_text())
 
 
 def weights(tensor: int = 1) -> dict[str, float]:

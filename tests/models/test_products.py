@@ -4,26 +4,39 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from rfjax.models import products
-
-sizes = st.integers(1, 9)
 
 
 def normal(seed: int, *shape: int) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
-@given(rows=st.lists(sizes, min_size=1, max_size=3), fan_in=sizes, out=st.lists(sizes, min_size=1, max_size=3))
-def test_a_product_and_its_gradients_are_jaxs(rows: list[int], fan_in: int, out: list[int]) -> None:
-    x, kernel, seen = normal(0, *rows, fan_in), normal(1, fan_in, *out), normal(2, *rows, *out)
-    own, backward = jax.vjp(products.product, x, kernel)
-    expected, reference = jax.vjp(lambda x, kernel: jnp.tensordot(x, kernel, 1), x, kernel)
-    for a, b in zip((own, *backward(seen)), (expected, *reference(seen)), strict=True):
-        assert a.shape == b.shape
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+def whole(seed: int, *shape: int) -> jax.Array:
+    """Small whole numbers, whose products and sums are exact."""
+    return jnp.asarray(np.random.default_rng(seed).integers(-8, 9, shape), jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ("rows", "fan_in", "out"),
+    [
+        ((5,), 3, (7,)),
+        ((2, 9), 7, (3,)),
+        ((2, 3, 4), 6, (6,)),
+        ((2, 5), 6, (3, 2, 4)),
+        ((1,), 1, (1, 1)),
+        ((4, 1), 8, (2, 2)),
+    ],
+)
+def test_a_product_and_its_gradients_are_jaxs_to_the_bit(rows: tuple, fan_in: int, out: tuple) -> None:
+    @jax.jit
+    def both(x: jax.Array, kernel: jax.Array, seen: jax.Array) -> list:
+        ways = products.product, lambda x, kernel: jnp.tensordot(x, kernel, 1)
+        return [(y, *backward(seen)) for y, backward in (jax.vjp(way, x, kernel) for way in ways)]
+
+    own, expected = both(whole(0, *rows, fan_in), whole(1, fan_in, *out), whole(2, *rows, *out))
+    for a, b in zip(own, expected, strict=True):
+        np.testing.assert_array_equal(a, b, strict=True)
 
 
 def test_a_product_in_bfloat16_has_gradients_in_bfloat16() -> None:

@@ -20,7 +20,9 @@ ALONE, FAR, BOTH, TENSOR, ALL, CROSS = collectives.MESHES
 @pytest.fixture(scope="module")
 def traffic(tmp_path_factory):
     """mesh -> (kind, axes) -> bytes that a device receives; of workers that test side by side, the first counts."""
-    path = tmp_path_factory.getbasetemp().parent / f"traffic.{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
+    shared = "PYTEST_XDIST_WORKER" in os.environ
+    folder = tmp_path_factory.getbasetemp()
+    path = (folder.parent if shared else folder) / "traffic.json"
     try:
         path.with_suffix(".begun").touch(exist_ok=False)
     except FileExistsError:

@@ -31,13 +31,14 @@ def make(**sections):
 def run(config, parts, mesh, count=3):
     source = data.open_source(config.data, "train")
     batches = data.batches(source, parts.encoder, data.Order(config.training.batch, 0))
-    state, update = steps.initial_state(parts, mesh, 0), steps.jit_update(parts, mesh)
+    state = steps.initial_state(parts, mesh, 0)
     numbers = flow.formulation(config.flow.formulation).numbers
     draw = functools.partial(steps.jit_draw(steps.recipe(parts, config), mesh), numbers, np.uint32(0))
     losses = []
     for _ in range(count):
         batch = meshes.put_rows(next(batches), config.training.batch, mesh)
-        state, metrics = update(state, batch, draw(state.step, batch["slot"]))
+        draws = draw(state.step, batch["slot"])
+        state, metrics = steps.compile_update(parts, mesh, state, batch, draws)(state, batch, draws)
         losses.append(float(metrics["loss"]))
     return jax.device_get(state), losses
 
@@ -159,7 +160,7 @@ def test_weight_decay_touches_matrices_only():
     mesh = meshes.make_mesh(configs.Mesh(1, 1), jax.devices()[:1])
     params = jax.tree.map(jnp.ones_like, steps.initial_state(parts, mesh, 0).params)
     zero = jax.tree.map(jnp.zeros_like, params)
-    changes, _ = parts.optimizer.update(zero, parts.optimizer.init(params), params)
+    changes, _ = jax.jit(parts.optimizer.update)(zero, parts.optimizer.init(params), params)
     after = jax.tree_util.tree_leaves_with_path(optax.apply_updates(params, changes))
     assert {path[-1].key for path, _ in after} == {"kernel", "bias"}
     for path, value in after:
