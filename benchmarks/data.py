@@ -2,9 +2,9 @@
 
     python -m benchmarks.data [sources] [step] [--record]       by default both: 4 minutes on two cores
 
-Writes small data sets into a temporary folder: 2,048 pictures of 96 x 96, half of them JPEG and half PNG, the same as a
-TFDS data set in ArrayRecord files, and 20,000 latents of 32 x 32 x 4 in float16 with labels (164 MB). All of it lies in
-the page cache.
+Writes small data sets into a temporary folder: 2,048 pictures of 96 x 96 and 256 of 384 x 384, half of them JPEG and
+half PNG, the small ones also as a TFDS data set in ArrayRecord files, and 20,000 latents of 32 x 32 x 4 in float16 with
+labels (164 MB). All of it lies in the page cache.
 
 - sources: rfjax's own pipeline, `data.batches`, shuffled, with text encoded and batches assembled, against a DataLoader
   that is shuffled too, with a Dataset as one would write it: Pillow's decoding and resizing for pictures, a row of
@@ -37,12 +37,24 @@ from benchmarks.race import say, spread
 from rfjax import memory
 
 ROUNDS, SECONDS, READY = 5, 1.0, 6  # batches that lie ready: 4 in rfjax's buffer, 2 for each worker of a DataLoader
-PICTURES, STORED, SIDE, PICTURE_BATCH = 2048, 96, 64, 64
+PICTURE_BATCH = 64
 LATENTS, LATENT, CLASSES, LATENT_BATCH = 20_000, (32, 32, 4), 1000, 256
 WORKERS = (0, 2)
 DEPTH, STEP_BATCH, STEP_ROUNDS, STEPS = 4, 64, 5, 6
 
 Batches = Iterator[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """So many square pictures of `stored` pixels a side, half JPEG and half PNG, which are to be read at `side`."""
+
+    count: int
+    stored: int
+    side: int
+
+
+SMALL, LARGE = Pictures(2048, 96, 64), Pictures(256, 384, 256)
 
 
 @dataclasses.dataclass
@@ -71,10 +83,10 @@ class Contender:
         self.rates.append(count / spent)
 
 
-def picture(rng: np.random.Generator) -> Image.Image:
+def picture(rng: np.random.Generator, side: int) -> Image.Image:
     """Soft patches of colour with some grain, about as large in a file as a photograph of this size."""
-    patches = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).resize((STORED, STORED), Image.BICUBIC)
-    return Image.fromarray(np.clip(np.asarray(patches) + rng.normal(0, 4, (STORED, STORED, 3)), 0, 255).astype("u1"))
+    patches = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).resize((side, side), Image.BICUBIC)
+    return Image.fromarray(np.clip(np.asarray(patches) + rng.normal(0, 4, (side, side, 3)), 0, 255).astype("u1"))
 
 
 def encoded(image: Image.Image, kind: str) -> bytes:
@@ -84,14 +96,14 @@ def encoded(image: Image.Image, kind: str) -> bytes:
     return file.getvalue()
 
 
-def write_pictures(folder: Path) -> None:
+def write_pictures(folder: Path, pictures: Pictures) -> None:
     """A folder as `data.folder` reads it."""
     rng, lines = np.random.default_rng(0), []
     folder.mkdir()
-    for number in range(PICTURES):
+    for number in range(pictures.count):
         kind = ("JPEG", "PNG")[number % 2]
         name = f"{number}.{kind.lower()}"
-        (folder / name).write_bytes(encoded(picture(rng), kind))
+        (folder / name).write_bytes(encoded(picture(rng, pictures.stored), kind))
         lines.append(f'{{"file": "{name}", "caption": "picture number {number}", "split": "train"}}\n')
     (folder / "captions.jsonl").write_text("".join(lines))
 
@@ -135,23 +147,23 @@ def write_latents(folder: Path, count: int, shape: tuple[int, ...], **others: np
         np.save(folder / "train" / f"{name}.npy", values)
 
 
-def read_picture(data: bytes) -> np.ndarray:
-    """A picture of SIDE x SIDE with the channels first, as torch has it."""
+def read_picture(data: bytes, side: int) -> np.ndarray:
+    """A picture of side x side with the channels first, as torch has it."""
     with Image.open(io.BytesIO(data)) as image:
-        return np.array(image.convert("RGB").resize((SIDE, SIDE), Image.BICUBIC)).transpose(2, 0, 1)
+        return np.array(image.convert("RGB").resize((side, side), Image.BICUBIC)).transpose(2, 0, 1)
 
 
 class PictureFiles:
     """A torch Dataset of picture files."""
 
-    def __init__(self, folder: Path) -> None:
-        self._files = files_of(folder)
+    def __init__(self, folder: Path, side: int) -> None:
+        self._files, self._side = files_of(folder), side
 
     def __len__(self) -> int:
         return len(self._files)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, str]:
-        return read_picture(self._files[index].read_bytes()), f"picture number {index}"
+        return read_picture(self._files[index].read_bytes(), self._side), f"picture number {index}"
 
 
 class Records:
@@ -169,7 +181,7 @@ class Records:
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         record = self._records[index]
-        return read_picture(record["image"]), int(record["label"])
+        return read_picture(record["image"], SMALL.side), int(record["label"])
 
 
 class LatentFiles:
@@ -212,29 +224,33 @@ def contenders(root: Path) -> list[Contender]:
     from rfjax.data.text import Labels, WordVectors
 
     words, labels = WordVectors(8, 64, 64), Labels(CLASSES)
-    pictures, records, latents = root / "pictures", root / "records", root / "latents"
-    write_pictures(pictures)
-    write_records(records, pictures)
+    small, large, records, latents = (root / name for name in ("small", "large", "records", "latents"))
+    write_pictures(small, SMALL)
+    write_pictures(large, LARGE)
+    write_records(records, small)
     numbers = np.random.default_rng(0).integers(0, CLASSES, LATENTS)
     write_latents(latents, LATENTS, LATENT, labels=numbers)
-    size = {"image_size": SIDE, "channels": 3}
-    folder = size | {"name": "folder", "path": str(pictures)}
+    size, larger = ({"image_size": pictures.side, "channels": 3} for pictures in (SMALL, LARGE))
+    folder, photographs = size | {"name": "folder", "path": str(small)}, larger | {"name": "folder", "path": str(large)}
     tfds = size | {"name": "tfds", "dataset": "pictures", "data_dir": str(records), "train_split": "train"}
     side, _, channels = LATENT
     stored = {"name": "latents", "path": str(latents), "image_size": side, "channels": channels}
-    decoded, kept = f"{STORED} x {STORED} pictures, decoded each time", "the same, kept in memory"
+    decoded, kept = "decoded each time", "the same, kept in memory"
+    of = {pictures: f"{pictures.stored} x {pictures.stored} pictures" for pictures in (SMALL, LARGE)}
     ours = [
         ("shapes, drawn at 16 x 16", PICTURE_BATCH, words, {"image_size": 16}),
         ("digits, 8 x 8", PICTURE_BATCH, words, {"name": "digits", "image_size": 8, "channels": 1}),
-        (f"folder: {decoded}", PICTURE_BATCH, words, folder | {"cache_mb": 0.0}),
+        (f"folder: {of[LARGE]}, {decoded}", PICTURE_BATCH, words, photographs | {"cache_mb": 0.0}),
+        (f"folder: {of[SMALL]}, {decoded}", PICTURE_BATCH, words, folder | {"cache_mb": 0.0}),
         (f"folder: {kept}", PICTURE_BATCH, words, folder),
-        (f"tfds: {decoded}", PICTURE_BATCH, words, tfds | {"cache_mb": 0.0}),
+        (f"tfds: {of[SMALL]}, {decoded}", PICTURE_BATCH, words, tfds | {"cache_mb": 0.0}),
         (f"tfds: {kept}", PICTURE_BATCH, words, tfds),
         ("latents, 32 x 32 x 4, float16", LATENT_BATCH, labels, stored),
     ]
     found = [Contender(name, batch, -1, our_batches(text, batch, **data)) for name, batch, text, data in ours]
     if importlib.util.find_spec("torch"):
-        peers = {2: PictureFiles(pictures), 4: Records(records), 6: LatentFiles(latents)}
+        peers: dict[int, Any] = {2: PictureFiles(large, LARGE.side), 3: PictureFiles(small, SMALL.side)}
+        peers |= {5: Records(records), 7: LatentFiles(latents)}
         for place, dataset in peers.items():
             name, batch, *_ = ours[place]
             found += [Contender(name, batch, n, torch_batches(dataset, batch, n)) for n in WORKERS]
@@ -250,7 +266,7 @@ def sources() -> list[str]:
         say("writes the data sets, and starts the workers")
         taking_part = contenders(Path(temporary))
         for one in taking_part:
-            for _ in range(PICTURES // PICTURE_BATCH):  # an epoch, after which rfjax has the pictures in memory
+            for _ in range(SMALL.count // PICTURE_BATCH):  # an epoch, after which rfjax has the pictures in memory
                 next(one.batches)
         for number in range(ROUNDS):
             for one in taking_part:

@@ -43,12 +43,16 @@ def decode(data: bytes, channels: int, at_least: int = 0) -> UInt8[np.ndarray, "
 
     Raises ValueError, with the reason in a few words, where the bytes are no whole picture.
     """
+    return _to_array(_decode(data, channels, at_least))
+
+
+def _decode(data: bytes, channels: int, at_least: int) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data)) as image:
             if at_least:
                 image.draft(None, (at_least, at_least))  # does nothing but for a JPEG
             ImageOps.exif_transpose(image, in_place=True)
-            return _to_array(image, channels)
+            return _to_mode(image, channels)
     except UnidentifiedImageError as error:
         raise ValueError("not a picture that Pillow reads" if data else "an empty file") from error
     except MemoryError:
@@ -57,7 +61,7 @@ def decode(data: bytes, channels: int, at_least: int = 0) -> UInt8[np.ndarray, "
         raise ValueError(str(error) or type(error).__name__) from error
 
 
-def _to_array(image: Image.Image, channels: int) -> UInt8[np.ndarray, "H W C"]:
+def _to_mode(image: Image.Image, channels: int) -> Image.Image:
     if image.mode == "F":
         raise ValueError("a picture of floats, whose range is not known")
     if image.mode.startswith("I"):  # "I;16" and kin; older Pillows read a 16-bit PNG as 32-bit "I"
@@ -68,24 +72,32 @@ def _to_array(image: Image.Image, channels: int) -> UInt8[np.ndarray, "H W C"]:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    array = np.asarray(image.convert(_MODES[channels]))
-    return array[..., None] if channels == 1 else array
+    image.load()
+    return image if image.mode == _MODES[channels] else image.convert(_MODES[channels])
+
+
+def _to_array(image: Image.Image) -> UInt8[np.ndarray, "H W C"]:
+    array = np.asarray(image)
+    return array[..., None] if array.ndim == 2 else array
+
+
+def _to_image(array: UInt8[np.ndarray, "H W C"]) -> Image.Image:
+    return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
 
 
 def resize(image: UInt8[np.ndarray, "H W C"], height: int, width: int) -> UInt8[np.ndarray, "height width C"]:
     """Returns the picture at another size (pixels), by the antialiased bicubic filter; C is 1 or 3."""
-    if image.shape[:2] == (height, width):
-        return image
-    grey = image.shape[-1] == 1
-    resized = np.asarray(Image.fromarray(image[..., 0] if grey else image).resize((width, height), _FILTER))
-    return resized[..., None] if grey else resized
+    return _to_array(_resize(_to_image(image), height, width))
 
 
-def resize_shorter_side(image: UInt8[np.ndarray, "H W C"], size: int) -> UInt8[np.ndarray, "h w C"]:
-    """Returns the picture with its shorter side at `size` pixels and its aspect kept (to the nearest pixel)."""
-    height, width = image.shape[:2]
+def _resize(image: Image.Image, height: int, width: int) -> Image.Image:
+    return image if image.size == (width, height) else image.resize((width, height), _FILTER)
+
+
+def shorter_side_at(size: int, height: int, width: int) -> tuple[int, int]:
+    """Returns (height, width) scaled so that the shorter is `size`, the aspect kept to the nearest pixel."""
     shorter = min(height, width)
-    return resize(image, *(max(size, round(side * size / shorter)) for side in (height, width)))
+    return max(size, round(height * size / shorter)), max(size, round(width * size / shorter))
 
 
 def centre_crop(image: UInt8[np.ndarray, "H W C"], size: int) -> UInt8[np.ndarray, "size size C"]:
@@ -105,8 +117,13 @@ def fit(image: UInt8[np.ndarray, "H W C"], size: int, mode: Resize = "crop") -> 
 
     mode: "crop" scales the shorter side to `size` and cuts the centre out; "squash" gives up the aspect instead.
     """
-    fitted = resize(image, size, size) if mode == "squash" else centre_crop(resize_shorter_side(image, size), size)
-    return np.ascontiguousarray(fitted)
+    return _fit(_to_image(image), size, mode)
+
+
+def _fit(image: Image.Image, size: int, mode: Resize) -> UInt8[np.ndarray, "size size C"]:
+    """Stays with Pillow until the end: each change to an array and back makes threads wait for the interpreter."""
+    sides = (size, size) if mode == "squash" else shorter_side_at(size, image.height, image.width)
+    return np.ascontiguousarray(centre_crop(_to_array(_resize(image, *sides)), size))
 
 
 def read(data: bytes, size: int, channels: int, mode: Resize = "crop") -> UInt8[np.ndarray, "size size C"]:
@@ -115,7 +132,7 @@ def read(data: bytes, size: int, channels: int, mode: Resize = "crop") -> UInt8[
     A JPEG is decoded at no less than twice `size`, so that the antialiasing filter still does the shrinking.
     Raises ValueError where the bytes are no whole picture.
     """
-    return fit(decode(data, channels, at_least=2 * size), size, mode)
+    return _fit(_decode(data, channels, at_least=2 * size), size, mode)
 
 
 def random_flip(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:

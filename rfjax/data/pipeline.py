@@ -1,6 +1,7 @@
 """From a source to batches: order, shuffling, sharding by process, and text, by Grain."""
 
 import functools
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -70,8 +71,14 @@ def _text(found: Examples, encoder: TextEncoder) -> Encoded:
     return encoder(found.captions)
 
 
-THREADS = 2  # that make batches: Pillow decodes without the interpreter's lock
+MOST_THREADS = 16  # that make batches; a batch of each lies ready
 LISTED = 2**24  # examples, of which an epoch's order is kept as a list; Grain finds single places in longer ones
+
+
+def threads() -> int:
+    """How many make batches, by the cores that this process may use: Pillow decodes without the interpreter's lock."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(max(cores, 2), MOST_THREADS)
 
 
 @functools.lru_cache(maxsize=4)
@@ -143,4 +150,5 @@ def batches(
     shuffled = getattr(source, "shuffles", True)
     chosen = _Rows(len(source), shuffled, order, range(order.batch) if rows is None else rows, start)
     ready = grain.MapDataset.source(chosen).map(assemble)
-    return iter(ready.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=4)))
+    options = grain.ReadOptions(num_threads=threads(), prefetch_buffer_size=max(threads(), 4))
+    return iter(ready.to_iter_dataset(options))
