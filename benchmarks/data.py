@@ -1,6 +1,6 @@
 """Examples a second of each data source, beside torch's DataLoader on the same files; and whether a step waits.
 
-    python -m benchmarks.data [sources] [step] [--record]       by default both: 4 minutes on two cores
+    python -m benchmarks.data [sources] [step] [--record]       by default both: 5 minutes on two cores
 
 Writes small data sets into a temporary folder: 2,048 pictures of 96 x 96 and 256 of 384 x 384, half of them JPEG and
 half PNG, the small ones also as a TFDS data set in ArrayRecord files, and 20,000 latents of 32 x 32 x 4 in float16 with
@@ -40,7 +40,7 @@ ROUNDS, SECONDS, READY = 5, 1.0, 6  # batches that lie ready: 4 in rfjax's buffe
 PICTURE_BATCH = 64
 LATENTS, LATENT, CLASSES, LATENT_BATCH = 20_000, (32, 32, 4), 1000, 256
 WORKERS = (0, 2)
-DEPTH, STEP_BATCH, STEP_ROUNDS, STEPS = 4, 64, 5, 6
+DEPTH, STEP_BATCH, STEP_ROUNDS, STEPS = 4, 64, 9, 6
 
 Batches = Iterator[Any]
 
