@@ -1,7 +1,7 @@
 """A training step beside diffusers' networks under torch, eager and compiled: same shapes, batch and precision.
 
-    python -m benchmarks.train_step [mmdit4 mmdit6 sit4 ...] [rounds=3] [--record]
-    python -m benchmarks.train_step changes [mmdit4] [rounds=3] [--record]     what made ours fast, one after the other
+    python -m benchmarks.train_step [mmdit4 mmdit6 sit4 ...] [rounds=5] [--record]
+    python -m benchmarks.train_step changes [mmdit4] [rounds=5] [--record]     what made ours fast, one after the other
     python -m benchmarks.train_step gpu [--record]         on a GPU: bf16, memory, batches that fit
 
 Every contender has a process of its own with the same cores, and all work in turn. Prints medians with the smallest and
@@ -78,7 +78,7 @@ def changes(shape: networks.Shape, rounds: int) -> list[str]:
 
 def main(arguments: list[str]) -> None:
     words = [a for a in arguments if not a.startswith("--") and "=" not in a]
-    rounds = rounds_of(arguments, 3)
+    rounds = rounds_of(arguments, 5)
     if words == ["gpu"]:
         from benchmarks import gpu
 

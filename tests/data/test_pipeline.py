@@ -1,10 +1,12 @@
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rfjax import data
-from rfjax.data import digits, pixels
+from rfjax.data import digits, pipeline, pixels
 from rfjax.data.digits import load as load_digits
 from rfjax.data.shapes import Shapes
 from rfjax.data.text import Labels, WordVectors
@@ -114,3 +116,9 @@ def test_class_labels_come_from_the_source():
         data.load(Shapes("train", 16), Labels(10), range(2))
     with pytest.raises(UserError, match="is not the number of a class, 0 to 1"):
         data.load(source, Labels(2), range(20))
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(1, 2), (2, 2), (12, 12), (224, pipeline.MOST_THREADS)])
+def test_as_many_threads_as_cores_make_batches(cores, expected, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    assert pipeline.threads() == expected
