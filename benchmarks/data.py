@@ -35,8 +35,10 @@ from PIL import Image
 from benchmarks import page
 from benchmarks.race import say, spread
 from rfjax import memory
+from rfjax.data import pipeline
 
-ROUNDS, SECONDS, READY = 5, 1.0, 6  # batches that lie ready: 4 in rfjax's buffer, 2 for each worker of a DataLoader
+ROUNDS, SECONDS = 5, 1.0
+READY = 2 + max(4, pipeline.threads())  # batches: more than lie in rfjax's buffer, or for two workers of a DataLoader
 PICTURE_BATCH = 64
 LATENTS, LATENT, CLASSES, LATENT_BATCH = 20_000, (32, 32, 4), 1000, 256
 WORKERS = (0, 2)
