@@ -1,6 +1,6 @@
 """What a training step communicates on up to 64 devices, as XLA compiles it, against what it must.
 
-    python -m benchmarks.collectives [DATAxFSDPxTENSOR ...]     by default MESHES: 2 minutes, 20 s the second time
+    python -m benchmarks.collectives [DATAxFSDPxTENSOR ...]     by default MESHES: a minute, less the second time
     python -m benchmarks.collectives --json [DATAxFSDPxTENSOR ...]
 
 Compiles the step of a small MM-DiT for virtual CPU devices, with nothing allocated, and prints the bytes that a device
