@@ -20,11 +20,13 @@ A study that was stopped goes on with the same command. Exit codes (rfjax.errors
   130  stopped by Ctrl-C, after saving a checkpoint
 """
 
+import ast
 import os
 import shlex
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 STARTED = time.time()
 
@@ -50,19 +52,50 @@ def read_flags(arguments: list[str]) -> configs.Config:
     path = Path(file.split(":")[0])
     if not path.is_file():
         raise UserError(f"there is no config file {path}{nearest(str(path), _known())}")
-    given, sys.argv = sys.argv, [sys.argv[0], *arguments]  # ml_collections looks for overrides there
+    axes, others = _split_axes(arguments)
+    given, sys.argv = sys.argv, [sys.argv[0], *others]  # ml_collections looks for overrides there
     try:
         rest = values(sys.argv)[1:]
         loaded = holder.value
     except UserError:
         raise
     except Exception as error:  # absl and ml_collections raise many kinds
-        raise UserError(_explain(error, arguments)) from error
+        raise UserError(_explain(error, others)) from error
     finally:
         sys.argv = given
     if rest:
         raise UserError(f"what does '{rest[0]}' mean? Settings are written --config.KEY=VALUE")
+    configs.axes(loaded, axes)
     return configs.parse(loaded)
+
+
+AXES = "config.study.axes."
+
+
+def _split_axes(arguments: list[str]) -> tuple[dict[str, tuple[Any, ...]], list[str]]:
+    """The axes that arguments set, and the other arguments: ml_collections can't set a key that the file lacks.
+
+    Raises:
+        UserError: if a value is not written as Python's literals are.
+    """
+    axes: dict[str, tuple[Any, ...]] = {}
+    others: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        name, equals, value = word.lstrip("-").partition("=")
+        if not (word.startswith("-") and name.startswith(AXES)):
+            others.append(word)
+            continue
+        value = value if equals else next(words, "")
+        try:
+            choices = ast.literal_eval(value)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            raise UserError(
+                f'--{name} = {value[:80]} is no list of values: write it like --{AXES}model.depth="(1,2,3)" or '
+                f"--{AXES}model.backbone=\"('dit','mmdit')\""
+            ) from None
+        axes[name.removeprefix(AXES)] = tuple(choices) if isinstance(choices, tuple | list) else (choices,)
+    return axes, others
 
 
 def _known() -> list[str]:
@@ -74,7 +107,7 @@ def _explain(error: Exception, arguments: list[str]) -> str:
     keys = [path for path, *_ in configs.entries()]
     for argument in arguments:
         name = argument.removeprefix("--").split("=")[0].removeprefix("config.")
-        if argument.startswith("--config.") and name not in keys and not name.startswith("study.axes."):
+        if argument.startswith("--config.") and name not in keys:
             return f"the config has no key '{name}'{nearest(name, keys)}"
     return f"{type(error).__name__}: {error}".replace("\n", " ")
 

@@ -1,3 +1,8 @@
+import contextlib
+import copy
+import functools
+import json
+
 import pytest
 from tiny import tiny
 
@@ -15,7 +20,7 @@ def changed(**sections):
 @pytest.mark.parametrize(
     ("sections", "words"),
     [
-        ({"model": {"depth": 0}}, "config.model.depth = 0 must be at least 1"),
+        ({"model": {"depth": 0}}, "config.model.depth = 0 must be from 1 to 1000"),
         ({"model": {"patch": 5}}, "config.data.image_size = 16 is not a multiple of config.model.patch = 5"),
         ({"model": {"precision": "float31"}}, "did you mean 'float32'"),
         ({"model": {"width": 30}}, "config.model.width = 30 must be a multiple of 4"),
@@ -32,11 +37,11 @@ def changed(**sections):
         ({"data": {"flip": True}}, "flip"),
         ({"data": {"name": "tfds"}}, "config.data.dataset"),
         ({"data": {"name": "folder"}}, "config.data.path"),
-        ({"text": {"drop": 1.5}}, "probability"),
+        ({"text": {"drop": 1.5}}, "config.text.drop = 1.5 must be from 0 to 1"),
         ({"validation": {"examples": 20}}, "multiple of the 8 levels"),
         ({"optimizer": {"warmup": 8, "decay": "cosine"}}, "leaves no steps to decay in"),
         ({"optimizer": {"flatten": True, "weight_decay": 0.1}}, "flatten"),
-        ({"samples": {"settings": ("0@5.0",)}}, "a sampler needs at least one"),
+        ({"samples": {"settings": ("0@5.0",)}}, "a sampler takes from 1 to 100,000"),
         ({"samples": {"settings": ()}}, "config.samples.settings names no setting"),
         ({"text": {"drop": 0.0}}, "never trains without text: use '2@1.0'"),
         ({"text": {"drop": 1.0}}, "the model sees no text"),
@@ -44,7 +49,23 @@ def changed(**sections):
         ({"samples": {"sampler": "eulr"}}, "did you mean 'euler'"),
         ({"training": {"select": "best"}}, "needs a checkpoint at every validation"),
         ({"data": {"name": "folder", "path": "x", "image_size": 0}}, "'folder' has no size of its own"),
-        ({"training": {"batch": -4}}, "config.training.batch = -4 must be at least 1"),
+        ({"optimizer": {"b1": 1.5}}, "config.optimizer.b1 = 1.5 must be from 0 to 0.99999"),
+        ({"optimizer": {"ema_decay": 1.5}}, "config.optimizer.ema_decay = 1.5 must be from 0 to 1"),
+        ({"optimizer": {"eps": 0.0}}, "config.optimizer.eps = 0.0 must be from 1e-30 to 1"),
+        ({"model": {"projectors": (-1,)}}, "config.model.projectors = -1 must be from 1 to 65536"),
+        ({"samples": {"guidance_channels": 99}}, "config.samples.guidance_channels = 99, and the images have"),
+        ({"recovery": {"explosion": 0.5}}, "config.recovery.explosion = 0.5 must be from 1.01 to 1000000000, or 0"),
+        ({"cluster": {"process": -7}}, "config.cluster.process = -7 must be from -1 to 1048576"),
+        ({"plan": {"utilisation": float("inf")}}, "config.plan.utilisation = inf must be a finite number"),
+        ({"training": {"seed": 2**32}}, "config.training.seed = 4294967296 must be from 0 to 4294967295"),
+        ({"mesh": {"fsdp": 0}}, "config.mesh.fsdp = 0 must be from 1 to 1048576, or -1"),
+        ({"optimizer": {"learning_rate": float("nan")}}, "config.optimizer.learning_rate = nan must be a finite"),
+        ({"model": {"attention": "cudnn"}}, "'cudnn' takes bfloat16 alone"),
+        ({"samples": {"settings": ("2@3", "2@3.0")}}, "config.samples.settings names '2@3.0' twice"),
+        ({"data": {"path": "a\0b"}}, "config.data.path holds the character U+0000"),
+        ({"data": {"caption_template": "\ud83d"}}, "config.data.caption_template holds the character U+D83D"),
+        ({"data": {"path": "x" * 5000}}, "config.data.path has 5,000 characters"),
+        ({"training": {"batch": -4}}, "config.training.batch = -4 must be from 1 to 16777216"),
     ],
 )
 def test_a_wrong_value_is_one_sentence_that_names_the_key(sections, words):
@@ -89,8 +110,77 @@ def test_an_axis_must_be_a_key_and_its_values_must_fit():
         configs.parse(c)
     c = tiny()
     configs.axes(c, {"model.depth": (2, 0)})
-    with pytest.raises(UserError, match=r"config.model.depth = 0 must be at least 1"):
+    with pytest.raises(UserError, match=r"config.model.depth = 0 must be from 1 to 1000"):
         configs.parse(c)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"data.caption_template": ("a/b {}", "a_b {}")}, "would share the folder"),
+        ({"optimizer.learning_rate": (0.1, 0.10000000001)}, "would share the folder 'lr0.1': optimizer.learning_rate"),
+        ({"model.depth": (1, 1)}, "would share the folder 'd1'"),
+        ({"data.caption_template": ("A {}", "a {}")}, "would share the folder"),
+        ({"model.depth": ()}, "config.study.axes.model.depth has no values"),
+        ({"study.hold_out": (0, 1)}, "config.study is read once"),
+        ({"training.seed": range(200), "training.steps": range(1, 200)}, "39,800 runs, and at most 10,000"),
+        ({"data.caption_template": ("x" * 300,)}, "has a name of over 200 bytes"),
+        ({"optimizer.learning_rate": (0.1, float("inf"))}, "config.optimizer.learning_rate = inf must be a finite"),
+        ({"training.seed": ("one",)}, "config.training.seed must be of type int, not str"),
+    ],
+)
+def test_axes_that_make_no_study_are_one_sentence(values, words):
+    c = tiny()
+    configs.axes(c, values)
+    with pytest.raises(UserError) as error:
+        configs.parse(c)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_every_number_has_a_lowest_and_a_highest_value_around_its_default():
+    for path, default, rule in configs.entries():
+        if path == "model.projectors" or isinstance(default, int | float) and not isinstance(default, bool):
+            assert rule["low"] < rule["high"], path
+            assert default == () or rule["low"] <= default <= rule["high"] or default == rule["also"], path
+
+
+WILD = (
+    -7,
+    0,
+    10**12,
+    10**400,
+    -1e300,
+    float("nan"),
+    float("inf"),
+    "text",
+    "",
+    (),
+    (1, 2),
+    ("a",),
+    True,
+    None,
+    {"a": 1},
+)
+
+
+@pytest.mark.parametrize("value", WILD, ids=lambda value: repr(value)[:20])
+def test_every_key_takes_a_wild_value_or_names_itself(value):
+    plain = configs.parse(tiny()).to_dict()
+    for path, default, _ in configs.entries():
+        if isinstance(default, dict):
+            continue
+        changed = copy.deepcopy(plain)
+        *sections, name = path.split(".")
+        functools.reduce(dict.__getitem__, sections, changed)[name] = value
+        try:
+            config = configs.from_dict(changed)
+        except UserError as error:
+            assert f"config.{path}" in str(error) and "\n" not in str(error)
+            continue
+        with contextlib.suppress(UserError):
+            configs.check(config)
+        assert configs.from_dict(json.loads(json.dumps(config.to_dict(), allow_nan=False))) == config
 
 
 def test_differences_name_the_key_and_leave_operational_ones_aside():
@@ -113,9 +203,9 @@ def sample_job(**values):
     ("values", "words"),
     [
         ({"source": ""}, "config.sample.source must name the folder of a run"),
-        ({"steps": 0}, "config.sample.steps = 0 must be at least 1"),
-        ({"guidance": float("inf")}, "must be finite"),
-        ({"seed": 2**32}, "must be at most 4294967295"),
+        ({"steps": 0}, "config.sample.steps = 0 must be from 1 to 100000"),
+        ({"guidance": float("inf")}, "must be a finite number, from 0 to 10000"),
+        ({"seed": 2**32}, "must be from 0 to 4294967295"),
         ({"prompts": ("a",), "encodings": "x.npz"}, "give one of them"),
         ({"prompts": (207,)}, "config.sample.prompts must be of type str, not int (207)"),
         ({"weights": "emma"}, "did you mean 'ema'?"),

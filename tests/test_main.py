@@ -22,7 +22,11 @@ SCALING = f"--config={ROOT / 'configs' / 'scaling.py'}"
         ([SCALING, "--config.trainin.batch=3"], r"did you mean 'training.batch'"),
         ([SCALING, "--config.training.steps=many"], "many"),
         ([SCALING, "--config.model.patch=3"], "not a multiple of config.model.patch"),
-        ([SCALING, "--config.study.axes.model.depth=(1,0)"], "config.model.depth = 0 must be at least 1"),
+        ([SCALING, "--config.study.axes.model.depth=(1,0)"], "config.model.depth = 0 must be from 1 to 1000"),
+        ([SCALING, "--config.study.axes.model.depth=()"], "config.study.axes.model.depth has no values"),
+        ([SCALING, "--config.study.axes.model.depht=(1,)"], "did you mean 'model.depth'"),
+        ([SCALING, "--config.study.axes.training.seed=(1,"], "is no list of values"),
+        ([SCALING, "--config.optimizer.learning_rate=inf"], "must be a finite number"),
         ([SCALING, "--config.flow.formulation=rf/lognrm(0,1)"], "did you mean 'rf/lognorm'"),
         ([SCALING, "--steps=3"], "steps"),
         ([SCALING, "steps=3"], "what does 'steps=3' mean"),
@@ -53,6 +57,12 @@ def test_flags_reach_the_config():
     config = main.read_flags(arguments)
     assert (config.training.steps, config.only) == (77, "d3")
     assert [name for name, _ in configs.runs(config)] == ["d1", "d3"]
+
+
+def test_a_flag_may_add_an_axis_that_the_file_lacks():
+    for seeds in (["--config.study.axes.training.seed=(1,2)"], ["-config.study.axes.training.seed", "[1, 2]"]):
+        config = main.read_flags([SCALING, "--config.study.axes.model.depth=3", *seeds])
+        assert [name for name, _ in configs.runs(config)] == ["d3-seed1", "d3-seed2"]
 
 
 def test_help_helps(capsys):

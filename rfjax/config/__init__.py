@@ -17,12 +17,10 @@ from rfjax.config.keys import Plan as Plan
 from rfjax.config.keys import Recovery as Recovery
 from rfjax.config.keys import Sample as Sample
 from rfjax.config.keys import Samples as Samples
-from rfjax.config.keys import Setting as Setting
 from rfjax.config.keys import Study as Study
 from rfjax.config.keys import Text as Text
 from rfjax.config.keys import Training as Training
 from rfjax.config.keys import Validation as Validation
-from rfjax.config.keys import setting as setting
 from rfjax.config.reading import axes as axes
 from rfjax.config.reading import default as default
 from rfjax.config.reading import describe as describe
@@ -31,3 +29,5 @@ from rfjax.config.reading import entries as entries
 from rfjax.config.reading import from_dict as from_dict
 from rfjax.config.reading import parse as parse
 from rfjax.config.reading import runs as runs
+from rfjax.config.setting import Setting as Setting
+from rfjax.config.setting import setting as setting

@@ -2,14 +2,17 @@
 
 import dataclasses
 import itertools
+import math
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 import ml_collections
 
 from rfjax.config.checks import OWN_SIZE, check
 from rfjax.config.keys import Config
+from rfjax.config.rules import bounds, check_value, convert
 from rfjax.errors import UserError, nearest
 
 # Keys that say where and how to run, not what: a study may go on with others.
@@ -78,28 +81,9 @@ def from_dict(values: Mapping[str, Any], cls: type = Config, where: str = "") ->
         elif get_origin(hints[name]) is dict:
             made[name] = dict(_flatten(value))
         else:
-            made[name] = _convert(value, hints[name], path)
-            _check_value(made[name], fields[name].metadata, path)
+            made[name] = convert(value, hints[name], path)
+            check_value(made[name], fields[name].metadata, path)
     return cls(**made)
-
-
-def _convert(value: Any, hint: Any, path: str) -> Any:
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if get_origin(hint) is tuple and isinstance(value, list | tuple):
-        return tuple(_convert(item, get_args(hint)[0], path) for item in value)
-    if type(value) is not hint:
-        raise UserError(f"config.{path} must be of type {hint.__name__}, not {type(value).__name__} ({value!r})")
-    return value
-
-
-def _check_value(value: Any, rule: Mapping[str, Any], path: str) -> None:
-    if rule["choices"] and value not in rule["choices"]:
-        raise UserError(
-            f"config.{path} = {value!r} is not among its choices{nearest(str(value), map(str, rule['choices']))}"
-        )
-    if rule["low"] is not None and not value >= rule["low"]:
-        raise UserError(f"config.{path} = {value!r} must be at least {rule['low']}")
 
 
 def _flatten(values: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
@@ -110,19 +94,22 @@ def _flatten(values: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, 
             yield f"{where}{name}", tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
+MOST_RUNS = 10_000  # of a study
+LONGEST_NAME = 200  # characters of a run's name: a folder's name may have 255 bytes
+BASE_ONLY = ("study", "sample", "plan", "cluster")  # sections that are read once for all runs
+
+
 def runs(config: Config) -> list[tuple[str, Config]]:
     """The named runs of a study: every combination of its axes, in order; one run named "run" where it has none.
 
     Raises:
-        UserError: if an axis is not a key of the config, or a value does not fit.
+        UserError: if an axis is not a key of the config, has no values, or a value does not fit; if two runs would have
+            the same name, or there are too many.
     """
     axis = config.study.axes
-    for path in axis:
-        section, _, name = path.rpartition(".")
-        owner = getattr(config, section, None) if section else None
-        if owner is None or not hasattr(owner, name):
-            raise UserError(f"config.study.axes.{path} is not a key of the config{nearest(path, _paths())}")
-    result = []
+    _check_axes(axis)
+    result: dict[str, Config] = {}
+    folders: dict[str, str] = {}
     for values in itertools.product(*axis.values()):
         plain = config.to_dict()
         for path, value in zip(axis, values, strict=True):
@@ -131,9 +118,41 @@ def runs(config: Config) -> list[tuple[str, Config]]:
         plain["study"]["axes"] = {}
         for key_of_size, value in OWN_SIZE.get(plain["data"]["name"], {}).items():
             plain["data"][key_of_size] = plain["data"][key_of_size] or value
+        run = from_dict(plain)
         name = "-".join(_label(path, value) for path, value in zip(axis, values, strict=True)) or "run"
-        result.append((name, from_dict(plain)))
-    return result
+        if len(name.encode()) > LONGEST_NAME:
+            raise UserError(
+                f"the study's run '{name[:60]}...' has a name of over {LONGEST_NAME} bytes: shorten its axes"
+            )
+        folder = unicodedata.normalize("NFC", name).casefold()  # some file systems take them for one
+        if folder in folders:
+            raise UserError(
+                f"two runs of config.study.axes would share the folder '{name}': {folders[folder]} and "
+                f"{_values(axis, values)}; leave one out, or choose values whose names differ"
+            )
+        folders[folder] = _values(axis, values)
+        result[name] = run
+    return list(result.items())
+
+
+def _check_axes(axis: Mapping[str, tuple[Any, ...]]) -> None:
+    known = [path for path, value, _ in entries() if "." in path and not isinstance(value, dict)]
+    for path, values in axis.items():
+        section, _, _ = path.partition(".")
+        if path not in known:
+            raise UserError(f"config.study.axes.{path} is not a key of the config{nearest(path, known)}")
+        if section in BASE_ONLY:
+            raise UserError(
+                f"config.study.axes.{path} can't differ between runs: config.{section} is read once for all of them"
+            )
+        if not values:
+            raise UserError(f"config.study.axes.{path} has no values: give at least one, such as (1, 2)")
+    if (count := math.prod(map(len, axis.values()))) > MOST_RUNS:
+        raise UserError(f"config.study.axes makes {count:,} runs, and at most {MOST_RUNS:,} are allowed")
+
+
+def _values(axis: Mapping[str, tuple[Any, ...]], values: tuple[Any, ...]) -> str:
+    return ", ".join(f"{path} = {value!r}" for path, value in zip(axis, values, strict=True))
 
 
 LABELS = {
@@ -150,12 +169,6 @@ LABELS = {
 def _label(path: str, value: Any) -> str:
     text = f"{value:g}" if isinstance(value, float) else re.sub(r"[^\w.+-]+", "_", str(value)).strip("_")
     return LABELS.get(path, path.rpartition(".")[2] + "=") + text
-
-
-def _paths() -> Iterator[str]:
-    for path, value, _ in entries():
-        if not isinstance(value, dict):
-            yield path
 
 
 def entries(cls: type = Config, where: str = "") -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
@@ -197,6 +210,6 @@ def describe(plain: Mapping[str, Any]) -> str:
         value: Any = plain
         for name in path.split("."):
             value = value[name]
-        choices = f" [{' | '.join(map(repr, metadata['choices']))}]" if metadata["choices"] else ""
-        lines.append(f"  --config.{path}={value!r}\n        {metadata['doc']}{choices}")
+        allowed = " | ".join(map(repr, metadata["choices"])) or bounds(metadata)
+        lines.append(f"  --config.{path}={value!r}\n        {metadata['doc']}" + (f" [{allowed}]" if allowed else ""))
     return "\n".join(lines)
