@@ -26,6 +26,7 @@ import shlex
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 STARTED = time.time()
@@ -128,6 +129,19 @@ def _virtual_devices(count: int) -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
 
 
+def _import_jax() -> ModuleType:
+    """Imports JAX, which reads its settings from the environment then.
+
+    Raises:
+        UserError: if it refuses one.
+    """
+    try:
+        import jax
+    except ValueError as error:
+        raise UserError(f"JAX refuses a setting of the environment ({error}): unset or mend it") from error
+    return jax
+
+
 def main(arguments: list[str]) -> int:
     """Runs the command line; returns the exit code."""
     if any(word in ("--help", "-h", "--helpfull", "help") for word in arguments):
@@ -142,15 +156,18 @@ def main(arguments: list[str]) -> int:
         return Exit.DONE
     if config.job == "plan":
         _virtual_devices(config.plan.devices)
+    else:
+        memory.keep()
+    jax = _import_jax()
+    from rfjax.training import cluster, environment
+
+    environment.check()
+    if config.job == "plan":
         from rfjax.planning import job
 
         return job.run(config, STARTED)
-    memory.keep()
-    import jax
-
-    from rfjax.training import cluster
-
     joined = cluster.join(config.cluster)
+    environment.open_devices()
     from rfjax.study import gallery, resampling, runner
     from rfjax.training.stop import Interrupted
 

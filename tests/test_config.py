@@ -140,7 +140,7 @@ def test_axes_that_make_no_study_are_one_sentence(values, words):
 
 def test_every_number_has_a_lowest_and_a_highest_value_around_its_default():
     for path, default, rule in configs.entries():
-        if path == "model.projectors" or isinstance(default, int | float) and not isinstance(default, bool):
+        if path == "model.projectors" or (isinstance(default, int | float) and not isinstance(default, bool)):
             assert rule["low"] < rule["high"], path
             assert default == () or rule["low"] <= default <= rule["high"] or default == rule["also"], path
 

@@ -1,5 +1,8 @@
 """Values that are each allowed and can't work together: a sentence before anything is compiled."""
 
+import os
+from pathlib import Path
+
 from rfjax.config.keys import Config, Sample
 from rfjax.config.setting import setting
 from rfjax.errors import UserError
@@ -11,6 +14,7 @@ OWN_SIZE = {"shapes": {"image_size": 16, "channels": 3}, "digits": {"image_size"
 def check(config: Config) -> None:
     """Raises UserError for values that are each allowed but can't work together."""
     data, training = config.data, config.training
+    _check_workdir(config.workdir)
     if data.name not in OWN_SIZE and not (data.image_size and data.channels):
         raise UserError(f"'{data.name}' has no size of its own: set config.data.image_size and config.data.channels")
     _check_model(config)
@@ -40,6 +44,22 @@ def check(config: Config) -> None:
         )
     if config.job == "sample":
         _check_sample(config.sample)
+
+
+LONGEST_NAME, LONGEST_PATH = 255, 4096  # bytes, on Linux, macOS and most network file systems
+ROOM = 512  # bytes of a path that the folder of a run and the files of a checkpoint take
+
+
+def _check_workdir(workdir: str) -> None:
+    """Raises UserError if a study's files would have names that file systems refuse."""
+    if not workdir:
+        raise UserError("config.workdir must name the folder of the study")
+    longest = max(len(os.fsencode(part)) for part in Path(workdir).parts)
+    if longest > LONGEST_NAME or len(os.fsencode(Path(workdir).absolute())) > LONGEST_PATH - ROOM:
+        raise UserError(
+            f"config.workdir = '{workdir[:60]}...' is too long: a name may have {LONGEST_NAME} bytes, and the whole "
+            f"path {LONGEST_PATH - ROOM}"
+        )
 
 
 def _check_model(config: Config) -> None:

@@ -58,8 +58,8 @@ class OutDense(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B N F"]) -> Float[Array, "B N D"]:
-        kernel = self.param("kernel", xavier, (x.shape[-1], self.width))
-        bias = self.param("bias", nn.initializers.zeros, (self.width,))
+        kernel = self.param("kernel", xavier, (x.shape[-1], self.width), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.width,), jnp.float32)
         products = product(x.astype(self.dtype), kernel.astype(self.dtype))
         return self.shards.add_up(products) + bias.astype(self.dtype)
 

@@ -15,7 +15,7 @@ from rfjax.config import Config
 from rfjax.errors import Exit, UserError, nearest
 from rfjax.study.display import StudyDisplay
 from rfjax.study.folder import Claim, Sitting, Turn, claim, prepare_folder
-from rfjax.training import loop
+from rfjax.training import loop, weights
 from rfjax.training import mesh as meshes
 from rfjax.training.parts import make_parts
 from rfjax.training.stop import Interrupted, Stop
@@ -40,8 +40,8 @@ def run_study(config: Config, started: float) -> int:
     wanted = [run for run in runs if config.only in ("", run.name)]
     if not wanted:
         raise UserError(f"the study has no run '{config.only}'{nearest(config.only, (run.name for run in runs))}")
-    flops = {run.name: check(run) for run in wanted}
     complete = {run.name for run in wanted if run.result()}
+    flops = {run.name: check(run, new=run.name not in complete) for run in wanted}
     for run in {repr(r.config.data) + repr(r.config.text): r for r in wanted if r.name not in complete}.values():
         check_data(run.config)
     prepare_folder(config, [run.name for run in runs])
@@ -130,15 +130,22 @@ def _check_ours(run: loop.Run, claimed: Claim, cause: BaseException | None = Non
         ) from cause
 
 
-def check(run: loop.Run) -> float:
+def check(run: loop.Run, *, new: bool = True) -> float:
     """Everything about a run that can be known before compiling it; returns the FLOPs of a step.
+
+    Args:
+        new: whether it may begin with the weights that it is to start from.
 
     Raises:
         UserError: for what the user can mend.
     """
+    mesh = meshes.make_mesh(run.config.mesh)
+    meshes.check_attention(run.config.model.attention, mesh)
     parts = make_parts(run.config)
-    loop.check_mesh(run.config, parts, meshes.make_mesh(run.config.mesh))
+    loop.check_mesh(run.config, parts, mesh)
     flow.formulation(run.config.flow.formulation, run.config.flow.shift)
+    if new and run.config.training.start_from:
+        weights.check_start(Path(run.config.training.start_from), run.config, parts)
     return models.measure(parts.model, parts.inputs).train_flops * run.config.training.batch
 
 

@@ -91,6 +91,15 @@ def check_batch(name: str, batch: int, mesh: Mesh, parts: int = 1) -> None:
         raise UserError(f"config.{name} = {batch} can't be divided over {by}: take {near}")
 
 
+def check_attention(implementation: str, mesh: Mesh) -> None:
+    """Raises UserError if the mesh's devices lack an implementation of attention; to be called before any tracing."""
+    if implementation == "cudnn" and (kind := mesh.devices.flat[0].platform) != "gpu":
+        raise UserError(
+            f"config.model.attention = 'cudnn' needs NVIDIA GPUs, and the devices here are of kind '{kind}': leave it "
+            "empty"
+        )
+
+
 def check_model(model: Backbone, shapes: Any, mesh: Mesh) -> None:
     """Raises UserError if the mesh can't share out a model with these (abstract) weights."""
     tensor, fsdp = mesh.shape[TENSOR], mesh.shape[FSDP]

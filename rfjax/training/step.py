@@ -86,7 +86,7 @@ def _initial(parts: Parts, seed: Any) -> State:
     example = [jnp.zeros(x.shape, x.dtype) for x in parts.inputs.abstract(1)]
     params = parts.model.init(jax.random.fold_in(jax.random.key(seed), 0), *example)["params"]
     average = jax.tree.map(jnp.copy, params)
-    health = Health(jnp.full(RECENT, jnp.inf), jnp.int32(0), jnp.float32(0))
+    health = Health(jnp.full(RECENT, jnp.inf, jnp.float32), jnp.int32(0), jnp.float32(0))
     return State(jnp.int32(0), params, average, parts.optimizer.init(params), jnp.float32(0), health)
 
 

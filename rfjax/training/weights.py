@@ -74,26 +74,44 @@ def start_from(folder: Path, state: State, config: Config) -> State:
         UserError: if that run's network is another than this one's.
     """
     other = read(folder, config.mesh)
-    theirs, ours = (dataclasses.asdict(each.model) for each in (other.config, config))
-    differing = [name for name in ours if ours[name] != theirs[name] and name not in INTERNAL]
+    _check_alike(folder, other.config, other.params, config, state.params)
+    put = lambda value, like: jax.device_put(value.astype(like.dtype), like.sharding)  # noqa: E731
+    params = jax.tree.map(put, other.params, state.params)
+    return state.replace(params=params, average=jax.tree.map(jnp.copy, params))
+
+
+def check_start(folder: Path, config: Config, parts: Parts) -> None:
+    """Raises UserError if a run can't begin with the weights in another run's folder; none of them is read."""
+    try:
+        other = _read_config(folder)
+        if not (folder / FOLDER).is_dir() and not any((folder / "checkpoints").glob("[0-9]*")):
+            raise UserError(f"the run in {folder} has no checkpoint yet: train it first")
+    except UserError as error:
+        raise UserError(f"config.training.start_from: {error}") from error
+    theirs = make_parts(other)
+    there, here = (abstract_parameters(each.model, each.inputs) for each in (theirs, parts))
+    _check_alike(folder, other, there, config, here)
+
+
+def _check_alike(folder: Path, their_config: Config, theirs: Any, our_config: Config, ours: Any) -> None:
+    """Raises UserError if two trees of weights, or of their shapes, are not of the same network."""
+    there, here = (dataclasses.asdict(each.model) for each in (their_config, our_config))
+    differing = [name for name in here if here[name] != there[name] and name not in INTERNAL]
     found, wanted = (
         {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in leaves}
-        for leaves in map(jax.tree_util.tree_leaves_with_path, (other.params, state.params))
+        for leaves in map(jax.tree_util.tree_leaves_with_path, (theirs, ours))
     )
     where = f"config.training.start_from: {folder}"
     if found != wanted and differing:
         raise UserError(
             f"{where} holds another network: "
             + ", ".join(
-                f"config.model.{name} is {theirs[name]!r} there and {ours[name]!r} here" for name in differing[:3]
+                f"config.model.{name} is {there[name]!r} there and {here[name]!r} here" for name in differing[:3]
             )
         )
-    for name in wanted:
-        if found.get(name) != wanted[name]:
-            raise UserError(f"{where} holds {name} of shape {found.get(name)}, and here it is {wanted[name]}")
-    put = lambda value, like: jax.device_put(value.astype(like.dtype), like.sharding)  # noqa: E731
-    params = jax.tree.map(put, other.params, state.params)
-    return state.replace(params=params, average=jax.tree.map(jnp.copy, params))
+    for name in {**wanted, **found}:
+        if found.get(name) != wanted.get(name):
+            raise UserError(f"{where} holds {name} of shape {found.get(name)}, and here it is {wanted.get(name)}")
 
 
 def check_empty(folder: Path) -> None:
@@ -116,6 +134,24 @@ def write(folder: Path, made: Weights) -> None:
     write_json(folder / "config.json", made.config.to_dict())  # last: a folder with a config is whole
 
 
+def _read_config(folder: Path) -> Config:
+    """The config in a run's folder, with an attention that this machine has.
+
+    Raises:
+        UserError: if the folder is not a run's, or is of another version.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UserError(f"{folder} is not the folder of a run: it has no config.json")
+    try:
+        config = configs.from_dict(json.loads(path.read_text()))
+    except (ValueError, UserError) as error:
+        raise UserError(f"{path} can't be used, perhaps of another version of rfjax: {error}") from error
+    if config.model.attention == "cudnn" and jax.default_backend() != "gpu":  # says where the run was, not what it is
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, attention=""))
+    return config
+
+
 def read(folder: Path, mesh: configs.Mesh, average: bool = True) -> Weights:
     """Reads the weights in a run's folder: those of its newest checkpoint, or the ones that were written by `write`.
 
@@ -125,13 +161,7 @@ def read(folder: Path, mesh: configs.Mesh, average: bool = True) -> Weights:
     Raises:
         UserError: if the folder is not a run's, has no weights yet, or is of another version.
     """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise UserError(f"{folder} is not the folder of a run: it has no config.json")
-    try:
-        config = configs.from_dict(json.loads(path.read_text()))
-    except (ValueError, UserError) as error:
-        raise UserError(f"{path} can't be used, perhaps of another version of rfjax: {error}") from error
+    config = _read_config(folder)
     made, parts = meshes.make_mesh(mesh), make_parts(config)
     if (folder / FOLDER).is_dir():
         tree = ocp.load_pytree((folder / FOLDER).absolute(), abstract(config, parts, made))

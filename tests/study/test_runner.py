@@ -9,6 +9,7 @@ import time
 
 import jax
 import pytest
+from tiny import begun_run
 
 from rfjax import config as configs
 from rfjax import files
@@ -253,3 +254,37 @@ def test_other_processes_of_a_job_write_nothing_and_do_as_process_0_says(tiny_co
     assert asked == [Turn.FAILED] * 4
     assert capsys.readouterr().out == ""
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["study", "study/runs"]
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "words"),
+    [
+        ("training", {"start_from": "nonsense"}, "config.training.start_from: nonsense is not the folder of a run"),
+        ("model", {"attention": "cudnn", "precision": "bfloat16"}, "'cudnn' needs NVIDIA GPUs"),
+        ("flow", {"formulation": "rf/lognrm(0,1)"}, "did you mean 'rf/lognorm'"),
+        ("mesh", {"fsdp": 7}, "does not make up the 8 devices"),
+        ("training", {"batch": 12}, "training.batch"),
+    ],
+)
+def test_what_can_t_be_done_is_refused_before_anything_is_written(tiny_config, tmp_path, section, values, words):
+    tiny_config[section].update(values)
+    with pytest.raises(UserError, match=words):
+        runner.run_study(configs.parse(tiny_config), time.time())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_validation_set_that_is_too_small_is_refused_before_anything_is_written(tiny_config, tmp_path):
+    tiny_config.data.update(name="digits", image_size=8, channels=1)
+    tiny_config.validation.examples = 2**24
+    with pytest.raises(UserError, match="fewer than config.validation.examples"):
+        runner.run_study(configs.parse(tiny_config), time.time())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_weights_to_start_from_must_fit_before_anything_is_written(tiny_config, tmp_path):
+    begun_run(tmp_path / "other", configs.parse(tiny_config))
+    tiny_config.model.depth = 1
+    tiny_config.training.start_from = str(tmp_path / "other")
+    with pytest.raises(UserError, match=r"holds another network: config\.model\.depth is 2 there and 1 here"):
+        runner.run_study(configs.parse(tiny_config), time.time())
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
