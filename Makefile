@@ -1,6 +1,7 @@
 # make study   sets up, then runs the scaling study        make test   sets up, then runs all tests that need no torch
 # make parity  adds torch and diffusers, and compares with them live (RECORD=1 writes down what make test repeats)
 # make kills   kills a small study at random moments: its results must equal an uninterrupted one's (KILLS=30 SEED=0)
+# make walk    tries seven wild values for every key of a config: each is refused in a sentence, or runs
 # All make .venv on their own; run them in any order, as often as you like. PYTHON=python3.13 picks another Python.
 
 PYTHON ?= python3
@@ -10,11 +11,11 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 KILLS ?= 30
 SEED ?= 0
 
-.PHONY: study test parity kills lint setup clean
+.PHONY: study test parity kills walk lint setup clean
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '1,4s/^# //p' Makefile
+	@sed -n '1,5s/^# //p' Makefile
 
 setup: $(VENV)/.ready
 
@@ -41,6 +42,9 @@ $(VENV)/.parity: $(VENV)/.ready
 
 kills: setup
 	KILLS=$(KILLS) SEED=$(SEED) $(BIN)/python -m pytest tests/kills $(ARGS)
+
+walk: setup
+	$(BIN)/python -m pytest tests/walk -n 2 --dist worksteal $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .
