@@ -1,7 +1,8 @@
-"""The one exception that means "the user can mend this", the exit codes, and the search for the nearest right word."""
+"""The one exception that means "the user can mend this", the exit codes, the nearest right word, texts for people."""
 
 import difflib
 import enum
+import re
 from collections.abc import Iterable
 
 
@@ -30,3 +31,17 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     if close:
         return f" (did you mean '{close[0]}'?)"
     return f" (choose from: {', '.join(choices)})" if choices else ""
+
+
+# A terminal's escape sequences (ECMA-48: CSI, OSC and the short ones), then the other controls but for tab and newline.
+_ESCAPES = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]?")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_HALVES = re.compile(r"[\ud800-\udfff]")  # of a character beyond U+FFFF: no encoding takes one alone
+
+
+def printable(text: str) -> str:
+    """A text that a terminal, a page and a picture can show: without control characters, U+FFFD for half a character.
+
+    Captions, names and messages of libraries come from outside, and may hold what moves a terminal's cursor.
+    """
+    return _HALVES.sub("\ufffd", _CONTROLS.sub("", _ESCAPES.sub("", text)))

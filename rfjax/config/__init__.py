@@ -26,6 +26,7 @@ from rfjax.config.reading import default as default
 from rfjax.config.reading import describe as describe
 from rfjax.config.reading import differences as differences
 from rfjax.config.reading import entries as entries
+from rfjax.config.reading import filled as filled
 from rfjax.config.reading import from_dict as from_dict
 from rfjax.config.reading import parse as parse
 from rfjax.config.reading import runs as runs

@@ -79,11 +79,32 @@ def from_dict(values: Mapping[str, Any], cls: type = Config, where: str = "") ->
                 raise UserError(f"config.{path} is a section, not a value: {value!r}")
             made[name] = from_dict(value, hints[name], f"{path}.")
         elif get_origin(hints[name]) is dict:
+            if not isinstance(value, Mapping):
+                raise UserError(f"config.{path} is a section, not a value: {value!r}")
             made[name] = dict(_flatten(value))
         else:
             made[name] = convert(value, hints[name], path)
             check_value(made[name], fields[name].metadata, path)
     return cls(**made)
+
+
+def filled(plain: Mapping[str, Any], cls: type = Config, where: str = "") -> dict[str, Any]:
+    """A plain config that may be of another version: with defaults for keys that it lacks, and with all that it has.
+
+    Raises:
+        UserError: for a value of another type, with the key's name.
+    """
+    hints, result = get_type_hints(cls), dict(plain)
+    for name, default in dataclasses.asdict(cls()).items():
+        hint, path, value = hints[name], f"{where}{name}", plain.get(name, default)
+        if isinstance(default, dict) and not isinstance(value, Mapping):
+            raise UserError(f"config.{path} is a section, not a value: {value!r}")
+        if dataclasses.is_dataclass(hint):
+            value = filled(value, hint, f"{path}.")
+        elif get_origin(hint) is not dict:
+            convert(value, hint, path)
+        result[name] = value
+    return result
 
 
 def _flatten(values: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:

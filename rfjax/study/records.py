@@ -1,6 +1,8 @@
 """Reads a study's folder back: configs and JSON lines in, frozen records out. Imports no JAX."""
 
-import json
+import dataclasses
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,24 +10,32 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from rfjax.errors import UserError
-from rfjax.training.logs import read_lines
+from rfjax import config as configs
+from rfjax.errors import UserError, printable
+from rfjax.training import lines as metrics
+from rfjax.training import recovery as skips
+from rfjax.training import run as runs
+from rfjax.untrusted import Unreadable, json_lines, read_json, read_text
 
 
 @dataclass(frozen=True)
 class Rung:
-    """One run of a study, as its files tell.
+    """One run of a study, as its files tell; texts in it are fit to be shown.
+
+    In the lines, a number that was not finite is None, but for a standard error, which is NaN where it is not known.
 
     Attributes:
         name: of the run. folder: of the run. config: its full config, plain.
         size: parameters, forward_flops and so on, as `rfjax.models.Size`.
         steps: the number of updates asked for.
         train: lines of kind "train", one a step, in order. validation: likewise, of both kinds of weights.
+        infinite: lines of either kind whose loss is not finite, with that loss: inf or NaN.
         examples: weights -> loss of each validation triple at the end.
         samples: what the pictures show: captions, sampler, steps, guidance.
         scores: lines of kind "scores", the last written last; one a step, kind of weights and setting of the sampler.
         skipped: number of lines that could not be read.
         left_out: batches that were skipped after a loss that went wrong, as `rfjax.training.recovery` writes them.
+        damaged: sentences on files that could not be read.
     """
 
     name: str
@@ -40,15 +50,23 @@ class Rung:
     scores: tuple[dict[str, Any], ...]
     skipped: int
     left_out: tuple[dict[str, Any], ...] = ()
+    infinite: tuple[dict[str, Any], ...] = ()
+    damaged: tuple[str, ...] = ()
 
     def curve(self, weights: str) -> list[dict[str, Any]]:
         """Validation losses along the run."""
         return [line for line in self.validation if line["weights"] == weights and line["loss"] is not None]
 
     def final(self, weights: str) -> dict[str, Any] | None:
-        """The validation loss of the finished run, or None where it is not finished."""
+        """The validation loss of the finished run; None where it is not finished, or where `trouble` is not ""."""
         curve = self.curve(weights)
-        return curve[-1] if curve and curve[-1]["step"] == self.steps else None
+        return curve[-1] if curve and curve[-1]["step"] == self.steps and not self.trouble else None
+
+    @property
+    def trouble(self) -> str:
+        """The sentence on a final validation loss that is not finite; "" where there is none such."""
+        bad = [line for line in self.infinite if line["kind"] == "validation" and line["step"] == self.steps]
+        return runs.not_finite({line["weights"]: line["loss"] for line in bad}, self.steps)
 
     def last_scores(self) -> dict[tuple[str, str], dict[str, Any]]:
         """(weights, setting) -> the line of scores written last: that of the best step, where one was sought."""
@@ -65,22 +83,51 @@ class Rung:
 
     @property
     def state(self) -> str:
-        """ "complete", "failed" or how far it is."""
-        if self.final("raw") or (self.folder / "result.json").exists():
+        """ "complete", "failed", "failed: " and why where its validation loss is not finite, or how far it is."""
+        if self.trouble:
+            return f"failed: {self.trouble}"
+        if self.final("raw") or runs.read_result(self.folder).found:
             return "complete"
         if failure(self.folder):
             return "failed"
         return f"at step {self.train[-1]['step'] if self.train else 0} of {self.steps}"
 
+    def states(self) -> list[str]:
+        """Sentences on what is amiss with it."""
+        said = list(self.damaged)
+        if self.trouble and not failure(self.folder):
+            said.append(f"{self.name} failed: {self.trouble}: it is no part of fits, tables of losses and rankings.")
+        elif not self.trouble and not self.state.startswith(("complete", "failed")):
+            said.append(f"{self.name} is not finished ({self.state}): the same command goes on with it.")
+        for kind in ("train", "validation"):
+            bad = [line for line in self.infinite if line["kind"] == kind and (kind == "train" or not self.trouble)]
+            if bad:
+                steps = ", ".join(dict.fromkeys(str(line["step"]) for line in bad[:5])) + ", ..." * (len(bad) > 5)
+                what = f"the {'training' if kind == 'train' else kind} loss is not finite at step {steps}"
+                said.append(f"{self.name}: {what}: those lines are left out of its curve.")
+        if self.skipped:
+            said.append(f"{self.name}: {self.skipped} line(s) of metrics.jsonl were cut short or spoilt, and left out.")
+        return said + [
+            f"{self.name}: batch {skip['batch']} was left out, for the loss was {skip['loss']} at step "
+            f"{skip['step']}; the run went back to step {skip['back_to']}."
+            for skip in self.left_out
+        ]
+
 
 @dataclass(frozen=True)
 class Records:
-    """A study: what was asked for (`study.json`), its rungs in order, what failed and why."""
+    """A study as its folder tells.
+
+    Attributes:
+        folder: of the study. study: what was asked for (`study.json`). rungs: in order, those that have begun.
+        failures: name of a run -> what failed. damaged: sentences on runs that can't be read at all.
+    """
 
     folder: Path
     study: dict[str, Any]
     rungs: tuple[Rung, ...]
     failures: dict[str, str]
+    damaged: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -88,22 +135,24 @@ class Records:
 
     def sittings(self) -> list[dict[str, Any]]:
         """The sittings spent so far: read anew, for the report itself is timed as a part of one."""
-        return read_lines(self.folder / "sittings.jsonl")[0]
+        found = []
+        for line in json_lines(self.folder / "sittings.jsonl", mend="move it away: it only tells where time went"):
+            try:
+                split = {str(name): metrics.number(seconds) for name, seconds in line["split"].items()}
+                programs = {
+                    str(name): {key: metrics.number(one[key]) for key in ("count", "seconds")}
+                    for name, one in line.get("compilations", {}).items()
+                }
+                found.append({"split": split, "seconds": metrics.number(line["seconds"]), "compilations": programs})
+            except (AttributeError, KeyError, TypeError, ValueError):
+                continue  # a line that was cut, or spoilt
+        return found
 
     def states(self) -> list[str]:
-        """Sentences on the runs that are not complete, and on lines that could not be read."""
+        """Sentences on the runs that are not complete, on numbers that are not finite, on what could not be read."""
         said = [f"{name} failed: {sentence}" for name, sentence in self.failures.items()]
-        for rung in self.rungs:
-            if rung.state not in ("complete", "failed"):
-                said.append(f"{rung.name} is not finished ({rung.state}): the same command goes on with it.")
-            if rung.skipped:
-                said.append(f"{rung.name}: {rung.skipped} line(s) of metrics.jsonl were cut short and left out.")
-            said += [
-                f"{rung.name}: batch {skip['batch']} was left out, for the loss was {skip['loss']} at step "
-                f"{skip['step']}; the run went back to step {skip['back_to']}."
-                for skip in rung.left_out
-            ]
-        begun = {rung.name for rung in self.rungs} | set(self.failures)
+        said += [*self.damaged.values(), *(sentence for rung in self.rungs for sentence in rung.states())]
+        begun = {rung.name for rung in self.rungs} | set(self.failures) | set(self.damaged)
         missing = [name for name in self.study["runs"] if name not in begun]
         return [*said, f"not started yet: {', '.join(missing)}."] if missing else said
 
@@ -112,31 +161,80 @@ def read(folder: Path) -> Records:
     """Reads a study's folder.
 
     Raises:
-        UserError: if there is no study in it.
+        UserError: if there is no study in it, or its `study.json` can't be read.
     """
-    path = folder / "study.json"
-    if not path.exists():
+    study = read_study(folder)
+    if study is None:
         raise UserError(f"there is no study in {folder}: run one first, or name its folder with --config.workdir")
-    study = json.loads(path.read_text())
-    rungs = tuple(rung for name in study["runs"] if (rung := _read_rung(folder / "runs" / name)))
+    rungs, damaged = [], {}
+    for name in study["runs"]:
+        try:
+            rungs.append(_read_rung(folder / "runs" / name))
+        except UserError as error:
+            damaged[name] = f"{name} can't be read: {error}."
     failures = {name: sentence for name in study["runs"] if (sentence := failure(folder / "runs" / name))}
-    return Records(folder, study, rungs, failures)
+    return Records(folder, study, tuple(filter(None, rungs)), failures, damaged)
+
+
+FACTS = {"command": "", "commit": "", "date": "", "python": "", "versions": {}, "devices": "", "machine": ""}
+
+
+def read_study(folder: Path) -> dict[str, Any] | None:
+    """What a study's `study.json` holds, with "unknown" for facts that it lacks; None where there is none.
+
+    Raises:
+        UserError: if it can't be read.
+    """
+    path, mend = folder / "study.json", "the study's command makes it again from its config"
+    found = read_json(path, mend=mend)
+    if found is None:
+        return None
+    names, config = found.get("runs"), found.get("config")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise Unreadable(f"{path} has no list of 'runs': {mend}")
+    if not isinstance(config, Mapping):
+        raise Unreadable(f"{path} has no 'config': {mend}")
+    try:
+        config = configs.filled(config)
+    except UserError as error:
+        raise Unreadable(f"{path} holds a config that can't be used ({error}): {mend}") from error
+    facts = {
+        name: found[name] if isinstance(found.get(name), type(usual)) else usual or "unknown" * (usual == "")
+        for name, usual in FACTS.items()
+    }
+    return _shown(found | facts | {"config": config})
 
 
 def failure(folder: Path) -> str:
     """The sentence that a run left when it failed, or nothing; a result that it wrote later outdoes it."""
     path = folder / "failure.txt"
-    if not path.exists() or (folder / "result.json").exists():
+    try:
+        text = read_text(path)
+    except Unreadable as error:
+        text = f"{error}, so why is not known"
+    if text is None or runs.read_result(folder).found:
         return ""
-    return path.read_text().strip().splitlines()[0]
+    return next(iter(printable(text).strip().splitlines()), "") or f"{path} is empty, so why is not known"
 
 
 def _read_rung(folder: Path) -> Rung | None:
-    if not (folder / "config.json").exists():
+    """A run; None where it has not begun.
+
+    Raises:
+        UserError: if what there is to say of it can't be read.
+    """
+    config, damaged = read_json(folder / runs.CONFIG, mend=runs.AGAIN), []
+    if config is None:
         return None
-    lines, skipped = read_lines(folder / "metrics.jsonl")
+    try:
+        config = configs.filled(config)
+    except UserError as error:
+        raise Unreadable(f"{folder / runs.CONFIG} can't be used ({error}): {runs.AGAIN}") from error
+    lines, skipped = metrics.read_lines(folder / metrics.FILE)
     starts = [line for line in lines if line["kind"] == "start"]
     if not starts:
+        if skipped:
+            raise Unreadable(f"{folder / metrics.FILE} has no line that says where the run started")
         return None
     # After a kill, steps since the last checkpoint are done again, to the same bits: the later line counts.
     latest: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -144,23 +242,48 @@ def _read_rung(folder: Path) -> Rung | None:
         key = (line["kind"], line["step"], line.get("weights"), line.get("setting"))
         latest.pop(key, None)  # so that the order is that of the last writing
         latest[key] = line
-    of = lambda kind: tuple(latest[k] for k in sorted(latest, key=lambda k: k[1]) if k[0] == kind)  # noqa: E731
+    ordered = [latest[key] for key in sorted(latest, key=lambda key: key[1])]
+    of = lambda kind: tuple(_finite(_shown(line)) for line in ordered if line["kind"] == kind)  # noqa: E731
+    if trouble := runs.read_result(folder).trouble:
+        damaged.append(f"{folder.name}: {trouble}.")
     return Rung(
         name=folder.name,
         folder=folder,
-        config=json.loads((folder / "config.json").read_text()),
+        config=_shown(config),
         size=starts[-1]["size"],
         steps=starts[-1]["steps"],
         train=of("train"),
         validation=of("validation"),
-        examples={line["weights"]: np.array(line["losses"]) for line in of("examples")},
+        infinite=tuple(
+            line for line in ordered if line["kind"] in ("train", "validation") and not math.isfinite(line["loss"])
+        ),
+        examples={line["weights"]: np.array(line["losses"]) for line in ordered if line["kind"] == "examples"},
         samples=next(iter(of("samples")), None),
-        scores=tuple(line for key, line in latest.items() if key[0] == "scores"),
+        scores=tuple(_finite(_shown(line)) for key, line in latest.items() if key[0] == "scores"),
         skipped=skipped,
-        left_out=_left_out(folder),
+        left_out=_left_out(folder, damaged),
+        damaged=tuple(damaged),
     )
 
 
-def _left_out(folder: Path) -> tuple[dict[str, Any], ...]:
-    path = folder / "recovery.json"
-    return tuple(json.loads(path.read_text())["skipped"]) if path.exists() else ()
+def _finite(line: dict[str, Any]) -> dict[str, Any]:
+    """A line with None for numbers that are not finite, but for a standard error."""
+    bad = {key for key, value in line.items() if isinstance(value, float) and not math.isfinite(value)}
+    return {key: None if key in bad and key != "stderr" else value for key, value in line.items()}
+
+
+def _shown(value: Any) -> Any:
+    """A value read from JSON, its texts fit to be shown."""
+    if isinstance(value, Mapping):
+        return {printable(key): _shown(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shown(item) for item in value]
+    return printable(value) if isinstance(value, str) else value
+
+
+def _left_out(folder: Path, damaged: list[str]) -> tuple[dict[str, Any], ...]:
+    try:
+        return tuple(_shown(dataclasses.asdict(skip)) for skip in skips.read(folder))
+    except UserError as error:
+        damaged.append(f"{folder.name}: {error}.")
+        return ()

@@ -17,7 +17,8 @@ from rfjax.study.display import StudyDisplay
 from rfjax.study.folder import Sitting, Turn, claim, prepare_folder
 from rfjax.training import mesh as meshes
 from rfjax.training import weights
-from rfjax.training.logs import Metrics, read_lines, write_json
+from rfjax.training.lines import FILE, read_lines
+from rfjax.training.logs import Metrics, write_json
 from rfjax.training.stop import Stop
 
 
@@ -60,7 +61,7 @@ def run_study(config: Config, started: float) -> int:
 
 def missing(folder: Path, settings: dict[str, pictures.Settings]) -> list[str]:
     """The settings that a run's folder here lacks."""
-    lines, _ = read_lines(folder / "metrics.jsonl")
+    lines, _ = read_lines(folder / FILE)
     done = {line["setting"] for line in lines if line["kind"] == "scores"}
     return [name for name in settings if name not in done]
 

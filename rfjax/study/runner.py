@@ -40,7 +40,7 @@ def run_study(config: Config, started: float) -> int:
     wanted = [run for run in runs if config.only in ("", run.name)]
     if not wanted:
         raise UserError(f"the study has no run '{config.only}'{nearest(config.only, (run.name for run in runs))}")
-    complete = {run.name for run in wanted if run.result()}
+    complete = {run.name for run in wanted if run.complete()}
     flops = {run.name: check(run, new=run.name not in complete) for run in wanted}
     for run in {repr(r.config.data) + repr(r.config.text): r for r in wanted if r.name not in complete}.values():
         check_data(run.config)
@@ -54,7 +54,7 @@ def run_study(config: Config, started: float) -> int:
     say = functools.partial(display.console.print, markup=False)
     with Stop().on_signals() as stop, display.bars:
         for run in itertools.chain(wanted, later):
-            with claim(run.folder, config, lambda run=run: bool(run.result()), stop, say) as claimed:
+            with claim(run.folder, config, run.complete, stop, say) as claimed:
                 if claimed.turn == Turn.COMPLETE:
                     say(f"{run.name}: complete already")
                 elif claimed.turn == Turn.HELD:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 import os
 import socket
 import struct
@@ -15,15 +14,7 @@ from tensorboardX.proto import event_pb2, summary_pb2
 from tensorboardX.record_writer import masked_crc32c
 
 from rfjax import files
-
-
-def plain(value: Any) -> Any:
-    """Makes a value strict JSON: what is not finite becomes null."""
-    if isinstance(value, Mapping):
-        return {name: plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+from rfjax.training.lines import FILE, plain
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -33,18 +24,6 @@ def write_json(path: Path, value: Any) -> None:
         UserError: if there is no room. OSError: if it can't be written for another reason.
     """
     files.write(path, json.dumps(plain(value), indent=1) + "\n")
-
-
-def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The records of a JSON-lines file, and how many lines could not be read: a killed writer may cut one short."""
-    records, skipped = [], 0
-    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
-        try:
-            record = json.loads(line)
-            records.append(record) if isinstance(record, dict) else None
-        except ValueError:
-            skipped += bool(line.strip())
-    return records, skipped
 
 
 class Metrics:
@@ -61,7 +40,7 @@ class Metrics:
         """
         self._lines = self._board = None
         if active:
-            self._lines = files.Growing(folder / "metrics.jsonl")
+            self._lines = files.Growing(folder / FILE)
             self._board = Board(folder / "tensorboard", start)
 
     def write(self, kind: str, step: int, **values: Any) -> None:

@@ -19,7 +19,8 @@ from rfjax.training import measuring, recovery
 from rfjax.training import mesh as meshes
 from rfjax.training import weights as stored
 from rfjax.training.checkpoints import Checkpoints
-from rfjax.training.logs import Clock, Metrics, read_lines, write_json
+from rfjax.training.lines import FILE, read_lines
+from rfjax.training.logs import Clock, Metrics, write_json
 from rfjax.training.measuring import Work
 from rfjax.training.parts import Parts, make_parts
 from rfjax.training.recovery import Diverged, Skip
@@ -237,7 +238,7 @@ class _Training:
             measuring.draw(self.work, state, self.sources["validation"], metrics, whole=False)
 
     def _measured(self, step: int) -> bool:
-        lines, _ = read_lines(self.work.run.folder / "metrics.jsonl")
+        lines, _ = read_lines(self.work.run.folder / FILE)
         found = {(line["kind"], line.get("weights")) for line in lines if line["step"] == step}
         wanted = {("validation", "raw"), ("validation", "ema")}
         if self.work.config.samples.along:
@@ -273,7 +274,7 @@ class _Training:
 
     def _best_step(self, last: int, loss: float) -> int:
         """The step of the lowest validation loss of the averaged weights so far (SD3 App. B.3)."""
-        lines, _ = read_lines(self.work.run.folder / "metrics.jsonl")
+        lines, _ = read_lines(self.work.run.folder / FILE)
         losses = {
             line["step"]: line["loss"]
             for line in lines

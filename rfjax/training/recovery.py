@@ -1,11 +1,12 @@
 """What happens when the loss is not a number any more, or explodes: a run stops there, or leaves out the batch."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rfjax.config import Recovery
+from rfjax.errors import UserError
 from rfjax.training.logs import write_json
+from rfjax.untrusted import read_json
 
 FILE = "recovery.json"
 
@@ -38,9 +39,30 @@ class Skip:
 
 
 def read(folder: Path) -> tuple[Skip, ...]:
-    """The batches that a run has left out."""
+    """The batches that a run has left out.
+
+    Raises:
+        UserError: if the file can't be read: nothing else says so, and a run that goes on without it would see other
+            batches.
+    """
     path = folder / FILE
-    return tuple(Skip(**skip) for skip in json.loads(path.read_text())["skipped"]) if path.exists() else ()
+    mend = "put back the file as it was, or move the run's folder away to train it anew"
+    found = read_json(
+        path, mend=f"it says which batches the run has left out, and without it others would come: {mend}"
+    )
+    if found is None:
+        return ()
+    try:
+        skips = tuple(Skip(**skip) for skip in found["skipped"])
+    except (KeyError, TypeError):
+        skips = None
+    if skips is None or not all(isinstance(skip.loss, str) and _are_counts(skip) for skip in skips):
+        raise UserError(f"{path} does not say as it should which batches the run has left out: {mend}")
+    return skips
+
+
+def _are_counts(skip: Skip) -> bool:
+    return all(type(number) is int and number >= 0 for number in (skip.step, skip.batch, skip.back_to))
 
 
 def write(folder: Path, skips: tuple[Skip, ...]) -> None:

@@ -1,12 +1,53 @@
-"""One run of a study, as its folder knows it."""
+"""One run of a study, as its folder knows it. Imports no JAX."""
 
-import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rfjax.config import Config, differences
 from rfjax.errors import UserError
+from rfjax.training.lines import number
+from rfjax.untrusted import Unreadable, read_json
+
+CONFIG, RESULT = "config.json", "result.json"
+AGAIN = "the same command makes it again"
+
+
+class Result(NamedTuple):
+    """What a run wrote at its end.
+
+    Attributes:
+        found: the content of `result.json`, or None where there is none that counts. trouble: why it does not, or "".
+    """
+
+    found: dict[str, Any] | None
+    trouble: str = ""
+
+
+def read_result(folder: Path) -> Result:
+    """A run's result; one that can't be read, or whose validation loss is not finite, does not make it complete."""
+    path = folder / RESULT
+    try:
+        found = read_json(path, mend=AGAIN)
+        if found is None:
+            return Result(None)
+        if "status" not in found:
+            return Result(None, f"{path} is not what a run writes (it has no 'status'): {AGAIN}")
+        losses = {weights: number(measured["loss"]) for weights, measured in found.get("validation", {}).items()}
+    except Unreadable as error:
+        return Result(None, str(error))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return Result(None, f"{path} is not what a run writes (its 'validation' can't be read): {AGAIN}")
+    bad = not_finite(losses, found.get("step"))
+    return Result(None if bad else found, bad)
+
+
+def not_finite(losses: dict[str, float], step: Any) -> str:
+    """The sentence on validation losses (kind of weights -> loss) that are not finite; "" where all are."""
+    said = lambda loss: "NaN" if math.isnan(loss) else f"{loss:g}"  # noqa: E731
+    bad = [f"{said(loss)} with {weights} weights" for weights, loss in losses.items() if not math.isfinite(loss)]
+    return f"the validation loss is not finite ({', '.join(bad)} at step {step})" if bad else ""
 
 
 @dataclass(frozen=True)
@@ -17,16 +58,27 @@ class Run:
     config: Config
     folder: Path
 
-    def result(self) -> dict[str, Any] | None:
-        """What a complete run has written, or None.
+    def complete(self) -> bool:
+        """Whether the run has its result.
 
         Raises:
             UserError: if the folder holds a run of another config.
         """
-        path = self.folder / "config.json"
-        if path.exists() and (found := differences(self.config.to_dict(), json.loads(path.read_text()))):
+        try:
+            known = read_json(self.folder / CONFIG)
+        except Unreadable:
+            known = None  # `troubles` tells, and the run writes it again
+        if known is not None and (found := differences(self.config.to_dict(), known)):
             raise UserError(
                 f"{self.folder} holds a run of another config: {'; '.join(found[:3])}; choose another config.workdir"
             )
-        path = self.folder / "result.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        return read_result(self.folder).found is not None
+
+    def troubles(self) -> list[str]:
+        """Sentences on files of the folder that can't be read, and that the run makes again."""
+        said = [read_result(self.folder).trouble]
+        try:
+            read_json(self.folder / CONFIG, mend="it is written again from this study's config")
+        except Unreadable as error:
+            said.append(str(error))
+        return [sentence for sentence in said if sentence]

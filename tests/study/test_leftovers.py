@@ -46,7 +46,7 @@ def test_a_complete_run_whose_lock_another_still_has_is_complete(tiny_config, tm
 def test_a_run_that_failed_and_then_was_finished_has_not_failed(tmp_path):
     (tmp_path / "failure.txt").write_text("a cosmic ray\n\nTraceback")
     assert records.failure(tmp_path) == "a cosmic ray"
-    write_json(tmp_path / "result.json", {})  # the kill came before failure.txt was removed
+    write_json(tmp_path / "result.json", {"status": "complete"})  # the kill came before failure.txt was removed
     assert records.failure(tmp_path) == ""
 
 

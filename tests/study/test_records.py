@@ -32,7 +32,7 @@ def test_what_a_run_has_reached(tmp_path):
     for name in ("d1", "d2"):
         path = folder / "runs" / name / "metrics.jsonl"
         path.write_text("\n".join(path.read_text().splitlines()[:4]) + "\n")
-    (folder / "runs" / "d2" / "result.json").write_text("{}")
+    (folder / "runs" / "d2" / "result.json").write_text('{"status": "complete"}')
     study = records.read(folder)
     assert [rung.state for rung in study.rungs] == ["at step 8 of 40", "complete", "complete"]
     assert study.states() == ["d1 is not finished (at step 8 of 40): the same command goes on with it."]

@@ -103,7 +103,12 @@ def test_a_folder_that_cannot_be_written_is_named(tiny_config, tmp_path):
         runner.run_study(study(tiny_config), time.time())
 
 
-RESULT = {"validation": {"ema": {"loss": 1.0, "stderr": 0.1}}, "size": {"parameters": 1}, "split_seconds": {}}
+RESULT = {
+    "status": "complete",
+    "validation": {"ema": {"loss": 1.0, "stderr": 0.1}},
+    "size": {"parameters": 1},
+    "split_seconds": {},
+}
 
 
 def trains(monkeypatch, *, writes=True):

@@ -10,26 +10,28 @@ from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
 
 from rfjax.errors import UserError
-from rfjax.training.logs import Clock, Metrics, cut_records, read_lines, write_json
+from rfjax.training.lines import read_lines
+from rfjax.training.logs import Clock, Metrics, cut_records, write_json
 
 
 def test_lines_are_strict_json_and_survive_a_cut(tmp_path):
+    done = {"examples": 8, "flops": 10, "seconds": 0.5}
     metrics = Metrics(tmp_path, active=True)
-    metrics.write("train", 1, loss=0.5, grad_norm=math.inf)
+    metrics.write("train", 1, **done, loss=0.5, grad_norm=math.inf)
     metrics.close()
     path = tmp_path / "metrics.jsonl"
     path.write_text(path.read_text() + '{"kind": "tra')
     metrics = Metrics(tmp_path, active=True, start=1)
-    metrics.write("train", 2, loss=float("nan"))
+    metrics.write("train", 2, **done, loss=float("nan"))
     metrics.close()
-    lines, skipped = read_lines(path)
-    assert lines == [
-        {"kind": "train", "step": 1, "loss": 0.5, "grad_norm": None},
-        {"kind": "train", "step": 2, "loss": None},
-    ]
+    assert [json.loads(line, parse_constant=None)["loss"] for line in path.read_text().splitlines()] == [0.5, "NaN"]
+    (first, second), skipped = read_lines(path)
+    assert first == {"kind": "train", "step": 1, **done, "loss": 0.5, "grad_norm": "Infinity"}
+    assert second["step"] == 2
+    assert math.isnan(second["loss"])
     assert skipped == 0
-    path.write_text('{"x": 1}\n{"x": ')  # as a reader may find it while the run goes on
-    assert read_lines(path) == ([{"x": 1}], 1)
+    path.write_text('{"kind": "x", "step": 1}\n{"x": ')  # as a reader may find it while the run goes on
+    assert read_lines(path) == ([{"kind": "x", "step": 1}], 1)
 
 
 def records(path):
@@ -104,7 +106,7 @@ def test_other_processes_write_nothing(tmp_path):
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     write_json(tmp_path / "a" / "result.json", {"x": 1, "y": (float("nan"),)})
-    assert json.loads((tmp_path / "a" / "result.json").read_text()) == {"x": 1, "y": [None]}
+    assert json.loads((tmp_path / "a" / "result.json").read_text()) == {"x": 1, "y": ["NaN"]}
     with pytest.raises(TypeError):
         write_json(tmp_path / "a" / "result.json", {"x": object()})
     assert json.loads((tmp_path / "a" / "result.json").read_text())["x"] == 1
