@@ -1,7 +1,10 @@
-"""Memory that a process keeps for what it will ask for again."""
+"""How much memory there is, and what a process keeps for what it will ask for again."""
 
+import contextlib
 import ctypes
+import os
 import sys
+from pathlib import Path
 
 MMAP_MAX, TRIM_THRESHOLD, ARENA_MAX = -4, -1, -8  # of glibc's malloc.h
 
@@ -21,3 +24,17 @@ def keep() -> bool:
     except (AttributeError, OSError):
         return False
     return all([mallopt(MMAP_MAX, 0), mallopt(TRIM_THRESHOLD, -1), mallopt(ARENA_MAX, 1)])
+
+
+LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of a container
+
+
+def installed() -> int:
+    """Bytes of memory that this machine, or the container that it runs, has; where the system says nothing, 2^62."""
+    found = [2**62]
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for file in LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # ValueError: "max", which is no limit
+            found.append(int(Path(file).read_text(encoding="ascii")))
+    return min(size for size in found if size > 0)

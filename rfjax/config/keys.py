@@ -43,6 +43,16 @@ class Data:
     layout: str = key(
         "", "latents: order of the axes in the files; empty: as their shape shows", choices=("", "nhwc", "nchw")
     )
+    outside: bool = key(
+        False,
+        "also read files that lie outside of the data's own folder: by a path in captions.jsonl, or behind a link",
+    )
+    changed: str = key(
+        "refuse",
+        "when the data are no longer what the runs recorded: refuse to go on and to compare them, or allow it and say "
+        "so in the report",
+        choices=("refuse", "allow"),
+    )
     max_bad: float = key(0.05, "folder: largest fraction of broken records to go on with", low=0, high=1)
     cache_mb: float = key(512.0, "keep decoded examples in memory when they fit in this many MiB", low=0, high=1e7)
 

@@ -24,6 +24,8 @@ OPERATIONAL = (
     "cluster",
     "recovery",
     "plan",
+    "data.outside",
+    "data.changed",
     "model.remat",
     "training.accumulate",
     "training.attention_every",

@@ -40,6 +40,7 @@ def _tfds(config: configs.Data, split: Split) -> Source:
         resize=config.resize,
         cache_mb=config.cache_mb,
         max_bad=config.max_bad,
+        outside=config.outside,
     )
 
 
@@ -56,6 +57,7 @@ def _folder(config: configs.Data, split: Split) -> Source:
         validation_percent=config.validation_percent,
         cache_mb=config.cache_mb,
         max_bad=config.max_bad,
+        outside=config.outside,
     )
 
 
@@ -69,6 +71,7 @@ def _latents(config: configs.Data, split: Split) -> Source:
         channels=config.channels,
         layout=config.layout,
         validation_percent=config.validation_percent,
+        outside=config.outside,
     )
 
 

@@ -24,7 +24,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from rfjax.data import tfds as tfds_source
+from rfjax import files
+from rfjax.data import paths, prepared
 from rfjax.errors import UserError
 
 NAME, VERSION = "fashion_mnist", "1.0.0"
@@ -34,6 +35,7 @@ SOURCE, DATA_DIR = "/usr/share/datasets/fashion-mnist", "work/tfds"
 LABELS = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
 _SPLITS = {"train": "train", "test": "t10k"}  # ours -> the files' prefix
+_LARGEST = 2**28  # bytes of a file, packed or not; the package's largest has 47 million
 _UNSIGNED_BYTES = 0x08  # idx's code for its type of value
 
 
@@ -43,7 +45,8 @@ def read_idx(path: Path, ndim: int) -> UInt8[np.ndarray, "..."]:
     Raises UserError where the file is not whole or does not hold `ndim` dimensions.
     """
     try:
-        data = gzip.decompress(path.read_bytes())
+        with files.regular(path, _LARGEST) as file, gzip.open(file) as unpacked:
+            data = unpacked.read(_LARGEST)
         magic, header = data[:4], 4 + 4 * ndim
         shape = tuple(int(size) for size in np.frombuffer(data[4:header], ">u4"))
         if magic != bytes((0, 0, _UNSIGNED_BYTES, ndim)) or len(data) != header + math.prod(shape):
@@ -74,7 +77,7 @@ def prepare(source: Path, data_dir: Path) -> tuple[Path, bool]:
     Raises UserError where the source is missing or damaged, or something else is in the way.
     """
     folder = data_dir / NAME / VERSION
-    if VERSION in (tfds_source.prepared(data_dir).get(NAME, ()) if data_dir.is_dir() else ()):
+    if VERSION in (prepared.prepared(data_dir).get(NAME, ()) if data_dir.is_dir() else ()):
         return folder, False
     if folder.exists():
         raise UserError(f"{folder} is there, but is not a complete TFDS data set: move it away.")
@@ -138,7 +141,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data_dir", type=Path, default=Path(DATA_DIR), help="the folder of prepared TFDS data sets")
     options = parser.parse_args(arguments)
     try:
-        folder, written = prepare(options.source.expanduser(), options.data_dir.expanduser())
+        source, data_dir = (paths.expanded(getattr(options, name), f"--{name}") for name in ("source", "data_dir"))
+        folder, written = prepare(source, data_dir)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -10,36 +10,19 @@ training begins, so that nothing stumbles in the middle; what was found is kept 
 size or time changes. Beyond about a million pictures, a TFDS data set (`rfjax.data.tfds`) starts faster.
 """
 
-import hashlib
-import json
 import os
-import sys
-import tempfile
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
-from rfjax.data import images
-from rfjax.data.types import SPLITS, Example, Memory, Problem, Split, check_index, check_problems, check_split
-from rfjax.errors import UserError, nearest
-
-CAPTIONS_FILE, HUGGING_FACE_FILE = "captions.jsonl", "metadata.jsonl"
-FILE_KEYS, CAPTION_KEYS = ("file", "file_name", "image"), ("caption", "text")
-
-_PROGRESS_FROM = 1000  # pictures to look at before a progress bar is worth its lines
-
-
-@dataclass(frozen=True)
-class _Record:
-    file: str  # relative to the folder, with "/"
-    caption: str
-    split: str
+from rfjax.data import captions, images, paths, verified
+from rfjax.data.captions import CAPTIONS_FILE, Record
+from rfjax.data.types import Example, Memory, Problem, Split, check_index, check_problems, check_split
+from rfjax.errors import UserError
 
 
 class Folder:
@@ -51,12 +34,12 @@ class Folder:
     def __init__(
         self,
         path: Path,
-        records: tuple[_Record, ...],
+        records: tuple[Record, ...],
         problems: tuple[Problem, ...],
         read: Callable[[bytes], UInt8[np.ndarray, "H W C"]],
         cache_mb: float,
     ) -> None:
-        """See `load`, which finds the records; there is at least one, and their pictures have been decoded once."""
+        """See `load`, which finds the records, at least one, and has decoded their pictures once."""
         self.problems = problems
         self._path, self._records, self._read_image = path, records, read
         self._memory = Memory(len(records), self._read(0), cache_mb)
@@ -82,12 +65,21 @@ class Folder:
         record = self._records[index]
         file = self._path / record.file
         try:
-            image = self._read_image(file.read_bytes())
-        except (OSError, ValueError) as error:
+            image = self._read_image(paths.read(file, verified.LARGEST))
+        except (OSError, ValueError, UserError) as error:
             raise UserError(
                 f"{file} was good when the run began and cannot be read now ({error}): put it back."
             ) from error
         return Example(image=image, caption=record.caption, index=index)
+
+    def names(self) -> Iterator[str]:
+        """See `types.Named`: each picture's file, its size in bytes and its caption."""
+        for record in self._records:
+            yield f"{captions.form(record.file)}\0{record.size}\0{record.caption}"
+
+    def stored(self, index: int) -> bytes:
+        """See `types.Named`: the picture's file."""
+        return paths.read(self._path / self._records[index].file, verified.LARGEST)
 
 
 def load(
@@ -102,6 +94,7 @@ def load(
     test_percent: float = 0.0,
     cache_mb: float = 512,
     max_bad: float = 0.05,
+    outside: bool = False,
 ) -> Folder:
     """Returns one split of a folder of captioned pictures.
 
@@ -114,9 +107,10 @@ def load(
     cache_mb: the split is kept decoded in memory (MiB) where it fits under this, each picture from its first read on.
     max_bad: the fraction of records, 0..1, that may be bad and left out. Bad is a broken or missing picture, a missing
         caption, a malformed line, and a picture that no line names; hidden files are passed over.
+    outside: whether a line may name a picture outside of the folder, by its path or behind a link.
 
-    Raises UserError where the folder or its captions file is missing, where more is bad than max_bad, and where the
-    split is empty.
+    Raises UserError where the folder or its captions file is missing, where a line names a picture outside, where more
+    is bad than max_bad, and where the split is empty.
     """
     check_split(split)
     images.check(image_size, channels, resize)
@@ -124,83 +118,31 @@ def load(
         raise UserError(
             f"validation_percent = {validation_percent:g} and test_percent = {test_percent:g} leave no room."
         )
-    folder = Path(path).expanduser()
-    captions = _find_captions(folder, captions_file)
+    folder = paths.expanded(path, "config.data.path")
+    file = captions.find(folder, captions_file)
     shares = {"validation": validation_percent, "test": test_percent}
-    records, problems = _parse(captions, shares)
+    records, problems = captions.parse(file, shares)
+    if not outside:
+        paths.check_inside(folder, [os.path.relpath(file, folder)], "config.data.captions_file")
+        paths.check_inside(folder, (record.file for record in records), file.name)
+    there = _pictures(folder)
+    records, unclear = captions.match(records, folder, there)
+    problems += unclear
     named = {record.file for record in records} | {problem.file for problem in problems}
-    problems += [Problem(file, f"no line in {captions.name}") for file in sorted(_pictures(folder) - named)]
-    reasons = _verify(folder, {record.file for record in records})
-    problems += [Problem(record.file, reasons[record.file]) for record in records if reasons[record.file]]
-    good = [record for record in records if not reasons[record.file]]
+    problems += [Problem(name, f"no line in {file.name}") for name in sorted(there - named)]
+    looks = verified.verify(folder, {record.file for record in records}, channels)
+    problems += [Problem(record.file, reason) for record in records if (reason := looks[record.file].reason)]
+    good = [record for record in records if not looks[record.file].reason]
     check_problems(problems, len(good) + len(problems), max_bad, f"Folder {str(folder)!r}")
-    chosen = tuple(record for record in good if record.split == split)
+    chosen = tuple(replace(record, size=looks[record.file].size) for record in good if record.split == split)
     if not chosen:
         raise UserError(
             f"Split {split!r} of the folder {str(folder)!r} is empty: of {len(good)} pictures, validation_percent = "
             f"{validation_percent:g} and test_percent = {test_percent:g} leave none to it; raise its percentage, or "
-            f'add "split": "{split}" to lines of {captions.name}.'
+            f'add "split": "{split}" to lines of {file.name}.'
         )
     read = partial(images.read, size=image_size, channels=channels, mode=resize)
     return Folder(folder, chosen, tuple(problems), read, cache_mb)
-
-
-def _find_captions(folder: Path, name: str) -> Path:
-    if not folder.is_dir():
-        raise UserError(
-            f"There is no folder {str(folder)!r}: path must be a folder of pictures with a {CAPTIONS_FILE}."
-        )
-    names = (name, HUGGING_FACE_FILE) if name == CAPTIONS_FILE else (name,)
-    for candidate in names:
-        if (folder / candidate).is_file():
-            return folder / candidate
-    others = sorted(entry.name for entry in folder.glob("*.jsonl"))
-    hint = nearest(name, others) or ' (one line for each picture: {"file": "a.png", "caption": "a red kite"})'
-    raise UserError(f"The folder {str(folder)!r} has no {' or '.join(names)}{hint}.")
-
-
-def _parse(captions: Path, shares: Mapping[str, float]) -> tuple[list[_Record], list[Problem]]:
-    """Returns the lines that can be used and those that cannot; shares: percent of the pictures in each small split."""
-    records, problems = [], []
-    for number, line in enumerate(captions.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
-        if not line.strip():
-            continue
-        file, place = "", f"{captions.name} line {number}"
-        try:
-            fields = json.loads(line)
-            if not isinstance(fields, dict):
-                raise ValueError("no JSON object")
-            file = _first_text(fields, FILE_KEYS)
-            if not file:
-                raise ValueError('no "file"')
-            file = os.path.normpath(file.replace("\\", "/")).replace(os.sep, "/")
-            caption = _first_text(fields, CAPTION_KEYS)
-            if not caption:
-                raise ValueError("no caption")
-            split = fields.get("split") or _split_of(file, shares)
-            if split not in SPLITS:
-                raise ValueError(f"unknown split {split!r}{nearest(str(split), SPLITS)}")
-            records.append(_Record(file, caption, split))
-        except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are among them
-            problems.append(Problem(file, f"{error} ({place})") if file else Problem(place, str(error)))
-    return records, problems
-
-
-def _first_text(fields: Mapping[str, Any], keys: Iterable[str]) -> str:
-    """Returns the text of the first of `keys` that is there (the first of a list of texts), or ""."""
-    value = next((fields[key] for key in keys if key in fields), "")
-    value = value[0] if isinstance(value, list) and value else value
-    return value.strip() if isinstance(value, str) else ""
-
-
-def _split_of(file: str, shares: Mapping[str, float]) -> str:
-    """Returns a picture's split: its hash is a point in 0..100, validation takes the low end and test the next part."""
-    point = int.from_bytes(hashlib.sha256(file.encode()).digest()[:8], "big") / 2**64 * 100
-    for split, percent in shares.items():
-        if point < percent:
-            return split
-        point -= percent
-    return "train"
 
 
 def _pictures(folder: Path) -> set[str]:
@@ -213,75 +155,3 @@ def _pictures(folder: Path) -> set[str]:
             if os.path.splitext(name)[1].lower() in images.EXTENSIONS and not name.startswith("."):
                 found.add(os.path.normpath(os.path.join(below, name)).replace(os.sep, "/"))
     return found
-
-
-def _verify(folder: Path, files: set[str]) -> dict[str, str]:
-    """Returns why each file is no whole picture, "" for a good one, decoding only those that the cache does not know.
-
-    The cache knows good pictures: a bad one is looked at each time, for the reader may have learnt its format since.
-    A JPEG is decoded at its smallest scale, where the decoder still reads every byte.
-    """
-    cache = _cache_file(folder)
-    known = _read_cache(cache)
-
-    def stamp(file: str) -> list[int]:
-        try:
-            status = (folder / file).stat()
-        except (OSError, ValueError):  # ValueError: a name that no file can have
-            return []
-        return [status.st_size, status.st_mtime_ns]
-
-    def check(file: str) -> str:
-        try:
-            images.decode((folder / file).read_bytes(), channels=3, at_least=1)
-        except FileNotFoundError:
-            return "no such file"
-        except (OSError, ValueError) as error:
-            return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        return ""
-
-    stamps = {file: stamp(file) for file in sorted(files)}
-    new = [file for file, mark in stamps.items() if not mark or known.get(file) != mark]
-    found = dict.fromkeys(stamps.keys() - set(new), "")
-    try:
-        with ThreadPoolExecutor() as pool:
-            for file, reason in zip(new, _progress(pool.map(check, new), len(new)), strict=True):
-                found[file] = reason
-    finally:  # an interrupted look at a large folder goes on where it was
-        if new:
-            _write_cache(cache, {file: stamps[file] for file, reason in found.items() if not reason})
-    return found
-
-
-def _progress(results: Iterable[str], count: int) -> Iterable[str]:
-    if count < _PROGRESS_FROM or not sys.stderr.isatty():
-        return results
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(results, "Checking the pictures", total=count, console=Console(stderr=True))
-
-
-def _cache_file(folder: Path) -> Path:
-    root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return root / "rfjax" / f"folder-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]}.json"
-
-
-def _read_cache(cache: Path) -> dict[str, list[int]]:
-    """Returns {good file: [size in bytes, time in ns]}; nothing where there is no cache, or a damaged one."""
-    try:
-        known = json.loads(cache.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}
-
-
-def _write_cache(cache: Path, known: Mapping[str, list[int]]) -> None:
-    """Replaces the cache atomically; without a place to write, the next run looks at the pictures again."""
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=cache.parent, suffix=".tmp", delete=False) as file:
-            json.dump(known, file)
-        os.replace(file.name, cache)
-    except OSError:
-        pass

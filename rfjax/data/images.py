@@ -19,6 +19,7 @@ EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif"
 _FILTER = Image.Resampling.BICUBIC
 _MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's mode
 _16_TO_8_BITS = 65535 // 255
+_LONGEST = 64  # times the shorter side, beyond which the longer one is cut before a crop, and not after
 
 
 def check(image_size: int, channels: int, resize: str = "crop") -> None:
@@ -73,6 +74,8 @@ def _to_mode(image: Image.Image, channels: int) -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image.load()
+    if image.mode == "LAB":  # Pillow knows no way to grey but over red, green and blue
+        image = image.convert("RGB")
     return image if image.mode == _MODES[channels] else image.convert(_MODES[channels])
 
 
@@ -122,8 +125,19 @@ def fit(image: UInt8[np.ndarray, "H W C"], size: int, mode: Resize = "crop") -> 
 
 def _fit(image: Image.Image, size: int, mode: Resize) -> UInt8[np.ndarray, "size size C"]:
     """Stays with Pillow until the end: each change to an array and back makes threads wait for the interpreter."""
+    if mode == "crop":
+        image = _shortened(image)
     sides = (size, size) if mode == "squash" else shorter_side_at(size, image.height, image.width)
     return np.ascontiguousarray(centre_crop(_to_array(_resize(image, *sides)), size))
+
+
+def _shortened(image: Image.Image) -> Image.Image:
+    """The middle of a very long picture: one of 1 x 100,000 pixels would be scaled to 256 x 25,600,000 to be cut."""
+    most = _LONGEST * min(image.size)
+    if max(image.size) <= most:
+        return image
+    left, top = ((side - min(side, most)) // 2 for side in image.size)
+    return image.crop((left, top, left + min(image.width, most), top + min(image.height, most)))
 
 
 def read(data: bytes, size: int, channels: int, mode: Resize = "crop") -> UInt8[np.ndarray, "size size C"]:

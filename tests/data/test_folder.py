@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from rfjax.data import folder
+from rfjax.data import captions, folder, images, paths
 from rfjax.data.types import SPLITS, Problem, Source
 from rfjax.errors import UserError
 
@@ -85,7 +86,7 @@ def test_splits_do_not_move_when_pictures_come(pictures):
 
 def test_the_shares_are_those_asked_for():
     shares = {"validation": 5.0, "test": 10.0}
-    found = [folder._split_of(f"picture {index}.png", shares) for index in range(20000)]
+    found = [captions.split_of(f"picture {index}.png", shares) for index in range(20000)]
     for split, share in {"validation": 0.05, "test": 0.10, "train": 0.85}.items():
         assert abs(found.count(split) - 20000 * share) < 4 * np.sqrt(20000 * share * (1 - share))
 
@@ -93,9 +94,9 @@ def test_the_shares_are_those_asked_for():
 @settings(max_examples=40)
 @given(st.text(max_size=20), st.floats(0, 100))
 def test_all_or_nothing_shares(name, percent):
-    assert folder._split_of(name, {"validation": 0.0, "test": 0.0}) == "train"
-    assert folder._split_of(name, {"validation": 100.0, "test": 0.0}) == "validation"
-    assert folder._split_of(name, {"validation": percent, "test": 0.0}) in ("train", "validation")
+    assert captions.split_of(name, {"validation": 0.0, "test": 0.0}) == "train"
+    assert captions.split_of(name, {"validation": 100.0, "test": 0.0}) == "validation"
+    assert captions.split_of(name, {"validation": percent, "test": 0.0}) in ("train", "validation")
 
 
 def test_a_line_may_name_its_split(pictures):
@@ -180,13 +181,13 @@ def test_the_limit_is_exact(pictures):
 
 
 def test_good_pictures_are_decoded_once_and_changed_ones_again(pictures, cache, monkeypatch):
-    decoded, decode = [], folder.images.decode
+    decoded, decode = [], images.decode
 
     def counted(data, channels, at_least=0):
         decoded.extend([data] * (at_least == 1))  # what a look asks for
         return decode(data, channels, at_least)
 
-    monkeypatch.setattr(folder.images, "decode", counted)
+    monkeypatch.setattr(images, "decode", counted)
     load(pictures)
     assert len(decoded) == 40 and len(list(cache.iterdir())) == 1
     decoded.clear()
@@ -241,3 +242,146 @@ def test_mistakes_are_one_sentence(pictures, tmp_path):
         load(pictures, "tran")
     with pytest.raises(IndexError, match="index 40 is outside"):
         load(pictures)[40]
+
+
+@pytest.mark.parametrize("how", ["absolute", "above", "link", "folder", "captions"])
+def test_a_picture_outside_of_the_folder_is_refused_unless_a_key_allows_it(pictures, tmp_path, how):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    Image.fromarray(picture(99)).save(elsewhere / "secret.png")
+    name = {
+        "absolute": str(elsewhere / "secret.png"),
+        "above": "b/../../elsewhere/secret.png",
+        "link": "link.png",
+        "folder": "b/linked/secret.png",
+        "captions": "own.png",
+    }[how]
+    (pictures / "link.png").symlink_to(elsewhere / "secret.png")
+    (pictures / "b" / "linked").symlink_to(elsewhere)
+    Image.fromarray(picture(98)).save(pictures / "own.png")
+    add(pictures, {"file": name, "caption": "c"})
+    if how == "captions":
+        (pictures / "captions.jsonl").rename(elsewhere / "captions.jsonl")
+        (pictures / "captions.jsonl").symlink_to(elsewhere / "captions.jsonl")
+    with pytest.raises(UserError, match=r"outside of '.*pictures'.*set config\.data\.outside = True"):
+        load(pictures, max_bad=1.0)
+    both = [load(pictures, split, max_bad=1.0, outside=True) for split in ("train", "validation")]
+    assert sum(map(len, both)) == 41
+
+
+def test_a_folder_behind_a_link_and_links_within_it_are_inside(pictures, tmp_path):
+    (tmp_path / "link").symlink_to(pictures)
+    (pictures / "also.png").symlink_to("0.png")
+    add(pictures, {"file": "also.png", "caption": "c"})
+    assert load(tmp_path / "link").problems == ()
+
+
+def test_what_is_no_file_is_left_out_and_holds_nothing_up(pictures):
+    os.mkfifo(pictures / "fifo.png")
+    (pictures / "folder.png").mkdir()
+    (pictures / "endless.png").symlink_to("/dev/zero")
+    (pictures / "loop.png").symlink_to("loop.png")
+    add(pictures, *({"file": f"{name}.png", "caption": "c"} for name in ("fifo", "folder", "endless", "loop")))
+    reasons = {problem.file: problem.reason for problem in load(pictures, max_bad=0.1, outside=True).problems}
+    assert reasons == {
+        "fifo.png": "is a FIFO, and must be a file: put the file itself there",
+        "folder.png": "is a folder, and must be a file: put the file itself there",
+        "endless.png": "is a device, and must be a file: put the file itself there",
+        "loop.png": "Too many levels of symbolic links",
+    }
+
+
+def test_a_captions_file_that_is_no_file_is_one_sentence(pictures, monkeypatch):
+    path = pictures / "captions.jsonl"
+    text = path.read_bytes()
+    for make, reason in (
+        (lambda: os.mkfifo(path), "is a FIFO"),
+        (lambda: path.symlink_to("/dev/zero"), "is a device"),
+        (lambda: path.write_bytes(text.decode().encode("utf-16")), "is UTF-16: save it as UTF-8"),
+    ):
+        path.unlink()
+        make()
+        with pytest.raises(UserError, match=reason):
+            load(pictures, outside=True)
+    path.write_bytes(text)
+    monkeypatch.setattr(paths.memory, "installed", lambda: 10 * len(text) - 1)
+    assert len(load(pictures))
+    monkeypatch.setattr(paths.memory, "installed", lambda: len(text))
+    with pytest.raises(UserError, match="GiB of memory, and there are"):
+        load(pictures)
+
+
+def test_lines_of_every_kind_are_read_or_named_by_their_number(pictures, monkeypatch):
+    path = pictures / "captions.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    add(
+        pictures,
+        "[" * 100_000,
+        json.dumps({"file": "0.png", "caption": "half an emoji \ud83d"}),
+        '{"file": "1.png", "caption": "' + "long " * 300_000 + '"}',
+        '{"file": "2.png", "caption": "after it"}',
+    )
+    source = load(pictures, max_bad=0.1)
+    assert {str(problem) for problem in source.problems} == {
+        "captions.jsonl line 41: nested too deeply",
+        "0.png: half of a surrogate pair, which is no character (captions.jsonl line 42)",
+        "captions.jsonl line 43: longer than 1,048,576 bytes",
+    }
+    assert len(source) + len(load(pictures, "validation", max_bad=0.1)) == 41
+
+
+def test_a_name_is_found_in_whichever_unicode_form_the_disk_has_it(pictures):
+    one, other = "caf\u00e9.png", "cafe\u0301.png"  # an e with an accent as one letter, and as two
+    for stored, written in ((one, other), (other, one)):
+        Image.fromarray(picture(50)).save(pictures / stored)
+        add(pictures, {"file": written, "caption": "c"})
+        sources = [load(pictures, split, validation_percent=50.0) for split in ("train", "validation")]
+        assert all(source.problems == () for source in sources)
+        assert [file for source in sources for file in source.files if file.startswith("caf")] == [stored]
+        (pictures / stored).unlink()
+        path = pictures / "captions.jsonl"
+        path.write_text("".join(path.read_text("utf-8").splitlines(keepends=True)[:-1]), "utf-8")
+    for name in ("e\u0301\u0302.png", "\u00e9\u0302.png"):
+        Image.fromarray(picture(50)).save(pictures / name)
+    add(pictures, {"file": "\u00e9\u0302.png", "caption": "exact"}, {"file": "x\u00e9\u0302.png", "caption": "none"})
+    assert {problem.file for problem in load(pictures, max_bad=0.1).problems} == {
+        "e\u0301\u0302.png",  # no line names it
+        "x\u00e9\u0302.png",
+    }
+
+
+def test_a_name_that_two_files_have_in_other_forms_says_so():
+    there = ["a\u0323\u0307.png", "\u1ea1\u0307.png"]  # one letter with two dots, in two of its four forms
+    record = captions.Record("\u0227\u0323.png", "c", "train")
+    assert captions.match([record], Path("nowhere"), there) == (
+        [],
+        [Problem(record.file, "2 files have this name in other Unicode forms: keep one of them")],
+    )
+
+
+def test_a_user_without_a_home_has_no_cache_and_is_told(pictures, monkeypatch, caplog):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+
+    def homeless(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", lambda path: homeless(path) if str(path).startswith("~") else path)
+    with caplog.at_level(logging.WARNING):
+        assert load(pictures).problems == ()
+    assert "no home folder" in caplog.text and "set XDG_CACHE_HOME" in caplog.text
+    with pytest.raises(UserError, match=r"config\.data\.path = '~me/x' begins with ~"):
+        load("~me/x")
+
+
+def test_what_systems_and_editors_leave_is_passed_over(pictures):
+    for name in ("._0.png", ".DS_Store", "Thumbs.db", "desktop.ini", "0.png~", "#0.png#", ".0.png.swp"):
+        (pictures / name).write_bytes(b"x")
+    (pictures / "__MACOSX").mkdir()
+    (pictures / "__MACOSX" / "._0.png").write_bytes(b"x")
+    assert load(pictures).problems == ()
+
+
+def test_whole_in_colour_is_looked_at_again_in_grey(pictures, cache):
+    load(pictures)
+    load(pictures, channels=1)
+    assert len(list(cache.iterdir())) == 2

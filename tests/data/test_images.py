@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
 from rfjax.data import images
 from rfjax.errors import UserError
@@ -194,3 +194,44 @@ def test_random_flip_mirrors_half_of_the_time_with_one_draw():
 def test_check_names_what_is_wrong(arguments, message):
     with pytest.raises(UserError, match=message):
         images.check(*arguments)
+
+
+def lab(image: Image.Image) -> bytes:
+    """The picture as a TIFF in CIE L*a*b*."""
+    profiles = [ImageCms.createProfile(name) for name in ("sRGB", "LAB")]
+    return encode(ImageCms.applyTransform(image, ImageCms.buildTransform(*profiles, "RGB", "LAB")), "TIFF")
+
+
+def every_mode() -> dict[str, bytes]:
+    """A picture in every mode that a file of these formats can have."""
+    rng = np.random.default_rng(0)
+    colour, deep = Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8)), rng.integers(0, 65536, (6, 8))
+    made = {"LAB": lab(colour), "F": encode(Image.fromarray(deep.astype(np.float32)), "TIFF")}
+    made |= {"I;16": encode(Image.fromarray(deep.astype(np.uint16)), "PNG"), "I": encode(colour.convert("I"), "TIFF")}
+    made |= {"P, see-through": encode(colour.convert("P"), "PNG", transparency=0)}
+    for mode in ("1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LA", "PA"):
+        made[mode] = encode(colour.convert(mode), "TIFF")
+    return made
+
+
+def test_a_picture_that_is_whole_in_colour_is_whole_in_grey_and_at_every_scale():
+    for mode, data in every_mode().items():
+        whole = set()
+        for channels, at_least in ((1, 0), (3, 0), (1, 1), (3, 1)):
+            try:
+                whole.add(images.decode(data, channels, at_least).shape == (6, 8, channels))
+            except ValueError:
+                whole.add(False)
+        assert whole == {mode != "F"}, mode
+
+
+@pytest.mark.parametrize("shape", [(1, 100_000), (100_000, 1), (1, 1), (3, 1000)])
+@pytest.mark.parametrize("mode", images.RESIZES)
+def test_a_picture_of_any_shape_fits(shape, mode):
+    assert (images.fit(np.full((*shape, 3), 200, np.uint8), 256, mode) == 200).all()  # whole, 20 GB for the longest
+
+
+def test_cutting_a_very_long_picture_first_does_not_change_what_is_seen():
+    array = np.random.default_rng(0).integers(0, 256, (4, 400, 3), np.uint8)
+    whole = images._to_array(images._resize(Image.fromarray(array), 16, 1600))
+    np.testing.assert_allclose(images.fit(array, 16).astype(int), images.centre_crop(whole, 16), atol=1)

@@ -1,6 +1,7 @@
 """A folder of latents in NumPy files: what is read, in which order, and a sentence for each that can't be."""
 
 import itertools
+import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from rfjax import config as configs
 from rfjax import data
-from rfjax.data import latents, types
+from rfjax.data import arrays, latents, paths, types
 from rfjax.data.shapes import Shapes
 from rfjax.data.text import Labels, Stored, WordVectors
 from rfjax.errors import UserError
@@ -228,6 +229,12 @@ def damaged(folder: Path, name: str, array: np.ndarray) -> None:
     np.save(folder / name, array, allow_pickle=True)
 
 
+def header(shape: str) -> bytes:
+    """The beginning of a .npy file that claims this shape, and 64 bytes."""
+    text = f"{{'descr': '<f2', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text + bytes(64)
+
+
 BAD = {
     "no latents": (lambda f: (f / "latents.npy").rename(f / "latent.npy"), r"no latents.npy.*mean 'latent.npy'"),
     "no text": (lambda f: (f / "labels.npy").unlink(), "says nothing about its latents: put labels.npy, context.npy"),
@@ -264,7 +271,48 @@ BAD = {
     "an empty file": (lambda f: (f / "latents.npy").write_bytes(b""), "latents.npy' is not a whole .npy file"),
     "a folder": (
         lambda f: [(f / "labels.npy").unlink(), (f / "labels.npy").mkdir()],
-        "labels.npy' is not a whole .npy",
+        "labels.npy is a folder, and must be a file",
+    ),
+    "a FIFO": (
+        lambda f: [(f / "labels.npy").unlink(), os.mkfifo(f / "labels.npy")],
+        "labels.npy is a FIFO, and must be a file",
+    ),
+    "a device": (lambda f: (f / "captions.txt").symlink_to("/dev/zero"), "names a file outside of"),
+    "a link": (
+        lambda f: [
+            (f / "labels.npy").rename(f.parent.parent / "labels.npy"),
+            (f / "labels.npy").symlink_to(f.parent.parent / "labels.npy"),
+        ],
+        r"names a file outside of '.*', such as 'train/labels.npy'.*set config.data.outside = True",
+    ),
+    "a shape beyond numbers": (
+        lambda f: (f / "latents.npy").write_bytes(header(f"({10**30}, 4, 4, 2)")),
+        "latents.npy' is not a whole .npy file",
+    ),
+    "a shape beyond memory": (
+        lambda f: (f / "latents.npy").write_bytes(header(f"({10**12}, 4, 4, 2)")),
+        "latents.npy' is not a whole .npy file",
+    ),
+    "a negative shape": (
+        lambda f: (f / "latents.npy").write_bytes(header("(-1, 4, 4, 2)")),
+        "latents.npy' is not a whole .npy file",
+    ),
+    "a nested header": (
+        lambda f: (f / "latents.npy").write_bytes(header("(" * 9000)),
+        "latents.npy' is not a whole .npy file",
+    ),
+    "a long header": (
+        lambda f: (f / "latents.npy").write_bytes(b"\x93NUMPY\2\0" + (2**31).to_bytes(4, "little")),
+        r"latents.npy' is not a whole .npy file of plain numbers \(a header of 2,147,483,648 bytes\)",
+    ),
+    "UTF-16": (lambda f: (f / "captions.txt").write_text("a\n" * COUNT, "utf-16"), "captions.txt' is UTF-16: save it"),
+    "not UTF-8": (
+        lambda f: (f / "captions.txt").write_bytes(b"a\n" * 4 + b"caf\xe9\n" + b"a\n" * (COUNT - 5)),
+        "captions.txt' line 5 is not UTF-8",
+    ),
+    "cut UTF-8": (
+        lambda f: (f / "captions.txt").write_bytes(b"a\n" * (COUNT - 1) + b"caf\xc3"),
+        f"captions.txt' line {COUNT} is not UTF-8",
     ),
     "truncated": (
         lambda f: (f / "latents.npy").write_bytes((f / "latents.npy").read_bytes()[:-1]),
@@ -280,11 +328,11 @@ BAD = {
 
 @pytest.mark.parametrize("how", BAD)
 def test_bad_files_are_one_sentence(tmp_path, how):
-    write(tmp_path / "train", {name: values()[name] for name in ("latents", "labels")})
+    write(tmp_path / "data" / "train", {name: values()[name] for name in ("latents", "labels")})
     damage, message = BAD[how]
-    damage(tmp_path / "train")
+    damage(tmp_path / "data" / "train")
     with pytest.raises(UserError, match=message) as caught:
-        load(tmp_path)
+        load(tmp_path / "data")
     assert "\n" not in str(caught.value)
 
 
@@ -331,7 +379,7 @@ def test_a_number_that_is_not_finite_is_named_when_it_is_read(tmp_path_factory, 
 def test_the_largest_numbers_are_finite(numbers):
     for dtype in (np.float16, np.float32):
         found = np.array([*numbers, np.finfo(dtype).max, np.finfo(dtype).min], dtype)
-        assert latents._finite(found) == np.isfinite(found).all()
+        assert arrays.finite(found) == np.isfinite(found).all()
 
 
 def test_the_config_opens_it(folders):
@@ -343,3 +391,30 @@ def test_the_config_opens_it(folders):
     c.data.path = ""
     with pytest.raises(UserError, match=r"config.data.path must name the folder of train/latents.npy"):
         configs.parse(c)
+
+
+def test_a_link_to_another_place_is_read_where_a_key_allows_it(tmp_path):
+    write(tmp_path / "elsewhere", {name: values()[name] for name in ("latents", "labels")})
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"names 2 files outside of"):
+        load(tmp_path / "data", validation_percent=0.0)
+    assert len(load(tmp_path / "data", validation_percent=0.0, outside=True)) == COUNT
+
+
+def test_what_takes_more_memory_than_there_is_is_known_when_it_is_opened(tmp_path, monkeypatch):
+    write(tmp_path / "train", {name: values()[name] for name in ("latents", "labels")})
+    monkeypatch.setattr(paths.memory, "installed", lambda: 9 * COUNT - 1)
+    with pytest.raises(UserError, match=r"the list of the rows .* GiB of memory, and there are .*make a folder"):
+        load(tmp_path)
+    (tmp_path / "train" / "captions.txt").write_text("\n" * 1000)
+    with pytest.raises(UserError, match=r"the list of the lines .* GiB of memory"):
+        load(tmp_path)
+
+
+def test_lines_are_found_across_the_blocks_of_a_long_text(tmp_path, monkeypatch):
+    monkeypatch.setattr(arrays, "_BLOCK", 5)
+    texts = [f"größe {i} 猫" for i in range(COUNT)]
+    write(tmp_path / "train", {"latents": values()["latents"]})
+    (tmp_path / "train" / "captions.txt").write_text("\n".join(texts), "utf-8")
+    assert load(tmp_path, validation_percent=0.0).take(range(COUNT)).captions == texts

@@ -15,7 +15,7 @@ import pytest
 import tensorflow_datasets
 from PIL import Image
 
-from rfjax.data import tfds
+from rfjax.data import fields, prepared, tfds
 from rfjax.data.types import Source
 from rfjax.errors import UserError
 
@@ -147,13 +147,13 @@ def test_slices_are_tfds_slices(data_dir):
 
 def test_versions_and_configs(data_dir):
     assert len(load(data_dir, "labelled")) == 5  # 1.10.0 is newer than 1.9.0
-    assert tfds.find("labelled", str(data_dir)).name == "1.10.0"
-    assert tfds.find("labelled:1.9.0", str(data_dir)).name == "1.9.0"
-    assert tfds.find("configured", str(data_dir)) == tfds.find("configured/small:1.0.0", str(data_dir))
-    assert tfds.prepared(data_dir)["labelled"] == ["1.0.0", "1.10.0", "1.9.0"]  # and nothing incomplete
+    assert prepared.find("labelled", str(data_dir)).name == "1.10.0"
+    assert prepared.find("labelled:1.9.0", str(data_dir)).name == "1.9.0"
+    assert prepared.find("configured", str(data_dir)) == prepared.find("configured/small:1.0.0", str(data_dir))
+    assert prepared.prepared(data_dir)["labelled"] == ["1.0.0", "1.10.0", "1.9.0"]  # and nothing incomplete
     shutil.copytree(data_dir / "configured" / "small", data_dir / "configured" / "large")
     with pytest.raises(UserError, match="needs a config: choose from configured/large, configured/small"):
-        tfds.find("configured", str(data_dir))
+        prepared.find("configured", str(data_dir))
 
 
 def test_captions_are_found_and_the_first_is_taken(data_dir):
@@ -255,6 +255,62 @@ def test_a_missing_file_is_named(data_dir, tmp_path):
         load(tmp_path, "encoded", image_size=4, channels=2)
 
 
+def many_records(target, name="damaged", count=1500) -> Path:
+    """Prepares a data set of many records that no compression makes few; returns their file."""
+    noisy = [
+        {"image": png(np.random.default_rng(i).integers(0, 256, (8, 8, 3), np.uint8)), "label": 0} for i in range(count)
+    ]
+    prepare(target, name, LABELS, noisy)
+    return next((target / name / "1.0.0").glob("*train*array_record*"))
+
+
+def test_damaged_record_files_are_named_and_a_damaged_record_is_left_out(tmp_path, caplog):
+    file = many_records(tmp_path)
+    whole = file.read_bytes()
+    spot = len(whole) // 3
+    file.write_bytes(whole[:spot] + bytes(100) + whole[spot + 100 :])
+    for cache_mb in (0, 512):
+        source = load(tmp_path, "damaged", image_size=8, cache_mb=cache_mb)
+        with caplog.at_level(logging.WARNING):
+            seen = [source[index]["index"] for index in range(len(source))]
+        assert seen == list(range(len(source))) and 0 < len(source.problems) < 10
+        assert "a damaged record (Corrupted" in source.problems[0].reason
+    for spoilt in (
+        whole[: len(whole) // 2],
+        b"<html>" * 100,
+    ):
+        file.write_bytes(spoilt)
+        with pytest.raises(UserError, match=r"record 0 can't be read .*copy it again"):
+            load(tmp_path, "damaged", image_size=8)
+
+
+def test_what_describes_a_data_set_is_checked_before_it_is_believed(data_dir, tmp_path):
+    shutil.copytree(data_dir / "labelled" / "1.0.0", tmp_path / "labelled" / "1.0.0")
+    folder = tmp_path / "labelled" / "1.0.0"
+    described = folder / "features.json"
+    text = described.read_text()
+    for spoilt, reason in (
+        (
+            text.replace("tensorflow_datasets.core.features.image_feature", "this"),
+            "a class outside of tensorflow_datasets",
+        ),
+        ("{", "can't be opened .*copy it again"),
+        ("[" * 100_000, "can't be opened .*copy it again"),
+    ):
+        described.write_text(spoilt)
+        with pytest.raises(UserError, match=reason):
+            load(tmp_path)
+    described.unlink()
+    described.symlink_to(data_dir / "labelled" / "1.0.0" / "features.json")
+    with pytest.raises(UserError, match=r"names a file outside of .*features.json"):
+        load(tmp_path)
+    assert len(load(tmp_path, outside=True)) == 40
+    (folder / "label.labels.txt").unlink(missing_ok=True)
+    os.mkfifo(folder / "label.labels.txt")
+    with pytest.raises(UserError, match="is a FIFO"):
+        load(tmp_path, outside=True)
+
+
 LABEL, TEXT, IMAGE = kinds.ClassLabel(num_classes=2), kinds.Text(), kinds.Image()
 
 
@@ -273,7 +329,7 @@ LABEL, TEXT, IMAGE = kinds.ClassLabel(num_classes=2), kinds.Text(), kinds.Image(
 )
 def test_ambiguous_features_are_listed(features, message):
     with pytest.raises(UserError, match=message):
-        tfds._find_fields(features, image="", text="", label="", template="{}", what="data set")
+        fields.find_fields(features, image="", text="", label="", template="{}", what="data set")
 
 
 def test_stored_as_tfrecord_is_one_sentence(data_dir, tmp_path):

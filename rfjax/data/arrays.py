@@ -1,0 +1,172 @@
+"""Files of many rows, NumPy arrays and lines of text, in shards: memory-mapped, checked, read a few at a time."""
+
+import codecs
+import mmap
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float16, Float32, Int64, Shaped, UInt8
+
+from rfjax import files
+from rfjax.data import paths
+from rfjax.errors import UserError
+
+LATENTS, LABELS, CONTEXT, POOLED = "latents", "labels", "context", "pooled"
+
+_RANKS = {LATENTS: 4, LABELS: 1, CONTEXT: 3, POOLED: 2}
+_INFINITE = {2: ("i2", 0x7C00, "u2", 0xFC00), 4: ("i4", 0x7F80_0000, "u4", 0xFF80_0000)}  # +inf, and -inf, as bits
+_LONGEST_HEADER = 2**16  # bytes that describe an array; numpy refuses more, but only after it has read them
+_BLOCK = 2**24  # bytes of text that are looked through at once
+
+
+class Part(NamedTuple):
+    """Rows of one shard: which of the shards, its rows, and the slice of the result that they fill."""
+
+    shard: int
+    rows: Int64[np.ndarray, " m"]
+    filled: slice
+
+
+class Arrays:
+    """One field of a data set, an array for each shard, which differ in their number of rows alone."""
+
+    def __init__(self, name: str, shards: tuple[Path, ...]) -> None:
+        """name: of _RANKS. Raises UserError where a file can't be used."""
+        self.name, self.files = name, shards
+        self._maps = [_open(file, name) for file in shards]
+        self.counts = tuple(len(array) for array in self._maps)
+        self.shape, self.dtype = self._maps[0].shape[1:], self._maps[0].dtype
+        for file, array in zip(shards, self._maps, strict=True):
+            if (array.shape[1:], array.dtype) != (self.shape, self.dtype):
+                raise UserError(
+                    f"'{file}' holds {array.dtype} of shape {array.shape[1:]} in each row, and '{shards[0].name}' "
+                    f"{self.dtype} of shape {self.shape}: write all shards alike."
+                )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.name, self.files)
+
+    def take(self, parts: Sequence[Part]) -> Shaped[np.ndarray, "m *row"]:
+        """The rows of all parts, copied, in the stored dtype. Raises UserError for a number that is not finite."""
+        if self.shape:
+            for part in parts:
+                _ask_for(self._maps[part.shard], part.rows)
+        found = np.empty((parts[-1].filled.stop, *self.shape), self.dtype)
+        for part in parts:
+            # Indices are checked before; in mode "raise", numpy would copy twice.
+            np.take(self._maps[part.shard], part.rows, axis=0, out=found[part.filled], mode="clip")
+        if self.dtype.kind == "f" and not finite(found):
+            self._name_the_bad(parts, found)
+        return found
+
+    def _name_the_bad(self, parts: Sequence[Part], found: np.ndarray) -> None:
+        for part in parts:
+            for row, values in zip(part.rows, found[part.filled], strict=True):
+                if not np.isfinite(values).all():
+                    raise UserError(
+                        f"'{self.files[part.shard]}' holds numbers that are not finite in row {row} (the first is 0): "
+                        "encode it again, or leave it out."
+                    )
+
+
+def _open(file: Path, name: str) -> np.memmap:
+    try:
+        _check_header(file)
+        array = np.lib.format.open_memmap(file, mode="r")
+    except UserError:
+        raise
+    except Exception as error:  # of a hostile header, numpy and Python's own parser raise nearly anything
+        raise UserError(
+            f"'{file}' is not a whole .npy file of plain numbers ({error}): write it again with np.save."
+        ) from error
+    wanted = "integers" if name == LABELS else "float16 or float32"
+    fits = array.dtype.kind in "iu" if name == LABELS else array.dtype in (np.float16, np.float32)
+    if not (fits and array.dtype.isnative):
+        raise UserError(f"'{file}' holds {array.dtype}, and {name} must be {wanted}: convert it with .astype.")
+    if array.ndim != _RANKS[name]:
+        raise UserError(f"'{file}' has shape {array.shape}, and {name} must be {_RANKS[name]}-dimensional.")
+    if not array.flags.c_contiguous:
+        raise UserError(f"'{file}' is in Fortran order: save np.ascontiguousarray(x).")
+    if name == LABELS and len(array) and array.min() < 0:
+        raise UserError(f"'{file}' has label {array.min()} in row {array.argmin()}: labels are numbers from 0.")
+    return array
+
+
+def _check_header(file: Path) -> None:
+    """Raises ValueError for a header that takes longer to read than a header can take; UserError for no file."""
+    with files.regular(file, paths.ANY_SIZE) as opened:
+        start = opened.read(12)  # six letters, two numbers of the version, then the header's length
+    size = int.from_bytes(start[8:10] if start[6:7] == b"\1" else start[8:12], "little")
+    if start.startswith(np.lib.format.MAGIC_PREFIX) and size > _LONGEST_HEADER:
+        raise ValueError(f"a header of {size:,} bytes")
+
+
+def _ask_for(array: np.memmap, rows: Int64[np.ndarray, " m"]) -> None:
+    """Asks the system to read rows ahead, all at once: without this, each waits for the one before it."""
+    page, start = mmap.PAGESIZE, array.offset % mmap.ALLOCATIONGRANULARITY
+    length = array.strides[0]
+    first = start + rows * length
+    begins = first // page * page
+    for begin, size in zip(begins.tolist(), (first + length - begins).tolist(), strict=True):
+        array.base.madvise(mmap.MADV_WILLNEED, begin, size)
+
+
+def finite(values: Float16[np.ndarray, "*n"] | Float32[np.ndarray, "*n"]) -> bool:
+    """Whether all numbers are finite: by their bits, twenty times faster for float16 than numpy's own way.
+
+    As signed integers, the bits of +inf and NaN are the largest; as unsigned ones, those of -inf and NaN.
+    """
+    signed, above, unsigned, below = _INFINITE[values.dtype.itemsize]
+    return not values.size or bool(values.view(signed).max() < above and values.view(unsigned).max() < below)
+
+
+class Lines:
+    """The captions of a data set, a text file for each shard."""
+
+    def __init__(self, texts: tuple[Path, ...]) -> None:
+        """Finds where the lines begin; the text stays in the files. Raises UserError where one is no text in UTF-8."""
+        self.files = texts
+        self._texts = [_map(file) for file in texts]
+        self._ends = [_ends(file, text) for file, text in zip(texts, self._texts, strict=True)]
+        self.counts = tuple(len(ends) for ends in self._ends)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.files,)
+
+    def take(self, parts: Sequence[Part]) -> list[str]:
+        """The lines of all parts, without spaces around them."""
+        return [self._line(part.shard, row) for part in parts for row in part.rows.tolist()]
+
+    def _line(self, shard: int, row: int) -> str:
+        ends = self._ends[shard]
+        line = self._texts[shard][ends[row - 1] if row else 0 : ends[row]].tobytes()
+        return line.decode("utf-8-sig").strip()
+
+
+def _map(file: Path) -> UInt8[np.ndarray, " b"]:
+    with files.regular(file, paths.ANY_SIZE) as opened:
+        return np.memmap(opened, np.uint8, "r") if os.fstat(opened.fileno()).st_size else np.empty(0, "B")
+
+
+def _ends(file: Path, text: UInt8[np.ndarray, " b"]) -> Int64[np.ndarray, " n"]:
+    """Where each line ends. Raises UserError where the text is not UTF-8, or has more lines than memory holds."""
+    if text[:2].tobytes() in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        raise UserError(f"'{file}' is UTF-16: save it as UTF-8.")
+    decoder, found, lines = codecs.getincrementaldecoder("utf-8")(), [], 0
+    for start in range(0, len(text), _BLOCK):
+        block = text[start : start + _BLOCK]
+        ends = np.flatnonzero(block == ord("\n")) + (start + 1)
+        try:
+            decoder.decode(block.tobytes(), final=start + _BLOCK >= len(text))
+        except UnicodeDecodeError as error:
+            before = np.searchsorted(ends, start + error.start, side="right")
+            raise UserError(f"'{file}' line {lines + before + 1} is not UTF-8 ({error.reason}).") from error
+        found.append(ends)
+        lines += len(ends)
+        paths.check_memory(f"the list of the lines of '{file}'", 2 * ends.itemsize * lines, "divide it into shards")
+    if len(text) and text[-1] != ord("\n"):
+        found.append(np.array([len(text)]))
+    return np.concatenate([np.empty(0, np.int64), *found])

@@ -1,0 +1,164 @@
+"""The captions of a folder of pictures: JSON lines, one for each picture, with its file, its caption and its split."""
+
+import codecs
+import hashlib
+import json
+import os
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from rfjax import files
+from rfjax.data import paths
+from rfjax.data.types import SPLITS, Problem
+from rfjax.errors import UserError, nearest
+
+CAPTIONS_FILE, HUGGING_FACE_FILE = "captions.jsonl", "metadata.jsonl"
+FILE_KEYS, CAPTION_KEYS = ("file", "file_name", "image"), ("caption", "text")
+
+LONGEST = 2**20  # bytes of a line
+EXPANSION = 5  # bytes of memory for a byte of the file, in records with captions of ten words
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+@dataclass(frozen=True)
+class Record:
+    """A picture's line.
+
+    Attributes:
+        file: relative to the folder, with "/". caption: the text. split: which the name as written decides.
+        size: of the file, in bytes, once it was looked at.
+    """
+
+    file: str
+    caption: str
+    split: str
+    size: int = 0
+
+
+def find(folder: Path, name: str) -> Path:
+    """The captions file: where the default is not there, Hugging Face's. Raises UserError where there is none."""
+    if not folder.is_dir():
+        raise UserError(
+            f"There is no folder {str(folder)!r}: path must be a folder of pictures with a {CAPTIONS_FILE}."
+        )
+    names = (name, HUGGING_FACE_FILE) if name == CAPTIONS_FILE else (name,)
+    for candidate in names:
+        if (folder / candidate).exists():
+            return folder / candidate
+    others = sorted(entry.name for entry in folder.glob("*.jsonl"))
+    hint = nearest(name, others) or ' (one line for each picture: {"file": "a.png", "caption": "a red kite"})'
+    raise UserError(f"The folder {str(folder)!r} has no {' or '.join(names)}{hint}.")
+
+
+def parse(path: Path, shares: Mapping[str, float]) -> tuple[list[Record], list[Problem]]:
+    """Returns the lines that can be used and those that cannot.
+
+    Args:
+        path: of the captions file. shares: percent of the pictures in each small split.
+
+    Raises:
+        UserError: if the file can't be read, is not UTF-8 as a whole, or takes more memory than there is.
+    """
+    records, problems = [], []
+    try:
+        with files.regular(path, paths.ANY_SIZE) as file:
+            lines = EXPANSION * os.fstat(file.fileno()).st_size
+            paths.check_memory(f"'{path}', with all its lines,", lines, "prepare a TensorFlow Datasets data set of it")
+            for number, line in enumerate(_lines(file, path), start=1):
+                _read(line, f"{path.name} line {number}", shares, records, problems)
+    except OSError as error:
+        raise UserError(f"'{path}' can't be read ({error.strerror})") from error
+    return records, problems
+
+
+def _lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
+    """The lines, without a byte-order mark; of one that is too long, its beginning."""
+    while line := file.readline(LONGEST):
+        if file.tell() == len(line):
+            if line.startswith(_UTF16):
+                raise UserError(f"'{path}' is UTF-16: save it as UTF-8")
+            line = line.removeprefix(codecs.BOM_UTF8)
+        more = line
+        while len(more) == LONGEST and not more.endswith(b"\n"):
+            more = file.readline(LONGEST)
+        yield from line.splitlines() if more is line else [line]
+
+
+def _read(line: bytes, place: str, shares: Mapping[str, float], records: list[Record], problems: list[Problem]) -> None:
+    """Puts a line where it belongs."""
+    if not line.strip():
+        return
+    file = ""
+    try:
+        if len(line) >= LONGEST:
+            raise ValueError(f"longer than {LONGEST:,} bytes")
+        fields = json.loads(line)
+        if not isinstance(fields, dict):
+            raise ValueError("no JSON object")
+        file = _first_text(fields, FILE_KEYS)
+        if not file:
+            raise ValueError('no "file"')
+        file = os.path.normpath(file.replace("\\", "/")).replace(os.sep, "/")
+        caption = _first_text(fields, CAPTION_KEYS)
+        if not caption:
+            raise ValueError("no caption")
+        if any("\ud800" <= letter <= "\udfff" for letter in file + caption):
+            raise ValueError("half of a surrogate pair, which is no character")
+        split = fields.get("split") or split_of(file, shares)
+        if split not in SPLITS:
+            raise ValueError(f"unknown split {split!r}{nearest(str(split), SPLITS)}")
+        records.append(Record(file, caption, split))
+    except RecursionError:
+        problems.append(Problem(place, "nested too deeply"))
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are among them
+        problems.append(Problem(file, f"{error} ({place})") if file else Problem(place, str(error)))
+
+
+def _first_text(fields: Mapping[str, Any], keys: Iterable[str]) -> str:
+    """Returns the text of the first of `keys` that is there (the first of a list of texts), or ""."""
+    value = next((fields[key] for key in keys if key in fields), "")
+    value = value[0] if isinstance(value, list) and value else value
+    return value.strip() if isinstance(value, str) else ""
+
+
+def split_of(file: str, shares: Mapping[str, float]) -> str:
+    """Returns a picture's split: its hash is a point in 0..100, validation takes the low end and test the next part."""
+    point = int.from_bytes(hashlib.sha256(file.encode()).digest()[:8], "big") / 2**64 * 100
+    for split, percent in shares.items():
+        if point < percent:
+            return split
+        point -= percent
+    return "train"
+
+
+def form(name: str) -> str:
+    """A name in one Unicode form (NFC), in which "é" is one letter: macOS stores some names in another."""
+    return unicodedata.normalize("NFC", name)
+
+
+def match(records: Iterable[Record], folder: Path, pictures: Collection[str]) -> tuple[list[Record], list[Problem]]:
+    """Gives each record its file's name as the folder has it, in whichever Unicode form that is.
+
+    Returns:
+        The records; and problems, where more than one file has the name in another form.
+    """
+    forms: dict[str, list[str]] = {}
+    matched, problems = [], []
+    for record in records:
+        if record.file in pictures or record.file.isascii() or os.path.lexists(folder / record.file):
+            matched.append(record)
+            continue
+        if not forms:
+            for name in sorted(pictures):
+                forms.setdefault(form(name), []).append(name)
+        there = forms.get(form(record.file), [record.file])
+        if len(there) == 1:
+            matched.append(replace(record, file=there[0]))
+        else:
+            problems.append(
+                Problem(record.file, f"{len(there)} files have this name in other Unicode forms: keep one of them")
+            )
+    return matched, problems

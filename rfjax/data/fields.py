@@ -1,0 +1,113 @@
+"""Which feature of a TensorFlow Datasets data set is the image, which the text, and which the label."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rfjax.errors import UserError
+
+if TYPE_CHECKING:
+    from tensorflow_datasets.core.features import FeatureConnector
+
+CAPTION_KEYS = ("caption", "captions", "text", "texts", "prompt", "description")  # found without caption_key
+LATENT, CONTEXT, POOLED = "latent", "context", "pooled"  # float features that are passed on as they are
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Where an example lies in a record: the features' names, and what each label is called in words."""
+
+    image: str
+    latent: bool
+    text: str  # "" without one
+    text_part: str  # of a list of records such as COCO's {"id", "text"}, the one with the words
+    label: str  # "" without one
+    captions: tuple[str, ...]  # of each label
+    stored: tuple[str, ...]  # which of context, pooled
+
+
+def kind_of(feature: "FeatureConnector") -> str:
+    """Returns "image", "latent", "label", "text" or "": what a feature can serve as."""
+    from tensorflow_datasets.core import features as kinds
+
+    if isinstance(feature, kinds.Image):
+        return "image"
+    if isinstance(feature, kinds.ClassLabel):
+        return "label"
+    if _text_part(feature) is not None:
+        return "text"
+    if isinstance(feature, kinds.Tensor) and len(feature.shape) == 3 and np.dtype(feature.np_dtype).kind == "f":
+        return "latent"
+    return ""
+
+
+def _text_part(feature: "FeatureConnector") -> str | None:
+    """Returns "" for a text or a list of texts, "text" for a list of {"id", "text"}, None without one clear text."""
+    from tensorflow_datasets.core import features as kinds
+
+    if isinstance(feature, kinds.Sequence):
+        feature = feature.feature
+    if isinstance(feature, kinds.FeaturesDict):
+        parts = [key for key, part in feature.items() if _text_part(part) == ""]
+        named = [key for key in parts if key in CAPTION_KEYS] or parts
+        return named[0] if len(named) == 1 else None
+    return (
+        ""
+        if isinstance(feature, kinds.Tensor) and feature.shape == () and np.dtype(feature.np_dtype).kind == "O"
+        else None
+    )
+
+
+def find_fields(
+    features: Mapping[str, "FeatureConnector"], *, image: str, text: str, label: str, template: str, what: str
+) -> Fields:
+    """Settles which feature is what; "" asks for it to be found. Raises UserError, listing the features."""
+    features = dict(sorted(features.items()))  # TFDS gives them in an order that changes from process to process
+    kinds = {key: kind_of(feature) for key, feature in features.items()}
+    there = ", ".join(f"{key} ({kinds[key] or type(feature).__name__})" for key, feature in features.items())
+
+    def check(setting: str, key: str, allowed: tuple[str, ...]) -> str:
+        if key not in kinds:
+            raise UserError(f"The {what} has no feature {key!r}, asked for by {setting}; it has: {there}.")
+        if kinds[key] not in allowed:
+            raise UserError(f"Feature {key!r} of the {what} cannot be the {setting}; it has: {there}.")
+        return key
+
+    def choose(setting: str, kind: str, among: list[str], usual: str) -> str:
+        if len(among) > 1 and usual not in among:
+            raise UserError(f"The {what} has more than one {kind}: set {setting} to one of {', '.join(among)}.")
+        return usual if usual in among else "".join(among)
+
+    if image:
+        check("image_key", image, ("image", "latent"))
+    elif kinds.get(LATENT) == "latent":
+        image = LATENT
+    else:
+        image = choose("image_key", "image", [key for key, kind in kinds.items() if kind == "image"], "image")
+    if not image:
+        raise UserError(f"The {what} has no image; it has: {there}.")
+    if kinds[image] == "image" and np.dtype(features[image].np_dtype).kind == "f":
+        raise UserError(f"Feature {image!r} of the {what} holds a picture of floats, whose range is not known.")
+    if text:
+        check("caption_key", text, ("text",))
+    elif not label:
+        texts = [key for key in CAPTION_KEYS if kinds.get(key) == "text"]
+        text = choose("caption_key", "text", texts, usual="")
+    if label:
+        check("label_key", label, ("label",))
+    elif not text:
+        label = choose("label_key", "label", [key for key, kind in kinds.items() if kind == "label"], "label")
+    stored = tuple(key for key, rank in ((CONTEXT, 2), (POOLED, 1)) if _is_float(features.get(key), rank))
+    if not (text or label or stored):
+        raise UserError(f"The {what} has no caption or label that shows itself: set caption_key; it has: {there}.")
+    names = features[label].names if label and not text else ()
+    captions = tuple(template.replace("{}", name.lower().replace("_", " ")) for name in names)
+    part = (_text_part(features[text]) if text else "") or ""
+    return Fields(image, kinds[image] == "latent", text, part, "" if text else label, captions, stored)
+
+
+def _is_float(feature: "FeatureConnector | None", rank: int) -> bool:
+    shape = getattr(feature, "shape", None)
+    return isinstance(shape, tuple) and len(shape) == rank and np.dtype(feature.np_dtype).kind == "f"

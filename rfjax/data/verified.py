@@ -1,0 +1,115 @@
+"""Which pictures of a folder are whole: each is decoded once, and what was found is kept in the user's cache folder."""
+
+import hashlib
+import json
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from rfjax.data import images, paths
+from rfjax.errors import UserError
+
+LARGEST = 2**30  # bytes of a picture's file
+
+_PROGRESS_FROM = 1000  # pictures to look at before a progress bar is worth its lines
+
+
+class Look(NamedTuple):
+    """What was found of a file: its size in bytes, and why it is no whole picture, "" for a good one."""
+
+    size: int
+    reason: str
+
+
+def verify(folder: Path, files: set[str], channels: int) -> dict[str, Look]:
+    """Looks at each file, decoding only those that the cache does not know, as they are decoded later.
+
+    The cache knows good pictures: a bad one is looked at each time, for the reader may have learnt its format since.
+    A JPEG is decoded at its smallest scale, where the decoder still reads every byte.
+    """
+    cache = cache_file(folder, channels)
+    known = _read_cache(cache)
+
+    def stamp(file: str) -> list[int]:
+        try:
+            status = (folder / file).stat()
+        except (OSError, ValueError):  # ValueError: a name that no file can have
+            return []
+        return [status.st_size, status.st_mtime_ns]
+
+    def check(file: str) -> str:
+        path = folder / file
+        try:
+            images.decode(paths.read(path, LARGEST), channels=channels, at_least=1)
+        except FileNotFoundError:
+            return "no such file"
+        except UserError as error:
+            return str(error).removeprefix(f"{path} ")
+        except (OSError, ValueError) as error:
+            return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        except MemoryError:
+            return "a picture that takes more memory than there is"
+        return ""
+
+    stamps = {file: stamp(file) for file in sorted(files)}
+    new = [file for file, mark in stamps.items() if not mark or known.get(file) != mark]
+    found = dict.fromkeys(stamps.keys() - set(new), "")
+    try:
+        with ThreadPoolExecutor() as pool:
+            for file, reason in zip(new, _progress(pool.map(check, new), len(new)), strict=True):
+                found[file] = reason
+    finally:  # an interrupted look at a large folder goes on where it was
+        if new:
+            _write_cache(cache, {file: stamps[file] for file, reason in found.items() if not reason})
+    return {file: Look(stamps[file][0] if stamps[file] else 0, reason) for file, reason in found.items()}
+
+
+def _progress(results: Iterable[str], count: int) -> Iterable[str]:
+    if count < _PROGRESS_FROM or not sys.stderr.isatty():
+        return results
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(results, "Checking the pictures", total=count, console=Console(stderr=True))
+
+
+def cache_file(folder: Path, channels: int) -> Path | None:
+    """Where the cache of a folder is, which was looked at with these channels; None for a user without a home."""
+    root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        root = Path(root).expanduser()
+    except RuntimeError:  # neither $HOME nor an entry among the system's users, as in some containers
+        logging.getLogger(__name__).warning(
+            "This user has no home folder, so pictures are looked at anew at each start: set XDG_CACHE_HOME to a "
+            "folder for what is found."
+        )
+        return None
+    grey = "-grey" if channels == 1 else ""
+    return root / "rfjax" / f"folder-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]}{grey}.json"
+
+
+def _read_cache(cache: Path | None) -> dict[str, list[int]]:
+    """Returns {good file: [size in bytes, time in ns]}; nothing where there is no cache, or a damaged one."""
+    try:
+        known = json.loads(cache.read_bytes()) if cache else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _write_cache(cache: Path | None, known: Mapping[str, list[int]]) -> None:
+    """Replaces the cache atomically; without a place to write, the next run looks at the pictures again."""
+    if not cache:
+        return
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=cache.parent, suffix=".tmp", delete=False, encoding="utf-8") as file:
+            json.dump(known, file)
+        os.replace(file.name, cache)
+    except OSError:
+        pass
