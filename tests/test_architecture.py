@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-GROUND = {"errors", "config"}
+GROUND = {"errors", "untrusted", "config"}
 ALLOWED = {
     "errors": set(),
-    "config": {"errors"},
+    "untrusted": {"errors"},
+    "config": {"errors", "untrusted"},
     "names": {"errors"},
     "flow": {"errors", "names"},
     "models": {"errors"},
@@ -20,7 +21,7 @@ ALLOWED = {
     "analysis": {"errors"},
     "compiling": set(),
     "memory": set(),
-    "files": {"errors"},
+    "files": {"errors", "untrusted"},
     "evaluation": GROUND | {"compiling", "files"} | {"flow", "models", "data"},
     "training": GROUND | {"compiling", "files"} | {"flow", "models", "data", "evaluation"},
     "interop": GROUND | {"models", "training", "files"},

@@ -1,0 +1,131 @@
+"""Reads small files that a kill, an editor or another program may have spoilt: regular files only, of limited size.
+
+JSON is read up to a limited depth, so that neither Python's parser nor a function that walks what it read runs out of
+stack. Imports nothing but the errors, so that every package may use it.
+"""
+
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rfjax.errors import UserError
+
+LIMIT = 2**30  # bytes of a file that is read whole
+DEPTH = 64  # of lists and objects within each other; a config has 4
+KINDS = {dict: "an object", list: "a list", str: "a text", int: "a whole number", float: "a number"}
+
+
+class Unreadable(UserError):
+    """A file that can't be read as what it should be."""
+
+
+def read_bytes(path: Path, *, limit: int = LIMIT, mend: str = "") -> bytes | None:
+    """The content of a regular file; None where there is no file of this name.
+
+    Args:
+        limit: bytes that it may have. mend: what to do about a file that can't be read, for the end of the sentence.
+
+    Raises:
+        Unreadable: if it is a folder, a pipe or a device, too large, or can't be read.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe without a writer would block
+        try:
+            found = os.fstat(file)
+            if not stat.S_ISREG(found.st_mode):
+                what = "is a folder" if stat.S_ISDIR(found.st_mode) else "is no regular file"
+                raise Unreadable(_sentence(path, what, mend))
+            if found.st_size > limit:
+                raise Unreadable(_sentence(path, f"has {found.st_size:,} bytes, more than {limit:,}", mend))
+            with os.fdopen(file, "rb", closefd=False) as opened:
+                return opened.read(limit)
+        finally:
+            os.close(file)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Unreadable(_sentence(path, f"can't be read ({error.strerror})", mend)) from error
+
+
+def read_text(path: Path, *, limit: int = LIMIT, mend: str = "") -> str | None:
+    """The text of a file, with a mark in place of bytes that are no UTF-8; otherwise as `read_bytes`."""
+    found = read_bytes(path, limit=limit, mend=mend)
+    return None if found is None else found.decode(errors="replace")
+
+
+def read_json(path: Path, *, kind: type = dict, limit: int = LIMIT, depth: int = DEPTH, mend: str = "") -> Any:
+    """The value in a JSON file; None where there is no file of this name.
+
+    Args:
+        kind: of the value: dict, list, str, int or float. limit: bytes that the file may have.
+        depth: of lists and objects within each other. mend: see `read_bytes`.
+
+    Raises:
+        Unreadable: if it can't be read, is empty, is no JSON, too deep, or of another kind.
+    """
+    found = read_bytes(path, limit=limit, mend=mend)
+    return None if found is None else parse_json(found, str(path), kind=kind, depth=depth, mend=mend)
+
+
+def parse_json(text: str | bytes, where: str, *, kind: type = dict, depth: int = DEPTH, mend: str = "") -> Any:
+    """The value that a JSON text holds.
+
+    Args:
+        text: JSON; bytes are UTF-8. where: what to call it in the sentence. kind, depth, mend: see `read_json`.
+
+    Raises:
+        Unreadable: as `read_json`.
+    """
+    if not text.strip():
+        raise Unreadable(_sentence(where, "is empty", mend))
+    try:
+        text = text if isinstance(text, str) else text.decode("utf-8-sig")
+        value = json.loads(text)
+        deep = text.count("[") + text.count("{") > depth and _deeper(value, depth)
+    except UnicodeDecodeError as error:
+        raise Unreadable(_sentence(where, "is no UTF-8 text", mend)) from error
+    except ValueError as error:
+        raise Unreadable(_sentence(where, f"is no JSON ({error})", mend)) from error
+    except RecursionError:
+        deep = True
+    if deep:
+        raise Unreadable(_sentence(where, f"has lists or objects within each other, more than {depth} deep", mend))
+    if not isinstance(value, (int, float) if kind is float else kind) or (isinstance(value, bool) and kind is not bool):
+        raise Unreadable(_sentence(where, f"holds {_named(value)}, not {KINDS.get(kind, kind.__name__)}", mend))
+    return value
+
+
+def json_lines(path: Path, *, limit: int = LIMIT, mend: str = "") -> Iterator[dict[str, Any] | None]:
+    """Each line of a JSON-lines file that is not blank: its object, or None where the line can't be read as one.
+
+    Raises:
+        Unreadable: as `read_bytes`.
+    """
+    for line in (read_text(path, limit=limit, mend=mend) or "").split("\n"):  # splitlines would split at U+2028 too
+        if line.strip():
+            try:
+                yield parse_json(line, str(path))
+            except Unreadable:
+                yield None
+
+
+def _deeper(value: Any, depth: int) -> bool:
+    """Whether lists and objects lie more than `depth` within each other."""
+    level = [value]
+    for _ in range(depth + 1):
+        inner = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)]
+        if not inner:
+            return False
+        level = [item for items in inner for item in items]
+    return True
+
+
+def _named(value: Any) -> str:
+    return next((name for kind, name in KINDS.items() if isinstance(value, kind) and value is not True), repr(value))
+
+
+def _sentence(where: object, what: str, mend: str) -> str:
+    return f"{where} {what}{mend and f': {mend}'}"

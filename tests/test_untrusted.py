@@ -1,0 +1,59 @@
+import os
+
+import pytest
+
+from rfjax import untrusted
+from rfjax.untrusted import Unreadable, parse_json, read_bytes, read_json, read_text
+
+
+def test_what_is_whole_is_read_and_what_is_not_there_is_none(tmp_path):
+    (tmp_path / "x.json").write_bytes(b'\xef\xbb\xbf{"a": [1, null]}')  # as some editors begin a text
+    assert read_json(tmp_path / "x.json") == {"a": [1, None]}
+    assert read_json(tmp_path / "nowhere") is read_bytes(tmp_path / "nowhere") is None
+    (tmp_path / "x.txt").write_bytes(b"caf\xe9")
+    assert read_text(tmp_path / "x.txt") == "caf\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b" \n", "is empty"),
+        (b'{"a": ', "is no JSON"),
+        (b"\xff\xfe", "is no UTF-8 text"),
+        (b"[" * 100_000 + b"]" * 100_000, "more than 64 deep"),
+        (b"[" * 65 + b"]" * 65, "more than 64 deep"),
+        (b"[1]", "holds a list, not an object"),
+        (b"true", "holds True, not an object"),
+        (b"1" * 5000, "is no JSON"),
+    ],
+)
+def test_what_is_damaged_is_named_with_what_to_do(tmp_path, content, words):
+    path = tmp_path / "x.json"
+    path.write_bytes(content)
+    with pytest.raises(Unreadable, match=rf"^{path} .*{words}.*: remove it$"):
+        read_json(path, mend="remove it")
+
+
+def test_only_regular_files_of_limited_size_are_read(tmp_path):
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "large").write_bytes(b"x" * 11)
+    for name, words in (("folder", "is a folder"), ("pipe", "is no regular file"), ("large", "has 11 bytes, more")):
+        with pytest.raises(Unreadable, match=f"{name} {words}"):
+            read_bytes(tmp_path / name, limit=10)
+    with pytest.raises(Unreadable, match="is no regular file"):
+        read_bytes(untrusted.Path("/dev/zero"))
+
+
+def test_kinds_and_depth_are_those_asked_for():
+    assert parse_json("[" * 64 + "]" * 64, "x", kind=list)
+    assert parse_json("2", "x", kind=float) == 2
+    with pytest.raises(Unreadable, match="x holds a text, not a whole number"):
+        parse_json('"2"', "x", kind=int)
+
+
+def test_lines_that_can_not_be_read_are_told_apart(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes('{"a": "\u2028"}\n\n[1]\n{"b"\n'.encode() + b"[" * 100_000 + b"\n\xff\n")
+    assert list(untrusted.json_lines(path)) == [{"a": "\u2028"}, None, None, None, None]
