@@ -26,7 +26,8 @@ import numpy as np
 from rfjax import interop
 from rfjax.interop import engine, sd3
 from rfjax.interop.layout import Layout
-from rfjax.interop.tensors import open_tensors, write_safetensors
+from rfjax.interop.safetensors import write_safetensors
+from rfjax.interop.tensors import open_tensors
 from rfjax.models.counting import abstract_parameters
 from rfjax.training.parts import make_parts
 

@@ -3,7 +3,7 @@
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=${PYTHON:-$root/.venv/bin/python}
-command -v "$python" >/dev/null || python=python3
+if [[ ! ${PYTHON:-} ]] && ! command -v -- "$python" >/dev/null; then python=python3; fi
 dry=''       # set by --dry-run
 told=''      # the signal that asked this script to stop
 arguments=() # of the command line, without --dry-run
@@ -18,7 +18,7 @@ usage() { # the script's first lines of comment
   awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' "$0"
 }
 
-options() { # options ARGUMENT...: takes --dry-run and --help out of them
+options() { # options ARGUMENT...: takes --dry-run and --help out of them, and checks the settings of this file
   if (($# == 0)); then
     usage >&2
     exit 2
@@ -31,18 +31,45 @@ options() { # options ARGUMENT...: takes --dry-run and --help out of them
       *) arguments+=("$argument") ;;
     esac
   done
+  whole RESTARTS 0 999999999
+  whole PAUSE 0 86400
+  whole GRACE 0 86400
 }
 
 need() { # need NAME MEANING: a setting without a default
   [[ ${!1:-} ]] || die "say $2: $1=... ${0##*/} ... ('${0##*/} --help' lists the settings)"
 }
 
+# whole NAME LOW HIGH: dies where a setting is said and is no whole number of this range. To be called before any
+# arithmetic: bash takes a word there for the name of a variable, and runs what stands in its brackets.
+whole() {
+  local value=${!1:-}
+  if [[ $value ]] && ! { [[ $value =~ ^(0|[1-9][0-9]{0,8})$ ]] && ((value >= $2 && value <= $3)); }; then
+    die "$1=$(quoted "$value") must be a whole number from $2 to $3"
+  fi
+}
+
+word() { # word NAME...: dies where a setting is said and is not one word that a command can't take for an option
+  local key value
+  for key; do
+    value=${!key:-}
+    [[ ! $value || $value =~ ^[[:alnum:]][[:graph:]]*$ ]] \
+      || die "$key=$(quoted "$value") must be one word that begins with a letter or a digit"
+  done
+}
+
 # names ARGUMENT...: the runs of the study that rfjax would make of these flags, separated by commas. Exit code 2 where
 # it would refuse them, before anything is started, queued or paid for. Needs no JAX.
 names() {
+  command -v -- "$python" >/dev/null || die "PYTHON=$(quoted "$python") is not there: say where Python of this project is by PYTHON=..."
   "$python" -c '
 import sys
-from rfjax import config, errors, main
+try:
+    from rfjax import config, errors, main
+except ImportError as error:
+    print(f"rfjax: {sys.executable} lacks this project or a package of it ({error}): run make setup, or say another "
+          "by PYTHON=...", file=sys.stderr)
+    sys.exit(2)
 try:
     asked = main.read_flags(sys.argv[1:])
     found = [name for name, _ in config.runs(asked)]
@@ -108,7 +135,9 @@ forward() { # forward SIGNAL: to what was started
   ((${#pids[@]} == 0)) || kill -s "$1" "${pids[@]}" 2>/dev/null || true
 }
 
-listen() { # SIGTERM and SIGINT are handed on, and this script goes on to wait
+# listen: SIGTERM and SIGINT are handed on, and this script goes on to wait. A shell script that starts this one with `&`
+# has it ignore SIGINT, which bash can't undo: send SIGTERM there.
+listen() {
   trap 'told=TERM; forward TERM' TERM
   trap 'told=INT; forward INT' INT
 }

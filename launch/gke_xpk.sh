@@ -28,6 +28,10 @@ options "$@"
 need CLUSTER "which cluster"
 need TPU_TYPE "the kind and number of TPUs"
 need IMAGE "which image has this project"
+word CLUSTER TPU_TYPE IMAGE STORAGE PROJECT ZONE
+whole SLICES 1 9999
+[[ ${PRIORITY:-medium} =~ ^(very-low|low|medium|high|very-high)$ ]] \
+  || die "PRIORITY=$(quoted "$PRIORITY") must be very-low, low, medium, high or very-high"
 workload=${WORKLOAD:-rfjax}
 [[ $workload =~ ^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$ ]] \
   || die "WORKLOAD=$workload is no name for xpk: at most 40 small letters, digits and -, a letter first"

@@ -16,7 +16,10 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 options "$@"
 processes=${arguments[0]:-}
-[[ $processes =~ ^[1-9][0-9]*$ ]] || die "the first argument says how many processes there are, such as 2"
+[[ $processes =~ ^[1-9][0-9]{0,2}$ ]] \
+  || die "the first argument says how many processes there are, such as 2 (999 at most)"
+whole DEVICES_PER_PROCESS 1 4096
+whole PORT 1 65535
 arguments=("${arguments[@]:1}")
 names "${arguments[@]}" >/dev/null
 

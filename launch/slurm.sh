@@ -24,6 +24,15 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 options "$@"
+whole NODES 1 99999
+whole GPUS 0 64
+whole CPUS 1 4096
+whole AT_ONCE 1 999999999
+whole WARNING 1 65535
+word PARTITION
+time=${TIME:-24:00:00}
+[[ $time =~ ^([0-9]{1,6}|[0-9]{1,6}:[0-9]{2}(:[0-9]{2})?|[0-9]{1,4}-[0-9]{1,2}(:[0-9]{2}){0,2})$ ]] \
+  || die "TIME=$(quoted "$time") is no time of Slurm's, such as 24:00:00 or 2-00"
 runs=$(names "${arguments[@]}")
 count=$(tr ',' '\n' <<<"$runs" | wc -l)
 only=''
@@ -37,7 +46,7 @@ if [[ ${PARTITION:-} ]]; then where+=(--partition="$PARTITION"); fi
 
 each=(--job-name=rfjax --array="0-$((count - 1))${AT_ONCE:+%$AT_ONCE}" --output=slurm-%A_%a.out --nodes="${NODES:-1}")
 if ((gpus)); then each+=(--ntasks-per-node="$gpus" --gpus-per-node="$gpus"); else each+=(--ntasks-per-node=1); fi
-each+=(--cpus-per-task="${CPUS:-8}" --time="${TIME:-24:00:00}" --requeue --signal="TERM@${WARNING:-180}")
+each+=(--cpus-per-task="${CPUS:-8}" --time="$time" --requeue --signal="TERM@${WARNING:-180}")
 
 # JOB;CLUSTER on a federation
 job=$(run sbatch --parsable "${where[@]}" "${each[@]}" "$root/launch/slurm_task.sh" "$python" "$runs" "${arguments[@]}")

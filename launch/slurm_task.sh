@@ -18,10 +18,19 @@ if [[ $1 == --dry-run ]]; then
   run=(printf '%q ')
   shift
 fi
+die() { echo "slurm_task.sh: $1" >&2 && exit 2; }
+(($# >= 3)) || die "say Python, the names of the runs and --config=FILE, as launch/slurm.sh does"
+for name in SLURM_ARRAY_TASK_ID SLURM_JOB_ID SLURM_CPUS_PER_TASK SLURM_RESTART_COUNT RESTARTS; do
+  [[ ${!name:-0} =~ ^(0|[1-9][0-9]{0,8})$ ]] || die "$name=$(printf %q "${!name}") must be a whole number"
+done
 python=$1 names=$2
 shift 2
 if [[ $names ]]; then
   IFS=, read -ra names <<<"$names"
+  [[ ${SLURM_ARRAY_TASK_ID:-} ]] \
+    || die "there is no SLURM_ARRAY_TASK_ID, which says the run's number: launch/slurm.sh submits this file"
+  ((SLURM_ARRAY_TASK_ID < ${#names[@]})) \
+    || die "SLURM_ARRAY_TASK_ID=$SLURM_ARRAY_TASK_ID is none of the ${#names[@]} runs, 0 to $((${#names[@]} - 1))"
   if [[ " $* " != *" --config.only="* ]]; then set -- "$@" --config.only="${names[$SLURM_ARRAY_TASK_ID]}"; fi
 fi
 
@@ -38,6 +47,6 @@ if [[ ${run[*]} ]]; then echo; fi
 if ((code == 70 || code == 75 || (code > 128 && code != 130))) && ((${SLURM_RESTART_COUNT:-0} < ${RESTARTS:-100})); then
   echo "slurm_task.sh: exit code $code; the job is requeued" >&2
   # Incomplete: not a job that scancel has ended, which would come back to life
-  scontrol requeue Incomplete "$SLURM_JOB_ID" || true
+  if [[ ${SLURM_JOB_ID:-} ]]; then scontrol requeue Incomplete "$SLURM_JOB_ID" || true; fi
 fi
 exit "$code"

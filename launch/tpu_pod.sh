@@ -29,6 +29,8 @@ need NAME "what the VM is called"
 need ZONE "where the VM is"
 need TYPE "the accelerator type"
 need VERSION "the VM's software version"
+word NAME ZONE TYPE VERSION PROJECT
+whole SPOT 0 1
 [[ " ${arguments[*]}" == *" --config.workdir=/"* ]] || die "say a folder that every worker sees: --config.workdir=/..."
 names "${arguments[@]}" >/dev/null
 recover

@@ -267,14 +267,14 @@ def regular(path: Path, limit: int) -> BinaryIO:
         The file, open in binary mode; a read of all of it takes `limit` bytes at most, unless the file grows.
 
     Raises:
-        UserError: if it is a folder, a FIFO or a device, or too large. OSError: if it can't be opened.
+        UserError: if it is a folder, a FIFO, a socket or a device, or too large. OSError: if it can't be opened.
     """
     # Non-blocking: a FIFO without a writer would hold up the opening itself. Regular files don't know the difference.
     opened = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
         status = os.fstat(opened)
         if not stat.S_ISREG(status.st_mode):
-            kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO"}
+            kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
             kind = kinds.get(stat.S_IFMT(status.st_mode), "a device")
             raise UserError(f"{path} is {kind}, and must be a file: put the file itself there")
         if status.st_size > limit:

@@ -16,7 +16,10 @@ install_import_hook([f"rfjax.{name}" for name in CHECKED], "beartype.beartype")
 import ml_collections
 import pytest
 from hypothesis import settings
+from launch_waiting import hear_signals
 from tiny import tiny
+
+hear_signals()
 
 settings.register_profile("rfjax", deadline=None, max_examples=40)
 settings.load_profile("rfjax")

@@ -25,7 +25,7 @@ from rfjax import interop
 from rfjax.compiling import quick_options
 from rfjax.interop import engine, layouts
 from rfjax.interop.pt import write_pt
-from rfjax.interop.tensors import write_safetensors
+from rfjax.interop.safetensors import write_safetensors
 from rfjax.models import crossdit, layers, uvit
 from rfjax.models.blocks import CrossAttention, Spec
 from rfjax.training.weights import Weights

@@ -15,11 +15,13 @@ import jax
 import numpy as np
 
 from rfjax import config as configs
-from rfjax import files
+from rfjax import files, untrusted
 from rfjax.errors import UserError
-from rfjax.interop import engine, layouts
+from rfjax.interop import engine, layouts, recognition
+from rfjax.interop.layout import Layout
+from rfjax.interop.safetensors import MAX_SHARD, write_safetensors
 from rfjax.interop.stored import Tensors
-from rfjax.interop.tensors import MAX_SHARD, open_tensors, write_safetensors
+from rfjax.interop.tensors import open_tensors
 from rfjax.models.positions import sincos_2d
 from rfjax.training import mesh as meshes
 from rfjax.training import weights
@@ -31,6 +33,28 @@ ORIGIN = "origin.json"  # of a run's folder: where its weights come from
 
 
 @dataclasses.dataclass(frozen=True)
+class Told:
+    """What a user says of a checkpoint beside its layout.
+
+    Attributes:
+        heads: how many attention heads, of a .pt file, which does not say it; 0: as many as such a network has.
+        variant: which of a folder's copies of the network; empty: that of full precision, or the only one.
+        outside: whether files that a folder or an index has outside of the folder are read.
+    """
+
+    heads: int = 0
+    variant: str = ""
+    outside: bool = False
+
+    def open(self, path: Path) -> Tensors:
+        """The checkpoint's tensors; errors as of `open_tensors`."""
+        return open_tensors(path, variant=self.variant, outside=self.outside)
+
+
+NOTHING = Told()
+
+
+@dataclasses.dataclass(frozen=True)
 class Found:
     """What a checkpoint is, before its weights are read: its layout's name and its config."""
 
@@ -38,7 +62,7 @@ class Found:
     config: configs.Config
 
 
-def inspect(tensors: Tensors, layout: str = "") -> Found:
+def inspect(tensors: Tensors, layout: str = "", told: Told = NOTHING) -> Found:
     """Finds out what a checkpoint is.
 
     Args:
@@ -47,34 +71,41 @@ def inspect(tensors: Tensors, layout: str = "") -> Found:
     Raises:
         UserError: if it is none that we know, or does not fit the layout.
     """
-    facts = layouts.facts_beside(tensors)
-    name = layout or layouts.recognise(tensors, facts)
-    config = layouts.find(name).describe(tensors, facts)
+    facts = layouts.facts_beside(tensors, told.outside)
+    name = layout or recognition.recognise(tensors, facts)
+    kind = layouts.find(name)
+    if told.heads and kind.file != ".pt":
+        raise UserError(f"the layout '{name}' tells the number of heads itself: leave --heads out")
+    config = kind.describe(tensors, facts, told.heads)
     configs.check(config)
     return Found(name, config)
 
 
-def read(path: Path, layout: str, mesh: configs.Mesh, dtype: Any = None) -> Weights:
+def read(path: Path, layout: str, mesh: configs.Mesh, dtype: Any = None, told: Told = NOTHING) -> Weights:
     """Opens another project's checkpoint, each tensor straight into its place on the devices.
 
     Args:
         path: a .safetensors or .pt file, or a folder. layout: as in `inspect`. mesh: the devices.
-        dtype: of the weights; None: as they are stored.
+        dtype: of the weights; None: as they are stored, and bfloat16 for eight bits.
 
     Raises:
         UserError: if the file can't be read, or its tensors are not those of the network it should hold.
     """
-    with open_tensors(path) as tensors:
-        found = inspect(tensors, layout)
+    with told.open(path) as tensors:
+        found = inspect(tensors, layout, told)
         return _read(tensors, found, mesh, dtype)
+
+
+def places(found: Found, parts: Parts) -> Layout:
+    """Where the parameters of what was found lie; parts: made of its config."""
+    return layouts.find(found.layout).layout(parts.model, parts.inputs, found.config)
 
 
 def _read(tensors: Tensors, found: Found, mesh: configs.Mesh, dtype: Any) -> Weights:
     parts = make_parts(found.config)
-    kind = layouts.find(found.layout)
-    places = kind.layout(parts.model, parts.inputs, found.config)
     target = weights.abstract(found.config, parts, meshes.make_mesh(mesh))
-    leaves = engine.load(tensors, places, flat(target), dtype, kind.ignore)
+    where, ignore = places(found, parts), layouts.find(found.layout).ignore
+    leaves = engine.load(tensors, where, flat(target), dtype, ignore)
     tree = jax.tree.unflatten(jax.tree.structure(target), [leaves[path] for path in flat(target)])
     return Weights(found.config, parts, tree["params"], 0, tree["projectors"])
 
@@ -86,18 +117,20 @@ def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
     return {name.removeprefix("params/"): leaf for name, leaf in named.items()}
 
 
-def bring(path: Path, folder: Path, layout: str = "", mesh: configs.Mesh | None = None) -> Weights:
+def bring(
+    path: Path, folder: Path, layout: str = "", mesh: configs.Mesh | None = None, told: Told = NOTHING
+) -> Weights:
     """Makes a run's folder of another project's checkpoint, in float32, so that it can be drawn from and trained on.
 
     Raises:
         UserError: as `read`, and if the folder is not empty.
     """
     weights.check_empty(folder)
-    with open_tensors(path) as tensors:
-        found = inspect(tensors, layout)
+    with told.open(path) as tensors:
+        found = inspect(tensors, layout, told)
         made = _read(tensors, found, mesh or configs.Mesh(), np.float32)
-        places = layouts.find(found.layout).layout(made.parts.model, made.parts.inputs, found.config)
-        dtypes = {leaf: tensors.dtype(pieces[0].name).name for leaf, pieces in places.items()}
+        where = places(found, made.parts)
+        dtypes = {leaf: engine.kept(tensors.dtype(pieces[0].name)).name for leaf, pieces in where.items()}
     weights.write(folder, made)
     write_json(folder / ORIGIN, {"source": str(path), "layout": found.layout, "dtypes": dtypes})
     return made
@@ -125,9 +158,9 @@ def export(made: Weights, path: Path, layout: str, dtype: Any = None, max_shard:
     elif not kind.table and (side := parts.model.positions.stored):
         raise UserError(f"the layout '{layout}' has no table of positions, and this network has one of {side} a side")
     facts = kind.facts(parts.model, parts.inputs) if kind.facts else None
-    places = kind.layout(parts.model, parts.inputs, config)
-    kinds = dtype if isinstance(dtype, Mapping) else dict.fromkeys(places, dtype)
-    manifest, tensors = engine.specs(leaves, places, kinds), engine.dump(leaves, places, kinds)
+    where = kind.layout(parts.model, parts.inputs, config)
+    kinds = dtype if isinstance(dtype, Mapping) else dict.fromkeys(where, dtype)
+    manifest, tensors = engine.specs(leaves, where, kinds), engine.dump(leaves, where, kinds)
     if kind.file == ".pt":
         from rfjax.interop.pt import write_pt
 
@@ -150,5 +183,4 @@ def _with_table(parts: Parts, leaves: Mapping[str, Any]) -> tuple[Parts, dict[st
 
 def origin(folder: Path) -> dict[str, Any] | None:
     """Where the weights in a run's folder come from: source, layout, dtypes; None where they were trained here."""
-    path = folder / ORIGIN
-    return json.loads(path.read_text()) if path.is_file() else None
+    return untrusted.read_json(folder / ORIGIN, mend="import the checkpoint again, or remove the file")

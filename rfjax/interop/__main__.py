@@ -13,10 +13,11 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from rfjax.errors import UserError
 from rfjax.interop import layouts
-from rfjax.interop.tensors import MAX_SHARD
+from rfjax.interop.safetensors import MAX_SHARD
 
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -36,6 +37,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         if name == "import":
             command.add_argument("folder", type=Path, help="the run's folder to make")
         command.add_argument("--layout", default="", help="whose it is; found by the tensors' names where they tell")
+        command.add_argument("--heads", type=int, default=0, help="attention heads, of a .pt file that can't tell it")
+        command.add_argument("--variant", default="", help="which of a folder's copies, such as fp16")
+        command.add_argument("--allow-outside", action="store_true", help="read files outside of their folder too")
     command = commands.add_parser("export", help="write a run's weights as another project's checkpoint")
     command.add_argument("folder", type=Path, help="a run's folder, such as work/scaling/runs/d6")
     command.add_argument("target", type=Path, help="the folder or file to write")
@@ -52,15 +56,14 @@ def main(arguments: list[str]) -> int:
     if given.command == "export":
         layouts.find(given.layout)  # before JAX takes its time
     if given.command == "inspect":
-        print(_inspect(given.source, given.layout))
-        return 0
+        return _inspect(given)
     from rfjax import config as configs
     from rfjax import interop
     from rfjax.training import weights
 
     began = time.time()
     if given.command == "import":
-        made = interop.bring(given.source, given.folder, given.layout)
+        made = interop.bring(given.source, given.folder, given.layout, told=_told(given))
         print(f"{given.folder}: {_size(made.params)} parameters, {time.time() - began:.1f} s")
         print(f"draw from it: python -m rfjax.main --config=configs/sample.py --config.sample.source={given.folder}")
         return 0
@@ -77,20 +80,33 @@ def _size(params: object) -> str:
     return f"{sum(leaf.size for leaf in jax.tree.leaves(params)):,}"
 
 
-def _inspect(path: Path, layout: str) -> str:
-    """What a checkpoint is, in a few lines."""
+def _told(given: argparse.Namespace) -> Any:
     from rfjax import interop
-    from rfjax.interop.tensors import open_tensors
+
+    if given.heads < 0:
+        raise UserError(f"--heads={given.heads} must be a number of attention heads, such as 6")
+    return interop.Told(given.heads, given.variant, given.allow_outside)
+
+
+def _inspect(given: argparse.Namespace) -> int:
+    """Prints what a checkpoint is in a few lines, or what is in it and why it is none that we know."""
+    from rfjax import interop
+    from rfjax.interop import engine
     from rfjax.models import measure
     from rfjax.training.parts import make_parts
 
-    with open_tensors(path) as tensors:
-        stored = Counter(tensors.dtype(name).name for name in tensors.names)
+    told = _told(given)
+    with told.open(given.source) as tensors:
+        stored = Counter(tensors.kind(name) for name in tensors.names)
         try:
-            found = interop.inspect(tensors, layout)
-        except UserError as error:
-            return f"{tensors.source}: {len(tensors.names)} tensors ({dict(stored)})\n{error}"
-    parts, model = make_parts(found.config), found.config.model
+            found = interop.inspect(tensors, given.layout, told)
+            parts = make_parts(found.config)
+            engine.check(tensors, interop.places(found, parts), layouts.find(found.layout).ignore)
+        except UserError:
+            kinds = ", ".join(f"{kind} ({count})" for kind, count in stored.items())
+            print(f"{tensors.source}: {len(tensors.names)} tensors: {kinds or 'none'}")
+            raise
+    model = found.config.model
     size = measure(parts.model, parts.inputs)
     reads = f"text of width {parts.inputs.text[1]}, a pooled vector of {parts.inputs.pooled_width}"
     if found.config.text.encoder == "labels":
@@ -106,7 +122,8 @@ def _inspect(path: Path, layout: str) -> str:
         "forward": f"{size.forward_flops / 1e9:,.2f} GFLOPs an example",
         "stored as": ", ".join(f"{kind} ({count} tensors)" for kind, count in stored.items()),
     }
-    return "\n".join([str(tensors.source), *(f"  {name:12}{value}" for name, value in rows.items())])
+    print("\n".join([str(tensors.source), *(f"  {name:12}{value}" for name, value in rows.items())]))
+    return 0
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ The tensors of a DiT and a SiT have the same names and shapes; what the network 
 sign of what it answers (facts of REPA, 1.1). So the file can't say which it is.
 """
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -11,9 +12,9 @@ from typing import Any
 from rfjax import config as configs
 from rfjax.config import Config
 from rfjax.errors import UserError
+from rfjax.interop import described
 from rfjax.interop.layout import Layout, same
 from rfjax.interop.rules import AttentionNames, Rules, StreamNames
-from rfjax.interop.sd3 import count_blocks
 from rfjax.interop.stored import Tensors
 from rfjax.models import layers
 from rfjax.models.backbones import Inputs
@@ -94,22 +95,27 @@ def make_config(whose: str, image: tuple[int, int], classes: int, model: Mapping
     return configs.from_dict(c.to_dict())
 
 
-def from_file(tensors: Tensors, whose: str) -> Config:
+def from_file(tensors: Tensors, whose: str, heads: int = 0) -> Config:
     """What a .pt file holds, from the shapes of its tensors.
 
+    Args:
+        heads: how many, which no shape tells; 0: as many as a network of this depth and width is known to have.
+
     Raises:
-        UserError: if the tensors that tell it are not there.
+        UserError: if the tensors that tell it are not there, or the number of heads is not known or does not fit.
     """
-    width, channels, patch = _shape(tensors, "x_embedder.proj.weight")[:3]
-    side = round(_shape(tensors, "pos_embed")[1] ** 0.5)
-    depth = count_blocks(tensors, r"blocks\.(\d+)\.")
-    hidden = _shape(tensors, "blocks.0.mlp.fc1.weight")[0]
-    outputs = _shape(tensors, "final_layer.linear.weight")[0]
-    heads = implied_heads(depth, width)
-    if not heads:
+    shape = functools.partial(described.shape, tensors, whose="a checkpoint of DiT, SiT or REPA")
+    width, channels, patch, _ = shape("x_embedder.proj.weight", 4)
+    side = round(shape("pos_embed", 3)[1] ** 0.5)
+    depth = described.count_blocks(tensors, r"blocks\.(\d+)\.")
+    hidden = shape("blocks.0.mlp.fc1.weight", 2)[0]
+    outputs = shape("final_layer.linear.weight", 2)[0]
+    heads = heads or implied_heads(depth, width)
+    if not heads or width % heads:
+        why = f"--heads={heads} does not divide it" if heads else f"no size of DiT's and no multiple of {HEAD}"
         raise UserError(
-            f"{tensors.source} has {depth} blocks of width {width}: no size of DiT's and no multiple of {HEAD}, so its "
-            "number of heads is not known"
+            f"{tensors.source} has {depth} blocks of width {width}: {why}, so its number of heads is not known; say it "
+            "to python -m rfjax.interop by --heads"
         )
     model = {
         "depth": depth,
@@ -120,11 +126,11 @@ def from_file(tensors: Tensors, whose: str) -> Config:
         "stored_positions": side,
         "learn_sigma": outputs == 2 * patch**2 * channels,
     }
-    count = count_blocks(tensors, r"projectors\.(\d+)\.")
+    count = described.count_blocks(tensors, r"projectors\.(\d+)\.")
     if count:
-        model["projectors"] = tuple(_shape(tensors, f"projectors.{i}.4.weight")[0] for i in range(count))
-        model["projector_width"] = _shape(tensors, "projectors.0.0.weight")[0]
-    classes = _shape(tensors, "y_embedder.embedding_table.weight")[0] - 1
+        model["projectors"] = tuple(shape(f"projectors.{i}.4.weight", 2)[0] for i in range(count))
+        model["projector_width"] = shape("projectors.0.0.weight", 2)[0]
+    classes = shape("y_embedder.embedding_table.weight", 2)[0] - 1
     return make_config(whose, (side * patch, channels), classes, model)
 
 
@@ -132,12 +138,6 @@ def implied_heads(depth: int, width: int) -> int:
     """The number of heads, which no file stores: a published size's, else of 64 channels each; 0 if neither fits."""
     known = [heads for blocks, size, heads in SIZES.values() if (blocks, size) == (depth, width)]
     return known[0] if known else (0 if width % HEAD else width // HEAD)
-
-
-def _shape(tensors: Tensors, name: str) -> tuple[int, ...]:
-    if name not in tensors.names:
-        raise UserError(f"{tensors.source} has no tensor {name}: expected a checkpoint of DiT, SiT or REPA")
-    return tensors.shape(name)
 
 
 def from_folder(tensors: Tensors, facts: Mapping[str, Any] | None) -> Config:
@@ -151,21 +151,15 @@ def from_folder(tensors: Tensors, facts: Mapping[str, Any] | None) -> Config:
     where = tensors.source.parent / "config.json"
     if facts is None or facts.get("_class_name") != "DiTTransformer2DModel":
         raise UserError(f"{where} should be the config of a DiTTransformer2DModel, and it is not")
-    try:
-        heads, patch = int(facts["num_attention_heads"]), int(facts["patch_size"])
-        channels, size = int(facts["in_channels"]), int(facts["sample_size"])
-        outputs = facts.get("out_channels") or channels
-        model = {
-            "depth": int(facts["num_layers"]),
-            "width": heads * int(facts["attention_head_dim"]),
-            "heads": heads,
-            "patch": patch,
-            "learn_sigma": outputs == 2 * channels,
-            "frequency_shift": 1,
-        }
-        return make_config("dit", (size, channels), int(facts["num_embeds_ada_norm"]), model)
-    except KeyError as error:
-        raise UserError(f"{where} has no {error}: expected the config of a DiTTransformer2DModel") from error
+    number = functools.partial(described.number, facts, where=where)
+    depth, heads, patch = number("num_layers"), number("num_attention_heads"), number("patch_size")
+    channels = number("in_channels")
+    outputs = channels if facts.get("out_channels") is None else number("out_channels")
+    model = {"depth": depth, "width": heads * number("attention_head_dim"), "heads": heads, "patch": patch}
+    model |= {"learn_sigma": outputs == 2 * channels, "frequency_shift": 1}
+    if (blocks := described.count_blocks(tensors, r"transformer_blocks\.(\d+)\.")) != depth:
+        raise UserError(f"{where} says num_layers = {depth}, and the weights beside it are of {blocks} blocks")
+    return make_config("dit", (number("sample_size"), channels), number("num_embeds_ada_norm"), model)
 
 
 def to_folder(model: DiT, inputs: Inputs) -> dict[str, Any]:

@@ -14,20 +14,22 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
+import ml_dtypes
 import numpy as np
 
 from rfjax.errors import UserError
 from rfjax.interop.layout import Layout, Piece, Rows, manifest
-from rfjax.interop.stored import Tensors, bands
+from rfjax.interop.stored import NARROW, Tensors, bands, printable
 
 ALIGNMENT = 64  # bytes of a cache line; XLA copies what is aligned less
 NAMED = 3  # tensors of each kind of mismatch that a message names
+WIDER = np.dtype(ml_dtypes.bfloat16)  # what holds all values of the narrow types, in which no network computes
 SAME: Mapping[str, Any] = {}  # no other dtypes than there are
 THREADS = min(8, os.cpu_count() or 1)
 
 
 def check(tensors: Tensors, layout: Layout, ignore: Sequence[str] = ()) -> None:
-    """Raises UserError, without reading data, where names or shapes are not the layout's.
+    """Raises UserError, without reading data, where names, shapes or types are not the layout's.
 
     ignore: regular expressions; tensors whose names begin with one may be there and are not read.
     """
@@ -39,7 +41,8 @@ def check(tensors: Tensors, layout: Layout, ignore: Sequence[str] = ()) -> None:
         for name, shape in wanted.items()
         if name in found and tensors.shape(name) != shape
     ]
-    kinds = (("missing", missing), ("not expected", extra), ("of another shape", wrong))
+    strange = [f"{name} in {tensors.kind(name)}" for name in wanted if name in found and not tensors.readable(name)]
+    kinds = (("missing", missing), ("not expected", extra), ("of another shape", wrong), ("of no known type", strange))
     faults = [f"{len(names)} {what} ({_some(names)})" for what, names in kinds if names]
     if faults:
         count = f"{len(wanted)} tensors were expected and {len(found)} found"
@@ -47,7 +50,7 @@ def check(tensors: Tensors, layout: Layout, ignore: Sequence[str] = ()) -> None:
 
 
 def _some(words: list[str]) -> str:
-    return ", ".join(words[:NAMED]) + (f" and {len(words) - NAMED} more" if len(words) > NAMED else "")
+    return ", ".join(map(printable, words[:NAMED])) + (f" and {len(words) - NAMED} more" if len(words) > NAMED else "")
 
 
 def load(
@@ -60,7 +63,7 @@ def load(
     """Reads a checkpoint into arrays; on the host it holds one leaf at a time.
 
     target: each leaf's shape and sharding by its path; every device gets its own shard.
-    dtype: of the arrays; None keeps the stored one. ignore: as in `check`.
+    dtype: of the arrays; None keeps the stored one, and makes bfloat16 of eight bits. ignore: as in `check`.
     Raises UserError where the checkpoint does not fit the layout (before data is read), where a copy differs from its
     original, and for 64-bit values that JAX would cut; ValueError where layout and target disagree.
     """
@@ -84,12 +87,17 @@ def _dtype(tensors: Tensors, path: str, pieces: Sequence[Piece], dtype: Any) -> 
     if len(stored) > 1:
         what = ", ".join(f"{name} in {kind}" for kind, name in stored.items())
         raise UserError(f"{tensors.source} stores what belongs together in different types: {what}")
-    kind = np.dtype(next(iter(stored)) if dtype is None else dtype)
+    kind = kept(next(iter(stored))) if dtype is None else np.dtype(dtype)
     if jax.dtypes.canonicalize_dtype(kind) != kind:
         raise UserError(
             f"{tensors.where(names[0])} holds {names[0]} of {kind}, which JAX would cut: give another dtype"
         )
     return kind
+
+
+def kept(stored: np.dtype) -> np.dtype:
+    """The dtype that a tensor keeps where none is asked for: its own, or a wider one that can be computed with."""
+    return WIDER if stored in map(np.dtype, NARROW.values()) else stored
 
 
 def _load_leaf(

@@ -1,15 +1,17 @@
 """The layouts of other projects by name: what is in a file, and where each of our parameters is in it."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rfjax import untrusted
 from rfjax.config import Config
 from rfjax.errors import UserError, nearest
 from rfjax.interop import dit, sd3
 from rfjax.interop.layout import Layout
+from rfjax.interop.safetensors import HEADER_LIMIT
 from rfjax.interop.stored import Tensors
+from rfjax.interop.tensors import member
 from rfjax.models import Backbone, Inputs
 
 Facts = Mapping[str, Any] | None  # the config.json beside the weights
@@ -21,7 +23,8 @@ class Kind:
 
     Attributes:
         what: for people. file: how its files end; "" for a folder.
-        describe: (tensors, facts) -> the config of the network that is there.
+        describe: (tensors, facts, heads) -> the config of the network that is there; heads: where the user says how
+            many, else 0.
         layout: (model, inputs, config) -> where our parameters are.
         facts: (model, inputs) -> config.json of a folder.
         times: what its networks may be told of t (config.model.time). backbones: what they are here.
@@ -32,7 +35,7 @@ class Kind:
 
     what: str
     file: str
-    describe: Callable[[Tensors, Facts], Config]
+    describe: Callable[[Tensors, Facts, int], Config]
     layout: Callable[[Any, Inputs, Config], Layout]
     times: tuple[str, ...]
     backbones: tuple[str, ...]
@@ -46,7 +49,7 @@ def _pt(whose: str, what: str) -> Kind:
     return Kind(
         what,
         ".pt",
-        lambda tensors, facts: dit.from_file(tensors, whose),
+        lambda tensors, facts, heads: dit.from_file(tensors, whose, heads),
         lambda model, inputs, config: dit.layout(
             model, inputs, config.model.projectors if whose == "repa" else (), config.model.projector_width
         ),
@@ -60,7 +63,7 @@ LAYOUTS: dict[str, Kind] = {
     "sd3": Kind(
         "SD3 and SD3.5, a diffusers folder",
         "",
-        sd3.from_folder,
+        lambda tensors, facts, heads: sd3.from_folder(tensors, facts),
         lambda model, inputs, config: sd3.layout(model, inputs, sd3.DIFFUSERS),
         ("1000t",),
         ("mmdit",),
@@ -69,7 +72,7 @@ LAYOUTS: dict[str, Kind] = {
     "sd3-file": Kind(
         "SD3 and SD3.5, the original single .safetensors file",
         ".safetensors",
-        sd3.from_file,
+        lambda tensors, facts, heads: sd3.from_file(tensors),
         lambda model, inputs, config: sd3.layout(model, inputs, sd3.ORIGINAL),
         ("1000t",),
         ("mmdit",),
@@ -82,7 +85,7 @@ LAYOUTS: dict[str, Kind] = {
     "dit-folder": Kind(
         "DiT, a diffusers folder",
         "",
-        dit.from_folder,
+        lambda tensors, facts, heads: dit.from_folder(tensors, facts),
         lambda model, inputs, config: dit.folder_layout(model, inputs),
         ("1000t-1", "1000t"),
         ("dit", "sit"),
@@ -103,49 +106,13 @@ def find(name: str) -> Kind:
     return LAYOUTS[name]
 
 
-def facts_beside(tensors: Tensors) -> Facts:
-    """The config.json in the folder of the weights, or None.
+def facts_beside(tensors: Tensors, outside: bool) -> Facts:
+    """The config.json in the folder of the weights, or None; outside: whether it may be a link to elsewhere.
 
     Raises:
         UserError: if it is no JSON object.
     """
-    path = tensors.source.parent / "config.json"
-    if not path.is_file():
-        return None
-    try:
-        facts = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{path} is no JSON ({error})") from error
-    if not isinstance(facts, dict):
-        raise UserError(f"{path} holds no JSON object")
-    return facts
-
-
-def recognise(tensors: Tensors, facts: Facts) -> str:
-    """The name of a checkpoint's layout, from its config.json or the names of its tensors.
-
-    Raises:
-        UserError: if they don't tell.
-    """
-    classes = {"SD3Transformer2DModel": "sd3", "DiTTransformer2DModel": "dit-folder"}
-    names = set(tensors.names)
-    if f"{sd3.ORIGINAL.patch}.weight" in names:
-        return "sd3-file"
-    if facts is not None and facts.get("_class_name") in classes:
-        return classes[facts["_class_name"]]
-    if f"{sd3.DIFFUSERS.patch}.weight" in names:
-        return "sd3"
-    if "projectors.0.0.weight" in names:
-        return "repa"
-    if dit.is_ambiguous(tensors):
-        raise UserError(
-            f"{tensors.source} has DiT's tensors, which SiT and REPA share: say whose it is by the layout dit, sit or "
-            "repa, since they disagree on the direction of time"
-        )
-    some = ", ".join(list(tensors.names)[:3])
-    raise UserError(
-        f"{tensors.source} is of no layout that rfjax knows ({', '.join(LAYOUTS)}): it has tensors such as {some}"
-    )
+    return untrusted.read_json(member(tensors.source.parent, "config.json", outside), limit=HEADER_LIMIT)
 
 
 def check_export(name: str, config: Config, model: Backbone) -> None:

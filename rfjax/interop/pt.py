@@ -1,25 +1,45 @@
 """torch's zip files (.pt) without torch: `open_pt` reads a checkpoint's state dicts, `write_pt` writes one.
 
 A pickle is a program that may call anything. The reader here knows the few names that tensors and plain records need,
-and gives each a harmless meaning, made anew for every file; any other name is an error before anything is called.
+and gives each a harmless meaning (pickled.py runs the rest); any other name is an error before anything is called.
 """
 
+import os
 import pickle
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
-from io import BytesIO
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from rfjax import files
 from rfjax.errors import UserError, nearest
-from rfjax.interop.stored import DTYPES, Entry, Spec, Tensors, checked, nbytes, replacing, row_major
+from rfjax.interop import pickled
+from rfjax.interop.stored import (
+    ANY_SIZE,
+    DTYPES,
+    MOST_AXES,
+    READABLE,
+    Entry,
+    Spec,
+    Tensors,
+    checked,
+    itemsize,
+    make_entry,
+    nbytes,
+    printable,
+    replacing,
+    row_major,
+    whole,
+)
 
 STORAGES = {"Double": "F64", "Float": "F32", "Half": "F16", "BFloat16": "BF16", "Long": "I64", "Int": "I32",
             "Short": "I16", "Char": "I8", "Byte": "U8", "Bool": "BOOL", "Untyped": "U8"}  # fmt: skip
 STORAGE_NAMES = {DTYPES[kind]: name for name, kind in STORAGES.items() if name != "Untyped"}
 PREFERRED = ("ema", "model", "state_dict", "delta")  # the order in which DiT's and SiT's loaders look, then others'
+LARGEST_PICKLE = 2**24  # bytes; that of a network with its optimizer's state has half a million
+EXPANSION = 8  # times its own length that a file's tensors may take, for those that share their storage
 LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, 2)[:-1]  # torch.save before 1.6 begins with this number
 ALIGNMENT = 64  # bytes, as torch's own writer
 ZIP64 = 0x7FFFFFFF  # bytes, beyond which an entry's size needs the zip format's extension
@@ -40,86 +60,72 @@ class Checkpoint(NamedTuple):
 class _Storage(NamedTuple):
     offset: int
     size: int
-    dtype: np.dtype
+    kind: str
 
 
-class _Reader(pickle.Unpickler):
-    """Reads tensors as entries; no name of the pickle stands for anything that isn't made here, for this file alone."""
+class _Reader:
+    """What a pickle's names and persistent ids mean: tensors become entries, and nothing is called but what is here."""
 
-    def __init__(self, data: bytes, path: Path, entries: Mapping[str, tuple[int, int]]) -> None:
-        super().__init__(BytesIO(data), encoding="utf-8")
+    def __init__(self, path: Path, entries: Mapping[str, tuple[int, int]]) -> None:
         self.path, self.entries = path, entries
-        self.record, self.meanings = _meanings(self.tensor)
+        functions = {
+            "torch._utils._rebuild_tensor_v2": lambda storage, start, shape, strides, *_: self.tensor(
+                storage, start, shape, strides
+            ),
+            "torch._utils._rebuild_tensor_v3": lambda storage, start, shape, strides, _gradient, _hooks, kind, *_: (
+                self.tensor(storage, start, shape, strides, kind)
+            ),
+            "torch._utils._rebuild_parameter": lambda value, *_: value,
+            "torch._utils._rebuild_parameter_with_state": lambda value, *_: value,
+            "torch.Size": lambda items=(): tuple(items),
+            "collections.OrderedDict": pickled.ordered,
+            "argparse.Namespace": pickled.record,
+        }
+        self.meanings = {name: pickled.Known(function) for name, function in functions.items()} | KINDS
 
-    def find_class(self, module: str, name: str) -> Any:
-        full = f"{module}.{name}"
+    def find(self, full: str) -> Any:
         if full in self.meanings:
             return self.meanings[full]
         raise UserError(
-            f"{self.path} wants to call `{full}`, which is not a tensor: only tensors and plain values are read, and"
-            " nothing was run (save the model's state_dict() alone with torch)"
+            f"{self.path} wants to call `{printable(full)}`, which is not a tensor: only tensors and plain values are "
+            "read, and nothing was run (save the model's state_dict() alone with torch)"
         )
 
-    def persistent_load(self, pid: Any) -> _Storage:
+    def storage(self, pid: Any) -> _Storage:
         _, kind, key, _, count = pid
+        if not (isinstance(kind, str) and isinstance(key, str)):
+            raise pickled.Damaged("a storage has no name")
         if key not in self.entries:
-            raise UserError(f"{self.path} is damaged: it has no entry data/{key}, which its pickle names")
+            raise UserError(f"{self.path} is damaged: it has no entry data/{printable(key)}, which its pickle names")
         offset, size = self.entries[key]
-        dtype = DTYPES[kind]
-        if count * dtype.itemsize > size:
-            expected = count * dtype.itemsize
+        expected = whole(count) * itemsize(kind)
+        if expected > size:
             raise UserError(f"{self.path} is damaged: data/{key} should have {expected:,} bytes, and has {size:,}")
-        return _Storage(offset, size, dtype)
+        return _Storage(offset, size, kind)
 
-    def tensor(self, storage: _Storage, start: int, shape: tuple, strides: tuple, kind: str | None = None) -> Entry:
-        dtype = storage.dtype if kind is None else DTYPES.get(kind)
-        if dtype is None:
-            known = ", ".join(map(str, DTYPES.values()))
-            raise UserError(f"{self.path} stores a tensor as {kind}: expected one of {known}")
-        shape, strides = tuple(map(int, shape)), tuple(map(int, strides))
-        reach = 0 if 0 in shape else start + 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
-        if min((start, *shape, *strides)) < 0 or reach * dtype.itemsize > storage.size:
+    def tensor(self, storage: _Storage, start: int, shape: tuple, strides: tuple, kind: str = "") -> Entry:
+        if not (isinstance(storage, _Storage) and isinstance(kind, str)) or max(len(shape), len(strides)) > MOST_AXES:
+            raise pickled.Damaged("it makes a tensor of something else")
+        kind = kind or storage.kind
+        size, shape, strides = itemsize(kind), tuple(map(whole, shape)), tuple(map(whole, strides))
+        reach = 0 if 0 in shape else whole(start) + 1 + sum((n - 1) * a for n, a in zip(shape, strides, strict=True))
+        if min((start, *shape, *strides)) < 0 or reach * size > storage.size:
             raise UserError(
                 f"{self.path} is damaged: a tensor of shape {shape} reaches beyond its {storage.size:,} bytes"
             )
         plain = all(n == 1 or a == b for n, a, b in zip(shape, strides, row_major(shape), strict=True)) or 0 in shape
-        return Entry(self.path, storage.offset + start * dtype.itemsize, dtype, shape, None if plain else strides)
+        return make_entry(self.path, storage.offset + start * size, kind, shape, None if plain else strides)
 
 
-def _meanings(tensor: Callable[..., Entry]) -> tuple[type, dict[str, Any]]:
-    """The type that stands for a record, and what each known name means.
+def _kinds() -> dict[str, str]:
+    """torch's names of storages and dtypes -> safetensors' names; those that are not read are known by name."""
+    storages = STORAGES | {"ComplexFloat": "complex64", "ComplexDouble": "complex128"}
+    named = {f"{m}.{name}Storage": kind for m in ("torch", "torch.storage") for name, kind in storages.items()}
+    strange = ("float8_e4m3fnuz", "float8_e5m2fnuz", "complex64", "complex128")
+    return named | {f"torch.{dtype}": kind for kind, dtype in READABLE.items()} | {f"torch.{x}": x for x in strange}
 
-    All is made anew, because a pickle can set attributes on what it names: they go when the file has been read.
-    """
 
-    class Record:
-        pass
-
-    class Ordered(dict):
-        def __setstate__(self, state: Any) -> None:  # torch hangs version numbers on a state dict
-            pass
-
-    def version_2(storage: _Storage, start: int, shape: tuple, strides: tuple, *_: Any) -> Entry:
-        return tensor(storage, start, shape, strides)
-
-    def version_3(storage: _Storage, start: int, shape: tuple, strides: tuple, *rest: Any) -> Entry:
-        _gradient, _hooks, kind, *_ = rest
-        return tensor(storage, start, shape, strides, kind)
-
-    functions = {
-        "torch._utils._rebuild_tensor_v2": version_2,
-        "torch._utils._rebuild_tensor_v3": version_3,
-        "torch._utils._rebuild_parameter": lambda value, *_: value,
-        "torch._utils._rebuild_parameter_with_state": lambda value, *_: value,
-        "torch.Size": lambda items=(): tuple(items),
-        "collections.OrderedDict": Ordered,
-        "argparse.Namespace": Record,
-    }
-    modules = ("torch", "torch.storage")
-    storages = {f"{module}.{name}Storage": kind for module in modules for name, kind in STORAGES.items()}
-    kinds = {f"torch.{dtype}": kind for kind, dtype in DTYPES.items()}
-    others = {f"torch.{name}": name for name in ("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz")}
-    return Record, functions | storages | kinds | others
+KINDS = _kinds()
 
 
 def open_pt(path: str | Path, part: str | None = None) -> Checkpoint:
@@ -130,14 +136,12 @@ def open_pt(path: str | Path, part: str | None = None) -> Checkpoint:
     Raises UserError for another kind of file, a damaged one, and a pickle that names what is no tensor.
     """
     path = Path(path)
-    pickled, entries = _unzip(path)
-    reader = _Reader(pickled, path, entries)
+    data, entries, size = _unzip(path)
+    reader = _Reader(path, entries)
     try:
-        top = _plain(reader.load(), reader.record)
-    except UserError:
-        raise
-    except Exception as error:  # a damaged pickle can fail in any way
-        raise UserError(f"{path} holds a damaged pickle: {type(error).__name__}, {error}") from error
+        top = pickled.load(data, reader.find, reader.storage)
+    except pickled.Damaged as error:
+        raise UserError(f"{path} holds a damaged pickle: {error}") from error
     if not isinstance(top, dict):
         raise UserError(f"{path} holds a {type(top).__name__}: expected a state dict, or a dict of state dicts")
     parts = tuple(key for key, value in top.items() if isinstance(key, str) and _holds_tensors(value))
@@ -152,7 +156,13 @@ def open_pt(path: str | Path, part: str | None = None) -> Checkpoint:
             )
         part = parts[0]
     state = top if part is None else top[part]
-    tensors = Tensors(path, {str(name): value for name, value in state.items() if isinstance(value, Entry)})
+    chosen = {str(name): value for name, value in state.items() if isinstance(value, Entry)}
+    if (needed := sum(entry.nbytes for entry in chosen.values())) > EXPANSION * size:
+        raise UserError(
+            f"{path} has {size:,} bytes, and its tensors, which repeat what is stored, would take {needed:,}: save "
+            "contiguous copies of them with torch"
+        )
+    tensors = Tensors(path, chosen)
     rest = {key: value for key, value in top.items() if key not in parts and not isinstance(value, Entry)}
     return Checkpoint(tensors, part, parts, rest)
 
@@ -161,40 +171,40 @@ def _holds_tensors(value: Any) -> bool:
     return isinstance(value, dict) and any(isinstance(item, Entry) for item in value.values())
 
 
-def _plain(value: Any, record: type) -> Any:
-    """Dicts, lists and tuples with each record made a dict."""
-    if isinstance(value, record):
-        value = vars(value)
-    if isinstance(value, dict):
-        return {key: _plain(item, record) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_plain(item, record) for item in value)
-    return value
-
-
-def _unzip(path: Path) -> tuple[bytes, dict[str, tuple[int, int]]]:
-    """A torch file's pickle, and the place and length in the file of each storage by its key."""
-    with path.open("rb") as file:
+def _unzip(path: Path) -> tuple[bytes, dict[str, tuple[int, int]], int]:
+    """A torch file's pickle, the place and length in the file of each storage by its key, and the file's length."""
+    with files.regular(path, ANY_SIZE) as file:
         start = file.read(len(LEGACY))
         if start == LEGACY:
             raise UserError(f"{path} has torch's old format: load it with a current torch and torch.save it again")
         try:
             with zipfile.ZipFile(file) as archive:
-                return _records(archive, file, path)
-        except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+                return *_records(archive, file, path), os.fstat(file.fileno()).st_size
+        except UserError:
+            raise
+        except Exception as error:  # zipfile raises many kinds for what is damaged
             what = "cut short or damaged" if start[:2] == b"PK" else "not a zip file such as torch.save writes"
             raise UserError(f"{path} is {what}: {error}") from error
 
 
 def _records(archive: zipfile.ZipFile, file: BinaryIO, path: Path) -> tuple[bytes, dict[str, tuple[int, int]]]:
-    infos = {info.filename: info for info in archive.infolist()}
+    listed, end = archive.infolist(), os.fstat(file.fileno()).st_size
+    infos = {info.filename: info for info in listed}
     name = next((name for name in infos if name.split("/")[1:] == ["data.pkl"]), None)
     if name is None:
         raise UserError(f"{path} is a zip file without a data.pkl, so torch.save did not write it")
-    if any(info.compress_type != zipfile.ZIP_STORED for info in infos.values()):
+    if any(info.compress_type != zipfile.ZIP_STORED for info in listed):
         raise UserError(f"{path} was compressed after torch.save: unpack it, or save it again with torch")
+    if len(infos) < len(listed):
+        raise UserError(f"{path} is damaged: {len(listed) - len(infos)} of its entries have the name of another")
+    if infos[name].file_size > LARGEST_PICKLE:
+        raise UserError(
+            f"{path} has a pickle of {infos[name].file_size:,} bytes, and {LARGEST_PICKLE:,} is the most that is read: "
+            "save the model's state_dict() alone with torch"
+        )
     folder = name.removesuffix("data.pkl")
-    if f"{folder}byteorder" in infos and archive.read(f"{folder}byteorder") != b"little":
+    byteorder = infos.get(f"{folder}byteorder")
+    if byteorder and (byteorder.file_size > len("little") or archive.read(byteorder) != b"little"):
         raise UserError(f"{path} is big-endian: save it again on a little-endian machine")
     entries = {}
     for key, info in infos.items():
@@ -202,7 +212,10 @@ def _records(archive: zipfile.ZipFile, file: BinaryIO, path: Path) -> tuple[byte
             file.seek(info.header_offset + LOCAL_LENGTHS)
             lengths = file.read(4)
             gap = int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
-            entries[key.removeprefix(f"{folder}data/")] = (info.header_offset + LOCAL_HEADER + gap, info.file_size)
+            begin = info.header_offset + LOCAL_HEADER + gap
+            if begin + info.file_size > end:
+                raise UserError(f"{path} is cut short or damaged: {key} ends beyond the file's {end:,} bytes")
+            entries[key.removeprefix(f"{folder}data/")] = (begin, info.file_size)
     return archive.read(name), entries
 
 

@@ -5,6 +5,7 @@ it has the scale before the shift. Both store the table of positions, which we r
 than the paper's formula when it starts from nothing.
 """
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,9 +14,10 @@ from typing import Any
 from rfjax import config as configs
 from rfjax.config import Config
 from rfjax.errors import UserError
+from rfjax.interop import described
 from rfjax.interop.layout import Index, Layout
 from rfjax.interop.rules import AttentionNames, Rules, StreamNames
-from rfjax.interop.stored import Tensors
+from rfjax.interop.stored import Tensors, printable
 from rfjax.models import layers
 from rfjax.models.backbones import Inputs
 from rfjax.models.mmdit import MMDiT
@@ -158,31 +160,29 @@ def from_folder(tensors: Tensors, facts: Mapping[str, Any] | None) -> Config:
         raise UserError(f"{where} is missing: a diffusers folder says there how its network is built")
     kind = facts.get("_class_name")
     if kind != "SD3Transformer2DModel":
-        raise UserError(f"{where} is of a {kind}: expected an SD3Transformer2DModel")
-    try:
-        depth, patch = int(facts["num_layers"]), int(facts["patch_size"])
-        heads, head = int(facts["num_attention_heads"]), int(facts["attention_head_dim"])
-        dual = tuple(facts.get("dual_attention_layers") or ())
-        side, norm = int(facts["pos_embed_max_size"]), facts.get("qk_norm")
-        if dual != tuple(range(len(dual))) or norm not in (None, "rms_norm"):
-            raise UserError(
-                f"{where}: dual_attention_layers = {list(dual)} and qk_norm = {norm!r}, and rfjax knows the first few "
-                "layers, and None or 'rms_norm'"
-            )
-        if (facts["in_channels"], heads * head) != (facts["out_channels"], facts["caption_projection_dim"]):
-            raise UserError(
-                f"{where}: in_channels = {facts['in_channels']} and out_channels = {facts['out_channels']} must be "
-                f"equal, and so must heads x head dim = {heads * head} and caption_projection_dim = "
-                f"{facts['caption_projection_dim']}"
-            )
-        model = {"depth": depth, "width": heads * head, "heads": heads, "patch": patch, "stored_positions": side}
-        model |= {"qk_norm": norm is not None, "dual_blocks": len(dual)}
-        if (blocks := count_blocks(tensors, r"transformer_blocks\.(\d+)\.")) != depth:
-            raise UserError(f"{where} says num_layers = {depth}, and the weights beside it are of {blocks} blocks")
-        widths = int(facts["joint_attention_dim"]), int(facts["pooled_projection_dim"])
-        return make_config(int(facts["sample_size"]), int(facts["in_channels"]), widths, model)
-    except KeyError as error:
-        raise UserError(f"{where} has no {error}: expected the config of an SD3Transformer2DModel") from error
+        raise UserError(f"{where} is of a {printable(str(kind))}: expected an SD3Transformer2DModel")
+    number = functools.partial(described.number, facts, where=where)
+    depth, patch, side = number("num_layers"), number("patch_size"), number("pos_embed_max_size")
+    heads, head = number("num_attention_heads"), number("attention_head_dim")
+    channels, norm = number("in_channels"), facts.get("qk_norm")
+    dual = facts.get("dual_attention_layers") or []
+    if dual != list(range(len(dual) if isinstance(dual, list) else 0)) or norm not in (None, "rms_norm"):
+        raise UserError(
+            f"{where}: dual_attention_layers = {printable(repr(dual))} and qk_norm = {printable(repr(norm))}, and "
+            "rfjax knows the first few layers, and None or 'rms_norm'"
+        )
+    outputs, projected = number("out_channels"), number("caption_projection_dim")
+    if (channels, heads * head) != (outputs, projected):
+        raise UserError(
+            f"{where}: in_channels = {channels} and out_channels = {outputs} must be equal, and so must heads x head "
+            f"dim = {heads * head} and caption_projection_dim = {projected}"
+        )
+    model = {"depth": depth, "width": heads * head, "heads": heads, "patch": patch, "stored_positions": side}
+    model |= {"qk_norm": norm is not None, "dual_blocks": len(dual)}
+    if (blocks := described.count_blocks(tensors, r"transformer_blocks\.(\d+)\.")) != depth:
+        raise UserError(f"{where} says num_layers = {depth}, and the weights beside it are of {blocks} blocks")
+    widths = number("joint_attention_dim"), number("pooled_projection_dim")
+    return make_config(number("sample_size"), channels, widths, model)
 
 
 def to_folder(model: MMDiT, inputs: Inputs) -> dict[str, Any]:
@@ -211,37 +211,23 @@ def to_folder(model: MMDiT, inputs: Inputs) -> dict[str, Any]:
     }
 
 
-def from_file(tensors: Tensors, facts: Mapping[str, Any] | None) -> Config:
+def from_file(tensors: Tensors) -> Config:
     """What an original single file holds, from the shapes of its tensors; as many heads as blocks, as its code has.
 
     Raises:
         UserError: if the tensors that tell it are not there.
     """
-    del facts
-    width, channels, patch = _shape(tensors, f"{ORIGINAL.patch}.weight")[:3]
-    side = round(_shape(tensors, ORIGINAL.positions)[1] ** 0.5)
-    found = [
-        count_blocks(tensors, rf"{re.escape(PREFIX)}joint_blocks\.(\d+)\.{end}") for end in ("", r"x_block\.attn2")
-    ]
-    depth, dual = found
+    shape = functools.partial(described.shape, tensors, whose="one of SD3's original files")
+    width, channels, patch, _ = shape(f"{ORIGINAL.patch}.weight", 4)
+    side = round(shape(ORIGINAL.positions, 3)[1] ** 0.5)
+    block = rf"{re.escape(PREFIX)}joint_blocks\.(\d+)\."
+    depth, dual = (described.count_blocks(tensors, block + end) for end in ("", r"x_block\.attn2"))
     norm = f"{PREFIX}joint_blocks.0.x_block.attn.ln_q.weight"
-    heads = width // tensors.shape(norm)[0] if norm in tensors.names else depth
-    hidden = _shape(tensors, f"{PREFIX}joint_blocks.0.x_block.mlp.fc1.weight")[0]
+    heads = width // shape(norm, 1)[0] if norm in tensors.names else depth
+    hidden = shape(f"{PREFIX}joint_blocks.0.x_block.mlp.fc1.weight", 2)[0]
     model = {"depth": depth, "width": width, "heads": heads, "patch": patch, "stored_positions": side}
     model |= {"qk_norm": norm in tensors.names, "dual_blocks": dual, "mlp_ratio": hidden // width}
-    text = _shape(tensors, f"{ORIGINAL.context}.weight")[1], _shape(tensors, f"{ORIGINAL.pooled[0]}.weight")[1]
+    text = shape(f"{ORIGINAL.context}.weight", 2)[1], shape(f"{ORIGINAL.pooled[0]}.weight", 2)[1]
     if not heads or width % heads:
         raise UserError(f"{tensors.source} has a width of {width} and {depth} blocks: expected as many heads as blocks")
     return make_config(min(128, side * patch), channels, text, model)
-
-
-def _shape(tensors: Tensors, name: str) -> tuple[int, ...]:
-    if name not in tensors.names:
-        raise UserError(f"{tensors.source} has no tensor {name}: expected one of SD3's original files")
-    return tensors.shape(name)
-
-
-def count_blocks(tensors: Tensors, pattern: str) -> int:
-    """One more than the largest number that a name begins with `pattern` around."""
-    numbers = [int(match[1]) for name in tensors.names if (match := re.match(pattern, name))]
-    return max(numbers, default=-1) + 1

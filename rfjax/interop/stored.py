@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol, Self
 import ml_dtypes
 import numpy as np
 
+from rfjax import files
 from rfjax.errors import UserError
 from rfjax.interop.layout import Rows
 
@@ -21,9 +22,14 @@ FLOATS = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dt
 INTEGERS = {"I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_}
 UNSIGNED = {"U64": np.uint64, "U32": np.uint32, "U16": np.uint16}
 DTYPES = {name: np.dtype(kind) for name, kind in (FLOATS | INTEGERS | UNSIGNED).items()}
+NARROW = {"F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2}  # read, and not written
+READABLE = DTYPES | {name: np.dtype(kind) for name, kind in NARROW.items()}
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 BAND, BAND_ROWS = 400_000, 128  # bytes, or rows if more, to transpose while in the cache: benchmarks/loading.py
 PARTIAL = ".partial"
+ANY_SIZE = 2**62  # bytes of a file that is not read whole
+LARGEST_AXIS, MOST_AXES = 2**48, 32  # of a tensor: numpy's own limits are 2^63 and 64
+NAME = 120  # letters of a name of a file's that a message shows
 
 
 class Spec(Protocol):
@@ -34,13 +40,50 @@ class Spec(Protocol):
 
 
 class Entry(NamedTuple):
-    """Where a tensor lies: bytes from `offset` of the file `path`; strides count elements, None where row-major."""
+    """Where a tensor lies: bytes from `offset` of the file `path`; strides count elements, None where row-major.
+
+    dtype: None where numpy has none of this `kind`, as the file calls it: such a tensor can't be read.
+    """
 
     path: Path
     offset: int
-    dtype: np.dtype
+    dtype: np.dtype | None
     shape: tuple[int, ...]
     strides: tuple[int, ...] | None = None
+    kind: str = ""
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * (self.dtype.itemsize if self.dtype else 1)
+
+
+def itemsize(kind: str) -> int:
+    """Bytes of an element; 0 of a kind that is not known, whose size can't be checked."""
+    return READABLE[kind].itemsize if kind in READABLE else 0
+
+
+def whole(number: Any) -> int:
+    """A whole number of a file that a size or a place may be; bool and float are none.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if type(number) is not int or abs(number) > LARGEST_AXIS:
+        raise ValueError(f"a {type(number).__name__} stands where a size or a place should")
+    return number
+
+
+def make_entry(
+    path: Path, offset: int, kind: str, shape: tuple[int, ...], strides: tuple[int, ...] | None = None
+) -> Entry:
+    """An entry of a kind by its name in the file."""
+    return Entry(path, offset, READABLE.get(kind), shape, strides, kind)
+
+
+def printable(text: str) -> str:
+    """A text of a file without what would steer a terminal, cut where it is long."""
+    shown = text if len(text) <= NAME else f"{text[: NAME - 3]}..."
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in shown)
 
 
 def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -72,7 +115,7 @@ class Tensors:
         self.source, self._entries = source, dict(entries)
         with contextlib.ExitStack() as stack:
             paths = {entry.path for entry in self._entries.values()}
-            self._files = {path: stack.enter_context(path.open("rb", buffering=0)) for path in paths}
+            self._files = {path: stack.enter_context(files.regular(path, ANY_SIZE)) for path in paths}
             self._close = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -92,7 +135,21 @@ class Tensors:
         return self._entries[name].shape
 
     def dtype(self, name: str) -> np.dtype:
-        return self._entries[name].dtype
+        """Raises UserError for a kind that is not read."""
+        entry = self._entries[name]
+        if entry.dtype is None:
+            known = ", ".join(map(str, READABLE.values()))
+            raise UserError(f"{entry.path} stores {printable(name)} as {entry.kind}: expected one of {known}")
+        return entry.dtype
+
+    def readable(self, name: str) -> bool:
+        """Whether its kind is one that is read."""
+        return self._entries[name].dtype is not None
+
+    def kind(self, name: str) -> str:
+        """The dtype's name, also of a kind that is not read."""
+        entry = self._entries[name]
+        return entry.kind if entry.dtype is None else entry.dtype.name
 
     def where(self, name: str) -> Path:
         """The file that holds a tensor, for messages."""
@@ -103,8 +160,7 @@ class Tensors:
 
         room: a number of bytes -> memory for them. Raises UserError where the file ends too early.
         """
-        entry = self._entries[name]
-        size = entry.dtype.itemsize
+        entry, size = self._entries[name], self.dtype(name).itemsize
         strides = row_major(entry.shape) if entry.strides is None else entry.strides
         start, shape = (rows[0], (rows[1] - rows[0], *entry.shape[1:])) if rows else (0, entry.shape)
         skip = start * strides[0] if rows else 0
@@ -118,7 +174,7 @@ class Tensors:
         """Ranges of rows to read one by one; a single one where a tensor's rows don't lie one after another."""
         entry = self._entries[name]
         if entry.strides is None:
-            return bands(entry.shape, entry.dtype.itemsize, rows)
+            return bands(entry.shape, self.dtype(name).itemsize, rows)
         return [rows]
 
     def _fill(self, out: np.ndarray, path: Path, offset: int) -> np.ndarray:

@@ -1,31 +1,44 @@
-"""Checkpoint files: `open_tensors` for safetensors files, folders of them and torch's files (read by pt.py), and
-`write_safetensors` for safetensors files, in shards where they are large."""
+"""Checkpoint files: `open_tensors` opens a safetensors file, a folder with one or with shards, and torch's files.
 
-import contextlib
-import json
-import math
-from collections.abc import Iterable, Mapping
+A folder of Hugging Face's may hold a network several times, in variants: `diffusion_pytorch_model.fp16.safetensors`
+beside `diffusion_pytorch_model.safetensors`, each whole or in shards with an index.
+"""
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from rfjax.errors import UserError
+from rfjax import untrusted
+from rfjax.errors import UserError, nearest
 from rfjax.interop.pt import open_pt
-from rfjax.interop.stored import DTYPE_NAMES, DTYPES, Entry, Spec, Tensors, checked, nbytes, replacing
+from rfjax.interop.safetensors import HEADER_LIMIT, INDEX, read_header
+from rfjax.interop.stored import Entry, Tensors, printable
 
-HEADER_LIMIT = 100_000_000  # bytes, of the format's definition
-STEM = "diffusion_pytorch_model"  # Hugging Face diffusers' name for a network's weights
-INDEX = ".safetensors.index.json"
-MAX_SHARD = 10_000_000_000  # bytes; diffusers' own
-METADATA = {"format": "pt"}  # what transformers and diffusers ask for
+TORCH = {".pt", ".pth", ".bin", ".ckpt"}
+SHARD = r"(?:-(?P<shard>\d+)-of-(?P<count>\d+))?"
+# Hugging Face's names of a network's weights; of another name, what stands between dots is no variant (sd3.5_medium).
+STEM = r"(?P<stem>diffusion_pytorch_model|model)"
+VARIANT = r"(?:\.(?P<{}>\w+))?"
+FILE = re.compile(rf"{STEM}{VARIANT.format('before')}{SHARD}{VARIANT.format('after')}\.safetensors")
+OTHER_FILE = re.compile(rf"(?P<stem>.+?){SHARD}\.safetensors", re.DOTALL)
+INDEX_FILE = re.compile(rf"{STEM}{VARIANT.format('before')}\.safetensors\.index{VARIANT.format('after')}\.json")
+OTHER_INDEX = re.compile(r"(?P<stem>.+)\.safetensors\.index(?:\.\w+)?\.json", re.DOTALL)
 
 
-def open_tensors(path: str | Path, part: str | None = None) -> Tensors:
+def open_tensors(path: str | Path, part: str | None = None, *, variant: str = "", outside: bool = False) -> Tensors:
     """Opens a .safetensors file, an index of shards, a folder that holds one of these (itself or in transformer/), or a
-    torch file (.pt, .pth, .bin, .ckpt), of which `part` names a state dict as in `pt.open_pt`.
+    torch file (.pt, .pth, .bin, .ckpt).
 
-    Raises UserError for a file that is missing, cut short, corrupt or of another kind, and for a folder with several.
+    Args:
+        part: of a torch file: a state dict by its name, as in `pt.open_pt`.
+        variant: of a folder: which of its copies of the network, such as fp16; empty: the one without a variant, which
+            has full precision, or else the only one.
+        outside: also read files that a folder or an index has outside of the folder.
+
+    Raises:
+        UserError: for a file that is missing, cut short, corrupt or of another kind, and for a folder with several.
     """
     path = Path(path)
     if not path.exists():
@@ -33,167 +46,167 @@ def open_tensors(path: str | Path, part: str | None = None) -> Tensors:
             f"there is no {path}: give a .safetensors or .pt file, or a folder that holds .safetensors files"
         )
     if path.is_dir():
-        path = _candidate(path)
-    if path.suffix in {".pt", ".pth", ".bin", ".ckpt"}:
+        if part is not None:
+            raise UserError(f"{path} has no parts, so there is no '{part}' in it: only torch's files have parts")
+        return _open_folder(path, variant, outside)
+    if variant:
+        raise UserError(f"{path} is a file: a variant is chosen among the files of a folder")
+    if path.suffix in TORCH:
         return open_pt(path, part).tensors
     if part is not None:
         raise UserError(f"{path} has no parts, so there is no '{part}' in it: only torch's files have parts")
-    if path.name.endswith(".index.json"):
-        return Tensors(path, _indexed(path))
-    if path.suffix == ".safetensors":
-        return Tensors(path, _header(path))
-    raise UserError(f"{path} should end in .safetensors, {INDEX}, .pt, .pth, .bin or .ckpt")
+    if OTHER_INDEX.fullmatch(path.name):
+        return Tensors(path, _indexed(path, outside))
+    if path.suffix != ".safetensors":
+        raise UserError(f"{path} should end in .safetensors, {INDEX}, .pt, .pth, .bin or .ckpt")
+    found = _copies([path.name])[0]
+    if found.count > 1:
+        raise UserError(f"{path} is one of {found.count} shards: give their folder, or their index")
+    return Tensors(path, read_header(path))
 
 
-def _candidate(folder: Path) -> Path:
-    """The one file or index in a folder, or in its transformer/, that holds weights."""
-    indices = sorted(folder.glob(f"*{INDEX}"))
-    shards = {name for index in indices for name in _weight_map(index).values()}
-    found = indices + sorted(file for file in folder.glob("*.safetensors") if file.name not in shards)
-    if not found and (folder / "transformer").is_dir():
-        return _candidate(folder / "transformer")
-    if len(found) != 1:
-        names = ", ".join(file.name for file in found)
+@dataclass
+class Copy:
+    """A network as a folder holds it: in an index, in one file, or in shards by their numbers without an index."""
+
+    stem: str
+    variant: str
+    indices: list[str] = field(default_factory=list)
+    single: list[str] = field(default_factory=list)
+    shards: dict[int, str] = field(default_factory=dict)
+    count: int = 0
+
+    @property
+    def names(self) -> list[str]:
+        return self.indices + self.single + sorted(self.shards.values())
+
+    @property
+    def ways(self) -> int:
+        """In how many ways it could be read."""
+        return len(self.indices) + len(self.single) + bool(self.shards)
+
+
+def _copies(names: Iterable[str]) -> list[Copy]:
+    """What the names of files say, by stem and variant."""
+    found: dict[tuple[str, str], Copy] = {}
+    for name in sorted(names):
+        index = INDEX_FILE.fullmatch(name) or OTHER_INDEX.fullmatch(name)
+        match = index or FILE.fullmatch(name) or OTHER_FILE.fullmatch(name)
+        if match is None:
+            continue
+        groups = match.groupdict()
+        variant = groups.get("before") or groups.get("after") or ""
+        copy = found.setdefault((match["stem"], variant), Copy(match["stem"], variant))
+        if index:
+            copy.indices.append(name)
+        elif groups["shard"]:
+            copy.shards[int(groups["shard"])] = name
+            copy.count = max(copy.count, int(groups["count"]))
+        else:
+            copy.single.append(name)
+    return list(found.values())
+
+
+def _open_folder(folder: Path, variant: str, outside: bool) -> Tensors:
+    names = {path.name for path in folder.iterdir()}
+    indices = [name for name in names if OTHER_INDEX.fullmatch(name)]
+    listed = {file for name in indices for file in _weight_map(member(folder, name, outside)).values()}
+    copies = _copies(names - listed)
+    inner = folder / "transformer"
+    if not copies and inner.is_dir():
+        return _open_folder(member(folder, inner.name, outside), variant, outside)
+    copy = _chosen(folder, copies, variant, names)
+    if copy.indices:
+        path = folder / copy.indices[0]
+        return Tensors(path, _indexed(path, outside, _others(copies, copy)))
+    if copy.single:
+        path = member(folder, copy.single[0], outside)
+        return Tensors(path, read_header(path))
+    if missing := sorted(set(range(1, copy.count + 1)) - set(copy.shards)):
         raise UserError(
-            f"{folder} holds several checkpoints ({names}): give one of these files"
-            if found
-            else f"{folder} holds no .safetensors file: give a file, or a folder with one"
+            f"{folder} lacks {len(missing)} of the {copy.count} shards of {copy.stem}, the first of them number "
+            f"{missing[0]}{_others(copies, copy)}"
         )
+    entries: dict[str, Entry] = {}
+    for name in copy.shards.values():
+        path = member(folder, name, outside)
+        header = read_header(path)
+        if twice := sorted(set(header) & set(entries)):
+            raise UserError(f"{path} holds {printable(twice[0])}, which another shard holds too")
+        entries |= header
+    return Tensors(folder / copy.shards[1], entries)
+
+
+def _chosen(folder: Path, copies: list[Copy], variant: str, names: Iterable[str]) -> Copy:
+    """The one to read."""
+    variants = {copy.variant for copy in copies}
+    if variant and variant not in variants:
+        raise UserError(f"{folder} holds no variant '{variant}'{nearest(variant, variants - {''})}")
+    wanted = variant or ("" if "" in variants or len(variants) != 1 else next(iter(variants)))
+    found = [copy for copy in copies if copy.variant == wanted]
+    if not copies:
+        some = ", ".join(map(printable, sorted(names)[:3])) or "nothing"
+        raise UserError(f"{folder} holds no .safetensors file, but {some}: give a file, or a folder with one")
+    if not found:
+        raise UserError(
+            f"{folder} holds the variants {', '.join(sorted(variants))}, and none without: choose one by --variant of "
+            "python -m rfjax.interop, or give its file or index"
+        )
+    if len(found) > 1 or found[0].ways > 1:
+        several = ", ".join(printable(name) for copy in found for name in copy.names[:3])
+        raise UserError(f"{folder} holds several checkpoints ({several}): give one of these files")
     return found[0]
 
 
+def _others(copies: list[Copy], copy: Copy) -> str:
+    """What else the folder offers, for the end of a sentence."""
+    others = sorted({other.variant for other in copies} - {copy.variant, ""})
+    return f" (it also holds the variants {', '.join(others)}: see --variant)" if others else ""
+
+
 def _weight_map(index: Path) -> dict[str, str]:
-    try:
-        names = json.loads(index.read_bytes())["weight_map"]
-        return {str(name): str(file) for name, file in names.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{index} should be JSON with a weight_map from tensors to files, and is not ({error})"
-        ) from error
+    names = (untrusted.read_json(index, limit=HEADER_LIMIT, depth=4) or {}).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(file, str) for file in names.values()):
+        raise UserError(f"{index} should be JSON with a weight_map from tensors to files, and has none")
+    return names
 
 
-def _indexed(index: Path) -> dict[str, Entry]:
+def _indexed(index: Path, outside: bool, others: str = "") -> dict[str, Entry]:
     names = _weight_map(index)
-    files = sorted(set(names.values()))
-    missing = [file for file in files if not (index.parent / file).is_file()]
+    paths = {file: member(index.parent, file, outside, index) for file in sorted(set(names.values()))}
+    missing = [file for file, path in paths.items() if not path.is_file()]
     if missing:
-        raise UserError(f"{index} names {len(files)} files, and {', '.join(missing[:3])} is missing beside it")
-    headers = {file: _header(index.parent / file) for file in files}
+        some = ", ".join(map(printable, missing[:3]))
+        raise UserError(f"{index} names {len(paths)} files, and {some} is missing beside it{others}")
+    headers = {file: read_header(path) for file, path in paths.items()}
     for name, file in names.items():
         if name not in headers[file]:
-            raise UserError(f"{index} says that {name} is in {file}, and it is not there")
+            raise UserError(f"{index} says that {printable(name)} is in {printable(file)}, and it is not there")
     return {name: headers[file][name] for name, file in names.items()}
 
 
-def _header(path: Path) -> dict[str, Entry]:
-    """The entries of a safetensors file, whose sizes are checked against the file's."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-        length = int.from_bytes(start, "little")
-        if start == b"version ":
-            raise UserError(f"{path} is a Git LFS pointer in place of the file: run `git lfs pull` where it came from")
-        if len(start) < 8 or length > min(HEADER_LIMIT, size - 8):
-            found = f"a header of {length:,} bytes in a file of {size:,}" if len(start) == 8 else f"{size} bytes in all"
-            raise UserError(f"{path} is cut short or no safetensors file: {found}")
-        text = file.read(length)
-    entries, end = {}, 0
-    try:
-        for name, value in json.loads(text).items():
-            if name != "__metadata__":
-                first, last = (int(place) for place in value["data_offsets"])
-                shape, kind = tuple(int(n) for n in value["shape"]), str(value["dtype"])
-                if kind not in DTYPES:
-                    raise UserError(f"{path} stores {name} as {kind}: expected one of {', '.join(DTYPES)}")
-                if (
-                    not 0 <= first <= last
-                    or last - first != math.prod(shape) * DTYPES[kind].itemsize
-                    or min((0, *shape))
-                ):
-                    raise UserError(
-                        f"{path} is corrupt: its header gives {name}, {kind} {shape}, bytes {first} to {last}"
-                    )
-                entries[name] = Entry(path, 8 + length + first, DTYPES[kind], shape)
-                end = max(end, last)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} has a corrupt header, which should be JSON of tensors: {error}") from error
-    if 8 + length + end != size:
-        raise UserError(
-            f"{path} is cut short or damaged: its header says {8 + length + end:,} bytes, the file has {size:,}"
-        )
-    return entries
+def member(folder: Path, name: str, outside: bool, by: Path | None = None) -> Path:
+    """The path of a folder's file, which must lie in it.
 
+    The links of Hugging Face's cache lead out of a model's folder, to its `blobs`, by their make; they are read.
 
-def write_safetensors(
-    path: str | Path,
-    tensors: Iterable[tuple[str, np.ndarray]],
-    manifest: Mapping[str, Spec],
-    metadata: Mapping[str, str] = METADATA,
-    max_shard_bytes: int = MAX_SHARD,
-) -> Path:
-    """Writes tensors as they come, in any order, one in memory at a time; returns the file, or the index of the shards.
+    Args:
+        name: of the file, beside or below others of the folder. outside: whether it may lie elsewhere.
+        by: which file names it, for the message; None: it was found in the folder.
 
-    path: a .safetensors file, or a folder for diffusion_pytorch_model.safetensors, in shards beyond max_shard_bytes.
-    manifest: every tensor's shape and dtype. A file gets its name when it is complete; the index comes last.
-    Raises UserError where the folder holds other weights or a dtype can't be stored, ValueError for other tensors.
+    Raises:
+        UserError: if it is named by an absolute path or by "..", or is a link to another folder.
     """
-    path, single = Path(path), Path(path).suffix == ".safetensors"
-    folder, stem = (path.parent, path.stem) if single else (path, STEM)
-    shards = [list(manifest)] if single else _shards(manifest, max_shard_bytes)
-    count, index = len(shards), folder / f"{stem}{INDEX}"
-    endings = [f"-{i:05d}-of-{count:05d}" for i in range(1, count + 1)] if count > 1 else [""]
-    files = [folder / f"{stem}{ending}.safetensors" for ending in endings]
-    if not single:
-        others = {*folder.glob("*.safetensors"), *folder.glob(f"*{INDEX}")} - {*files, index} | (
-            {index} if count == 1 else set()
-        )
-        if strange := sorted(file.name for file in others if file.exists()):
-            raise UserError(f"{folder} holds other weights already ({strange[0]}): give an empty folder")
-    with contextlib.ExitStack() as stack:
-        places = {}
-        for file, members in zip(files, shards, strict=True):
-            handle = stack.enter_context(stack.enter_context(replacing(file)).open("wb"))
-            header, offsets = _make_header({name: manifest[name] for name in members}, metadata)
-            handle.write(header)
-            places |= {name: (handle, len(header) + offset) for name, offset in offsets.items()}
-        for name, data in checked(tensors, manifest):
-            handle, offset = places[name]
-            handle.seek(offset)
-            handle.write(data)
-    if count == 1:
-        return files[0]
-    names = {name: file.name for file, members in zip(files, shards, strict=True) for name in members}
-    total = {"total_size": sum(map(nbytes, manifest.values()))}
-    with replacing(index) as partial:
-        partial.write_text(json.dumps({"metadata": total, "weight_map": names}, indent=2) + "\n")
-    return index
-
-
-def _shards(manifest: Mapping[str, Spec], most: int) -> list[list[str]]:
-    """Names in the manifest's order, cut where the next tensor would go beyond `most` bytes."""
-    shards: list[list[str]] = [[]]
-    size = 0
-    for name, spec in manifest.items():
-        if shards[-1] and size + nbytes(spec) > most:
-            shards.append([])
-            size = 0
-        shards[-1].append(name)
-        size += nbytes(spec)
-    return shards
-
-
-def _make_header(manifest: Mapping[str, Spec], metadata: Mapping[str, str]) -> tuple[bytes, dict[str, int]]:
-    """A file's header and where each tensor begins behind it; wide dtypes come first, which aligns all of them."""
-    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
-    offsets, end = {}, 0
-    for name, spec in sorted(manifest.items(), key=lambda item: -np.dtype(item[1].dtype).itemsize):
-        kind = DTYPE_NAMES.get(np.dtype(spec.dtype))
-        if kind is None:
-            raise UserError(
-                f"{name} is {np.dtype(spec.dtype)}, which is not written: use one of {', '.join(map(str, DTYPE_NAMES))}"
-            )
-        offsets[name], first, end = end, end, end + nbytes(spec)
-        header[name] = {"dtype": kind, "shape": list(spec.shape), "data_offsets": [first, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text, offsets
+    path = folder / name
+    try:
+        real, whole = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
+    except ValueError as error:  # no file can have this name
+        raise UserError(f"{by or folder} names a file '{printable(name)}', which can't be") from error
+    plain = not os.path.isabs(name) and ".." not in Path(name).parts
+    cached = real.parent.name == "blobs" and real.parent.parent.name.startswith("models--")
+    if outside or (plain and (cached or real.is_relative_to(whole))):
+        return path
+    raise UserError(
+        f"{by or folder} has '{printable(name)}', which is {printable(str(real))}, outside of its folder: copy it "
+        "there, or let python -m rfjax.interop read it by --allow-outside"
+    )

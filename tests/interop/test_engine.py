@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from rfjax.errors import UserError
 from rfjax.interop import engine
 from rfjax.interop.layout import Piece, conv, linear, manifest, same
-from rfjax.interop.tensors import open_tensors, write_safetensors
+from rfjax.interop.safetensors import write_safetensors
+from rfjax.interop.tensors import open_tensors
 
 KINDS = [np.dtype(kind) for kind in (np.float32, np.float16, ml_dtypes.bfloat16, np.int32, np.uint8, np.bool_)]
 HERE = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])

@@ -230,13 +230,110 @@ def test_a_tensor_cannot_be_made_to_lie_elsewhere(tmp_path):
         ({"w": tensor(start=-1)}, "reaches beyond"),
         ({"w": tensor(strides=(3, -1))}, "reaches beyond"),
         ({"w": tensor(shape=("a", 3))}, "damaged pickle"),
-        ({"w": Call(Name("torch._utils _rebuild_tensor_v3"),
-                    (Storage("Untyped", "0", 6), 0, (6,), (1,), False, 0, Name("torch float8_e5m2")))}, "float8_e5m2"),
+        ({"w": tensor(shape=(10**9, 10**9), strides=(0, 0))}, "would take 4,000,000,000,000,000,000: save contiguous"),
+        ({"w": tensor(shape=(2**60,), strides=(0,))}, "damaged pickle"),
+        ({"w": tensor(shape=(1,) * 40, strides=(1,) * 40)}, "damaged pickle"),
+        ({"w": tensor(shape=(2, True))}, "damaged pickle"),
+        ({"w": Call(REBUILD, (5, 0, (2,), (1,), False, {}))}, "damaged pickle"),
     ],
 )  # fmt: skip
 def test_damaged_pickles_are_named(tmp_path, value, fault):
     with pytest.raises(UserError, match=rf"x\.pt.*{fault}"):
         open_pt(save(tmp_path / "x.pt", value, SIX))
+
+
+def narrow(dtype, count):
+    return Call(
+        Name("torch._utils _rebuild_tensor_v3"),
+        (Storage("Untyped", "0", 24), 0, (count,), (1,), False, 0, Name(f"torch {dtype}")),
+    )
+
+
+def test_a_type_that_is_not_read_matters_only_where_it_is_asked_for(tmp_path):
+    values = np.arange(-12, 12).astype(ml_dtypes.float8_e5m2)
+    value = {
+        "w": narrow("float8_e5m2", 24),
+        "other": narrow("float8_e4m3fnuz", 24),
+        "freqs": tensor("ComplexFloat", count=3),
+    }
+    with open_pt(save(tmp_path / "x.pt", value, values)).tensors as found:
+        np.testing.assert_array_equal(found.read("w").astype(np.float32), values.astype(np.float32))
+        for name, kind in (("other", "float8_e4m3fnuz"), ("freqs", "complex64")):
+            with pytest.raises(UserError, match=f"stores {name} as {kind}"):
+                found.read(name)
+
+
+def raw(path, data, *storages):
+    """A torch file around a pickle's bytes."""
+    save(path, {}, *storages)
+    with zipfile.ZipFile(path) as archive:
+        kept = {name: archive.read(name) for name in archive.namelist() if not name.endswith("data.pkl")}
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x/data.pkl", data)
+        for name, content in kept.items():
+            archive.writestr(name, content)
+    return path
+
+
+START = pickle.PROTO + b"\x02"
+DOUBLING = b"]" + b"".join(b"q%c0](h%ch%ce" % (i, i, i) for i in range(60))  # each list holds the one before it twice
+TUPLES = b")" + b"".join(b"q%ch%c\x86" % (i, i) for i in range(60))  # and each tuple: its hash takes 2^60 steps
+
+
+@pytest.mark.parametrize(
+    ("data", "fault"),
+    [
+        (START + b"]" + pickle.LONG_BINPUT + b"\xff\xff\xff\xff.", "holds a list"),  # a memo of 2^32 places
+        (START + pickle.BINUNICODE8 + (2**60).to_bytes(8, "little") + b"x.", "damaged pickle"),
+        (START + pickle.BYTEARRAY8 + (2**40).to_bytes(8, "little") + b"x.", "damaged pickle"),
+        (START + pickle.FRAME + (2**60).to_bytes(8, "little") + b"N.", "damaged pickle|holds a NoneType"),
+        (START + b"}" + TUPLES + b"K\x01s.", "a key is a tuple|damaged pickle"),
+        (START + b"ccollections\nOrderedDict\n]" + TUPLES + b"K\x01\x86a\x85R.", "damaged pickle: a key is a tuple"),
+        (START + b"(" + b"." * 9, "damaged pickle"),
+        (START + b"N" * 9, "damaged pickle"),
+        (START + b"0.", "damaged pickle"),
+        (START + b"\x82\x01.", "damaged pickle"),  # a name by a number of copyreg's
+        (START + b"(" * 50_000 + b"t" * 50_000 + b".", "holds a tuple"),
+        (b"", "damaged pickle"),
+        (START + b"N" * pt.LARGEST_PICKLE, "16,777,216 is the most that is read"),
+    ],
+)
+def test_a_pickle_that_would_fill_memory_or_never_end(tmp_path, data, fault):
+    with pytest.raises(UserError, match=rf"x\.pt.*({fault})"):
+        open_pt(raw(tmp_path / "x.pt", data))
+
+
+def test_lists_that_double_are_not_unfolded(tmp_path):
+    """60 lists, each with the one before it twice, have 2^60 leaves and take 60 lists' memory."""
+    state = encode(STATE)
+    data = START + b"}(" + encode("ema") + state + encode("args") + DOUBLING + b"u."
+    checkpoint = open_pt(raw(tmp_path / "x.pt", data, SIX))
+    assert checkpoint.tensors.names == ("w",)
+    inner = checkpoint.rest["args"]
+    for _ in range(60):
+        first, second = inner
+        assert first is second
+        inner = first
+    assert inner == []
+
+
+def test_a_zip_file_that_lies_about_its_entries(tmp_path):
+    path = save(tmp_path / "x.pt", {"w": tensor("Byte", count=2**40, shape=(2**40,), strides=(1,))}, SIX)
+    data, size = path.read_bytes(), (24).to_bytes(4, "little")
+    place = data.index(b"PK\x01\x02", data.index(b"PK\x01\x02") + 1)  # the second in the directory: data/0
+    assert data[place + 20 : place + 28] == size + size
+    path.write_bytes(data[: place + 20] + b"\xf0\xff\xff\x7f" * 2 + data[place + 28 :])
+    with pytest.raises(UserError, match=r"data/0 ends beyond the file's \d+ bytes"):
+        open_pt(path)
+    path.write_bytes(data[: place + 8] + b"\x01\x00" + data[place + 10 :])
+    first = data.index(b"PK\x01\x02")
+    path.write_bytes(data[: first + 8] + b"\x01\x00" + data[first + 10 :])  # "encrypted"
+    with pytest.raises(UserError, match=r"cut short or damaged.*encrypted"):
+        open_pt(path)
+    with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(save(path, STATE, SIX), "a") as archive:
+        archive.writestr("x/data/0", SIX.tobytes())
+    with pytest.raises(UserError, match="1 of its entries have the name of another"):
+        open_pt(path)
 
 
 def test_damaged_files_are_named(tmp_path):

@@ -1,6 +1,7 @@
 """safetensors files: bit-exact round trips, rows, shards, folders; one sentence for each way a file can be wrong."""
 
 import json
+import os
 import struct
 
 import ml_dtypes
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 
 from rfjax.errors import UserError
 from rfjax.interop.pt import write_pt
+from rfjax.interop.safetensors import write_safetensors
 from rfjax.interop.stored import DTYPES
-from rfjax.interop.tensors import open_tensors, write_safetensors
+from rfjax.interop.tensors import open_tensors
 
 EXAMPLE = {
     "a.weight": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -119,19 +121,41 @@ def header(**entries):
     return struct.pack("<Q", len(text)) + text
 
 
+def deep(text):
+    return struct.pack("<Q", len(text)) + text
+
+
+def twice(value):
+    return deep(b'{"a":' + value + b',"a":' + value + b"}")
+
+
 @pytest.mark.parametrize(
     ("data", "fault"),
     [
         (b"", "0 bytes in all"),
         (b"\xff" * 20, "cut short or no safetensors file"),
-        (struct.pack("<Q", 4) + b"nope", "corrupt header"),
-        (struct.pack("<Q", 2) + b"[]", "corrupt header"),
+        (struct.pack("<Q", 4) + b"nope", "header is no JSON"),
+        (struct.pack("<Q", 2) + b"[]", "header holds a list, not an object"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (header(a={"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}) + bytes(5), r"says \d+ bytes, the file has"),
         (header(a={"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}) + bytes(8), "gives a, F32"),
         (header(a={"dtype": "F32", "shape": [-1], "data_offsets": [0, -4]}), "gives a, F32"),
-        (header(a={"dtype": "F32", "shape": [2]}) + bytes(8), "corrupt header"),
-        (header(a={"dtype": "F8_E4M3", "shape": [8], "data_offsets": [0, 8]}) + bytes(8), "a as F8_E4M3: expected"),
+        (header(a={"dtype": "F32", "shape": [2]}) + bytes(8), "header is corrupt at a: KeyError"),
+        (header(a=5), "header is corrupt at a"),
+        (header(a={"dtype": "F32", "shape": 2, "data_offsets": [0, 8]}) + bytes(8), "header is corrupt at a"),
+        (header(a={"dtype": [], "shape": [2], "data_offsets": [0, 8]}) + bytes(8), "header is corrupt at a"),
+        (header(a={"dtype": "F32", "shape": [True, 2], "data_offsets": [0, 8]}) + bytes(8), "header is corrupt at a"),
+        (header(a={"dtype": "F32", "shape": [2.0], "data_offsets": [0, 8]}) + bytes(8), "header is corrupt at a"),
+        (header(a={"dtype": "F32", "shape": [1] * 99, "data_offsets": [0, 4]}) + bytes(4), "99 axes"),
+        (header(a={"dtype": "F32", "shape": [0, 10**30], "data_offsets": [0, 0]}), "header is corrupt at a"),
+        (header(a={"dtype": "U8", "shape": [4], "data_offsets": [0, 4]},
+                b={"dtype": "U8", "shape": [4], "data_offsets": [2, 6]}) + bytes(6), "b, bytes 2 to 6, overlaps"),
+        (header(a={"dtype": "U8", "shape": [4], "data_offsets": [0, 4]},
+                b={"dtype": "U8", "shape": [4], "data_offsets": [6, 10]}) + bytes(10), "b, bytes 6 to 10, lies 2 b"),
+        (twice(b'{"dtype":"U8","shape":[4],"data_offsets":[0,4]}') + bytes(4), "names a more than once"),
+        (deep(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"), "within each other, more than 4 deep"),
+        (deep(b'{"a":' * 100_000), "within each other, more than 4 deep"),
+        (struct.pack("<Q", 2**40) + bytes(20), "a header of 1,099,511,627,776 bytes in a file of 28"),
     ],
 )  # fmt: skip
 def test_damaged_files_are_named(tmp_path, data, fault):
@@ -151,9 +175,14 @@ def test_damaged_indices_are_named(tmp_path):
     second.unlink()
     with pytest.raises(UserError, match=r"names 2 files, and .*00002-of-00002\.safetensors is missing"):
         open_tensors(tmp_path)
-    index.write_text("[]")
-    with pytest.raises(UserError, match="weight_map"):
-        open_tensors(index)
+    for content, fault in (
+        ("[]", "holds a list"), ("{}", "weight_map"), ('{"weight_map": {"a": 5}}', "weight_map"),
+        ('{"weight_map":' * 9999, "more than 4 deep"), ("", "is empty"),
+        ('{"weight_map": {"a": "x\\u0000y"}}', "can't be"),
+    ):  # fmt: skip
+        index.write_text(content)
+        with pytest.raises(UserError, match=fault):
+            open_tensors(index)
 
 
 def test_a_file_that_shrinks_while_it_is_read(tmp_path):
@@ -173,3 +202,133 @@ def test_what_is_no_checkpoint(tmp_path):
     path = write_safetensors(tmp_path / "x.safetensors", EXAMPLE.items(), EXAMPLE)
     with pytest.raises(UserError, match="no 'ema' in it"):
         open_tensors(path, "ema")
+
+
+def test_a_type_that_is_not_read_matters_only_where_it_is_asked_for(tmp_path):
+    """SD3's own file has a T5 in eight bits beside the network; others hold types that numpy does not know."""
+    values = np.arange(-8, 8).astype(ml_dtypes.float8_e4m3fn)
+    data = header(
+        w={"dtype": "F8_E4M3", "shape": [16], "data_offsets": [0, 16]},
+        t5={"dtype": "F4_SOMETHING", "shape": [64], "data_offsets": [16, 48]},
+        fine={"dtype": "U8", "shape": [4], "data_offsets": [48, 52]},
+    )
+    (tmp_path / "x.safetensors").write_bytes(data + values.tobytes() + bytes(36))
+    with open_tensors(tmp_path / "x.safetensors") as found:
+        np.testing.assert_array_equal(found.read("w").astype(np.float32), np.arange(-8, 8))
+        assert [found.kind(name) for name in found.names] == ["float8_e4m3fn", "F4_SOMETHING", "uint8"]
+        assert found.read("fine").tolist() == [0] * 4
+        with pytest.raises(UserError, match="stores t5 as F4_SOMETHING: expected one of"):
+            found.read("t5")
+
+
+FULL, HALF = {"w": np.ones(4, np.float32), "v": np.ones(4, np.float32)}, {"w": np.ones(4, np.float16)}
+HALF |= {"v": np.ones(4, np.float16)}
+
+
+def sharded(folder, tensors, names, index):
+    """Two shards of these names, and perhaps an index."""
+    for name, file in zip(tensors, names, strict=True):
+        write_safetensors(folder / file, [(name, tensors[name])], {name: tensors[name]})
+    if index:
+        (folder / index).write_text(json.dumps({"weight_map": dict(zip(tensors, names, strict=True))}))
+
+
+WHERE = "diffusion_pytorch_model{}-0000{}-of-00002{}.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("names", "index"),
+    [
+        ([WHERE.format(".fp16", i, "") for i in (1, 2)], "diffusion_pytorch_model.safetensors.index.fp16.json"),
+        ([WHERE.format(".fp16", i, "") for i in (1, 2)], "diffusion_pytorch_model.fp16.safetensors.index.json"),
+        ([WHERE.format("", i, ".fp16") for i in (1, 2)], "diffusion_pytorch_model.safetensors.index.fp16.json"),
+        ([WHERE.format(".fp16", i, "") for i in (1, 2)], ""),  # shards alone, without their index
+        ([f"model.fp16-0000{i}-of-00002.safetensors" for i in (1, 2)], "model.safetensors.index.fp16.json"),
+    ],
+)
+def test_a_folder_with_variants(tmp_path, names, index):
+    """Full precision is preferred, a variant taken where it is alone or asked for."""
+    sharded(tmp_path, HALF, names, index)
+    with open_tensors(tmp_path) as found:
+        assert found.dtype("w") == found.dtype("v") == np.float16
+    if index:
+        with open_tensors(tmp_path / index) as found:
+            assert found.dtype("w") == np.float16
+    stem = names[0].split(".")[0].split("-")[0]
+    write_safetensors(tmp_path / f"{stem}.safetensors", FULL.items(), FULL)
+    for variant, kind in (("", np.float32), ("fp16", np.float16)):
+        with open_tensors(tmp_path, variant=variant) as found:
+            assert found.dtype("w") == kind
+    with pytest.raises(UserError, match=r"no variant 'fp61' .did you mean 'fp16'"):
+        open_tensors(tmp_path, variant="fp61")
+    with pytest.raises(UserError, match="is one of 2 shards: give their folder"):
+        open_tensors(tmp_path / names[0])
+
+
+def test_variants_that_leave_a_choice_or_lack_a_part(tmp_path):
+    sharded(tmp_path, HALF, [WHERE.format(".fp16", i, "") for i in (1, 2)], "")
+    write_safetensors(tmp_path / "diffusion_pytorch_model.non_ema.safetensors", FULL.items(), FULL)
+    with pytest.raises(UserError, match="the variants fp16, non_ema, and none without: choose one by --variant"):
+        open_tensors(tmp_path)
+    (tmp_path / WHERE.format(".fp16", 1, "")).unlink()
+    with pytest.raises(UserError, match="lacks 1 of the 2 shards of diffusion_pytorch_model, the first"):
+        open_tensors(tmp_path, variant="fp16")
+    index = {"weight_map": {"w": WHERE.format("", 1, ""), "v": WHERE.format("", 2, "")}}
+    (tmp_path / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=r"is missing beside it \(it also holds the variants fp16, non_ema"):
+        open_tensors(tmp_path)
+    with pytest.raises(UserError, match="is a file: a variant is chosen"):
+        open_tensors(tmp_path / "diffusion_pytorch_model.non_ema.safetensors", variant="fp16")
+
+
+# Files that are not where, or what, they should be.
+
+
+def test_an_index_does_not_lead_out_of_its_folder(tmp_path):
+    folder, secret = tmp_path / "model", tmp_path / "secret.safetensors"
+    write_safetensors(secret, EXAMPLE.items(), EXAMPLE)
+    folder.mkdir()
+    (folder / "up").symlink_to(tmp_path)
+    index = folder / "model.safetensors.index.json"
+    for name in (str(secret), "../secret.safetensors", "up/secret.safetensors", "link.safetensors"):
+        if name == "link.safetensors":
+            (folder / name).symlink_to(secret)
+        index.write_text(json.dumps({"weight_map": dict.fromkeys(EXAMPLE, name)}))
+        for path in (folder, index):
+            with pytest.raises(UserError, match=r"index.json has '.*', which is .*secret.safetensors, outside "):
+                open_tensors(path)
+            with open_tensors(path, outside=True) as found:
+                assert bits(found.read("a.weight")) == bits(EXAMPLE["a.weight"])
+    index.unlink()
+    with pytest.raises(UserError, match="outside of its folder"):
+        open_tensors(folder)
+    with open_tensors(folder / "link.safetensors") as found:  # a link that the user names is the user's
+        assert set(found.names) == set(EXAMPLE)
+
+
+@pytest.mark.parametrize("inner", ["", "transformer"])
+def test_the_links_of_hugging_faces_cache_are_read(tmp_path, inner):
+    """snapshots/REVISION/file -> ../../blobs/HASH, by relative links."""
+    model = tmp_path / "hub" / "models--org--name"
+    folder = model / "snapshots" / "0123abcd" / inner
+    folder.mkdir(parents=True)
+    index = write_safetensors(tmp_path / "made", EXAMPLE.items(), EXAMPLE, max_shard_bytes=54)
+    (model / "blobs").mkdir()
+    for number, file in enumerate(sorted(index.parent.iterdir())):
+        file.rename(model / "blobs" / f"{number:064x}")
+        link = folder / file.name
+        link.symlink_to(os.path.relpath(model / "blobs" / f"{number:064x}", folder))
+    for path in (model / "snapshots" / "0123abcd", folder / index.name):
+        with open_tensors(path) as found:
+            assert {name: bits(found.read(name)) for name in found.names} == {n: bits(x) for n, x in EXAMPLE.items()}
+
+
+@pytest.mark.parametrize("name", ["x.safetensors", "x.pt", "model.safetensors.index.json"])
+def test_a_pipe_or_a_device_is_not_read(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match=r"is a FIFO|is no regular file"):
+        open_tensors(tmp_path / name)
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("/dev/zero")
+    with pytest.raises(UserError, match=r"is a device|is no regular file"):
+        open_tensors(tmp_path / name)

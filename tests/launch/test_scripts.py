@@ -1,6 +1,7 @@
 """Every launch script: what it says about itself, and what it would run."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -163,6 +164,94 @@ def test_a_mistake_is_one_sentence(script, words, settings, said, fakes):
     assert fakes.calls() == []
 
 
+BAD = ("x", "-1", "99999999999", "two words", "a[$(touch hit)]")  # bash's arithmetic would run the last
+ANY_TEXT = {"SETUP", "INSTALL", "XLA_FLAGS"}  # commands, and flags of XLA's
+THE_SHELL_S = {"BASH_SOURCE", "SECONDS", "RANDOM", "PWD"}
+TASK = {"SLURM_ARRAY_TASK_ID": "1", "SLURM_JOB_ID": "7"}
+
+
+def settings_of(script: str) -> list[str]:
+    """Every variable of the environment that a script or what it sources reads."""
+    text = (LAUNCH / script).read_text() + ("" if script == "slurm_task.sh" else (LAUNCH / "common.sh").read_text())
+    read = re.findall(r"\$\{?!?([A-Z][A-Z_]+)", text)
+    checked = re.findall(r"^(?:need|whole|word|for name in) ([A-Z][A-Z_ ]+)", text, re.MULTILINE)
+    return sorted({*read, *" ".join(checked).split()} - ANY_TEXT - THE_SHELL_S)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_bad_setting_is_one_sentence_before_anything_is_started(script, fakes):
+    """All settings, none by a list that could forget one; values that a command could take for an option, or run."""
+    good = NEEDED.get(script, {}) | (TASK if script == "slurm_task.sh" else {})
+    words = [*FIRST.get(script, []), CONFIG, WORKDIR]
+    names = settings_of(script)
+    named = set(" ".join(re.findall(r"^word (.+)", (LAUNCH / script).read_text(), re.MULTILINE)).split())
+    assert len(names) >= 4
+    for name in names:
+        for bad in BAD:
+            done = fakes.run(script, "--dry-run", *words, **good | {name: bad})
+            case = (name, bad, done.stderr)
+            if (name, bad) == ("WORKLOAD", "x") or (
+                name in named and bad in ("x", "99999999999")
+            ):  # one word may be a name
+                assert (done.returncode, done.stderr) == (0, ""), case
+            else:
+                assert (done.returncode, done.stderr.count("\n")) == (2, 1), case
+                assert done.stderr.startswith(f"{script}: {name}="), case
+    assert not (fakes.folder / "hit").exists()
+    assert fakes.calls() == []
+
+
+@pytest.mark.parametrize(
+    ("script", "settings"),
+    [
+        ("local.sh", {"PORT": "99999"}),
+        ("local.sh", {"PORT": "0"}),
+        ("local.sh", {"DEVICES_PER_PROCESS": "08"}),
+        ("slurm.sh", {"GPUS": "x"}),
+        ("slurm.sh", {"TIME": "soon"}),
+        ("slurm.sh", {"WARNING": "70000"}),
+        ("tpu_pod.sh", {"SPOT": "yes"}),
+        ("gke_xpk.sh", {"PRIORITY": "urgent"}),
+        ("gpus.sh", {"PYTHON": "/nowhere/python"}),
+    ],
+)
+def test_what_is_out_of_range_is_refused_in_earnest_too(script, settings, fakes):
+    fakes.program("nvidia-smi")
+    done = fakes.run(script, *FIRST.get(script, []), CONFIG, WORKDIR, **NEEDED.get(script, {}) | settings)
+    ((name, value),) = settings.items()
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith(f"{script}: ") and name in done.stderr and value in done.stderr
+    assert fakes.calls() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "settings", "said"),
+    [
+        (["python"], TASK, "say Python, the names of the runs and --config=FILE"),
+        (["python", "d1,d2", CONFIG], {}, "there is no SLURM_ARRAY_TASK_ID"),
+        (["python", "d1,d2", CONFIG], TASK | {"SLURM_ARRAY_TASK_ID": "2"}, "is none of the 2 runs, 0 to 1"),
+    ],
+)
+def test_a_task_outside_of_its_array_says_so(words, settings, said, fakes):
+    for dry in ([], ["--dry-run"]):
+        done = fakes.run("slurm_task.sh", *dry, *words, **settings)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert said in done.stderr
+    assert fakes.calls() == []
+
+
+def test_times_as_slurm_writes_them(fakes):
+    for time in ("90", "30:00", "24:00:00", "2-00", "2-00:30", "1-02:03:04"):
+        assert f"--time={time}" in fakes.run("slurm.sh", "--dry-run", CONFIG, TIME=time).stdout
+
+
+def test_a_python_without_the_project_is_one_sentence(fakes):
+    bare = fakes.program("bare", f'exec {sys.executable} -I -S "$@"')
+    done = fakes.run("slurm.sh", CONFIG, PYTHON=str(bare))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("rfjax: ") and "No module named" in done.stderr and "PYTHON=..." in done.stderr
+
+
 ODD = '--config.study.name=it\'s "one" $HOME; * \\ name'
 
 
@@ -192,3 +281,13 @@ def test_odd_words_survive(fakes):
 def printed_by_a_shell(command: str) -> list[str]:
     done = subprocess.run(["bash", "-c", f"printf '%s\\0' {command}"], capture_output=True, text=True, check=True)
     return done.stdout.split("\0")
+
+
+def test_what_a_suite_in_the_background_starts_hears_signals():
+    """`suite &` in a shell script ignores SIGINT, and so would every script and process that a test starts."""
+    listens = ["bash", "-c", "trap 'echo heard' INT; kill -s INT $$"]
+    for hear, heard in (("", ""), ("import launch_waiting; launch_waiting.hear_signals()", "heard\n")):
+        code = f"import subprocess; {hear}\nsubprocess.run({listens!r}, check=True)"
+        ignores = ["bash", "-c", 'trap "" INT; exec "$@"', "bash", sys.executable, "-c", code]
+        done = subprocess.run(ignores, cwd=ROOT / "tests", capture_output=True, text=True, check=True)
+        assert done.stdout == heard

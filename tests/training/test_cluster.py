@@ -1,11 +1,15 @@
 """Which environments are a cluster, and what JAX is told about it."""
 
+import functools
 import importlib.util
+import os
+import socket
 import subprocess
 import sys
 
 import jax
 import pytest
+from jax._src import xla_bridge
 
 from rfjax import config as configs
 from rfjax.errors import UserError
@@ -21,6 +25,8 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     """What `jax.distributed.initialize` was told, call for call."""
     calls = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda **said: calls.append(said))
+    made = xla_bridge._jax.make_gloo_tcp_collectives
+    monkeypatch.setattr(xla_bridge._jax, "make_gloo_tcp_collectives", made)  # set back at the end
     return calls
 
 
@@ -83,14 +89,105 @@ def test_what_is_said_is_passed_on(settings, environ, expected, told):
     coordinator, processes, process = expected
     assert told == [
         {"coordinator_address": coordinator, "num_processes": processes, "process_id": process,
-         "cluster_detection_method": "deactivate"},
+         "cluster_detection_method": "deactivate", "coordinator_bind_address": coordinator},
     ]  # fmt: skip
+
+
+NAMES = {"node7": "10.0.0.7", "debian": "127.0.1.1"}
+
+
+@pytest.mark.parametrize(
+    ("address", "environ", "bound"),
+    [
+        ("127.0.0.1:1234", {}, "127.0.0.1:1234"),
+        ("localhost:1234", {}, "localhost:1234"),
+        ("[::1]:1234", {}, "[::1]:1234"),
+        ("10.0.0.1:1234", {}, "10.0.0.1:1234"),
+        ("node7:1234", {}, "node7:1234"),
+        ("debian:1234", {}, None),  # here the name means the loopback address; to the others, another one
+        ("unknown:1234", {}, "unknown:1234"),  # JAX says that it can't be found
+        ("10.0.0.1:1234", {"JAX_COORDINATOR_BIND_ADDRESS": "192.168.0.1:1"}, None),  # JAX reads it itself
+    ],
+)
+def test_process_0_listens_where_it_is_told_and_nowhere_else(address, environ, bound, told, monkeypatch):
+    def find(name, port):
+        if name not in NAMES:
+            raise socket.gaierror
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (NAMES[name], 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", find)
+    cluster.join(configs.Cluster(coordinator=address, processes=2, process=0), environ)
+    assert told[0].get("coordinator_bind_address") == bound
+    collectives = xla_bridge._jax.make_gloo_tcp_collectives
+    local = collectives.keywords["hostname"] if isinstance(collectives, functools.partial) else None
+    assert local == {"127.0.0.1:1234": "127.0.0.1", "localhost:1234": "127.0.0.1", "[::1]:1234": "::1"}.get(address)
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, None),
+        ({"http_proxy": "http://p:1"}, "127.0.0.1"),
+        ({"HTTPS_PROXY": "http://p:1", "no_proxy": "a,b"}, "a,b,127.0.0.1"),
+        ({"grpc_proxy": "http://p:1", "no_proxy": "a", "no_grpc_proxy": "c"}, "c,127.0.0.1"),
+    ],
+)
+def test_no_proxy_is_asked_for_the_coordinator(environ, expected, told):
+    environ = RFJAX | environ
+    cluster.join(configs.Cluster(), environ)
+    assert environ.get("no_grpc_proxy") == expected
+
+
+LISTENS = """
+import os
+from pathlib import Path
+from rfjax import config
+from rfjax.training import cluster
+
+assert cluster.join(config.Cluster())
+import jax
+from jax.experimental import multihost_utils
+
+multihost_utils.sync_global_devices("all are here")
+ours = set()
+for number in os.listdir("/proc/self/fd"):
+    try:
+        ours.add(os.readlink(f"/proc/self/fd/{number}"))
+    except OSError:  # the one that listed them
+        pass
+for kind in ("tcp", "tcp6"):
+    for line in Path(f"/proc/net/{kind}").read_text().splitlines()[1:]:
+        words = line.split()
+        if words[3] == "0A" and f"socket:[{words[9]}]" in ours:
+            print("listens on", words[1].split(":")[0])
+jax.distributed.shutdown()
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_local_coordinator_is_not_seen_from_outside_and_needs_no_proxy():
+    """Read from the kernel's own table of what listens; a proxy that is not there would be waited for."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    environ = os.environ | {"RFJAX_COORDINATOR": address, "RFJAX_PROCESSES": "2", "http_proxy": "http://127.0.0.1:9"}
+    jobs = [
+        subprocess.Popen([sys.executable, "-c", LISTENS], env=environ | {"RFJAX_PROCESS": str(i)}, stdout=-1, text=True)
+        for i in range(2)
+    ]
+    lines = "".join(job.communicate(timeout=60)[0] for job in jobs).splitlines()
+    found = {line.removeprefix("listens on ") for line in lines if line.startswith("listens on ")}
+    loopback = {"0100007F", "0000000000000000FFFF00000100007F"}  # also as IPv6 writes it
+    assert found and found <= loopback
 
 
 @pytest.mark.parametrize(
     ("keys", "environ", "words"),
     [
         ({"coordinator": "host"}, {}, "config.cluster.coordinator = 'host' is not written host:port"),
+        ({"coordinator": "host:99999"}, {}, "config.cluster.coordinator = 'host:99999': a port is a number from 1 to"),
+        ({}, {"RFJAX_COORDINATOR": "host:0"}, "RFJAX_COORDINATOR = 'host:0': a port is a number from 1 to 65535"),
+        ({"coordinator": "http://host:1"}, {}, "is not written host:port"),
         ({"coordinator": "host:1"}, {}, "config.cluster.processes must say how many processes there are"),
         ({"coordinator": "host:1", "processes": 2}, {}, "config.cluster.process = -1 is none of the 2"),
         ({"coordinator": "host:1", "processes": 2, "process": 2}, {}, "process = 2 is none of the 2 processes, 0 to 1"),

@@ -1,0 +1,171 @@
+"""safetensors files: `read_header` says what is in one, `write_safetensors` makes them, in shards of a size."""
+
+import contextlib
+import functools
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rfjax import files, untrusted
+from rfjax.errors import UserError
+from rfjax.interop.stored import (
+    ANY_SIZE,
+    DTYPE_NAMES,
+    MOST_AXES,
+    Entry,
+    Spec,
+    checked,
+    itemsize,
+    make_entry,
+    nbytes,
+    printable,
+    replacing,
+    whole,
+)
+
+HEADER_LIMIT = 2**24  # bytes: a hundred thousand tensors; the format's definition has 100 MB, which would fill memory
+STEM = "diffusion_pytorch_model"  # Hugging Face diffusers' name for a network's weights
+INDEX = ".safetensors.index.json"
+MAX_SHARD = 10_000_000_000  # bytes; diffusers' own
+METADATA = {"format": "pt"}  # what transformers and diffusers ask for
+
+
+def read_header(path: Path) -> dict[str, Entry]:
+    """The entries of a safetensors file, which must cover its bytes one after the other, each tensor its own.
+
+    Raises:
+        UserError: for another file, a damaged one and one that is cut short.
+    """
+    with files.regular(path, ANY_SIZE) as file:
+        size = os.fstat(file.fileno()).st_size
+        start = file.read(8)
+        length = int.from_bytes(start, "little")
+        if start == b"version ":
+            raise UserError(f"{path} is a Git LFS pointer in place of the file: run `git lfs pull` where it came from")
+        if len(start) < 8 or length > min(HEADER_LIMIT, size - 8):
+            found = f"a header of {length:,} bytes in a file of {size:,}" if len(start) == 8 else f"{size} bytes in all"
+            raise UserError(f"{path} is cut short or no safetensors file: {found}")
+        text = file.read(length)
+    where = f"{path}'s header"
+    untrusted.parse_json(text, where, depth=4)
+    fields = json.loads(text, object_pairs_hook=functools.partial(_unique, where))
+    described = {name: _described(where, name, value) for name, value in fields.items() if name != "__metadata__"}
+    end = 0
+    for name, (first, last, *_) in sorted(described.items(), key=lambda item: item[1][:2]):
+        if first != end:
+            how = "overlaps the tensor before it" if first < end else f"lies {first - end:,} bytes behind it"
+            raise UserError(f"{where} is corrupt: {printable(name)}, bytes {first:,} to {last:,}, {how}")
+        end = last
+    if 8 + length + end != size:
+        raise UserError(
+            f"{path} is cut short or damaged: its header says {8 + length + end:,} bytes, the file has {size:,}"
+        )
+    base = 8 + length
+    return {name: make_entry(path, base + first, kind, shape) for name, (first, _, kind, shape) in described.items()}
+
+
+def _unique(where: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, whose names must differ: readers disagree on which of two they take."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"{where} is corrupt: it names {printable(repeated)} more than once")
+    return made
+
+
+def _described(where: str, name: str, fields: Mapping[str, Any]) -> tuple[int, int, str, tuple[int, ...]]:
+    """A tensor's first byte and the one behind its last, its kind and its shape; the kind need not be one we read."""
+    try:
+        first, last = map(whole, fields["data_offsets"])
+        shape, kind = tuple(map(whole, fields["shape"])), fields["dtype"]
+        if not isinstance(kind, str) or len(shape) > MOST_AXES:
+            raise ValueError(f"dtype {kind!r:.40}, {len(shape)} axes")
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{where} is corrupt at {printable(name)}: {type(error).__name__}, {error}") from error
+    size = itemsize(kind)
+    if not 0 <= first <= last or min((0, *shape)) or (size and last - first != math.prod(shape) * size):
+        raise UserError(
+            f"{where} is corrupt: it gives {printable(name)}, {printable(kind)} {shape}, bytes {first} to {last}"
+        )
+    return first, last, printable(kind), shape
+
+
+def write_safetensors(
+    path: str | Path,
+    tensors: Iterable[tuple[str, np.ndarray]],
+    manifest: Mapping[str, Spec],
+    metadata: Mapping[str, str] = METADATA,
+    max_shard_bytes: int = MAX_SHARD,
+) -> Path:
+    """Writes tensors as they come, in any order, one in memory at a time; returns the file, or the index of the shards.
+
+    path: a .safetensors file, or a folder for diffusion_pytorch_model.safetensors, in shards beyond max_shard_bytes.
+    manifest: every tensor's shape and dtype. A file gets its name when it is complete; the index comes last.
+    Raises UserError where the folder holds other weights or a dtype can't be stored, ValueError for other tensors.
+    """
+    path, single = Path(path), Path(path).suffix == ".safetensors"
+    folder, stem = (path.parent, path.stem) if single else (path, STEM)
+    shards = [list(manifest)] if single else _shards(manifest, max_shard_bytes)
+    count, index = len(shards), folder / f"{stem}{INDEX}"
+    endings = [f"-{i:05d}-of-{count:05d}" for i in range(1, count + 1)] if count > 1 else [""]
+    paths = [folder / f"{stem}{ending}.safetensors" for ending in endings]
+    if not single:
+        others = {*folder.glob("*.safetensors"), *folder.glob(f"*{INDEX}")} - {*paths, index} | (
+            {index} if count == 1 else set()
+        )
+        if strange := sorted(file.name for file in others if file.exists()):
+            raise UserError(f"{folder} holds other weights already ({strange[0]}): give an empty folder")
+    with contextlib.ExitStack() as stack:
+        places = {}
+        for file, members in zip(paths, shards, strict=True):
+            handle = stack.enter_context(stack.enter_context(replacing(file)).open("wb"))
+            header, offsets = _make_header({name: manifest[name] for name in members}, metadata)
+            handle.write(header)
+            places |= {name: (handle, len(header) + offset) for name, offset in offsets.items()}
+        for name, data in checked(tensors, manifest):
+            handle, offset = places[name]
+            handle.seek(offset)
+            handle.write(data)
+    if count == 1:
+        return paths[0]
+    names = {name: file.name for file, members in zip(paths, shards, strict=True) for name in members}
+    total = {"total_size": sum(map(nbytes, manifest.values()))}
+    with replacing(index) as partial:
+        partial.write_text(json.dumps({"metadata": total, "weight_map": names}, indent=2) + "\n")
+    return index
+
+
+def _shards(manifest: Mapping[str, Spec], most: int) -> list[list[str]]:
+    """Names in the manifest's order, cut where the next tensor would go beyond `most` bytes."""
+    shards: list[list[str]] = [[]]
+    size = 0
+    for name, spec in manifest.items():
+        if shards[-1] and size + nbytes(spec) > most:
+            shards.append([])
+            size = 0
+        shards[-1].append(name)
+        size += nbytes(spec)
+    return shards
+
+
+def _make_header(manifest: Mapping[str, Spec], metadata: Mapping[str, str]) -> tuple[bytes, dict[str, int]]:
+    """A file's header and where each tensor begins behind it; wide dtypes come first, which aligns all of them."""
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    offsets, end = {}, 0
+    for name, spec in sorted(manifest.items(), key=lambda item: -np.dtype(item[1].dtype).itemsize):
+        kind = DTYPE_NAMES.get(np.dtype(spec.dtype))
+        if kind is None:
+            raise UserError(
+                f"{name} is {np.dtype(spec.dtype)}, which is not written: use one of {', '.join(map(str, DTYPE_NAMES))}"
+            )
+        offsets[name], first, end = end, end, end + nbytes(spec)
+        header[name] = {"dtype": kind, "shape": list(spec.shape), "data_offsets": [first, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text, offsets
