@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float64, Int
@@ -57,7 +58,10 @@ def _karras(steps: int, start: float, shift: float, flow: Formulation) -> Times:
 
 
 def _repa(steps: int, start: float, shift: float, flow: Formulation) -> Times:
-    """REPA's and SiT's for the SDE: evenly from 1 to 0.04, then one step to 0."""
+    """REPA's and SiT's for the SDE: evenly from 1 to 0.04, then one step to 0.
+
+    That last step stays as long however many there are, and so does its error.
+    """
     return np.append(_shifted(np.linspace(start, REPA_LAST, steps), shift), 0.0)
 
 
@@ -94,7 +98,8 @@ def grid(name: str, steps: int, flow: Formulation, shift: float = 1.0, room: int
         raise UserError(f"a sampler needs at least one step, not {steps}")
     if not shift > 0:
         raise UserError(f"the shift of a grid must be positive, not {shift:g}")
-    return of_times(GRIDS[name](steps, float(flow.start), shift, flow), room)
+    with jax.ensure_compile_time_eval():  # a grid is numbers, also where a jitted function makes it
+        return of_times(GRIDS[name](steps, float(flow.start), shift, flow), room)
 
 
 def of_times(times: Times, room: int | None = None) -> Grid:

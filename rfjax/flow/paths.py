@@ -4,6 +4,7 @@ Every function takes t of any shape and is accurate in float32 up to both ends: 
 which is exact. Where a derivative has no finite value at an end (EDM at both, LDM and VP at 0) it is infinite there.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,7 +35,8 @@ class Path:
         a, b, da, db: t -> coefficient.
         log_snr: t -> lambda_t = log(a_t^2 / b_t^2), falling. time: lambda -> t, its inverse.
         clock: t -> the variable that Euler's and Heun's methods step in: t itself, or b for EDM, whose db/dt is
-            infinite at both ends. rate_a, rate_b: t -> da, db per unit of the clock; None: da, db themselves.
+            infinite at both ends. rate_a, rate_b: t -> da, db per unit of the clock, continuous in t, since those
+            methods take a rate at the end of one step for the beginning of the next; None: da, db themselves.
     """
 
     a: Callable[[Times], Times]
@@ -132,13 +134,26 @@ def ddpm() -> Path:
 
 
 def _stepwise(knots: Float64[np.ndarray, " T1"]) -> Path:
-    """Step i of 1000 is t = (i + 1) / 1000, and log abar is linear between steps, so beta is constant there."""
-    values, slopes = jnp.asarray(knots, jnp.float32), jnp.asarray(np.diff(knots) * STEPS, jnp.float32)
+    """Step i of 1000 is t = (i + 1) / 1000, and log abar is linear between steps, so beta is constant there.
+
+    Its slope jumps at each step. A sampler whose times are steps too would see it from one side at both ends of an
+    interval, half a step off the interval's mean, and its error would stop falling there. The rates of samplers
+    therefore come from a slope that is linear between the means of both sides at the steps; between two steps its
+    integral is the fall of log abar, to order 3.
+    """
+    exact = np.diff(knots) * STEPS
+    beyond = 2 * exact[[0, -1]] - exact[[1, -2]]  # the slopes before the first step and after the last, continued
+    padded = np.concatenate([beyond[:1], exact, beyond[1:]])
+    values, slopes, means = (jnp.asarray(x, jnp.float32) for x in (knots, exact, (padded[1:] + padded[:-1]) / 2))
     at = lambda t: jnp.clip((t * STEPS).astype(jnp.int32), 0, STEPS - 1)  # noqa: E731
-    return _variance_preserving(
+    path = _variance_preserving(
         log_alpha=lambda t: values[at(t)] + slopes[at(t)] * (t - at(t) / STEPS),
         slope=lambda t: slopes[at(t)],
         time=lambda log_alpha: jnp.interp(-log_alpha, -values, jnp.arange(STEPS + 1) / STEPS),
+    )
+    rate = lambda t: means[at(t)] + (means[at(t) + 1] - means[at(t)]) * (t * STEPS - at(t))  # noqa: E731
+    return dataclasses.replace(
+        path, rate_a=lambda t: rate(t) / 2 * path.a(t), rate_b=lambda t: -rate(t) / 2 * path.a(t) ** 2 / path.b(t)
     )
 
 
@@ -205,7 +220,7 @@ def edm_cos() -> Path:
 
 
 def _with_log_snr(path: Path, log_snr: Callable[[Times], Times]) -> Path:
-    return Path(**{**path.__dict__, "log_snr": log_snr})
+    return dataclasses.replace(path, log_snr=log_snr)
 
 
 PATHS: dict[str, Callable[..., Path]] = {

@@ -5,6 +5,7 @@ predicts, so every model can be sampled by every sampler.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -259,12 +260,10 @@ def euler_maruyama(
     if noise is None:
         raise UserError("euler_maruyama draws noise in every step: give it a function from the step to noise")
     coefficient = DIFFUSIONS[diffusion]
-    if not isinstance(grid.times, jax.core.Tracer):
-        first = field.flow.coefficients(grid.times[0])
-        if not jnp.isfinite(coefficient(first)):
-            raise UserError(
-                f"the diffusion coefficient '{diffusion}' is infinite at t = {grid.times[0]:g}: start later"
-            )
+    with jax.ensure_compile_time_eval():  # also inside of a jitted function, where the grid's times are known
+        first = coefficient(field.flow.coefficients(grid.times[0]))
+    if not isinstance(first, jax.core.Tracer) and not math.isfinite(first):
+        raise UserError(f"the diffusion coefficient '{diffusion}' is infinite at t = {grid.times[0]:g}: start later")
 
     def step(i: Array, now: Coefficients, then: Coefficients, z: Images, _: None) -> tuple[Images, None]:
         move, w = then.clock - now.clock, coefficient(now)

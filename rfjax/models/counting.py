@@ -1,11 +1,13 @@
 """Parameters and FLOPs of a model from shapes alone: nothing is allocated."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 
 from rfjax.models.backbone import Backbone
 from rfjax.models.backbones import Inputs
@@ -20,7 +22,9 @@ class Size:
         without_modulation: all but adaLN's, which run once per example and not per token.
         active_per_token: those that one image token is multiplied with.
         forward_flops: of the matrix products, for one example.
-        train_flops: of one example's training step, three times forward (Kaplan et al. 2020).
+        train_flops: of one example's training step, three times forward (Kaplan et al. 2020). The backward pass needs
+            no gradient of what is given, so a step has fewer, once the products that read it: for MM-DiT with SD3's
+            inputs 3.3 % at depth 4, 0.29 % at 15, 0.05 % at 38.
     """
 
     parameters: int
@@ -51,37 +55,51 @@ def measure(model: Backbone, inputs: Inputs) -> Size:
 
 
 def traced_matmul_flops(function: Any, *args: Any) -> int:
-    """FLOPs of every matrix product and convolution in a function's jaxpr: an independent check of a formula.
-
-    Scans are multiplied out; products with a convolution's padding are left out.
-    """
-    return _count(jax.make_jaxpr(function)(*args).jaxpr)
+    """FLOPs of every matrix product and convolution in a function's jaxpr: an independent check of a formula."""
+    return jaxpr_flops(jax.make_jaxpr(function)(*args).jaxpr)
 
 
-def _count(jaxpr: Any) -> int:
+def jaxpr_flops(jaxpr: Any) -> int:
+    """FLOPs of a jaxpr: scans are multiplied out, and of branches the costliest counts."""
     total = 0
     for equation in jaxpr.eqns:
-        if equation.primitive.name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            left, out = equation.invars[0].aval, equation.outvars[0].aval
-            total += 2 * out.size * math.prod(left.shape[i] for i in contracted)
-        if equation.primitive.name == "conv_general_dilated":
-            total += 2 * _products(equation)
-        times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
-        for value in equation.params.values():
-            inner = getattr(value, "jaxpr", value)
-            if hasattr(inner, "eqns"):
-                total += times * _count(inner)
+        inside = [jaxpr_flops(one) for one in inner_jaxprs(equation)]
+        name = equation.primitive.name
+        times = equation.params["length"] if name == "scan" else 1
+        total += equation_flops(equation) + times * (max(inside) if name == "cond" else sum(inside))
     return total
 
 
-def _products(convolution: Any) -> int:
-    """Multiplications of a convolution with stride 1 that don't involve its padding."""
-    numbers, padding = (convolution.params[name] for name in ("dimension_numbers", "padding"))
-    image, kernel = (convolution.invars[i].aval.shape for i in (0, 1))
-    count = image[numbers.lhs_spec[0]] * kernel[numbers.rhs_spec[0]] * kernel[numbers.rhs_spec[1]]
-    for axis, (low, high) in enumerate(padding):
-        length, taps = image[numbers.lhs_spec[2 + axis]], kernel[numbers.rhs_spec[2 + axis]]
-        places = range(low + length + high - taps + 1)
-        count *= sum(low <= place + tap < low + length for place in places for tap in range(taps))
+def inner_jaxprs(equation: Any) -> Iterator[Any]:
+    """The jaxprs that an equation calls."""
+    for value in equation.params.values():
+        for one in value if isinstance(value, tuple | list) else (value,):
+            inner = getattr(one, "jaxpr", one)
+            if hasattr(inner, "eqns"):
+                yield inner
+
+
+def equation_flops(equation: Any) -> int:
+    """FLOPs of a matrix product or a convolution, two a multiplication; 0 for all else.
+
+    Products with a convolution's padding, and with the holes of a dilated input, are left out.
+    """
+    if equation.primitive.name == "dot_general":
+        (contracted, _), _ = equation.params["dimension_numbers"]
+        return 2 * equation.outvars[0].aval.size * math.prod(equation.invars[0].aval.shape[i] for i in contracted)
+    if equation.primitive.name == "conv_general_dilated":
+        return 2 * _convolution(equation)
+    return 0
+
+
+def _convolution(equation: Any) -> int:
+    """Multiplications: a kernel's channels for each output, times the pairs of place and tap that meet an input."""
+    params, (image, kernel) = equation.params, (variable.aval.shape for variable in equation.invars)
+    numbers, out = params["dimension_numbers"], equation.outvars[0].aval.shape
+    count = out[numbers.out_spec[0]] * out[numbers.out_spec[1]] * kernel[numbers.rhs_spec[1]]
+    for axis, (before, _) in enumerate(params["padding"]):
+        places = np.arange(out[numbers.out_spec[2 + axis]])[:, None] * params["window_strides"][axis]
+        taps = np.arange(kernel[numbers.rhs_spec[2 + axis]]) * params["rhs_dilation"][axis]
+        met, hole = np.divmod(places + taps - before, params["lhs_dilation"][axis])
+        count *= int(((hole == 0) & (met >= 0) & (met < image[numbers.lhs_spec[2 + axis]])).sum())
     return count

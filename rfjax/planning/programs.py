@@ -12,6 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from rfjax.analysis.collectives import Traffic, received
+from rfjax.models.counting import equation_flops, inner_jaxprs, jaxpr_flops
 
 # Primitives of the collectives in a jaxpr, by the names that HLO has for them.
 COLLECTIVES = {
@@ -41,7 +42,7 @@ class Program:
     """One step on one device.
 
     Attributes:
-        flops: of the matrix products. again: of those, what the backward pass computes for the second time.
+        flops: of matrix products and convolutions. again: of those, what the backward pass computes again.
         traffic: (kind, mesh axes such as "data+fsdp") -> its executions, and the bytes that a device must receive.
         kept: bytes that the forward pass leaves for the backward pass, besides the step's arguments.
         most: bytes of the arrays that exist at one time, at most, besides the step's arguments, if no compiler joined
@@ -82,7 +83,7 @@ def program(jaxpr: Any, devices: int) -> Program:
     kept = most = 0
     traffic: dict[tuple[str, str], Traffic] = defaultdict(Traffic)
     for equation, place in _equations(jaxpr.jaxpr, _Place(share=1 / devices)):
-        work = _products(equation) * place.times * place.share
+        work = equation_flops(equation) * place.times * place.share
         flops += work
         again += work * place.again
         if equation.primitive.name in COLLECTIVES:
@@ -105,31 +106,9 @@ def _equations(jaxpr: Any, place: _Place) -> Iterator[tuple[Any, _Place]]:
             here = replace(here, times=here.times * params["length"])
         elif name == "shard_map":
             here = replace(here, axes=tuple(params["mesh"].shape.items()), share=1.0)
-        inner = list(_inner(equation))
-        if name == "cond":
-            inner = [
-                max(inner, key=lambda branch: sum(_products(e) * p.times for e, p in _equations(branch, _Place())))
-            ]
-        for one in inner:
+        inner = list(inner_jaxprs(equation))
+        for one in [max(inner, key=jaxpr_flops)] if name == "cond" else inner:
             yield from _equations(one, here)
-
-
-def _inner(equation: Any) -> Iterator[Any]:
-    """The jaxprs that an equation calls."""
-    for value in equation.params.values():
-        for one in value if isinstance(value, tuple | list) else (value,):
-            inner = getattr(one, "jaxpr", one)
-            if hasattr(inner, "eqns"):
-                yield inner
-
-
-def _products(equation: Any) -> int:
-    """FLOPs of a matrix product; the networks have no convolutions."""
-    if equation.primitive.name != "dot_general":
-        return 0
-    (contracted, _), _ = equation.params["dimension_numbers"]
-    left, out = equation.invars[0].aval, equation.outvars[0].aval
-    return 2 * out.size * math.prod(left.shape[i] for i in contracted)
 
 
 def _communication(equation: Any, place: _Place) -> tuple[tuple[str, str], Traffic]:
@@ -172,7 +151,7 @@ def _kept(jaxpr: Any) -> int:
     """Bytes that equations before the first of the backward pass made, and later ones read."""
     marks = [BACKWARD in str(equation.source_info.name_stack) for equation in jaxpr.eqns]
     if not any(marks):
-        return max((_kept(inner) for equation in jaxpr.eqns for inner in _inner(equation)), default=0)
+        return max((_kept(inner) for equation in jaxpr.eqns for inner in inner_jaxprs(equation)), default=0)
     roots, made, kept = _Roots(), set(), set()
     first = marks.index(True)
     for place, equation in enumerate(jaxpr.eqns):
@@ -196,7 +175,7 @@ def _most(jaxpr: Any) -> int:
     leaving = defaultdict(list)
     for place, equation in enumerate(jaxpr.eqns):
         new = {v: _bytes(v) for v in equation.outvars if roots.of(v) is v and v in last}
-        inner = max(map(_most, _inner(equation)), default=0)
+        inner = max(map(_most, inner_jaxprs(equation)), default=0)
         outs = sum(new.values())
         # A loop's results stand beside what its body makes; elsewhere the results are what the inside makes.
         most = max(most, alive + (outs + inner if equation.primitive.name in LOOPS else max(outs, inner)))

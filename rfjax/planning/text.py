@@ -82,11 +82,11 @@ def _work(plan: Any, config: Config) -> list[str]:
     peak = f"{chip.peak(precision) / TERA:,.0f} TFLOP/s, {how}"
     whole = work.step_seconds * steps
     rows = [
-        ("the model's", f"{work.model / TERA:,.4g} TFLOP", "a step: three times forward; exact"),
+        ("the model's", f"{work.model / TERA:,.4g} TFLOP", "a step: three times forward, products and convolutions"),
         (
             "the program's",
             f"{work.program / TERA:,.4g} TFLOP",
-            f"{work.again / work.model:.1%} of the model's for what is computed again; exact",
+            f"{work.again / work.model:.1%} of the model's for what is computed again; exact, as traced",
         ),
         (
             "time of a step",

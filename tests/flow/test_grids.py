@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -106,6 +107,14 @@ def test_karras_grid_is_fine_where_float32_times_are_coarse(formulation):
     """Narrow densities of sigma end in 1 - t = 2^-24, where 250 steps in sigma are finer than t's."""
     grid = flow.grid("karras", 250, flow.formulation(formulation))
     assert (np.diff(grid.times[: grid.steps + 1]) < 0).all()
+
+
+@pytest.mark.parametrize("name", flow.GRIDS)
+@pytest.mark.parametrize("formulation", ["rf", "edm"])
+def test_a_grid_may_be_made_inside_of_a_jitted_function(name, formulation):
+    made = flow.formulation(formulation)
+    within = jax.jit(lambda: flow.grid(name, 5, made).times)()
+    np.testing.assert_array_equal(within, flow.grid(name, 5, made).times)
 
 
 def test_room_is_spare():

@@ -65,7 +65,9 @@ def test_derivatives_are_those_of_automatic_differentiation(name):
         np.testing.assert_allclose(jax.vmap(jax.grad(value))(times), slope(times), rtol=3e-6, atol=10 * ULP)
     for rate, slope in ((path.rate_a, path.da), (path.rate_b, path.db)):
         if rate is not None:
-            np.testing.assert_allclose(rate(times) * jax.vmap(jax.grad(path.clock))(times), slope(times), rtol=3e-6)
+            # Half way between LDM's steps three slopes are averaged: a quarter of their second difference off.
+            exact = jax.vmap(jax.grad(path.clock))(times)
+            np.testing.assert_allclose(rate(times) * exact, slope(times), rtol=3e-6 if name[:3] == "edm" else 1e-5)
     slope = 2 * (path.da(times) / path.a(times) - path.db(times) / path.b(times))
     np.testing.assert_allclose(jax.vmap(jax.grad(path.log_snr))(times), slope, rtol=2e-5)
     assert (slope < 0).all()

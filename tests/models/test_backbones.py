@@ -9,8 +9,9 @@ from networks import SMALL, arrays, gradients, jitted, random_parameters
 
 from rfjax.compiling import quick_options
 from rfjax.errors import UserError
-from rfjax.models import Inputs, build, measure
+from rfjax.models import Inputs, build, measure, products
 from rfjax.models.counting import abstract_parameters, traced_matmul_flops
+from rfjax.models.layers import FREQUENCIES
 
 PAPER = Inputs(image=(32, 32, 16), text=(154, 4096), pooled_width=2048)
 LABELS = Inputs(image=(16, 16, 3), text=(0, 1), pooled_width=10)
@@ -52,6 +53,38 @@ def test_flops_equal_every_product_in_the_trace_at_the_paper_s_sizes(depth, back
     params = abstract_parameters(model, PAPER)
     traced = traced_matmul_flops(lambda p, *a: model.apply({"params": p}, *a), params, *PAPER.abstract(1))
     assert measure(model, PAPER).forward_flops == traced
+
+
+@pytest.mark.parametrize("name", ["mmdit", "crossdit", "uvit"])
+def test_a_training_step_is_three_forward_passes_but_for_the_gradients_of_what_is_given(name, monkeypatch):
+    """The products that read time, pooled text, text and image are done twice, not three times."""
+    monkeypatch.setattr(products, "on_cpu", lambda: False)  # its own backward pass leaves that to the compiler
+    model, inputs = make(name)
+    params, given = abstract_parameters(model, inputs), inputs.abstract(5)
+    loss = lambda p, *a: (model.apply({"params": p}, *a) ** 2).sum()  # noqa: E731
+    (height, width, channels), (length, encoded) = inputs.image, inputs.text
+    first = width * height * channels if name != "uvit" else (3 * height - 2) * (3 * width - 2) * channels
+    own = model.levels()[0] if name == "uvit" else model.width
+    read = first * own + (FREQUENCIES + inputs.pooled_width + length * encoded) * model.width
+    assert traced_matmul_flops(jax.grad(loss), params, *given) == 5 * (measure(model, inputs).train_flops - 2 * read)
+
+
+SD3_RATIOS = {4: (2.568, 2.097, 0.0329), 15: (2.815, 2.758, 0.0029), 38: (2.916, 2.902, 0.0005)}
+
+
+@pytest.mark.parametrize("depth", SD3_RATIOS)
+def test_six_n_d_of_mmdit_is_wrong_by_a_factor_that_drifts(depth):
+    """depth -> 6 N D over 3 x forward with SD3's inputs, D of 256 + 154 tokens, by all parameters and by the blocks'.
+
+    And by which share a step's products are below 3 x forward, as the test above counts them.
+    """
+    model = build("mmdit", depth, 64)
+    size = measure(model, PAPER)
+    leaves = leaves_with_path(abstract_parameters(model, PAPER))
+    blocks = sum(leaf.size for path, leaf in leaves if "block" in path[0].key)
+    found = [6 * n * (256 + 154) / size.train_flops for n in (size.parameters, blocks)]
+    read = (256 * 64 + FREQUENCIES + 2048 + 154 * 4096) * model.width
+    assert [*found, 2 * read / size.train_flops] == pytest.approx(SD3_RATIOS[depth], abs=6e-4)
 
 
 @EACH

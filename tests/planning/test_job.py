@@ -87,6 +87,15 @@ def test_a_plan_equals_closed_forms_and_what_is_compiled(config, monkeypatch):
     assert "float32 as TF32" in shown
 
 
+@pytest.mark.parametrize("backbone", ["uvit", "crossdit"])
+def test_a_plan_counts_what_the_network_counts(config, backbone, monkeypatch, uncompiled):
+    """A convolution is work too; a step is below three forward passes by the gradients that nothing asks for."""
+    monkeypatch.setattr(job, "_advice", lambda *a: ())
+    config.model.update(backbone=backbone, remat="none")
+    work = planned(config).work
+    assert 0.99 < work.program / work.model <= 1
+
+
 def test_the_order_of_recomputation_is_that_of_memory(config):
     devices = job.virtual_devices(DEVICES)
     steps = [tracing.trace(advice.changed(configs.parse(config), {"model.remat": r}), devices) for r in advice.REMAT]

@@ -75,3 +75,20 @@ def test_of_two_branches_the_costlier_counts(order):
     x = jax.ShapeDtypeStruct((4, 4), jnp.float32)
     traced = jax.jit(lambda i, x: jax.lax.switch(i, branches, x)).trace(0, x)
     assert program(traced.jaxpr, 1).flops == 2 * 4**3
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+def test_a_convolution_and_its_backward_pass_count_three_times_its_products(stride, padding):
+    """By hand along an axis of 8: places times 3 taps, less those of the padding."""
+    image, kernel = jax.ShapeDtypeStruct((2, 8, 8, 5), jnp.float32), jax.ShapeDtypeStruct((3, 3, 5, 7), jnp.float32)
+
+    def loss(image, kernel):
+        layout = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(image, kernel, (stride, stride), padding, dimension_numbers=layout).sum()
+
+    met = {(1, "SAME"): 3 * 8 - 2, (2, "SAME"): 3 * 4 - 1, (1, "VALID"): 3 * 6, (2, "VALID"): 3 * 3}[stride, padding]
+    once = 2 * 2 * 5 * 7 * met**2
+    assert program(jax.jit(loss).trace(image, kernel).jaxpr, 1).flops == once
+    both = jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).trace(image, kernel)
+    assert program(both.jaxpr, 1).flops == 3 * once

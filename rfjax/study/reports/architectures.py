@@ -219,9 +219,9 @@ def _backbones(findings: Findings) -> str:
         + page.table([*header, *(titles[q] for q in shown)], rows)
         + page.note(
             "At the last step, the mean over seeds and its 95 % interval (Student t). FLOPs count matrix products: "
-            "forward of one example, training (3 x forward) of the whole run. Seconds are of training steps and their "
-            f"data, whatever else the machine did.{at}{none} Equal depth and width, not equal size: the paper claims "
-            "no matching either."
+            "forward of one example, training of the whole run as 3 x forward (a step has fewer, by the gradients of "
+            "its inputs: some tenths of a per cent here). Seconds are of training steps and their data, whatever else "
+            f"the machine did.{at}{none} Equal depth and width, not equal size: the paper claims no matching either."
         )
     )
 
