@@ -33,13 +33,14 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True)
 class Point:
-    """A measurement: its index in the call, its x (or n and d), loss and standard error, and why it was left out."""
+    """A measurement: index in the call, x (or n and d), loss and standard error, why it was left out, its name."""
 
     index: int
     inputs: tuple[float, ...]
     loss: float
     stderr: float | None = None
     reason: str = ""
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,12 @@ class HeldOut:
 
     `x` holds x, or (n, d) for a surface; `low` and `high` bound the 95 % interval of a measurement with that point's
     standard error; `error` is predicted / actual - 1.
+
+    The law has to beat a baseline, "the same as the rung before": `baseline` is the loss of the largest size in the fit
+    (of a surface, at the nearest d), `baseline_error` that over the actual loss, less 1. The baseline passes where it
+    lies inside the law's interval, or errs by no more than the law: the point then tells nothing for the law.
+    `outcome`: "missed" where a point lies outside its interval, "not tested" where the baseline passes at every point,
+    else "predicted".
     """
 
     x: tuple[float | tuple[float, ...], ...]
@@ -57,6 +64,10 @@ class HeldOut:
     high: tuple[float, ...]
     error: tuple[float, ...]
     inside: tuple[bool, ...]
+    baseline: tuple[float, ...]
+    baseline_error: tuple[float, ...]
+    baseline_passes: tuple[bool, ...]
+    outcome: str
     verdict: str
 
 
@@ -64,10 +75,16 @@ class HeldOut:
 class Fit:
     """A fitted law L = [E] + sum_j A_j x_j^-alpha_j, complete enough to predict from the record alone.
 
+    E is the loss that the law tends to as x grows with all else as it was in these points. A ladder of sizes that all
+    saw D examples gives the E of those D examples: more examples lower it, so it is no floor of the data. All intervals
+    suppose that the law is right, and that the noise is equally large at all points, or in proportion to the standard
+    errors passed.
+
     parameters, intervals   in the units of x and the loss; 95 % intervals by the delta method with Student t, A and B
                             in their logarithm, E cut at 0; infinite where the points do not determine a parameter
     scatter, scatter_of     residual standard deviation about the law at a point of typical standard error, and of what:
-                            "log loss" (relative) for the log objectives, "loss" for "squares"
+                            "log loss" (relative) for the log objectives, "loss" for "squares"; with `least_scatter`
+                            never below the standard errors passed
     aicc                    Akaike's criterion, corrected, the scatter being a parameter; None with too few points;
                             only laws with the same points and objective compare
     condition_number        of the Jacobian with columns of norm 1
@@ -132,21 +149,45 @@ class Fit:
             return self
         stderr = None if self.typical_stderr is None else [float(p.stderr or 0) for p in points]
         value, low, high = self._predict(np.array([p.inputs for p in points]).T, LEVEL, stderr)
-        actual = np.array([p.loss for p in points])
-        inside, error = (low <= actual) & (actual <= high), value / actual - 1
+        actual, baseline = np.array([p.loss for p in points]), np.array([self._before(p).loss for p in points])
+        inside, error, by_baseline = (low <= actual) & (actual <= high), value / actual - 1, baseline / actual - 1
+        passes = ((low <= baseline) & (baseline <= high)) | (np.abs(by_baseline) <= np.abs(error))
+        outcome = "missed" if not inside.all() else "not tested" if passes.all() else "predicted"
+        x = tuple(p.inputs if len(names) > 1 else p.inputs[0] for p in points)
+        columns = (actual, value, low, high, error, inside, baseline, by_baseline, passes)
+        held = HeldOut(x, *(tuple(a.tolist()) for a in columns), outcome, "")
         worst = int(np.argmax(np.abs(error)))
         where = ", ".join(f"{name} = {size:.4g}" for name, size in zip(names, points[worst].inputs, strict=True))
-        verb, these = ("predicted", inside) if inside.all() else ("missed", ~inside)
-        count = "the held-out rung" if len(points) == 1 else f"{these.sum()} of {len(points)} held-out points"
-        verdict = (
-            f"The law {verb} {count}: "
-            f"{'' if len(points) == 1 else 'worst '}at {where} it says {value[worst]:.5g} "
-            f"(95 % interval {low[worst]:.5g} to {high[worst]:.5g}) and {actual[worst]:.5g} was measured, "
-            f"an error of {100 * error[worst]:+.2f} %."
-        )
-        x = tuple(p.inputs if len(names) > 1 else p.inputs[0] for p in points)
-        columns = [tuple(a.tolist()) for a in (actual, value, low, high, error, inside)]
-        return dataclasses.replace(self, held_out=HeldOut(x, *columns, verdict))
+        where = f"{points[worst].label} ({where})" if points[worst].label else where
+        return dataclasses.replace(self, held_out=dataclasses.replace(held, verdict=_verdict(held, worst, where)))
+
+    def _before(self, point: Point) -> Point:
+        """The point of the fit with the largest size, at the nearest of the other inputs."""
+        largest = max(p.inputs[0] for p in self.points)
+        apart = lambda p: sum(abs(np.log(a / b)) for a, b in zip(p.inputs[1:], point.inputs[1:], strict=True))  # noqa: E731
+        return min((p for p in self.points if p.inputs[0] == largest), key=apart)
+
+
+def _verdict(held: HeldOut, i: int, where: str) -> str:
+    """The outcome in words, with the baseline; i: the point with the largest error."""
+    n, one = len(held.x), len(held.x) == 1
+    hits = sum(held.inside)
+    said = {
+        "predicted": f"The law predicted {'the held-out rung' if one else f'{hits} of {n} held-out points'}",
+        "missed": f"The law missed {'the held-out rung' if one else f'{n - hits} of {n} held-out points'}",
+        "not tested": "Not tested by "
+        + ("the held-out rung" if one else f"{n} held-out points")
+        + ", which the law holds in its interval, but where 'the same as the rung before' passes too",
+    }[held.outcome]
+    width, step = held.high[i] - held.low[i], held.actual[i] - held.baseline[i]
+    lies = "inside" if held.low[i] <= held.baseline[i] <= held.high[i] else "outside"
+    times = f", {width / abs(step):.2g} times the ladder's last step ({step:+.3g})" if step else "; the last step is 0"
+    return (
+        f"{said}: {'' if one else 'worst '}at {where} it says {held.predicted[i]:.5g} "
+        f"(95 % interval {held.low[i]:.5g} to {held.high[i]:.5g}) and {held.actual[i]:.5g} was measured, "
+        f"an error of {100 * held.error[i]:+.2f} %. 'The same as the rung before' errs by "
+        f"{100 * held.baseline_error[i]:+.2f} % and lies {lies} the interval, which is {width:.3g} wide{times}."
+    )
 
 
 def plain(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """From measured points to a `Fit`: which points count, the solver, parameters and intervals in the user's units."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -37,13 +38,15 @@ def fit_points(
     objective: str,
     hold_out: int,
     groups: Sequence[object] | None = None,
+    least_scatter: bool = False,
+    labels: Sequence[str] | None = None,
 ) -> F:
     """Fits `law` to measured points and judges it on the `hold_out` largest rungs; see `fit_law` and `fit_surface`."""
     if objective not in OBJECTIVES:
         raise ValueError(f"there is no objective '{objective}'{nearest(objective, OBJECTIVES)}.")
     if hold_out < 0:
         raise ValueError(f"hold_out counts rungs and cannot be {hold_out}.")
-    usable, left_out = _points(inputs, y, y_stderr, groups)
+    usable, left_out = _points(inputs, y, y_stderr, groups, labels)
     largest = sorted({p.inputs[0] for p in usable}, reverse=True)[:hold_out]
     used, kept_out = [p for p in usable if p.inputs[0] not in largest], [p for p in usable if p.inputs[0] in largest]
     own = None if groups is None else [groups[p.index] for p in used]
@@ -59,6 +62,8 @@ def fit_points(
         typical = float(np.exp(np.log(stderr).mean()))
         weights = typical / stderr
     solution = solve(Problem(np.log(x) - log_centre, loss / unit, weights, "E" in parameter_names, goal), own)
+    if least_scatter and typical is not None:
+        solution = _at_least(solution, typical / (1.0 if goal.log else unit))
 
     scale = np.where(np.arange(len(parameter_names)) < len(parameter_names) - len(names), unit, 1.0)
     theta, covariance = solution.theta * scale, solution.covariance * np.outer(scale, scale)
@@ -99,14 +104,26 @@ def fit_points(
     ).judged(kept_out, names)
 
 
+def _at_least(solution: Solution, scatter: float) -> Solution:
+    """The solution with a scatter of at least this, and the covariance that belongs to it."""
+    if not 0 < solution.scatter < scatter:
+        return solution
+    times = (scatter / solution.scatter) ** 2
+    return dataclasses.replace(solution, scatter=scatter, covariance=solution.covariance * times)
+
+
 def _points(
-    inputs: dict[str, ArrayLike], y: ArrayLike, y_stderr: ArrayLike | None, groups: Sequence[object] | None
+    inputs: dict[str, ArrayLike],
+    y: ArrayLike,
+    y_stderr: ArrayLike | None,
+    groups: Sequence[object] | None,
+    labels: Sequence[str] | None,
 ) -> tuple[list[Point], list[Point]]:
     """The usable points and those left out: sizes are asked for and must be right, but losses may diverge."""
     columns = {name: np.atleast_1d(np.asarray(values, float)) for name, values in inputs.items()}
     loss = np.atleast_1d(np.asarray(y, float))
     stderr = None if y_stderr is None else np.atleast_1d(np.asarray(y_stderr, float))
-    for name, values in {**columns, "y_stderr": stderr, "groups": groups}.items():
+    for name, values in {**columns, "y_stderr": stderr, "groups": groups, "labels": labels}.items():
         if values is not None and (loss.ndim > 1 or len(values) != loss.size):
             raise ValueError(f"{name} has {len(values)} values, and the losses have shape {loss.shape}.")
     usable, left_out = [], []
@@ -115,14 +132,14 @@ def _points(
             if not (np.isfinite(sizes[i]) and sizes[i] > 0):
                 raise ValueError(f"{name}[{i}] is {sizes[i]}, and a size must be positive and finite.")
         at = tuple(float(sizes[i]) for sizes in columns.values())
-        error = None if stderr is None else float(stderr[i])
+        error, label = None if stderr is None else float(stderr[i]), labels[i] if labels else ""
         if not (np.isfinite(value) and value > 0):
             reason = "the loss is not positive" if np.isfinite(value) else "the loss is not finite"
-            left_out.append(Point(i, at, value, error, reason))
+            left_out.append(Point(i, at, value, error, reason, label))
         elif error is not None and not (np.isfinite(error) and error > 0):
             raise ValueError(f"y_stderr[{i}] is {error}, and a standard error must be positive and finite.")
         else:
-            usable.append(Point(i, at, value, error))
+            usable.append(Point(i, at, value, error, label=label))
     return usable, left_out
 
 
@@ -185,4 +202,4 @@ def _warnings(n: int, p: int, bounds: tuple[str, ...], lost: list[str], left_out
     said += [f"{bound} is a bound of the search ({limits})." for bound in bounds]
     if lost:
         said.append(f"The points do not determine {' and '.join(lost)}.")
-    return said + [f"Point {point.index} was left out: {point.reason}." for point in left_out]
+    return said + [f"{point.label or f'Point {point.index}'} was left out: {point.reason}." for point in left_out]

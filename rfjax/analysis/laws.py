@@ -1,5 +1,6 @@
 """One-dimensional scaling laws: L(x) = A x^-alpha and L(x) = E + A x^-alpha, and the choice between them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from rfjax.analysis.fitting import TooFewPoints, fit_points
 from rfjax.errors import nearest
 
 LAWS = ("power", "power_offset")
+UNSAFE = "no size of model alone takes the loss to 0"
 CLEAR = 2.0  # an AICc difference below this does not decide (Burnham and Anderson 2002, section 2.6)
 
 
@@ -34,6 +36,8 @@ def fit_law(
     y_stderr: ArrayLike | None = None,
     objective: str = "log_squares",
     hold_out: int = 0,
+    least_scatter: bool = False,
+    labels: Sequence[str] | None = None,
 ) -> LawFit:
     """Fits "power", L = A x^-alpha, or "power_offset", L = E + A x^-alpha, with 0.01 <= alpha <= 3 and E, A >= 0.
 
@@ -47,11 +51,16 @@ def fit_law(
     scatter^2 (stderr_i / typical)^2. So a stderr that all points share (examples common to all models, which paired
     validation shares) cannot widen an interval, and seed noise or misfit beyond it cannot be missed.
 
+    least_scatter: y_stderr is the noise that a point is known to have, such as the spread over seeds, so the scatter is
+    at least that. A few residuals may be small by luck; the interval then still spans what another seed would do. The
+    degrees of freedom stay n - p, so such intervals cover more than 95 %. labels: names of the points, for messages.
+
     Raises ValueError for sizes or standard errors that are not positive and finite, and TooFewPoints for n <= p.
     """
     if law not in LAWS:
         raise ValueError(f"there is no law '{law}'{nearest(law, LAWS)}.")
-    return fit_points(LawFit, law, {"x": x}, y, y_stderr=y_stderr, objective=objective, hold_out=hold_out)
+    options = {"objective": objective, "hold_out": hold_out, "least_scatter": least_scatter, "labels": labels}
+    return fit_points(LawFit, law, {"x": x}, y, y_stderr=y_stderr, **options)
 
 
 @dataclass(frozen=True)
@@ -71,23 +80,18 @@ def compare_laws(
     x: ArrayLike,
     y: ArrayLike,
     *,
-    y_stderr: ArrayLike | None = None,
-    objective: str = "log_squares",
     hold_out: int = 1,
+    **options: Any,
 ) -> Comparison:
     """Fits both laws and prefers one: by AICc where it differs by 2 or more, else by the error on the held-out rung.
 
     Arguments as in `fit_law`. Where the points suffice for the power law alone, it stands alone, with the reason.
     """
-    fits = {"power": fit_law(x, y, law="power", y_stderr=y_stderr, objective=objective, hold_out=hold_out)}
+    fits = {"power": fit_law(x, y, law="power", hold_out=hold_out, **options)}
     try:
-        fits["power_offset"] = fit_law(
-            x, y, law="power_offset", y_stderr=y_stderr, objective=objective, hold_out=hold_out
-        )
+        fits["power_offset"] = fit_law(x, y, law="power_offset", hold_out=hold_out, **options)
     except TooFewPoints as error:
-        reason = (
-            f"The power law is all that the points allow, and unsafe where part of the loss is irreducible: {error}"
-        )
+        reason = f"The power law is all that the points allow, and unsafe where {UNSAFE}: {error}"
         return Comparison(fits, "power", reason)
 
     judged = {name: max(map(abs, fit.held_out.error)) for name, fit in fits.items() if fit.held_out}
@@ -103,9 +107,5 @@ def compare_laws(
             return Comparison(fits, best, f"{best} is preferred: its AICc is lower by {gap:.1f}, and {held_out}.")
         verdict = f"AICc differs by {gap:.1f} only"
     best = min(judged, key=judged.__getitem__) if judged else "power_offset"
-    why = (
-        held_out
-        if judged
-        else "no rung was held out, and a pure power law is unsafe where part of the loss is irreducible"
-    )
+    why = held_out if judged else f"no rung was held out, and a pure power law is unsafe where {UNSAFE}"
     return Comparison(fits, best, f"{best} is preferred: {verdict}, and {why}.")

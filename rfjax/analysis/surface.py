@@ -28,7 +28,7 @@ class Allocation(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SurfaceFit(Fit):
-    """A fitted L(N, D); the fields are those of `Fit`."""
+    """A fitted L(N, D); the fields are those of `Fit`. E is extrapolated in both: no point of the fit is near it."""
 
     def predict(
         self, n: ArrayLike, d: ArrayLike, level: float = LEVEL, *, y_stderr: ArrayLike | None = None

@@ -2,8 +2,17 @@
 
 Triple i is example i of the validation split, the level of t with index i mod 8, and noise from key i. The loss of a
 level is the mean over its triples, the validation loss the mean over levels (MLPerf's reading of SD3 section 5.3.3).
+
+Known floors. The target is p x0 + q eps, and the network sees a x0 + b eps. Where b is exactly 0, as at t = 0 of nearly
+every path, it sees nothing of eps, whose mean is 0 and whose variance is 1 whatever x0 and the text are: the best
+prediction is p x0, and its expected loss is q^2 for each element. That is 1 for rectified flow, eps, v and F, and
+(pi/2)^2 for the velocity of the cosine path. Nothing that a network may know of x0 lowers it, so it is a floor for
+every data set. No other floor is known. Where b > 0, separate data points can give eps away. Where a = 0, the best loss
+is p^2 times the variance of x0 given the text, which depends on the data. VP begins at t = 1e-5, where b > 0. A grid
+without t = 0 has no known floor. The loss has no weights; weights would multiply its floor.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +32,10 @@ GRIDS: dict[str, tuple[float, ...]] = {
     "k/8": tuple(k / LEVELS for k in range(LEVELS)),
     "(k+0.5)/8": tuple((k + 0.5) / LEVELS for k in range(LEVELS)),
 }
+NOISES = 32  # that are drawn at a time where their mean square is wanted
 NOISE_SEED = 2403_03206  # of every study, so that losses of two studies are comparable too
+
+Floors = tuple[float | None, ...]
 
 
 @dataclass(frozen=True)
@@ -33,6 +45,8 @@ class ValidationLoss:
     Attributes:
         grid: name of the levels of t. loss: mean over levels. stderr: its standard error over examples.
         levels: loss of each level. examples: loss of each triple, (n,).
+        floors: of each level, below which no network's expected loss can be; None where no floor is known.
+        floors_drawn: the same for the noise that these triples drew, whose mean square is not exactly 1.
     """
 
     grid: str
@@ -40,10 +54,13 @@ class ValidationLoss:
     stderr: float
     levels: tuple[float, ...]
     examples: Float[np.ndarray, " n"]
+    floors: Floors = (None,) * LEVELS
+    floors_drawn: Floors = (None,) * LEVELS
 
     def record(self) -> dict[str, Any]:
         """Plain values for a line of metrics, without the single examples."""
-        return {"grid": self.grid, "loss": self.loss, "stderr": self.stderr, "levels": list(self.levels)}
+        known = {"floors": list(self.floors), "floors_drawn": list(self.floors_drawn)}
+        return {"grid": self.grid, "loss": self.loss, "stderr": self.stderr, "levels": list(self.levels)} | known
 
 
 class Triples(NamedTuple):
@@ -65,8 +82,7 @@ def triple_functions(grid: str) -> tuple[Callable[..., Triples], Callable[..., A
     def prepare(formulation: flow.Numbers, image: Any, index: Int[Array, " B"]) -> Triples:
         x0 = pixels.to_network(image)
         t = jnp.asarray(GRIDS[grid], jnp.float32)[index % LEVELS]
-        keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(NOISE_SEED), i))(index)
-        eps = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:]))(keys)
+        eps = _noise(index, x0.shape[1:])
         at = formulation.coefficients(t)
         shown, target = flow.noised(at, x0, eps)
         return Triples(shown, at.time, target)
@@ -74,8 +90,46 @@ def triple_functions(grid: str) -> tuple[Callable[..., Triples], Callable[..., A
     return jax.jit(prepare), jax.jit(flow.squared_error)
 
 
+def known_floors(formulation: flow.Formulation, grid: str) -> Floors:
+    """Per level, q^2 where the network is shown nothing of the noise, else None: see the head of this file."""
+    at = formulation.coefficients(jnp.asarray(GRIDS[grid], jnp.float32))
+    return tuple(float(q) ** 2 if b == 0 else None for b, q in zip(at.b.tolist(), at.q.tolist(), strict=True))
+
+
+@functools.cache
+def noise_power(level: int, examples: int, shape: tuple[int, ...]) -> float:
+    """The mean square of the noise that the triples of one level drew: 1, but for chance.
+
+    Args:
+        level: its index. examples: number of triples in all. shape: of an example.
+    """
+    power = _mean_square_noise()
+    index = np.arange(level, examples, LEVELS)
+    parts = [index[start : start + NOISES] for start in range(0, len(index), NOISES)]
+    total = sum(power(np.resize(part, NOISES), shape)[: len(part)].sum(dtype=np.float64) for part in parts)
+    return float(total / len(index)) if len(index) else float("nan")
+
+
+@functools.cache
+def _mean_square_noise() -> Callable[[Int[np.ndarray, " B"], tuple[int, ...]], Float[np.ndarray, " B"]]:
+    def power(index: Int[Array, " B"], shape: tuple[int, ...]) -> Float[Array, " B"]:
+        return jnp.mean(_noise(index, shape) ** 2, axis=tuple(range(1, len(shape) + 1)))
+
+    jitted = jax.jit(power, static_argnums=1)
+    return lambda index, shape: np.asarray(jitted(index, shape))
+
+
+def _noise(index: Int[Array, " B"], shape: tuple[int, ...]) -> Float[Array, "B *S"]:
+    """The noise of each triple, from the key of its number."""
+    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(NOISE_SEED), i))(index)
+    return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+
+
 def summarise(losses: Float[np.ndarray, " n"], grid: str) -> ValidationLoss:
-    """Means and the standard error of a stratified sample, in float64: sqrt(sum over levels of var / n) / 8."""
+    """Means and the standard error of a stratified sample, in float64: sqrt(sum over levels of var / n) / 8.
+
+    The standard error is NaN, not known, where a level has one triple.
+    """
     by_level = [np.asarray(losses[k::LEVELS], np.float64) for k in range(LEVELS)]
     levels = tuple(float(level.mean()) for level in by_level)
     variance = sum(level.var(ddof=1) / len(level) if len(level) > 1 else np.nan for level in by_level)
@@ -90,6 +144,7 @@ def measure(
     grid: str,
     examples: int,
     batch: int,
+    floors: Floors = (None,) * LEVELS,
 ) -> ValidationLoss:
     """Runs all triples. A last batch that is not full is filled up with triple 0, whose extra losses are dropped.
 
@@ -98,6 +153,7 @@ def measure(
         load: indices of triples -> a batch on the devices, whose `slot` holds the indices.
         formulation: as numbers. grid: of GRIDS.
         examples: number of triples. batch: triples per step; the result does not depend on it.
+        floors: of the formulation on this grid, as from `known_floors`.
     """
     prepare, error = triple_functions(grid)
     found = []
@@ -106,7 +162,10 @@ def measure(
         triples = prepare(formulation, rows["image"], rows["slot"])
         losses = error(network(triples.shown, triples.time, rows["context"], rows["pooled"]), triples.target)
         found.append(gather(losses))
-    return summarise(np.concatenate(found)[:examples], grid)
+    shape = tuple(triples.target.shape[1:])
+    drawn = [None if floor is None else floor * noise_power(k, examples, shape) for k, floor in enumerate(floors)]
+    found = summarise(np.concatenate(found)[:examples], grid)
+    return dataclasses.replace(found, floors=floors, floors_drawn=tuple(drawn))
 
 
 def gather(values: Float[Array, "B *S"]) -> Float[np.ndarray, "B *S"]:

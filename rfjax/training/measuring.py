@@ -80,6 +80,7 @@ def validate(
         return meshes.put_rows(own, len(indices), work.mesh)
 
     with work.clock("validation"):
+        floors = validation.known_floors(work.formulation, config.grid)
         for weights, params in (("raw", state.params), ("ema", state.average)):
             result = validation.measure(
                 _network(work, params),
@@ -88,6 +89,7 @@ def validate(
                 grid=config.grid,
                 examples=config.examples,
                 batch=config.batch,
+                floors=floors,
             )
             found[weights] = result.record()
             metrics.write("validation", step, **work.progress(step, seconds), weights=weights, **found[weights])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.optimize import curve_fit
 
-from rfjax.analysis import OBJECTIVES, Status, TooFewPoints, compare_laws, fit_law
+from rfjax.analysis import OBJECTIVES, Status, TooFewPoints, compare_laws, fit_law, fit_surface
 
 E, A, ALPHA = 0.4, 80.0, 0.48
 X = np.geomspace(2e5, 1e7, 8)  # a small ladder: 50x in parameters
@@ -220,3 +220,34 @@ def test_a_study_of_fits_takes_under_five_seconds():
     for seed in range(10):
         compare_laws(X, noisy(seed=seed), objective="log_huber")
     assert time.perf_counter() - start < 5
+
+
+def test_a_held_out_rung_that_the_rung_before_predicts_as_well_is_no_test():
+    x = np.geomspace(1e4, 2e6, 6)
+    flat = 0.2457 + 18.957 * x**-0.468
+    loose = fit_law(x, flat * np.exp([0.01, -0.012, 0.008, 0.009, -0.01, 0.014]), hold_out=1, labels=list("abcdef"))
+    held = loose.held_out
+    assert held.inside == (True,)
+    assert held.baseline == (loose.points[-1].loss,)
+    assert held.baseline_error[0] == pytest.approx(held.baseline[0] / held.actual[0] - 1)
+    assert held.baseline_passes == (True,)
+    assert held.outcome == "not tested"
+    assert held.verdict.startswith("Not tested by the held-out rung")
+    assert "at f (x = 2e+06)" in held.verdict
+    assert "'The same as the rung before' errs by" in held.verdict
+    width = held.high[0] - held.low[0]
+    assert f"{width:.3g} wide" in held.verdict
+    sharp = fit_law(x, flat * np.exp([1e-4, -1e-4, 1e-4, 0, -1e-4, 1e-4]), hold_out=1).held_out
+    assert (sharp.outcome, sharp.baseline_passes) == ("predicted", (False,))
+    assert "outside the interval" in sharp.verdict
+    y = flat.copy()
+    y[-1] = y[-2]  # the loss stops falling: the baseline is right, the law is wrong, and that is a test
+    assert fit_law(x, y * np.exp([1e-4, -1e-4, 1e-4, 0, -1e-4, 0]), hold_out=1).held_out.outcome == "missed"
+
+
+def test_the_baseline_of_a_surface_is_the_next_smaller_model_at_the_same_data():
+    n, d = (grid.ravel() for grid in np.meshgrid(np.geomspace(1e4, 1e6, 5), np.geomspace(1e3, 1e5, 4), indexing="ij"))
+    fit = fit_surface(n, d, 0.3 + 5 * n**-0.3 + 3 * d**-0.3, hold_out=1)
+    second = np.sort(np.unique(n))[-2]
+    expected = 0.3 + 5 * second**-0.3 + 3 * np.geomspace(1e3, 1e5, 4) ** -0.3
+    np.testing.assert_allclose(fit.held_out.baseline, expected)

@@ -89,3 +89,34 @@ def test_the_best_possible_loss_at_t_0_is_the_variance_of_the_noise():
     # x0 = 0: the target is the noise itself, whose mean square is 1 within four standard errors.
     np.testing.assert_allclose(found.levels, 1, atol=4 * np.sqrt(2 / (64 * 64 * 3 * N / 8)))
     assert found.record()["grid"] == "k/8"
+
+
+@pytest.mark.parametrize("name", flow.KINDS)
+def test_a_floor_is_known_where_no_noise_is_seen_and_nowhere_else(name):
+    made = flow.formulation(name + {"rf/lognorm": "(0,1)", "rf/mode": "(1)"}.get(name, ""))
+    first, *others = validation.known_floors(made, "k/8")
+    if name == "sit/vp":  # it begins at t = 1e-5, where it sees a little of the noise
+        assert first is None
+    else:
+        cosine = name in ("sit/gvp", "repa/cosine", "repa/cosine/lognormal")
+        assert first == pytest.approx((np.pi / 2) ** 2 if cosine else 1.0, rel=1e-6)
+    assert others == [None] * 7
+    assert validation.known_floors(made, "(k+0.5)/8") == (None,) * 8
+
+
+def test_a_network_that_knows_the_data_reaches_the_floor_of_t_0_and_no_less():
+    """Shown z = x0, the best prediction of eps - x0 is -x0; another function of z is worse."""
+    floors = validation.known_floors(flow.formulation("rf"), "k/8")
+    best = lambda z, t, context, pooled: -z  # noqa: E731
+    found = validation.measure(best, load, batch=N, floors=floors, **OPTIONS)
+    assert found.levels[0] == pytest.approx(found.floors_drawn[0], rel=1e-6)
+    assert found.floors_drawn[0] == pytest.approx(1, abs=4 * np.sqrt(2 / (48 * N / 8)))
+    assert found.floors_drawn[1:] == (None,) * 7
+    worse = validation.measure(lambda z, *rest: -0.8 * z, load, batch=N, floors=floors, **OPTIONS)
+    assert worse.levels[0] > found.levels[0]
+
+
+def test_one_example_a_level_has_a_loss_and_no_error():
+    found = validation.summarise(np.arange(1.0, 9.0), "k/8")
+    assert found.loss == 4.5
+    assert np.isnan(found.stderr)

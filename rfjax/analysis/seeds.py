@@ -1,0 +1,155 @@
+"""What runs that differ by their seed alone say about a comparison: the unit of every claim about a model is a seed."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike
+from scipy import special, stats
+
+from rfjax.analysis.fit import LEVEL
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How much the loss of one model varies with the seed.
+
+    Attributes:
+        relative: standard deviation of one run's log loss, pooled over models, as if it were equal at all sizes.
+        degrees_of_freedom: the sum over models of (seeds - 1). models: how many have two seeds or more.
+    """
+
+    relative: float
+    degrees_of_freedom: int
+    models: int
+
+    def stderr(self, loss: float, seeds: int) -> float:
+        """The standard error of a mean loss over seeds, in units of the loss."""
+        return self.relative * loss / float(np.sqrt(seeds))
+
+
+@dataclass(frozen=True)
+class Change:
+    """The change of loss from one model to another.
+
+    Attributes:
+        value: second less first, the mean over levels of t. example_error: its standard error over examples, paired;
+            None where a level has one example. seed_error: over seeds; None where no model has two seeds.
+        degrees_of_freedom: of both errors together (Satterthwaite 1946). low, high: the 95 % interval by Student's t,
+            None where either error is unknown.
+    """
+
+    value: float
+    example_error: float | None
+    seed_error: float | None
+    degrees_of_freedom: float | None
+    low: float | None
+    high: float | None
+
+    @property
+    def falls(self) -> bool | None:
+        """Whether the second is lower: True or False where the interval excludes 0, None where nothing is known."""
+        if self.low is None or self.high is None or self.low <= 0 <= self.high:
+            return None
+        return self.high < 0
+
+
+def pooled_spread(models: Iterable[Sequence[float]]) -> Spread | None:
+    """The spread over seeds, pooled over models, each given as its positive losses; None without two seeds of any."""
+    logs = [np.log(losses) for losses in models if len(losses) > 1]
+    freedom = sum(len(values) - 1 for values in logs)
+    if not freedom:
+        return None
+    squares = sum(float(((values - values.mean()) ** 2).sum()) for values in logs)
+    return Spread(float(np.sqrt(squares / freedom)), freedom, len(logs))
+
+
+def change(
+    first: Sequence[float],
+    second: Sequence[float],
+    difference: Float[np.ndarray, " n"] | None,
+    levels: int,
+    spread: Spread | None,
+) -> Change:
+    """Compares two models by their mean losses over seeds.
+
+    The variance is that over examples, of the differences on the same triples averaged over seeds and stratified by
+    level, plus that over seeds, spread^2 (first^2 / seeds + second^2 / seeds). What a seed does to a single example is
+    in both, so that their sum is a little too large, never too small. Seeds of the two models count as independent.
+
+    Args:
+        first, second: the loss of each seed. difference: of each triple, second less first, each averaged over seeds;
+            the level of triple i is i mod `levels`. None where the losses of single triples are unknown.
+        spread: between seeds, pooled over the whole study.
+    """
+    a, b = float(np.mean(first)), float(np.mean(second))
+    value, parts, example_error, seed_error = b - a, [], None, None
+    if difference is not None:
+        strata = [difference[k::levels] for k in range(levels)]
+        if all(len(stratum) for stratum in strata):
+            value = float(np.mean([stratum.mean() for stratum in strata]))
+        if all(len(stratum) > 1 for stratum in strata):
+            parts = [(float(s.var(ddof=1)) / len(s) / levels**2, len(s) - 1) for s in strata]
+            example_error = float(np.sqrt(sum(variance for variance, _ in parts)))
+    if spread is not None:
+        seed_error = float(np.hypot(spread.stderr(a, len(first)), spread.stderr(b, len(second))))
+    if example_error is None or seed_error is None or spread is None:
+        return Change(value, example_error, seed_error, None, None, None)
+    parts.append((seed_error**2, spread.degrees_of_freedom))
+    total = sum(variance for variance, _ in parts)
+    if not total:  # identical losses: nothing varies, so nothing can be said about what might
+        return Change(value, example_error, seed_error, None, None, None)
+    freedom = total**2 / sum(variance**2 / degrees for variance, degrees in parts)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, freedom) * np.sqrt(total))
+    return Change(value, example_error, seed_error, float(freedom), value - half, value + half)
+
+
+@dataclass(frozen=True)
+class NoiseTrend:
+    """The slope of log(standard deviation over seeds) against log size, its standard error, and its two-sided p."""
+
+    slope: float
+    stderr: float
+    p: float
+
+
+def noise_trend(sizes: Sequence[float], models: Sequence[Sequence[float]]) -> NoiseTrend | None:
+    """Does the relative spread between seeds change with size? None with fewer than three sizes of two seeds or more.
+
+    The logarithm of a sample variance with f = n - 1 degrees of freedom has mean log(variance) + psi(f/2) - log(f/2)
+    and variance psi'(f/2), whatever the variance is (Bartlett and Kendall 1946), so the error of the line is known.
+    """
+    rows = [(x, len(y) - 1, float(np.var(np.log(y), ddof=1))) for x, y in zip(sizes, models, strict=True) if len(y) > 1]
+    rows = [row for row in rows if row[2] > 0]
+    if len({x for x, _, _ in rows}) < 3:
+        return None
+    x, freedom, variance = (np.array(column, float) for column in zip(*rows, strict=True))
+    y = np.log(variance) - special.digamma(freedom / 2) + np.log(freedom / 2)
+    weights = 1 / special.polygamma(1, freedom / 2)
+    u = np.log(x) - np.average(np.log(x), weights=weights)
+    information = float((weights * u**2).sum())
+    slope, error = float((weights * u * y).sum()) / information, information**-0.5
+    return NoiseTrend(slope / 2, error / 2, float(2 * stats.norm.sf(abs(slope) / error)))
+
+
+def late_fall(losses: ArrayLike) -> tuple[float, float] | None:
+    """By how much, relative, the mean of the last quarter of a curve is below that of the quarter before.
+
+    Args:
+        losses: along a run, shape (n,).
+
+    Returns:
+        The fall and its standard error, by the scatter of each quarter about its own straight line, or None where a
+        quarter has fewer than four losses.
+    """
+    values = np.asarray(losses, float)
+    quarter = values.size // 4
+    if quarter < 4:
+        return None
+    before, last = values[-2 * quarter : -quarter], values[-quarter:]
+    step = np.arange(quarter)
+    scatter = [np.sum((part - np.polyval(np.polyfit(step, part, 1), step)) ** 2) for part in (before, last)]
+    variances = [float(s) / (quarter - 2) / quarter for s in scatter]
+    a, b = float(before.mean()), float(last.mean())
+    return 1 - b / a, float(np.hypot(np.sqrt(variances[1]) / a, np.sqrt(variances[0]) * b / a**2))
