@@ -24,13 +24,16 @@ class UserError(Exception):
     """
 
 
+MOST_CHOICES = 24  # that a sentence lists
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """Returns " (did you mean 'depth'?)" for the closest of `choices`, or the whole list where none is close."""
+    """Returns " (did you mean 'depth'?)" for the closest of `choices`, or a short list where none is close."""
     choices = sorted(choices)
     close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
     if close:
         return f" (did you mean '{close[0]}'?)"
-    return f" (choose from: {', '.join(choices)})" if choices else ""
+    return f" (choose from: {', '.join(choices)})" if 0 < len(choices) <= MOST_CHOICES else ""
 
 
 # A terminal's escape sequences (ECMA-48: CSI, OSC and the short ones), then the other controls but for tab and newline.

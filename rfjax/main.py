@@ -108,6 +108,10 @@ def _explain(error: Exception, arguments: list[str]) -> str:
     keys = [path for path, *_ in configs.entries()]
     for argument in arguments:
         name = argument.removeprefix("--").split("=")[0].removeprefix("config.")
+        inner = [key for key in keys if key.startswith(f"{name}.")]
+        if argument.startswith("--config.") and (inner or name == AXES.strip(".").removeprefix("config.")):
+            such = inner[0] if inner else f"{name}.model.depth"
+            return f"config.{name} is a section, not a value: set one of its keys, such as --config.{such}=VALUE"
         if argument.startswith("--config.") and name not in keys:
             return f"the config has no key '{name}'{nearest(name, keys)}"
     return f"{type(error).__name__}: {error}".replace("\n", " ")

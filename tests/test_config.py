@@ -105,9 +105,8 @@ def test_the_grid_is_every_combination_with_readable_names():
 
 def test_an_axis_must_be_a_key_and_its_values_must_fit():
     c = tiny()
-    configs.axes(c, {"model.depht": (1, 2)})
     with pytest.raises(UserError, match=r"model.depht is not a key.*did you mean 'model.depth'"):
-        configs.parse(c)
+        configs.axes(c, {"model.depht": (1, 2)})
     c = tiny()
     configs.axes(c, {"model.depth": (2, 0)})
     with pytest.raises(UserError, match=r"config.model.depth = 0 must be from 1 to 1000"):

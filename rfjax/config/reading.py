@@ -42,9 +42,14 @@ def default() -> ml_collections.ConfigDict:
 
 
 def axes(base: ml_collections.ConfigDict, values: Mapping[str, tuple[Any, ...]]) -> None:
-    """Sets the axes of a study: {"model.depth": (1, 2, 3)} makes three runs; two axes make all the combinations."""
+    """Sets the axes of a study: {"model.depth": (1, 2, 3)} makes three runs; two axes make all the combinations.
+
+    Raises:
+        UserError: if an axis is not a key of the config.
+    """
     with base.unlocked():
         for path, choices in values.items():
+            _check_axis(path)
             *sections, name = path.split(".")
             node = base.study.axes
             for section in sections:
@@ -159,11 +164,9 @@ def runs(config: Config) -> list[tuple[str, Config]]:
 
 
 def _check_axes(axis: Mapping[str, tuple[Any, ...]]) -> None:
-    known = [path for path, value, _ in entries() if "." in path and not isinstance(value, dict)]
     for path, values in axis.items():
+        _check_axis(path)
         section, _, _ = path.partition(".")
-        if path not in known:
-            raise UserError(f"config.study.axes.{path} is not a key of the config{nearest(path, known)}")
         if section in BASE_ONLY:
             raise UserError(
                 f"config.study.axes.{path} can't differ between runs: config.{section} is read once for all of them"
@@ -172,6 +175,13 @@ def _check_axes(axis: Mapping[str, tuple[Any, ...]]) -> None:
             raise UserError(f"config.study.axes.{path} has no values: give at least one, such as (1, 2)")
     if (count := math.prod(map(len, axis.values()))) > MOST_RUNS:
         raise UserError(f"config.study.axes makes {count:,} runs, and at most {MOST_RUNS:,} are allowed")
+
+
+def _check_axis(path: str) -> None:
+    """Raises UserError if an axis is not a key of the config."""
+    known = [key for key, value, _ in entries() if "." in key and not isinstance(value, dict)]
+    if path not in known:
+        raise UserError(f"config.study.axes.{path} is not a key of the config{nearest(path, known)}")
 
 
 def _values(axis: Mapping[str, tuple[Any, ...]], values: tuple[Any, ...]) -> str:
