@@ -60,7 +60,7 @@ def draw(folder: Path) -> Drawn:
         for table, (header, rows) in kind.tables(study, findings).items():
             with files.atomic(target / f"{table}.csv") as partial, partial.open("w", newline="") as file:
                 csv.writer(file).writerows([header, *rows])
-        with plt.rc_context(drawing.STYLE):
+        with drawing.style():
             for figure, (title, shown) in kind.figures(study, findings).items():
                 with files.atomic(target / f"{figure}.png") as partial:
                     shown.savefig(partial, format="png")

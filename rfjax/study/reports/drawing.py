@@ -1,7 +1,8 @@
 """What the figures of all reports share: style, colours, ticks."""
 
+import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import matplotlib as mpl
 
@@ -22,8 +23,18 @@ STYLE = {
     "font.size": 10,
     "legend.frameon": False,
     "savefig.dpi": 160,
+    "text.parse_math": False,  # a name with two dollars in it is no formula
 }
 WIDE = 8.0  # inches from which a figure takes a row of the page for itself
+
+
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """Figures look alike within it, whatever the user's own matplotlibrc says."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(STYLE)
+        yield
 
 
 def colours(names: Sequence[str]) -> dict[str, tuple[float, ...]]:
