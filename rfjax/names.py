@@ -38,6 +38,20 @@ def family(name: str) -> str:
     return "edm" if kind.startswith("edm") else kind
 
 
+OWN = "own"  # as a grid of times: the formulation's
+OWN_GRIDS = {"edm": "karras"}  # by kind; the others' times are evenly spaced
+
+
+def grid_of(asked: str, formulation: str) -> str:
+    """The grid of sampling times that is meant: with "own", that of the formulation.
+
+    The t of edm(P_m,P_s) is a quantile of sigma in training, and even steps of it are far too long at the ends: on
+    N(0, 1) Heun's method is off by 19 % after 128 of them, and by 0.07 % on Karras et al.'s own grid. `edm/rf` and
+    `edm/cos` have the log-SNR of rf and of the cosine path at each t, and stay on even steps, as those do.
+    """
+    return OWN_GRIDS.get(split(formulation)[0], "uniform") if asked == OWN else asked
+
+
 def _table_1() -> tuple[str, ...]:
     """The 61 formulations that SD3 compares (section 5.1.1); rf stands for mode(0), as in the paper's tables."""
     grid = lambda low, high, count: [round(float(x), 2) + 0.0 for x in np.linspace(low, high, count)]  # noqa: E731

@@ -271,7 +271,11 @@ class Samples:
     batch: int = key(32, "pictures drawn at once; the pictures do not depend on it", low=1, high=65_536)
     settings: tuple[str, ...] = key(("25@3.0",), "STEPS@GUIDANCE: steps of the solver, scale of guidance (1: none)")
     sampler: str = key("euler", "the solver", choices=("euler", "heun", "ddim", "dpm++2m", "dopri5", "euler_maruyama"))
-    grid: str = key("uniform", "times", choices=("uniform", "discrete", "karras", "repa", "sd3-ref"))
+    grid: str = key(
+        "own",
+        "times; own: karras for edm, evenly spaced for the other formulations",
+        choices=("own", "uniform", "discrete", "karras", "repa", "sd3-ref"),
+    )
     shift: float = key(
         1.0, "of the times towards noise, for high resolutions (SD3 Eq. 23); 1: none", low=1e-3, high=1e3
     )

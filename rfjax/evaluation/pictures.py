@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8, UInt32
 from PIL import Image, ImageDraw, ImageFont
 
-from rfjax import files, flow
+from rfjax import files, flow, names
 from rfjax.compiling import WORTH_SAMPLING, options, thorough
 from rfjax.data import pixels
 
@@ -28,7 +28,7 @@ class Settings:
     """How to sample.
 
     Attributes:
-        sampler: a name of `flow.SAMPLERS`. grid: of `flow.GRIDS`. steps: of the grid. shift: of its times.
+        sampler: a name of `flow.SAMPLERS`. grid: of `flow.GRIDS`, or "own". steps: of the grid. shift: of its times.
         guidance: its scale and its interval. diffusion: of the sampler `euler_maruyama`.
         room: the largest number of steps that the compiled sampler should serve. seed: of the noise.
     """
@@ -36,7 +36,7 @@ class Settings:
     sampler: str
     steps: int
     guidance: flow.Guidance
-    grid: str = "uniform"
+    grid: str = names.OWN
     shift: float = 1.0
     diffusion: str = "linear"
     room: int = 0

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from rfjax import config as configs
-from rfjax import data, flow
+from rfjax import data, flow, names
 from rfjax.data import pixels
 from rfjax.evaluation import pictures, scorers
 from rfjax.evaluation.validation import gather
@@ -42,12 +42,13 @@ class Drawn:
 
     Attributes:
         images: as the network draws them, float32. length: of each sample's path.
-        evaluations: of the network, a batch.
+        evaluations: of the network, a batch. grid: the name of the times, as `names.grid_of` says.
     """
 
     images: Float[np.ndarray, "n H W C"]
     length: Float[np.ndarray, " n"]
     evaluations: int
+    grid: str = ""
 
 
 def settings(samples: configs.Samples) -> dict[str, pictures.Settings]:
@@ -96,7 +97,8 @@ def draw(
         lengths.append(gather(sampled.length))
         evaluations = int(sampled.evaluations)
         tell(min(start + batch, count))
-    return Drawn(np.concatenate(images)[:count], np.concatenate(lengths)[:count], evaluations)
+    grid = names.grid_of(chosen.grid, trained.formulation.name)
+    return Drawn(np.concatenate(images)[:count], np.concatenate(lengths)[:count], evaluations, grid)
 
 
 def record(drawn: Drawn, texts: Sequence[str], chosen: pictures.Settings, scorer: scorers.Scorer | None) -> dict:
@@ -108,6 +110,7 @@ def record(drawn: Drawn, texts: Sequence[str], chosen: pictures.Settings, scorer
         "sampler": chosen.sampler,
         "steps": chosen.steps,
         "guidance": float(chosen.guidance.scale),
+        "grid": drawn.grid,
         "count": len(texts),
         "path_length": float(drawn.length.mean()),
         "evaluations": drawn.evaluations,

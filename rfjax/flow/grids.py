@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float64, Int
 
+from rfjax import names
 from rfjax.errors import UserError, nearest
 from rfjax.flow.densities import shift_time
 from rfjax.flow.formulations import Formulation
@@ -86,12 +87,14 @@ def grid(name: str, steps: int, flow: Formulation, shift: float = 1.0, room: int
     """The grid of a name: steps + 1 times, the last one 0.
 
     Args:
+        name: of GRIDS, or "own": what suits the formulation (`names.grid_of`).
         shift: alpha of SD3's Eq. 23 towards noise, applied to the times (3 for 1024 x 1024 pixels in the paper).
         room: make the array long enough for this many steps.
 
     Raises:
         UserError: for an unknown name, fewer than one step, or a shift that is not positive.
     """
+    name = names.grid_of(name, flow.name)
     if name not in GRIDS:
         raise UserError(f"there is no grid of times '{name}'{nearest(name, GRIDS)}")
     if steps < 1:

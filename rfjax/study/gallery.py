@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from rfjax import config as configs
-from rfjax import data, files
+from rfjax import data, files, names
 from rfjax.config import Config
 from rfjax.errors import Exit, UserError
 from rfjax.evaluation import pictures, sampling, scorers
@@ -193,7 +193,7 @@ def describe(config: Config, model: Weights, trained: pictures.Trained, asked: s
         "guidance": sample.guidance,
         "guidance_interval": [samples.guidance_low, samples.guidance_high],
         "guidance_channels": samples.guidance_channels or trained.image[-1],
-        "grid": samples.grid,
+        "grid": names.grid_of(samples.grid, trained.formulation.name),
         "shift": samples.shift,
         "diffusion": samples.diffusion if samples.sampler == "euler_maruyama" else None,
         "seed": sample.seed,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rfjax import config as configs
-from rfjax import flow
+from rfjax import flow, names
 from rfjax.data import digits, pixels
 from rfjax.errors import UserError
 from rfjax.evaluation import classifier, pictures, sampling
@@ -91,6 +91,15 @@ def test_pictures_that_are_not_finite_are_counted_and_not_scored(digits_as_a_gau
     found = sampling.record(drawn, asked(3).texts, one, lambda images, texts: pytest.fail("scored"))
     assert found["problem"] == "1 of 3 pictures are not finite"
     assert found["score"] is None
+    assert found["grid"] == "uniform"  # its own, by name
+
+
+@pytest.mark.parametrize(
+    ("asked", "name", "grid"),
+    [("own", "edm(-1.2,1.2)", "karras"), ("own", "edm/rf", "uniform"), ("uniform", "edm", "uniform")],
+)
+def test_a_grid_is_the_formulations_own_unless_it_is_named(asked, name, grid):
+    assert names.grid_of(asked, name) == grid
 
 
 def test_settings_share_the_room_of_the_longest():

@@ -132,6 +132,16 @@ def test_heun_keeps_order_2_also_where_beta_jumps_at_the_grids_times(name, grid)
     assert errors[2] < 1.1e-4
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_on_its_own_grid_every_formulation_is_near_the_truth(kind):
+    """Even steps of t leave edm(-1.2,1.2) off by 5 % and 19 % after 128 steps of Heun's method."""
+    made = flow.formulation(example(kind))
+    for s in (0.5, 1.0):
+        assert spread("heun", made.name, flow.grid("own", 128, made, room=ROOM), s) == pytest.approx(s, rel=2e-3)
+    if kind == "edm":
+        assert abs(spread("heun", made.name, flow.grid("uniform", 128, made, room=ROOM), 1.0) - 1) > 0.1
+
+
 @pytest.mark.parametrize("sampler", flow.SAMPLERS)
 def test_a_grid_may_be_closed_over_or_traced(sampler):
     """Traced, not compiled: what a sampler asks of values that are not known there is asked while it is traced."""
