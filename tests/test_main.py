@@ -24,6 +24,12 @@ SCALING = f"--config={ROOT / 'configs' / 'scaling.py'}"
         ([SCALING, "--config.model.patch=3"], "not a multiple of config.model.patch"),
         ([SCALING, "--config.study.axes.model.depth=(1,0)"], "config.model.depth = 0 must be at least 1"),
         ([SCALING, "--config.flow.formulation=rf/lognrm(0,1)"], "did you mean 'rf/lognorm'"),
+        (
+            [SCALING, "--config.workdir=gs://bucket/study"],
+            "config.workdir = 'gs://bucket/study' is no path of a file system",
+        ),
+        ([SCALING, "--config.training.start_from=s3://b/run"], "config.training.start_from = 's3://b/run' is no path"),
+        ([SCALING, "--config.workdir=~nobody_here/x"], "begins with ~, and this machine knows no home folder for it"),
         ([SCALING, "--steps=3"], "steps"),
         ([SCALING, "steps=3"], "what does 'steps=3' mean"),
     ],
@@ -53,6 +59,14 @@ def test_flags_reach_the_config():
     config = main.read_flags(arguments)
     assert (config.training.steps, config.only) == (77, "d3")
     assert [name for name, _ in configs.runs(config)] == ["d1", "d3"]
+
+
+def test_a_home_folder_is_written_out_and_a_missing_one_said(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    words = [SCALING, "--config.workdir=~/study", "--config.study.source=~/a", "--config.sample.source=x:y"]
+    config = main.read_flags(words)
+    found = (config.workdir, config.study.source, config.sample.source)
+    assert found == (str(tmp_path / "study"), str(tmp_path / "a"), "x:y")
 
 
 def test_help_helps(capsys):
