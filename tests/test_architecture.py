@@ -19,6 +19,7 @@ ALLOWED = {
     "models": {"errors"},
     "data": GROUND | {"files", "memory"},
     "analysis": {"errors"},
+    "installed": {"errors"},
     "compiling": set(),
     "memory": set(),
     "files": {"errors", "untrusted"},
@@ -26,10 +27,10 @@ ALLOWED = {
     "training": GROUND | {"compiling", "files"} | {"flow", "models", "data", "evaluation"},
     "interop": GROUND | {"models", "training", "files"},
     "study": GROUND
-    | {"interop", "files"}
+    | {"interop", "files", "installed"}
     | {"flow", "models", "data", "evaluation", "training", "analysis", "names", "compiling"},
     "planning": GROUND | {"flow", "models", "training", "analysis"},
-    "main": GROUND | {"study", "training", "planning", "memory"},
+    "main": GROUND | {"study", "training", "planning", "memory", "installed"},
 }
 
 

@@ -32,6 +32,12 @@ SCALING = f"--config={ROOT / 'configs' / 'scaling.py'}"
         ([SCALING, "--config.study.axes.training.seed=(1,"], "is no list of values"),
         ([SCALING, "--config.optimizer.learning_rate=inf"], "must be a finite number"),
         ([SCALING, "--config.flow.formulation=rf/lognrm(0,1)"], "did you mean 'rf/lognorm'"),
+        (
+            [SCALING, "--config.workdir=gs://bucket/study"],
+            "config.workdir = 'gs://bucket/study' is no path of a file system",
+        ),
+        ([SCALING, "--config.training.start_from=s3://b/run"], "config.training.start_from = 's3://b/run' is no path"),
+        ([SCALING, "--config.workdir=~nobody_here/x"], "begins with ~, and this machine knows no home folder for it"),
         ([SCALING, "--steps=3"], "steps"),
         ([SCALING, "steps=3"], "what does 'steps=3' mean"),
     ],
@@ -67,6 +73,14 @@ def test_a_flag_may_add_an_axis_that_the_file_lacks():
     for seeds in (["--config.study.axes.training.seed=(1,2)"], ["-config.study.axes.training.seed", "[1, 2]"]):
         config = main.read_flags([SCALING, "--config.study.axes.model.depth=3", *seeds])
         assert [name for name, _ in configs.runs(config)] == ["d3-seed1", "d3-seed2"]
+
+
+def test_a_home_folder_is_written_out_and_a_missing_one_said(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    words = [SCALING, "--config.workdir=~/study", "--config.study.source=~/a", "--config.sample.source=x:y"]
+    config = main.read_flags(words)
+    found = (config.workdir, config.study.source, config.sample.source)
+    assert found == (str(tmp_path / "study"), str(tmp_path / "a"), "x:y")
 
 
 def test_help_helps(capsys):

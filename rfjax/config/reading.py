@@ -12,6 +12,7 @@ import ml_collections
 
 from rfjax.config.checks import OWN_SIZE, check
 from rfjax.config.keys import Config
+from rfjax.config.paths import resolved
 from rfjax.config.rules import bounds, check_value, convert
 from rfjax.errors import UserError, nearest
 
@@ -65,7 +66,7 @@ def parse(values: ml_collections.ConfigDict) -> Config:
     Raises:
         UserError: for an unknown key, a wrong type, or a value that can't work, with the key's name.
     """
-    config = from_dict(values.to_dict())
+    config = resolved(from_dict(values.to_dict()))
     check(config)
     for _, run in runs(config):
         check(run)

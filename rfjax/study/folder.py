@@ -8,7 +8,6 @@ import os
 import platform
 import shlex
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from rfjax import files
+from rfjax import files, installed
 from rfjax.compiling import Compilations
 from rfjax.config import Config, differences
 from rfjax.errors import UserError
@@ -193,12 +192,9 @@ def _as_process_0(number: int) -> int:
 
 def facts() -> dict[str, Any]:
     """What else a result depends on: command, commit, versions, machine."""
-    commit, git = "", ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    with contextlib.suppress(OSError):
-        commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
     return {
         "command": f"python -m rfjax.main {shlex.join(sys.argv[1:])}",
-        "commit": commit or "unknown",
+        "commit": installed.commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},

@@ -1,8 +1,10 @@
 """The job `sample`: draws a captioned grid from one model, a run's or another project's."""
 
+import errno
 import functools
 import hashlib
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,12 @@ import jax
 import numpy as np
 
 from rfjax import config as configs
-from rfjax import data, files, names
+from rfjax import data, files, names, untrusted
 from rfjax.config import Config
 from rfjax.errors import Exit, UserError
 from rfjax.evaluation import pictures, sampling, scorers
 from rfjax.study.display import StudyDisplay
+from rfjax.study.encodings import read_encodings
 from rfjax.study.folder import facts
 from rfjax.training import loop, weights
 from rfjax.training import mesh as meshes
@@ -23,6 +26,7 @@ from rfjax.training.logs import write_json
 from rfjax.training.weights import Weights
 
 LARGEST_TILE = 512  # pixels for a picture's longer side in the grid; the .npz file has them all
+LONGEST_LABEL = 80  # bytes
 RUN_SECTIONS = {"data", "text", "flow", "model"}  # what tells a run's config.json from another project's
 
 
@@ -40,18 +44,17 @@ def run(config: Config, started: float) -> int:
         UserError: for what the user can mend, before anything is compiled.
     """
     sample, folder = config.sample, Path(config.workdir)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        files.clean(folder)
-    except OSError as error:
-        raise UserError(f"the folder {folder} can't be written ({error.strerror}): set config.workdir") from error
     encoded = read_encodings(Path(sample.encodings)) if sample.encodings else None
     model = read_model(sample, config.mesh)
     sides = configs.check_sample(sample, model.config)
     trained = model.trained((*sides, model.parts.inputs.image[-1]))
+    if (guided := config.samples.guidance_channels) > trained.image[-1]:
+        raise UserError(f"config.samples.guidance_channels = {guided}, and this model has {trained.image[-1]} channels")
     asked = find_captions(sample, encoded, model)
     one = configs.Setting(sample.steps, sample.guidance)
     chosen = sampling.make_settings(config.samples, one, seed=sample.seed)
+    scorer = _scorer(model, trained, asked)
+    _prepare(folder)
 
     first, count, label = jax.process_index() == 0, len(asked.texts), _label(Path(sample.source))
     batch = min(sample.batch, count)
@@ -64,7 +67,7 @@ def run(config: Config, started: float) -> int:
         tell = lambda done: bar.advance(-(-done // batch), f"{done} of {count} pictures")  # noqa: E731
         drawn = sampling.draw(trained, asked, chosen, batch, place, tell=tell)
     seconds = time.time() - began
-    found = sampling.record(drawn, asked.texts, chosen, _scorer(model, trained, asked))
+    found = sampling.record(drawn, asked.texts, chosen, scorer)
     if first:
         settings = describe(config, model, trained, asked)
         path = free_name(folder, f"{label}_{chosen.sampler}_{one.name}_seed{sample.seed}", settings)
@@ -75,6 +78,21 @@ def run(config: Config, started: float) -> int:
         write_json(path.with_suffix(".json"), {"settings": settings, "found": found, **times, **facts()})
         display.console.print(_summary(path, note, settings, found, seconds), markup=False)
     return Exit.FAILED if found.get("problem") else Exit.DONE
+
+
+def _prepare(folder: Path) -> None:
+    """Makes the folder of the pictures, now that all that could be refused is known to be fine.
+
+    Raises:
+        UserError: if it can't be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        files.clean(folder)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+    except OSError as error:
+        raise UserError(f"the folder {folder} can't be written ({error.strerror}): set config.workdir") from error
 
 
 def read_model(sample: configs.Sample, mesh: configs.Mesh) -> Weights:
@@ -100,15 +118,16 @@ def read_model(sample: configs.Sample, mesh: configs.Mesh) -> Weights:
 def _is_run(source: Path) -> bool:
     """Whether this is a run's folder: other projects write a config.json as well."""
     try:
-        plain = json.loads((source / "config.json").read_text())
-    except (OSError, ValueError):
-        return (source / "checkpoints").is_dir()
-    return isinstance(plain, dict) and set(plain) >= RUN_SECTIONS
+        plain = untrusted.read_json(source / "config.json")
+    except UserError:
+        plain = None
+    return (source / "checkpoints").is_dir() if plain is None else set(plain) >= RUN_SECTIONS
 
 
 def _label(source: Path) -> str:
-    """A short name of the model, for people and files."""
-    return source.resolve().stem if source.is_file() else source.resolve().name
+    """A short name of the model, for people and files, whose names may have 255 bytes."""
+    name = source.resolve().stem if source.is_file() else source.resolve().name
+    return name.encode()[:LONGEST_LABEL].decode(errors="ignore")
 
 
 def find_captions(sample: configs.Sample, encoded: sampling.Captions | None, model: Weights) -> sampling.Captions:
@@ -144,37 +163,6 @@ def find_captions(sample: configs.Sample, encoded: sampling.Captions | None, mod
             f"give config.sample.{'encodings' if stored else 'prompts'}, for the model's own data has no captions to "
             f"offer: {error}"
         ) from error
-
-
-def read_encodings(file: Path) -> sampling.Captions:
-    """Reads an .npz file with `context` (n, L, E), `pooled` (n, P) and perhaps `captions` (n).
-
-    Raises:
-        UserError: if it can't be read, or its arrays don't fit each other.
-    """
-    where = f"config.sample.encodings = {file}"
-    try:
-        with np.load(file, allow_pickle=False) as loaded:
-            arrays = {name: loaded[name] for name in loaded.files if name in ("context", "pooled", "captions")}
-    except FileNotFoundError as error:
-        raise UserError(f"{where}: there is no such file") from error
-    except Exception as error:  # numpy, zipfile and zlib each raise errors of their own
-        raise UserError(f"{where} can't be read: it must be an .npz file of numbers, and texts as captions") from error
-    for name, shape in (("context", "(n, L, E)"), ("pooled", "(n, P)")):
-        if name not in arrays:
-            raise UserError(f"{where} has no array '{name}' of shape {shape}")
-        found = arrays[name]
-        if found.ndim != shape.count(",") + 1 or found.dtype.kind not in "fiu" or not np.isfinite(found).all():
-            raise UserError(
-                f"{where}: expected '{name}' as finite numbers of shape {shape}, found {found.dtype} of {found.shape}"
-            )
-    context, pooled = (arrays[name].astype(np.float32) for name in ("context", "pooled"))
-    captions = arrays.get("captions", np.array([f"no. {i}" for i in range(1, len(context) + 1)]))
-    counts = [len(context), len(pooled), captions.size]
-    if not counts[0] or set(counts) != {counts[0]}:
-        said = "{} of context, {} of pooled, {} captions".format(*counts)
-        raise UserError(f"{where} must have as many rows of each array, one or more: it has {said}")
-    return sampling.Captions(tuple(map(str, captions.ravel())), context, pooled)
 
 
 def describe(config: Config, model: Weights, trained: pictures.Trained, asked: sampling.Captions) -> dict[str, Any]:
@@ -227,10 +215,10 @@ def free_name(folder: Path, name: str, settings: dict[str, Any]) -> Path:
     plain, number, path = json.loads(json.dumps(settings)), 1, folder / f"{name}.png"
     while path.with_suffix(".json").exists():
         try:
-            known = json.loads(path.with_suffix(".json").read_text())["settings"]
-        except (ValueError, KeyError, TypeError):
+            known = untrusted.read_json(path.with_suffix(".json"))
+        except UserError:
             known = None  # not ours: left alone
-        if known == plain:
+        if known and known.get("settings") == plain:
             break
         number += 1
         path = folder / f"{name}_{number}.png"

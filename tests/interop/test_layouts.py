@@ -1,12 +1,17 @@
 """Whole networks to other projects' checkpoints and back, without torch; tests/parity has the outputs beside theirs."""
 
 import dataclasses
+import functools
 import json
+import os
 import pickle
+import subprocess
+import sys
 import zipfile
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 from networks import arrays, jitted, random_parameters
@@ -14,8 +19,9 @@ from networks import arrays, jitted, random_parameters
 from rfjax import config as configs
 from rfjax import interop
 from rfjax.errors import UserError
+from rfjax.interop import Found, dit, engine, layouts, recognition, sd3
 from rfjax.interop import __main__ as command
-from rfjax.interop import dit, layouts, sd3
+from rfjax.interop.pt import write_pt
 from rfjax.interop.tensors import open_tensors
 from rfjax.training import weights
 from rfjax.training.parts import make_parts
@@ -25,6 +31,7 @@ from rfjax.training.weights import Weights
 MESH = configs.Mesh()
 
 
+@functools.cache
 def network(layout, **changes):
     """A tiny network that a layout has a place for, with random weights everywhere."""
     model = {"depth": 3, "width": 64, "heads": 2, "patch": 2, "stored_positions": 5} | changes
@@ -35,7 +42,8 @@ def network(layout, **changes):
         config = dit.make_config("dit", (8, 4), 10, model | {"stored_positions": 0, "frequency_shift": 1})
     else:
         more = {"projectors": (6, 5), "projector_width": 16} if layout == "repa" else {}
-        config = dit.make_config(layout, (10, 4), 10, model | {"learn_sigma": layout == "sit"} | more | {"heads": 1})
+        heads = {"heads": changes.get("heads", 1)}
+        config = dit.make_config(layout, (10, 4), 10, model | {"learn_sigma": layout == "sit"} | more | heads)
     parts = make_parts(config)
     shapes = weights.abstract(config, parts, weights.meshes.make_mesh(MESH))["projectors"]
     draw = np.random.default_rng(1)
@@ -181,6 +189,145 @@ def test_other_networks_in_a_single_file_are_left_alone(tmp_path):
     same_bits(interop.read(path, "", MESH).params, made.params)
 
 
+def write_any(path, tensors):
+    """A safetensors file of (kind, shape, bytes) by name, whatever the kind."""
+    header, end = {}, 0
+    for name, (kind, shape, data) in tensors.items():
+        header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [end, end + len(data)]}
+        end += len(data)
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(data for *_, data in tensors.values()))
+    return path
+
+
+def test_sd3_s_all_in_one_file_is_read_for_its_network_alone(tmp_path, capsys):
+    """sd3_medium_incl_clips_t5xxlfp8: the network and CLIP in half precision, T5 in eight bits, which nobody needs."""
+    made = network("sd3-file")
+    half = jax.tree.map(lambda x: x.astype(jnp.float16), made.params)
+    path = interop.export(dataclasses.replace(made, params=half), tmp_path / "a.safetensors", "sd3-file")
+    with open_tensors(path) as tensors:
+        whole = {name: ("F16", tensors.shape(name), tensors.read(name).tobytes()) for name in tensors.names}
+    whole |= {
+        "first_stage_model.decoder.conv_in.weight": ("F16", (4, 4), bytes(32)),
+        "text_encoders.clip_l.transformer.text_model.encoder.layers.0.mlp.fc1.weight": ("F16", (2, 2), bytes(8)),
+        "text_encoders.t5xxl.transformer.shared.weight": ("F8_E4M3", (3, 5), bytes(15)),
+        "text_encoders.t5xxl.transformer.encoder.final_layer_norm.weight": ("F6_UNHEARD_OF", (4,), bytes(3)),
+    }
+    file = write_any(tmp_path / "all.safetensors", whole)
+    same_bits(interop.read(file, "", MESH).params, half)
+    assert command.main(["inspect", str(file)]) == 0
+    assert "float8_e4m3fn (1 tensors), F6_UNHEARD_OF (1 tensors)" in capsys.readouterr().out
+    strange = next(name for name in whole if "context_embedder.weight" in name)
+    whole[strange] = ("F6_UNHEARD_OF", *whole[strange][1:])
+    with pytest.raises(UserError, match=r"1 of no known type \(model.diffusion_model.context_embedder.weight in F6_UN"):
+        interop.read(write_any(file, whole), "", MESH)
+
+
+def test_a_network_in_eight_bits_is_widened_without_loss(tmp_path):
+    made, eight = network("sd3-file"), ml_dtypes.float8_e4m3fn
+    small = jax.tree.map(lambda x: np.asarray(x).astype(eight), made.params)
+    path = interop.export(made, tmp_path / "a.safetensors", "sd3-file")
+    with open_tensors(path) as tensors:
+        whole = {name: tensors.read(name).astype(eight) for name in tensors.names}
+    path = write_any(path, {name: ("F8_E4M3", array.shape, array.tobytes()) for name, array in whole.items()})
+    same_bits(interop.read(path, "", MESH).params, jax.tree.map(lambda x: jnp.asarray(x.astype(jnp.bfloat16)), small))
+    brought = interop.bring(path, tmp_path / "run")
+    same_bits(brought.params, jax.tree.map(lambda x: jnp.asarray(x.astype(np.float32)), small))
+    target = ["export", str(tmp_path / "run"), str(tmp_path / "b"), "--layout=sd3"]
+    assert command.main(target) == 0
+    with open_tensors(tmp_path / "b") as tensors:
+        assert {tensors.kind(name) for name in tensors.names} == {"bfloat16"}
+
+
+def test_heads_that_no_width_tells_are_said(tmp_path, capsys):
+    """A width that is no multiple of 64; the numbers are those of a network with as many heads."""
+    made = network("sit", width=48, heads=3)
+    where = dit.layout(made.parts.model, made.parts.inputs)
+    leaves = interop.flat({"params": made.params, "projectors": {}})
+    write_pt(tmp_path / "a.pt", engine.dump(leaves, where), engine.specs(leaves, where))
+    with pytest.raises(UserError, match=r"width 48: no size of DiT's and no multiple of 64.*by --heads"):
+        interop.read(tmp_path / "a.pt", "sit", MESH)
+    with pytest.raises(UserError, match="--heads=5 does not divide it"):
+        command.main(["inspect", str(tmp_path / "a.pt"), "--layout=sit", "--heads=5"])
+    with pytest.raises(UserError, match="--heads=-1 must be"):
+        command.main(["inspect", str(tmp_path / "a.pt"), "--layout=sit", "--heads=-1"])
+    assert command.main(["import", str(tmp_path / "a.pt"), str(tmp_path / "run"), "--layout=sit", "--heads=3"]) == 0
+    back = weights.read(tmp_path / "run", MESH)
+    assert back.config.model.heads == back.parts.model.heads == 3
+    same_bits(back.params, made.params)
+    path = interop.export(network("sd3"), tmp_path / "b", "sd3")
+    with pytest.raises(UserError, match="'sd3' tells the number of heads itself"):
+        command.main(["inspect", str(path), "--heads=3"])
+
+
+def test_variants_and_files_elsewhere_by_hand(tmp_path, capsys):
+    made = network("sd3")
+    folder = interop.export(made, tmp_path / "a", "sd3")
+    half = interop.export(made, tmp_path / "b", "sd3", "float16") / "diffusion_pytorch_model.safetensors"
+    (folder / "diffusion_pytorch_model.fp16.safetensors").symlink_to(half)
+    assert command.main(["inspect", str(folder)]) == 0
+    assert "float32 (" in capsys.readouterr().out
+    words = ["inspect", str(folder), "--variant=fp16"]
+    with pytest.raises(UserError, match=r"outside of its folder: copy it there, or .* --allow-outside"):
+        command.main(words)
+    assert command.main([*words, "--allow-outside"]) == 0
+    assert "float16 (" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("layout", "value", "message"),
+    [
+        ("sd3", {"num_layers": 10**12}, "num_layers = 1000000000000 must be a whole number from 1 to"),
+        ("sd3", {"num_layers": None}, "num_layers = None must be"),
+        ("sd3", {"patch_size": 0}, "patch_size = 0 must be"),
+        ("sd3", {"num_attention_heads": "3"}, "num_attention_heads = '3' must be"),
+        ("sd3", {"sample_size": 8.5}, "sample_size = 8.5 must be"),
+        ("sd3", {"dual_attention_layers": {"a": 1}}, "dual_attention_layers = "),
+        ("sd3", {"qk_norm": ["\x1b[2J"]}, r"qk_norm = \['\\x1b"),
+        ("sd3", {"_class_name": [1]}, "is of a .1.: expected an SD3Transformer2DModel"),
+        ("dit-folder", {"num_layers": 4}, "says num_layers = 4, and the weights beside it are of 3 blocks"),
+        ("dit-folder", {"attention_head_dim": -4}, "attention_head_dim = -4 must be"),
+        ("dit-folder", {"num_embeds_ada_norm": True}, "num_embeds_ada_norm = True must be"),
+    ],
+)
+def test_nonsense_in_a_config_is_named(tmp_path, layout, value, message):
+    path = interop.export(network(layout), tmp_path / "a", layout) / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | value))
+    with pytest.raises(UserError, match=message):
+        interop.read(path.parent, layout, MESH)
+
+
+def test_a_config_that_is_no_json_object_is_named(tmp_path):
+    path = interop.export(network("sd3"), tmp_path / "a", "sd3") / "config.json"
+    for text, message in (("[" * 99999, "config.json has lists"), ("3", "holds a whole number"), ("{", "is no JSON")):
+        path.write_text(text)
+        with pytest.raises(UserError, match=message):
+            interop.read(path.parent, "", MESH)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=r"config.json is no regular file"):
+        interop.read(path.parent, "", MESH)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ({"x_embedder.proj.weight": (0, 4, 2, 2)}, r"x_embedder.proj.weight of shape \(0, 4, 2, 2\): expected 4 axes"),
+        ({"x_embedder.proj.weight": (64, 4)}, "expected 4 axes that are not empty"),
+        ({"blocks.7.attn.qkv.weight": (3, 1)}, "has a block number 7 and none of number 3"),
+        ({"blocks.999999999999.x": (1,)}, "1 not expected"),
+        ({"pos_embed": (1, 24, 64)}, r"pos_embed \(1, 24, 64\) where \(1, 25, 64\)"),
+    ],
+)
+def test_shapes_that_tell_nonsense_are_named(tmp_path, shapes, message):
+    made = network("sit")
+    where = interop.places(Found("sit", made.config), made.parts)
+    tensors = {name: np.zeros(shape, np.float16) for name, shape in (engine.manifest(where) | shapes).items()}
+    write_pt(tmp_path / "a.pt", tensors.items(), tensors)
+    with pytest.raises(UserError, match=message):
+        interop.read(tmp_path / "a.pt", "sit", MESH)
+
+
 def test_a_truncated_file_is_refused(tmp_path):
     path = interop.export(network("sd3"), tmp_path / "a", "sd3") / "diffusion_pytorch_model.safetensors"
     whole = path.read_bytes()
@@ -245,8 +392,40 @@ def test_inspect_says_what_a_checkpoint_is(tmp_path, capsys):
     said = capsys.readouterr().out
     for words in ("repa", "depth 3, width 64, 1 heads, patch 2", "10 x 10 x 4", "10 classes", "told     t", "float16"):
         assert words in said
-    assert command.main(["inspect", str(interop.export(network("dit"), tmp_path / "b.pt", "dit"))]) == 0
-    assert "say whose it is" in capsys.readouterr().out
+    with pytest.raises(UserError, match="say whose it is"):
+        command.main(["inspect", str(interop.export(network("dit"), tmp_path / "b.pt", "dit"))])
+    assert "tensors: float32 (" in capsys.readouterr().out
+
+
+def test_inspect_ends_with_code_2_where_a_checkpoint_is_not_known(tmp_path):
+    """What it has is said all the same; the sentence goes to stderr."""
+    made = {"module.blocks.0.attn.qkv.weight": np.zeros((6, 2), np.float32), "head\x1b[2J": np.zeros(1, np.int64)}
+    path = interop.write_safetensors(tmp_path / "x.safetensors", made.items(), made)
+    done = subprocess.run(
+        [sys.executable, "-m", "rfjax.interop", "inspect", str(path)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "2 tensors: " in done.stdout and "float32 (1)" in done.stdout
+    assert "it has 2 tensors (head\\x1b[2J, module.blocks.0.attn.qkv.weight); nearest is" in done.stderr
+    assert "behind 'module.'; it lacks" in done.stderr
+
+
+def test_inspect_says_what_an_import_would_say(tmp_path):
+    path = interop.export(network("sd3"), tmp_path / "a", "sd3") / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"joint_attention_dim": 24}))
+    with pytest.raises(UserError, match=r"context_embedder.weight .48, 20. where .48, 24. was expected"):
+        command.main(["inspect", str(path.parent)])
+
+
+@pytest.mark.parametrize("layout", layouts.LAYOUTS)
+def test_a_network_that_lacks_a_few_tensors_is_nearest_to_its_own_layout(tmp_path, layout):
+    names = set(engine.manifest(interop.places(Found(layout, network(layout).config), network(layout).parts)))
+    kept = {name for name in names if "attn" in name or "mlp" in name or "projectors" in name}
+    said = recognition.compare({f"_orig_mod.{name}" for name in kept})
+    same = {"dit": "dit", "sit": "dit"}.get(layout, layout)  # the two have one set of names
+    assert f"nearest is {same}, of which it has" in said and "behind '_orig_mod.'; it lacks " in said
+    assert f"it has {len(kept)} tensors (" in said
+    assert recognition.compare(["conv1.weight"]).endswith("none of them named as in one of these")
 
 
 def fresh(parts):

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ from tiny import begun_run, tiny
 from rfjax import config as configs
 from rfjax import interop, main
 from rfjax.errors import UserError
-from rfjax.study import gallery
+from rfjax.study import encodings, gallery
 from rfjax.training.parts import make_parts
 from rfjax.training.weights import Weights
 
@@ -100,13 +101,41 @@ def test_seed_size_weights_and_sampler_are_flags(source, tmp_path):
         ({"height": 6}, "height = 6 is not a multiple of the model's patch, 4"),
         ({"encodings": "nowhere.npz"}, "there is no such file"),
         ({"encodings": __file__}, "can't be read: it must be an .npz file"),
+        ({"encodings": "/dev/zero"}, "/dev/zero is a device, and must be a file"),
+        ({"channels": 4}, "guidance_channels"),
+        ({"prompts": ("a red circle",), "encodings": "both.npz"}, "both say what to draw"),
     ],
 )
-def test_a_mistake_is_one_sentence(source, tmp_path, values, words):
+def test_a_mistake_is_one_sentence_before_a_folder_is_made(source, tmp_path, values, words):
     with pytest.raises(UserError) as error:
-        sample(tmp_path, **{"source": source, **values})
+        sample(tmp_path / "out", **{"source": source, **values})
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+    assert names(tmp_path) == []
+
+
+def test_encodings_that_would_fill_memory_are_not_unpacked(tmp_path, monkeypatch):
+    """8 MB of zeros take 8 kB in a file; the sizes are those that the file says, and it can't unpack to more."""
+    np.savez_compressed(tmp_path / "a.npz", context=np.zeros((1, 1000, 1000)), pooled=np.zeros((1, 2)))
+    monkeypatch.setattr(encodings, "LARGEST", 10**6)
+    with pytest.raises(UserError, match=r"a.npz unpacks to 8,000,\d+ bytes, and at most 1,000,000 are read"):
+        encodings.read_encodings(tmp_path / "a.npz")
+    os.mkfifo(tmp_path / "pipe.npz")
+    with pytest.raises(UserError, match=r"pipe.npz is a FIFO"):
+        encodings.read_encodings(tmp_path / "pipe.npz")
+
+
+def test_what_lies_in_the_folder_already_is_never_mistaken_for_ours(tmp_path):
+    for content in ("", "[" * 99999, "[1]", '{"settings": 5}', "\udcff"):
+        (tmp_path / "x.json").write_text(content, errors="surrogateescape")
+        assert gallery.free_name(tmp_path, "x", {"a": 1}) == tmp_path / "x_2.png"
+    (tmp_path / "x.json").write_text('{"settings": {"a": 1}}')
+    assert gallery.free_name(tmp_path, "x", {"a": 1}) == tmp_path / "x.png"
+
+
+def test_a_long_name_of_a_model_is_cut(tmp_path):
+    (tmp_path / ("ä" * 120)).mkdir()
+    assert gallery._label(tmp_path / ("ä" * 120)) == "ä" * 40
 
 
 def test_a_study_is_told_to_name_a_run_and_a_run_without_a_checkpoint_to_train(source, tmp_path):

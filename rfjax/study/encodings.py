@@ -1,0 +1,57 @@
+"""Encodings of texts from a file, to draw from in place of prompts."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from rfjax import files
+from rfjax.errors import UserError
+from rfjax.evaluation.sampling import Captions
+
+NAMES = ("context", "pooled", "captions")
+LARGEST = 2**32  # bytes of all arrays: 1,700 prompts of SD3's in float32; more can be drawn file by file
+
+
+def read_encodings(file: Path) -> Captions:
+    """Reads an .npz file with `context` (n, L, E), `pooled` (n, P) and perhaps `captions` (n).
+
+    Raises:
+        UserError: if it can't be read, or its arrays don't fit each other.
+    """
+    where = f"config.sample.encodings = {file}"
+    try:
+        arrays = _arrays(file)
+    except FileNotFoundError as error:
+        raise UserError(f"{where}: there is no such file") from error
+    except UserError as error:
+        raise UserError(f"config.sample.encodings: {error}") from error
+    except Exception as error:  # numpy, zipfile and zlib each raise errors of their own
+        raise UserError(f"{where} can't be read: it must be an .npz file of numbers, and texts as captions") from error
+    for name, shape in (("context", "(n, L, E)"), ("pooled", "(n, P)")):
+        if name not in arrays:
+            raise UserError(f"{where} has no array '{name}' of shape {shape}")
+        found = arrays[name]
+        if found.ndim != shape.count(",") + 1 or found.dtype.kind not in "fiu" or not np.isfinite(found).all():
+            raise UserError(
+                f"{where}: expected '{name}' as finite numbers of shape {shape}, found {found.dtype} of {found.shape}"
+            )
+    context, pooled = (arrays[name].astype(np.float32) for name in ("context", "pooled"))
+    captions = arrays.get("captions", np.array([f"no. {i}" for i in range(1, len(context) + 1)]))
+    counts = [len(context), len(pooled), captions.size]
+    if not counts[0] or set(counts) != {counts[0]}:
+        said = "{} of context, {} of pooled, {} captions".format(*counts)
+        raise UserError(f"{where} must have as many rows of each array, one or more: it has {said}")
+    return Captions(tuple(map(str, captions.ravel())), context, pooled)
+
+
+def _arrays(file: Path) -> dict[str, np.ndarray]:
+    """The arrays of these names, whose sizes are looked at before they are unpacked."""
+    with files.regular(file, LARGEST) as opened:
+        with zipfile.ZipFile(opened) as archive:
+            size = sum(info.file_size for info in archive.infolist() if info.filename.removesuffix(".npy") in NAMES)
+        if size > LARGEST:
+            raise UserError(f"{file} unpacks to {size:,} bytes, and at most {LARGEST:,} are read: split it")
+        opened.seek(0)
+        with np.load(opened, allow_pickle=False) as loaded:
+            return {name: loaded[name] for name in loaded.files if name in NAMES}
