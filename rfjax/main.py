@@ -104,7 +104,7 @@ def main(arguments: list[str]) -> int:
     if config.job == "report":
         from rfjax.study import reports  # no JAX here
 
-        drawn = reports.draw(Path(config.workdir))
+        drawn = reports.draw(Path(config.workdir), config.data.changed == "allow")
         print(reports.summary(drawn, reports.write(drawn)))
         return Exit.DONE
     if config.job == "plan":

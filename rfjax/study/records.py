@@ -1,7 +1,7 @@
 """Reads a study's folder back: configs and JSON lines in, frozen records out. Imports no JAX."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from rfjax.errors import UserError
+from rfjax.training import provenance
 from rfjax.training.logs import read_lines
 
 
@@ -26,6 +27,7 @@ class Rung:
         scores: lines of kind "scores", the last written last; one a step, kind of weights and setting of the sampler.
         skipped: number of lines that could not be read.
         left_out: batches that were skipped after a loss that went wrong, as `rfjax.training.recovery` writes them.
+        data: what data it was on.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Rung:
     scores: tuple[dict[str, Any], ...]
     skipped: int
     left_out: tuple[dict[str, Any], ...] = ()
+    data: provenance.Known = field(default_factory=provenance.Known)
 
     def curve(self, weights: str) -> list[dict[str, Any]]:
         """Validation losses along the run."""
@@ -75,12 +78,17 @@ class Rung:
 
 @dataclass(frozen=True)
 class Records:
-    """A study: what was asked for (`study.json`), its rungs in order, what failed and why."""
+    """A study: what was asked for (`study.json`), its rungs in order, what failed and why.
+
+    notes: sentences on it. apart: the names of runs that can't be compared with the rungs, and are not among them.
+    """
 
     folder: Path
     study: dict[str, Any]
     rungs: tuple[Rung, ...]
     failures: dict[str, str]
+    notes: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
 
     @property
     def config(self) -> dict[str, Any]:
@@ -92,7 +100,7 @@ class Records:
 
     def states(self) -> list[str]:
         """Sentences on the runs that are not complete, and on lines that could not be read."""
-        said = [f"{name} failed: {sentence}" for name, sentence in self.failures.items()]
+        said = [*self.notes, *(f"{name} failed: {sentence}" for name, sentence in self.failures.items())]
         for rung in self.rungs:
             if rung.state not in ("complete", "failed"):
                 said.append(f"{rung.name} is not finished ({rung.state}): the same command goes on with it.")
@@ -103,7 +111,7 @@ class Records:
                 f"{skip['step']}; the run went back to step {skip['back_to']}."
                 for skip in rung.left_out
             ]
-        begun = {rung.name for rung in self.rungs} | set(self.failures)
+        begun = {rung.name for rung in self.rungs} | set(self.failures) | set(self.apart)
         missing = [name for name in self.study["runs"] if name not in begun]
         return [*said, f"not started yet: {', '.join(missing)}."] if missing else said
 
@@ -158,6 +166,7 @@ def _read_rung(folder: Path) -> Rung | None:
         scores=tuple(line for key, line in latest.items() if key[0] == "scores"),
         skipped=skipped,
         left_out=_left_out(folder),
+        data=provenance.read_or_say(folder),
     )
 
 
