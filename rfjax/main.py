@@ -32,7 +32,7 @@ from absl import flags  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 
 from rfjax import config as configs  # noqa: E402
-from rfjax import memory  # noqa: E402
+from rfjax import memory, terminal  # noqa: E402
 from rfjax.errors import Exit, UserError, nearest  # noqa: E402
 
 
@@ -97,6 +97,7 @@ def _virtual_devices(count: int) -> None:
 
 def main(arguments: list[str]) -> int:
     """Runs the command line; returns the exit code."""
+    terminal.print_anything()
     if any(word in ("--help", "-h", "--helpfull", "help") for word in arguments):
         print(help_text(arguments))
         return Exit.DONE

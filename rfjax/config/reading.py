@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import ml_collections
@@ -57,11 +58,43 @@ def parse(values: ml_collections.ConfigDict) -> Config:
     Raises:
         UserError: for an unknown key, a wrong type, or a value that can't work, with the key's name.
     """
-    config = from_dict(values.to_dict())
+    config = from_dict(_located(values.to_dict()))
     check(config)
     for _, run in runs(config):
         check(run)
     return config
+
+
+# Folders and files. Those of `data` are written out where they are opened: a study keeps the name that it was given.
+WRITTEN_OUT = ("workdir", "training.start_from", "study.source", "sample.source", "sample.encodings")
+PATHS = (*WRITTEN_OUT, "data.path", "data.data_dir")
+
+
+def _located(plain: dict[str, Any]) -> dict[str, Any]:
+    """Writes out `~` in the values of keys that are paths, which no shell does after a "=".
+
+    Raises:
+        UserError: for a home folder that is not known, and for an address such as gs://, which is no folder.
+    """
+    for path in PATHS:
+        *sections, name = path.split(".")
+        owner = plain
+        for section in sections:
+            owner = owner[section]
+        value = owner[name]
+        if not isinstance(value, str):  # its type is checked later
+            continue
+        if re.match(r"\w+://", value):
+            raise UserError(f"config.{path} = '{value}' is an address, not a folder: mount it, and name where it is")
+        if path in WRITTEN_OUT and value.startswith("~"):
+            try:
+                owner[name] = str(Path(value).expanduser())
+            except RuntimeError as error:
+                raise UserError(
+                    f"config.{path} = '{value}' begins with ~, and this machine knows no home folder for it: write the "
+                    "whole path"
+                ) from error
+    return plain
 
 
 def from_dict(values: Mapping[str, Any], cls: type = Config, where: str = "") -> Any:

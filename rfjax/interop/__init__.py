@@ -151,4 +151,4 @@ def _with_table(parts: Parts, leaves: Mapping[str, Any]) -> tuple[Parts, dict[st
 def origin(folder: Path) -> dict[str, Any] | None:
     """Where the weights in a run's folder come from: source, layout, dtypes; None where they were trained here."""
     path = folder / ORIGIN
-    return json.loads(path.read_text()) if path.is_file() else None
+    return json.loads(path.read_bytes()) if path.is_file() else None

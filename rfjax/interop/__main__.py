@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from rfjax import terminal
 from rfjax.errors import UserError
 from rfjax.interop import layouts
 from rfjax.interop.tensors import MAX_SHARD
@@ -48,6 +49,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def main(arguments: list[str]) -> int:
     """Runs the command line; returns the exit code."""
+    terminal.print_anything()
     given = parse(arguments)
     if given.command == "export":
         layouts.find(given.layout)  # before JAX takes its time

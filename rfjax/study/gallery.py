@@ -13,6 +13,7 @@ import numpy as np
 from rfjax import config as configs
 from rfjax import data, files
 from rfjax.config import Config
+from rfjax.data import paths
 from rfjax.errors import Exit, UserError
 from rfjax.evaluation import pictures, sampling, scorers
 from rfjax.study.display import StudyDisplay
@@ -100,7 +101,7 @@ def read_model(sample: configs.Sample, mesh: configs.Mesh) -> Weights:
 def _is_run(source: Path) -> bool:
     """Whether this is a run's folder: other projects write a config.json as well."""
     try:
-        plain = json.loads((source / "config.json").read_text())
+        plain = json.loads((source / "config.json").read_bytes())
     except (OSError, ValueError):
         return (source / "checkpoints").is_dir()
     return isinstance(plain, dict) and set(plain) >= RUN_SECTIONS
@@ -154,8 +155,12 @@ def read_encodings(file: Path) -> sampling.Captions:
     """
     where = f"config.sample.encodings = {file}"
     try:
-        with np.load(file, allow_pickle=False) as loaded:
+        with files.regular(file, paths.ANY_SIZE) as opened, np.load(opened, allow_pickle=False) as loaded:
+            unpacked = sum(info.file_size for info in loaded.zip.infolist())
+            paths.check_memory(where, unpacked, "divide the encodings among several files")
             arrays = {name: loaded[name] for name in loaded.files if name in ("context", "pooled", "captions")}
+    except UserError:
+        raise
     except FileNotFoundError as error:
         raise UserError(f"{where}: there is no such file") from error
     except Exception as error:  # numpy, zipfile and zlib each raise errors of their own
@@ -227,7 +232,7 @@ def free_name(folder: Path, name: str, settings: dict[str, Any]) -> Path:
     plain, number, path = json.loads(json.dumps(settings)), 1, folder / f"{name}.png"
     while path.with_suffix(".json").exists():
         try:
-            known = json.loads(path.with_suffix(".json").read_text())["settings"]
+            known = json.loads(path.with_suffix(".json").read_bytes())["settings"]
         except (ValueError, KeyError, TypeError):
             known = None  # not ours: left alone
         if known == plain:

@@ -125,7 +125,7 @@ def read(folder: Path) -> Records:
     path = folder / "study.json"
     if not path.exists():
         raise UserError(f"there is no study in {folder}: run one first, or name its folder with --config.workdir")
-    study = json.loads(path.read_text())
+    study = json.loads(path.read_bytes())
     rungs = tuple(rung for name in study["runs"] if (rung := _read_rung(folder / "runs" / name)))
     failures = {name: sentence for name in study["runs"] if (sentence := failure(folder / "runs" / name))}
     return Records(folder, study, rungs, failures)
@@ -136,7 +136,7 @@ def failure(folder: Path) -> str:
     path = folder / "failure.txt"
     if not path.exists() or (folder / "result.json").exists():
         return ""
-    return path.read_text().strip().splitlines()[0]
+    return path.read_text(encoding="utf-8").strip().splitlines()[0]
 
 
 def _read_rung(folder: Path) -> Rung | None:
@@ -156,7 +156,7 @@ def _read_rung(folder: Path) -> Rung | None:
     return Rung(
         name=folder.name,
         folder=folder,
-        config=json.loads((folder / "config.json").read_text()),
+        config=json.loads((folder / "config.json").read_bytes()),
         size=starts[-1]["size"],
         steps=starts[-1]["steps"],
         train=of("train"),
@@ -172,4 +172,4 @@ def _read_rung(folder: Path) -> Rung | None:
 
 def _left_out(folder: Path) -> tuple[dict[str, Any], ...]:
     path = folder / "recovery.json"
-    return tuple(json.loads(path.read_text())["skipped"]) if path.exists() else ()
+    return tuple(json.loads(path.read_bytes())["skipped"]) if path.exists() else ()

@@ -38,7 +38,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     """The records of a JSON-lines file, and how many lines could not be read: a killed writer may cut one short."""
     records, skipped = [], 0
-    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         try:
             record = json.loads(line)
             records.append(record) if isinstance(record, dict) else None

@@ -60,7 +60,7 @@ def read(folder: Path) -> Known:
     if not path.exists():
         return Known()
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = json.loads(path.read_bytes())
         before = tuple(
             {"data": earlier["data"], "step": int(earlier["step"]), "changes": [str(one) for one in earlier["changes"]]}
             for earlier in plain["before"]

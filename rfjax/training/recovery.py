@@ -40,7 +40,7 @@ class Skip:
 def read(folder: Path) -> tuple[Skip, ...]:
     """The batches that a run has left out."""
     path = folder / FILE
-    return tuple(Skip(**skip) for skip in json.loads(path.read_text())["skipped"]) if path.exists() else ()
+    return tuple(Skip(**skip) for skip in json.loads(path.read_bytes())["skipped"]) if path.exists() else ()
 
 
 def write(folder: Path, skips: tuple[Skip, ...]) -> None:

@@ -24,9 +24,9 @@ class Run:
             UserError: if the folder holds a run of another config.
         """
         path = self.folder / "config.json"
-        if path.exists() and (found := differences(self.config.to_dict(), json.loads(path.read_text()))):
+        if path.exists() and (found := differences(self.config.to_dict(), json.loads(path.read_bytes()))):
             raise UserError(
                 f"{self.folder} holds a run of another config: {'; '.join(found[:3])}; choose another config.workdir"
             )
         path = self.folder / "result.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        return json.loads(path.read_bytes()) if path.exists() else None

@@ -129,7 +129,7 @@ def read(folder: Path, mesh: configs.Mesh, average: bool = True) -> Weights:
     if not path.is_file():
         raise UserError(f"{folder} is not the folder of a run: it has no config.json")
     try:
-        config = configs.from_dict(json.loads(path.read_text()))
+        config = configs.from_dict(json.loads(path.read_bytes()))
     except (ValueError, UserError) as error:
         raise UserError(f"{path} can't be used, perhaps of another version of rfjax: {error}") from error
     made, parts = meshes.make_mesh(mesh), make_parts(config)

@@ -61,7 +61,10 @@ def draw(folder: Path, allow: bool = False) -> Drawn:
         files.clean(target)
         files.write(target / kind.FILE, json.dumps(kind.record(findings), indent=1, allow_nan=False) + "\n")
         for table, (header, rows) in kind.tables(study, findings).items():
-            with files.atomic(target / f"{table}.csv") as partial, partial.open("w", newline="") as file:
+            with (
+                files.atomic(target / f"{table}.csv") as partial,
+                partial.open("w", newline="", encoding="utf-8") as file,
+            ):
                 csv.writer(file).writerows([header, *rows])
         with plt.rc_context(drawing.STYLE):
             for figure, (title, shown) in kind.figures(study, findings).items():
