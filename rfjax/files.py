@@ -46,7 +46,7 @@ def machine() -> Machine:
     """This machine; the last two are empty where the system does not tell."""
     boot = space = ""
     with contextlib.suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         space = os.readlink("/proc/self/ns/pid")
     return Machine(socket.gethostname(), boot, space)
 
@@ -54,7 +54,7 @@ def machine() -> Machine:
 def started(pid: int) -> str | None:
     """When a process of this machine started, in the system's own units; None if it is gone, "" where nobody knows."""
     try:
-        state, *numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        state, *numbers = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         if Path("/proc/self/stat").exists():
             return None

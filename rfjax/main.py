@@ -35,7 +35,7 @@ from absl import flags  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 
 from rfjax import config as configs  # noqa: E402
-from rfjax import installed, memory  # noqa: E402
+from rfjax import installed, memory, terminal  # noqa: E402
 from rfjax.errors import Exit, UserError, nearest  # noqa: E402
 
 
@@ -143,6 +143,7 @@ def _import_jax() -> ModuleType:
 
 def main(arguments: list[str]) -> int:
     """Runs the command line; returns the exit code."""
+    terminal.print_anything()
     if any(word in ("--help", "-h", "--helpfull", "help") for word in arguments):
         print(help_text(arguments))
         return Exit.DONE
@@ -150,7 +151,7 @@ def main(arguments: list[str]) -> int:
     if config.job == "report":
         from rfjax.study import reports  # no JAX here
 
-        drawn = reports.draw(Path(config.workdir))
+        drawn = reports.draw(Path(config.workdir), config.data.changed == "allow")
         print(reports.summary(drawn, reports.write(drawn)))
         return Exit.DONE
     if config.job == "plan":

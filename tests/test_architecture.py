@@ -1,4 +1,4 @@
-"""The house: five floors, every arrow points down."""
+"""The house: every arrow points down."""
 
 import ast
 import re
@@ -17,20 +17,21 @@ ALLOWED = {
     "names": {"errors"},
     "flow": {"errors", "names"},
     "models": {"errors"},
-    "data": GROUND | {"files", "memory"},
+    "data": GROUND | {"files", "memory", "terminal"},
     "analysis": {"errors"},
     "installed": {"errors"},
     "compiling": set(),
     "memory": set(),
+    "terminal": set(),
     "files": {"errors", "untrusted"},
-    "evaluation": GROUND | {"compiling", "files"} | {"flow", "models", "data"},
+    "evaluation": GROUND | {"compiling", "files", "names"} | {"flow", "models", "data"},
     "training": GROUND | {"compiling", "files"} | {"flow", "models", "data", "evaluation"},
-    "interop": GROUND | {"models", "training", "files"},
+    "interop": GROUND | {"models", "training", "files", "terminal"},
     "study": GROUND
     | {"interop", "files", "installed"}
     | {"flow", "models", "data", "evaluation", "training", "analysis", "names", "compiling"},
     "planning": GROUND | {"flow", "models", "training", "analysis"},
-    "main": GROUND | {"study", "training", "planning", "memory", "installed"},
+    "main": GROUND | {"study", "training", "planning", "memory", "installed", "terminal"},
 }
 
 
@@ -52,6 +53,32 @@ def test_nothing_imports_upward(path):
         return
     used = {name.split(".")[1] for name in imports(path) if name.startswith("rfjax.")}
     assert used - {floor} <= ALLOWED[floor]
+
+
+def without_encoding(path: Path) -> list[str]:
+    """The calls that read or write text in whatever encoding the machine's language has."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name | ast.Attribute):
+            continue
+        name = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
+        method = isinstance(node.func, ast.Attribute)
+        if name not in {"open", "NamedTemporaryFile"} and not (method and name in {"read_text", "write_text"}):
+            continue
+        given = [*node.args, *(keyword.value for keyword in node.keywords)]
+        words = {value.value for value in given if isinstance(value, ast.Constant) and isinstance(value.value, str)}
+        text = name in {"read_text", "write_text"} or any(re.fullmatch(r"[rwax]\+?t?", word) for word in words)
+        bare = name == "open" and method and not given  # path.open()
+        said = "utf-8" in words or any(keyword.arg == "encoding" for keyword in node.keywords)
+        if (text or bare) and not said:
+            found.append(ast.unparse(node))
+    return found
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "rfjax").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_text_is_utf8_whatever_the_language_of_the_machine(path):
+    allowed = ("archive.open(",)  # of a zip file, whose members are bytes
+    assert [call for call in without_encoding(path) if not call.startswith(allowed)] == []
 
 
 WRITES = {"write_text", "write_bytes", "savefig", "imsave", "save", "savez", "savez_compressed", "dump", "tofile"}

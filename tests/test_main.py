@@ -1,3 +1,4 @@
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -107,3 +108,35 @@ def test_the_laptop_s_ladder_spans_fifty_times_in_parameters():
     sizes = [measure(parts.model, parts.inputs).parameters for parts in (make_parts(run) for _, run in runs)]
     assert len(sizes) >= 5
     assert sizes[-1] / sizes[0] > 50
+
+
+def test_what_a_terminal_has_no_letters_for_is_printed_all_the_same(monkeypatch):
+    data = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(data, encoding="ascii", errors="strict"))
+    monkeypatch.setattr(main, "help_text", lambda arguments: "0.25 ± 0.01, größe \ud83d")
+    assert main.main(["--help"]) == 0
+    sys.stdout.flush()
+    assert data.getvalue() == b"0.25 \\xb1 0.01, gr\\xf6\\xdfe \\ud83d\n"
+
+
+@pytest.mark.parametrize("key", ["workdir", "training.start_from", "study.source", "sample.source", "sample.encodings"])
+def test_a_path_may_begin_at_home(monkeypatch, key):
+    monkeypatch.setenv("HOME", "/home/me")
+    config = main.read_flags([SCALING, f"--config.{key}=~/work"])
+    for name in key.split("."):
+        config = getattr(config, name)
+    assert config == "/home/me/work"
+    with pytest.raises(
+        UserError, match=f"config.{key} = '~nobody-here/x' begins with ~, and this machine knows no home"
+    ):
+        main.read_flags([SCALING, f"--config.{key}=~nobody-here/x"])
+
+
+@pytest.mark.parametrize("key", ["workdir", "data.path", "data.data_dir", "training.start_from"])
+def test_an_address_is_no_folder(key):
+    with pytest.raises(UserError, match=f"config.{key} = 'gs://bucket/x' is no path of a file system"):
+        main.read_flags([SCALING, f"--config.{key}=gs://bucket/x"])
+
+
+def test_the_name_that_data_were_given_is_kept():
+    assert main.read_flags([SCALING, "--config.data.path=~/pictures"]).data.path == "~/pictures"

@@ -326,6 +326,11 @@ class Plan:
         "which",
         choices=("a100-40", "a100-80", "h100", "h200", "b200", "tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e"),
     )
+    latents: str = key(
+        "float32",
+        "type that the data set stores latents in, which a batch of them keeps: data.name = latents may keep float16",
+        choices=("float32", "float16"),
+    )
     utilisation: float = key(0.4, "share of the chip's peak that training reaches (MFU)", low=0.001, high=1)
 
 

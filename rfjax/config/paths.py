@@ -8,6 +8,7 @@ from typing import Any
 from rfjax.errors import UserError
 
 PATHS = ("workdir", "training.start_from", "sample.source", "sample.encodings", "study.source")
+DATA = ("data.path", "data.data_dir")  # `~` is written out where they are opened: a study keeps the name it was given
 REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")  # gs://bucket, and what Path makes of it
 
 
@@ -17,6 +18,9 @@ def resolved(config: Any) -> Any:
     Raises:
         UserError: for a user that is not known here, and for an address such as gs://bucket.
     """
+    for key in DATA:
+        section, _, name = key.rpartition(".")
+        _check_local(getattr(getattr(config, section), name), f"config.{key}")
     for key in PATHS:
         section, _, name = key.rpartition(".")
         owner = getattr(config, section) if section else config
@@ -25,12 +29,16 @@ def resolved(config: Any) -> Any:
     return config
 
 
-def _expanded(path: str, key: str) -> str:
+def _check_local(path: str, key: str) -> None:
     if REMOTE.match(path):
         raise UserError(
             f"{key} = '{path}' is no path of a file system, which rfjax needs for locks, renames and appended lines: "
             "mount it (NFS, Filestore, or a bucket with a hierarchical namespace by gcsfuse) and name the folder"
         )
+
+
+def _expanded(path: str, key: str) -> str:
+    _check_local(path, key)
     if not path.startswith("~"):
         return path
     try:

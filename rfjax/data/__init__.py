@@ -4,6 +4,7 @@ from rfjax import config as configs
 from rfjax.data.pipeline import Batch as Batch
 from rfjax.data.pipeline import Order as Order
 from rfjax.data.pipeline import batches as batches
+from rfjax.data.pipeline import batches_ready as batches_ready
 from rfjax.data.pipeline import load as load
 from rfjax.data.text import Labels, Stored, WordVectors
 from rfjax.data.text import TextEncoder as TextEncoder

@@ -1,6 +1,7 @@
 """Real handwriting on every machine: scikit-learn's 1,797 digits of 8 x 8 pixels (UCI, E. Alpaydin, C. Kaynak)."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,10 @@ class Digits:
         index = check_index(index, len(self))
         label = int(self.labels[index])
         return Example(image=self.pixels[index], caption=CAPTION.format(WORDS[label]), index=index, label=label)
+
+    def names(self) -> Iterator[str]:
+        """See `types.Named`: the digits in their order."""
+        return map(str, self.labels.tolist())
 
 
 def permutation() -> list[int]:

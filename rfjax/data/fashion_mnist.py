@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from rfjax import files
+from rfjax import files, terminal
 from rfjax.data import paths, prepared
 from rfjax.errors import UserError
 
@@ -132,6 +132,7 @@ def _write(arrays: dict[str, tuple[np.ndarray, np.ndarray]], data_dir: Path) -> 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0, or 2 after one sentence about what the user can mend."""
+    terminal.print_anything()
     parser = argparse.ArgumentParser(
         prog="python -m rfjax.data.fashion_mnist",
         description=f"Prepares Debian's {PACKAGE} (apt-get install {PACKAGE}) as the TFDS data set {NAME}.",

@@ -78,7 +78,7 @@ class Folder:
             yield f"{captions.form(record.file)}\0{record.size}\0{record.caption}"
 
     def stored(self, index: int) -> bytes:
-        """See `types.Named`: the picture's file."""
+        """See `types.Stored`: the picture's file."""
         return paths.read(self._path / self._records[index].file, verified.LARGEST)
 
 

@@ -81,6 +81,11 @@ def threads() -> int:
     return min(max(cores, 2), MOST_THREADS)
 
 
+def batches_ready() -> int:
+    """How many batches lie ready while a step works."""
+    return max(threads(), 4)
+
+
 @functools.lru_cache(maxsize=4)
 def _epoch(count: int, seed: int, epoch: int) -> Int64[np.ndarray, " n"]:
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
@@ -150,5 +155,5 @@ def batches(
     shuffled = getattr(source, "shuffles", True)
     chosen = _Rows(len(source), shuffled, order, range(order.batch) if rows is None else rows, start)
     ready = grain.MapDataset.source(chosen).map(assemble)
-    options = grain.ReadOptions(num_threads=threads(), prefetch_buffer_size=max(threads(), 4))
+    options = grain.ReadOptions(num_threads=threads(), prefetch_buffer_size=batches_ready())
     return iter(ready.to_iter_dataset(options))

@@ -4,7 +4,7 @@ An example is a pure function of (seed, index): integers are hashed to fractions
 and max alone, which IEEE 754 fixes to the bit, so every machine draws the same image. Nothing is stored.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,7 @@ NUMBERS = {2: "two", 3: "three", 4: "four"}
 RELATIONS = ("left of", "right of", "above", "below")
 MAX_OBJECTS = 4
 SPLITS = {"train": 0, "validation": 1, "test": 2}
+VERSION = 1  # of the generator: raise it when a (seed, index) gives another example
 SPLIT_BITS = 40  # each split owns 2^40 indices of its own
 
 # Slots of an example's random fractions.
@@ -68,6 +69,7 @@ class Shapes:
     image_size: int = 16
     seed: int = 0
     shuffles: bool = False  # neighbours are independent already
+    drawn: bool = True  # by a generator, whose version and seed say nearly all that `identity` wants to know
 
     def __len__(self) -> int:
         return 2**SPLIT_BITS
@@ -75,6 +77,10 @@ class Shapes:
     def __getitem__(self, index: int) -> Example:
         images, captions = self.read([index])
         return {"image": images[0], "caption": captions[0], "index": index}
+
+    def names(self) -> Iterator[str]:
+        """See `types.Named`: the generator and what it is told."""
+        yield f"shapes {VERSION}, seed {self.seed}, split {self.split}"
 
     def take(self, indices: Sequence[int], encodings: bool = True) -> Examples:
         """See `types.Batched`; there are no encodings."""

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
@@ -10,8 +9,10 @@ from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32
 
+from rfjax.data.words import words as split
 from rfjax.errors import UserError
 
+_DIGITS = 18  # of a class's number
 Part = tuple[slice, slice, slice]  # one encoder's text tokens, their channels, and its channels of the pooled vector
 
 
@@ -76,7 +77,7 @@ class WordVectors:
 @functools.lru_cache(maxsize=100_000)
 def _encode(encoder: WordVectors, caption: str) -> tuple[np.ndarray, np.ndarray]:
     count = encoder.length // encoder.vocabularies
-    words = re.findall(r"\w+", caption.lower())[:count]
+    words = split(caption)[:count]
     context = np.zeros((encoder.length, encoder.width), np.float32)
     pooled = np.zeros(encoder.pooled_width, np.float32)
     place = np.arange(count)[:, None] * 100.0 ** -np.linspace(0, 1, encoder.width // 2)
@@ -123,7 +124,7 @@ class Labels:
         return Encoded(np.zeros((len(captions), 0, 1), np.float32), pooled)
 
     def _label(self, caption: str) -> int:
-        if not (caption.isdecimal() and int(caption) < self.classes):
+        if not (caption.isdecimal() and len(caption) <= _DIGITS and int(caption) < self.classes):
             raise UserError(f"'{caption}' is not the number of a class, 0 to {self.classes - 1}")
         return int(caption)
 

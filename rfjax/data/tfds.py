@@ -107,7 +107,7 @@ class Tfds:
         yield from self._files
 
     def stored(self, index: int) -> bytes:
-        """See `types.Named`: the record, with all its features; nothing for a damaged one."""
+        """See `types.Stored`: the record, with all its features; nothing for a damaged one."""
         try:
             return self._records.data_source[index]
         except RuntimeError as error:

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, NotRequired, Protocol, TypedDict, get_args, runtime_checkable
 
@@ -67,6 +67,24 @@ class Batched(Source, Protocol):
 
     def take(self, indices: Sequence[int], encodings: bool = True) -> Examples:
         """The examples of these indices, in their order; encodings: with context and pooled, where it stores them."""
+        ...
+
+
+@runtime_checkable
+class Named(Source, Protocol):
+    """A source that tells its examples from others without reading them all; see `identity`."""
+
+    def names(self) -> Iterator[str]:
+        """Texts that change when an example comes, goes, moves or is renamed: cheap, also for millions of examples."""
+        ...
+
+
+@runtime_checkable
+class Stored(Source, Protocol):
+    """A source whose examples lie in files as something else than the arrays that they become."""
+
+    def stored(self, index: int) -> bytes:
+        """What the files hold of an example, before anything is decoded."""
         ...
 
 

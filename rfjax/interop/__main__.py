@@ -15,6 +15,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from rfjax import terminal
 from rfjax.errors import UserError
 from rfjax.interop import layouts
 from rfjax.interop.safetensors import MAX_SHARD
@@ -52,6 +53,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def main(arguments: list[str]) -> int:
     """Runs the command line; returns the exit code."""
+    terminal.print_anything()
     given = parse(arguments)
     if given.command == "export":
         layouts.find(given.layout)  # before JAX takes its time

@@ -137,7 +137,7 @@ def write_safetensors(
     names = {name: file.name for file, members in zip(paths, shards, strict=True) for name in members}
     total = {"total_size": sum(map(nbytes, manifest.values()))}
     with replacing(index) as partial:
-        partial.write_text(json.dumps({"metadata": total, "weight_map": names}, indent=2) + "\n")
+        partial.write_text(json.dumps({"metadata": total, "weight_map": names}, indent=2) + "\n", encoding="utf-8")
     return index
 
 

@@ -19,7 +19,7 @@ from rfjax.config import Config
 from rfjax.errors import Exit, UserError, nearest
 from rfjax.planning import advice, text
 from rfjax.planning.chips import CHIPS
-from rfjax.planning.tracing import Compiled, Memory, Step, compile_step, trace
+from rfjax.planning.tracing import Compiled, Memory, Step, compile_step, image_type, trace
 from rfjax.training import mesh as meshes
 from rfjax.training.logs import write_json
 from rfjax.training.parts import make_parts
@@ -124,7 +124,7 @@ def run(config: Config, started: float) -> int:
     record = {"config": config.to_dict(), "jax": jax.__version__, "plans": []}
     console = text.console()
     for name, one in wanted.items():
-        key = make_parts(one), one.training.batch  # seeds, formulations and data make no difference
+        key = make_parts(one), one.training.batch, image_type(one)  # seeds and formulations make no difference
         if key in plans:
             console.print(f"{name}: as {plans[key].name}")
         else:

@@ -6,6 +6,7 @@ from rich.console import Console
 
 from rfjax.config import Config
 from rfjax.planning.chips import CHIPS, GIB
+from rfjax.planning.tracing import image_type
 
 HOUR, TERA = 3600, 1e12
 SMALL = 1024  # bytes, below which communication is not worth a line
@@ -38,7 +39,9 @@ def block(plan: Any, config: Config) -> str:
     Args:
         plan: a `job.Plan`. config: of the run.
     """
-    return "\n".join(["", *_head(plan, config), *_memory(plan), *_work(plan, config), *_traffic(plan), *_advice(plan)])
+    return "\n".join(
+        ["", *_head(plan, config), *_memory(plan, config), *_work(plan, config), *_traffic(plan), *_advice(plan)]
+    )
 
 
 def _rows(rows: list[tuple[str, str, str]]) -> list[str]:
@@ -56,14 +59,15 @@ def _head(plan: Any, config: Config) -> list[str]:
     ]
 
 
-def _memory(plan: Any) -> list[str]:
-    memory = plan.memory
+def _memory(plan: Any, config: Config) -> list[str]:
+    memory, stored = plan.memory, image_type(config)
+    images = "pictures as bytes" if stored == "uint8" else f"latents as {stored}: config.plan.latents"
     rows = [
         ("parameters", size(memory.parameters), "exact: this device's shards, float32"),
         ("moments of the optimiser", size(memory.moments), "exact"),
         ("average of the weights", size(memory.average), "exact"),
         ("gradients", size(memory.gradients), "exact, while they exist"),
-        ("batch", size(memory.batch), "exact: examples, noise and times"),
+        ("batch", size(memory.batch), f"exact: examples ({images}), noise and times"),
         ("kept for the backward pass", size(memory.kept), "exact, of the traced program"),
         ("peak, traced", size(memory.most), "estimate: all arrays that exist at once, if no operations are joined"),
     ]

@@ -95,11 +95,10 @@ def trace(config: Config, devices: Sequence[jax.Device]) -> Step:
 
 
 def arguments(config: Config, parts: Parts, mesh: Mesh) -> tuple[Any, Any]:
-    """A batch and its draws as shapes, spread over the mesh. Latents are float32, pictures bytes (`data.pixels`)."""
+    """A batch and its draws as shapes, spread over the mesh. Text is float32, images are of `image_type`."""
     size, inputs = config.training.batch, parts.inputs
-    latents = config.text.encoder == "stored" or inputs.image[-1] not in (1, 3)
     batch = {
-        "image": jax.ShapeDtypeStruct((size, *inputs.image), jnp.float32 if latents else jnp.uint8),
+        "image": jax.ShapeDtypeStruct((size, *inputs.image), image_type(config)),
         "context": jax.ShapeDtypeStruct((size, *inputs.text), jnp.float32),
         "pooled": jax.ShapeDtypeStruct((size, inputs.pooled_width), jnp.float32),
         "slot": jax.ShapeDtypeStruct((size,), jnp.int32),
@@ -110,6 +109,13 @@ def arguments(config: Config, parts: Parts, mesh: Mesh) -> tuple[Any, Any]:
     draws = jax.eval_shape(steps.recipe(parts, config).draw, numbers, seed, scalar, batch["slot"])
     spread = NamedSharding(mesh, meshes.BATCH)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=spread), (batch, draws))
+
+
+def image_type(config: Config) -> jnp.dtype:
+    """Pictures are bytes (`data.pixels`), latents what config.plan.latents says, for no data set is opened."""
+    data = config.data
+    latents = data.name == "latents" or config.text.encoder == "stored" or data.channels not in (1, 3)
+    return jnp.dtype(config.plan.latents if latents else jnp.uint8)
 
 
 def local_bytes(tree: Any) -> int:

@@ -66,7 +66,7 @@ def prepare_folder(config: Config, names: list[str]) -> None:
     path = folder / "study.json"
     try:
         (folder / "runs").mkdir(parents=True, exist_ok=True)
-        known = json.loads(path.read_text()) if path.exists() else None
+        known = json.loads(path.read_bytes()) if path.exists() else None
         if known and (found := differences(config.to_dict(), known["config"])):
             raise UserError(
                 f"{folder} holds another study: {'; '.join(found[:3])}; choose another folder with --config.workdir"

@@ -237,7 +237,7 @@ def _seconds_of_doubt(stale: float) -> float:
 def _look(path: Path) -> _Seen | None:
     """The lock, or None where there is none; opened, for only so does NFS ask its server how it is now."""
     try:
-        with path.open() as file:
+        with path.open(encoding="utf-8") as file:
             return _Seen(file.read(), os.fstat(file.fileno()).st_mtime_ns)
     except FileNotFoundError:
         return None
@@ -265,7 +265,7 @@ def _now(path: Path) -> int:
 def _create(path: Path, text: str) -> bool:
     """Makes a lock, whole at once; returns whether there was none."""
     with files.full_disk(path), files.beside(path) as partial:
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8")
         try:
             os.link(partial, path)
             return True

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from rfjax import config as configs
 from rfjax.errors import UserError, printable
 from rfjax.training import lines as metrics
+from rfjax.training import provenance
 from rfjax.training import recovery as skips
 from rfjax.training import run as runs
 from rfjax.untrusted import Unreadable, json_lines, read_json, read_text
@@ -36,6 +37,7 @@ class Rung:
         skipped: number of lines that could not be read.
         left_out: batches that were skipped after a loss that went wrong, as `rfjax.training.recovery` writes them.
         damaged: sentences on files that could not be read.
+        data: what data it was on.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Rung:
     left_out: tuple[dict[str, Any], ...] = ()
     infinite: tuple[dict[str, Any], ...] = ()
     damaged: tuple[str, ...] = ()
+    data: provenance.Known = dataclasses.field(default_factory=provenance.Known)
 
     def curve(self, weights: str) -> list[dict[str, Any]]:
         """Validation losses along the run."""
@@ -121,6 +124,7 @@ class Records:
     Attributes:
         folder: of the study. study: what was asked for (`study.json`). rungs: in order, those that have begun.
         failures: name of a run -> what failed. damaged: sentences on runs that can't be read at all.
+        notes: sentences on it. apart: the names of runs that can't be compared with the rungs, and are not among them.
     """
 
     folder: Path
@@ -128,6 +132,8 @@ class Records:
     rungs: tuple[Rung, ...]
     failures: dict[str, str]
     damaged: dict[str, str] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
 
     @property
     def config(self) -> dict[str, Any]:
@@ -150,9 +156,9 @@ class Records:
 
     def states(self) -> list[str]:
         """Sentences on the runs that are not complete, on numbers that are not finite, on what could not be read."""
-        said = [f"{name} failed: {sentence}" for name, sentence in self.failures.items()]
+        said = [*self.notes, *(f"{name} failed: {sentence}" for name, sentence in self.failures.items())]
         said += [*self.damaged.values(), *(sentence for rung in self.rungs for sentence in rung.states())]
-        begun = {rung.name for rung in self.rungs} | set(self.failures) | set(self.damaged)
+        begun = {rung.name for rung in self.rungs} | set(self.failures) | set(self.damaged) | set(self.apart)
         missing = [name for name in self.study["runs"] if name not in begun]
         return [*said, f"not started yet: {', '.join(missing)}."] if missing else said
 

@@ -2,21 +2,24 @@
 
 import functools
 import time
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from rfjax import config as configs
 from rfjax import data, models
 from rfjax.config import Config
+from rfjax.data.identity import Identity
 from rfjax.errors import Exit, UserError
 from rfjax.evaluation import pictures, sampling, scorers
 from rfjax.study import records
 from rfjax.study.display import StudyDisplay
 from rfjax.study.folder import Sitting, Turn, claim, prepare_folder
 from rfjax.training import mesh as meshes
-from rfjax.training import weights
+from rfjax.training import provenance, weights
 from rfjax.training.lines import FILE, read_lines
 from rfjax.training.logs import Metrics, write_json
 from rfjax.training.stop import Stop
@@ -28,7 +31,7 @@ def run_study(config: Config, started: float) -> int:
     Settings that are done already are skipped, so the same command goes on where this one was stopped.
 
     Raises:
-        UserError: if the source is no study, or has no complete run.
+        UserError: if the source is no study, has no complete run, or was trained on data that are not these.
     """
     sitting = Sitting(started)
     source = records.read(Path(config.study.source))
@@ -36,6 +39,7 @@ def run_study(config: Config, started: float) -> int:
     if not complete:
         raise UserError(f"no run of {config.study.source} is complete: finish that study first")
     settings = sampling.settings(config.samples)
+    found = find_data(complete, config)
     prepare_folder(config, list(source.study["runs"]))
     first = jax.process_index() == 0
     display = StudyDisplay(sum(_cost(rung, settings) for rung in complete), active=first)
@@ -49,7 +53,10 @@ def run_study(config: Config, started: float) -> int:
                     say(f"{rung.name}: {claimed.held}")
                     left.append(rung.name)
                     continue
-                drawn = sample(rung, folder, config, display) if claimed.turn == Turn.OURS else 0
+                drawn = 0
+                if claimed.turn == Turn.OURS:
+                    found[rung.name].write(folder)
+                    drawn = sample(rung, folder, config, display)
             sitting.add({"samples": time.time() - began})
             say(f"{rung.name}: {drawn} settings drawn, {time.time() - began:.0f} s")
     if first:
@@ -57,6 +64,40 @@ def run_study(config: Config, started: float) -> int:
     if left:
         say(f"left to other jobs: {', '.join(left)}")
     return Exit.DONE
+
+
+@dataclass(frozen=True)
+class Found:
+    """The data that a run is sampled with: what they are, what the run recorded, and what changed since, in words."""
+
+    data: Identity
+    known: provenance.Known
+    changes: list[str]
+    steps: int
+
+    def write(self, folder: Path) -> None:
+        """Records them with the pictures."""
+        known, at = (self.known, self.steps) if self.changes else (provenance.Known(), None)
+        provenance.record(folder, self.data, known, self.changes, at)
+
+
+def find_data(rungs: Iterable[records.Rung], config: Config) -> dict[str, Found]:
+    """The data whose captions are drawn and whose pictures are compared with, by the run's name.
+
+    Raises:
+        UserError: if they are not those that a run was trained and validated on, unless config.data.changed.
+    """
+    opened: dict[str, Identity] = {}
+    found = {}
+    for rung in rungs:
+        run = configs.from_dict(rung.config)
+        run = replace(run, data=replace(run.data, changed=config.data.changed))
+        key = repr((run.data, run.validation))
+        if key not in opened:
+            opened[key] = provenance.open_data(run)[1]
+        changes = provenance.refuse_unless_allowed(run, {rung.name: rung.data}, opened[key])
+        found[rung.name] = Found(opened[key], rung.data, changes, rung.steps)
+    return found
 
 
 def missing(folder: Path, settings: dict[str, pictures.Settings]) -> list[str]:

@@ -12,10 +12,11 @@ import jax
 from rfjax import config as configs
 from rfjax import data, files, flow, models
 from rfjax.config import Config
+from rfjax.data import paths
 from rfjax.errors import Exit, UserError, nearest
 from rfjax.study.display import StudyDisplay
 from rfjax.study.folder import Claim, Sitting, Turn, claim, prepare_folder
-from rfjax.training import loop, weights
+from rfjax.training import loop, provenance, weights
 from rfjax.training import mesh as meshes
 from rfjax.training.parts import make_parts
 from rfjax.training.stop import Interrupted, Stop
@@ -42,8 +43,9 @@ def run_study(config: Config, started: float) -> int:
         raise UserError(f"the study has no run '{config.only}'{nearest(config.only, (run.name for run in runs))}")
     complete = {run.name for run in wanted if run.complete()}
     flops = {run.name: check(run, new=run.name not in complete) for run in wanted}
-    for run in {repr(r.config.data) + repr(r.config.text): r for r in wanted if r.name not in complete}.values():
-        check_data(run.config)
+    unlike = {repr((r.config.data, r.config.text, r.config.validation)): r for r in wanted if r.name not in complete}
+    for run in unlike.values():
+        check_data(run.config, runs)
     prepare_folder(config, [run.name for run in runs])
     sitting.add({"start-up": time.time() - started})
     failures: dict[str, Exception] = {}
@@ -149,12 +151,28 @@ def check(run: loop.Run, *, new: bool = True) -> float:
     return models.measure(parts.model, parts.inputs).train_flops * run.config.training.batch
 
 
-def check_data(config: Config) -> None:
-    """Raises UserError if the data can't be opened, or is too small for the validation loss."""
+def check_data(config: Config, runs: Iterable[loop.Run]) -> None:
+    """Raises UserError if the data can't be opened, are too small for the validation loss or a batch of them too large
+    for memory, or are not those that these runs of the study recorded."""
     parts = make_parts(config)
-    loop.check_shapes(data.open_source(config.data, "train"), config, parts)
-    if (found := len(data.open_source(config.data, "validation"))) < config.validation.examples:
+    _check_memory(config)
+    sources, found = provenance.open_data(config)
+    loop.check_shapes(sources["train"], config, parts)
+    if (count := len(sources["validation"])) < config.validation.examples:
         raise UserError(
-            f"the validation split of '{config.data.dataset or config.data.name}' has {found:,} examples, fewer than "
-            f"config.validation.examples = {config.validation.examples:,}: set it to {found - found % 8:,} or less"
+            f"the validation split of '{config.data.dataset or config.data.name}' has {count:,} examples, fewer than "
+            f"config.validation.examples = {config.validation.examples:,}: set it to {count - count % 8:,} or less"
         )
+    provenance.refuse_unless_allowed(config, provenance.of_other_runs(runs, config), found)
+
+
+def _check_memory(config: Config) -> None:
+    """Raises UserError if the batches that lie ready in a process can't, a byte for each value of an image."""
+    rows = -(-config.training.batch // jax.process_count())
+    needed = data.batches_ready() * rows * config.data.image_size**2 * config.data.channels
+    paths.check_memory(
+        f"{data.batches_ready()} batches of {rows} images of config.data.image_size = {config.data.image_size}, which "
+        "lie ready,",
+        needed,
+        "take a smaller config.training.batch",
+    )

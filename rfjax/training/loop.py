@@ -15,7 +15,7 @@ from rfjax import data, files, flow, models
 from rfjax.config import Config
 from rfjax.errors import UserError
 from rfjax.models.counting import abstract_parameters
-from rfjax.training import measuring, recovery
+from rfjax.training import measuring, provenance, recovery
 from rfjax.training import mesh as meshes
 from rfjax.training import weights as stored
 from rfjax.training.checkpoints import Checkpoints
@@ -57,7 +57,7 @@ def train(run: Run, display: Display, stop: Stop) -> dict[str, Any]:
         formulation = flow.formulation(config.flow.formulation, config.flow.shift)
         size = models.measure(parts.model, parts.inputs)
         work = Work(run, parts, formulation, mesh, clock, size, stop, watchdog)
-        sources = {split: data.open_source(config.data, split) for split in ("train", "validation")}
+        sources = provenance.open_and_admit(run, display.warn)
         check_shapes(sources["train"], config, parts)
         if jax.process_index() == 0:
             write_json(run.folder / "config.json", config.to_dict())

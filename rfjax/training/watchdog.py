@@ -51,7 +51,7 @@ class Watchdog:
     def _report(self, silent: float) -> None:
         path = self._folder / f"hang.{os.getpid()}.txt"
         sentence = f"{self._name} hangs: no progress for {silent:.3g} s while {self._doing}"
-        with files.atomic(path) as partial, partial.open("w") as file:
+        with files.atomic(path) as partial, partial.open("w", encoding="utf-8") as file:
             print(f"{sentence}\n", file=file, flush=True)
             faulthandler.dump_traceback(file)
         print(f"\n{sentence}; {path} says where each thread is", file=sys.stderr, flush=True)

@@ -1,7 +1,6 @@
 """The weights of a network without the rest of a run: of a finished run, or brought in from another project."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from rfjax.training.checkpoints import Checkpoints, small_whole
 from rfjax.training.logs import write_json
 from rfjax.training.parts import Parts, make_parts
 from rfjax.training.step import State, abstract_state
+from rfjax.untrusted import read_json
 
 FOLDER = "weights"  # of a run's folder that was made of another project's checkpoint
 # How a network is computed, whatever its weights.
@@ -141,11 +141,12 @@ def _read_config(folder: Path) -> Config:
         UserError: if the folder is not a run's, or is of another version.
     """
     path = folder / "config.json"
-    if not path.is_file():
+    plain = read_json(path, mend="put the run's own config there again")
+    if plain is None:
         raise UserError(f"{folder} is not the folder of a run: it has no config.json")
     try:
-        config = configs.from_dict(json.loads(path.read_text()))
-    except (ValueError, UserError) as error:
+        config = configs.from_dict(plain)
+    except UserError as error:
         raise UserError(f"{path} can't be used, perhaps of another version of rfjax: {error}") from error
     if config.model.attention == "cudnn" and jax.default_backend() != "gpu":  # says where the run was, not what it is
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, attention=""))

@@ -79,6 +79,6 @@ def test_a_label_is_one_hot_and_nothing_is_none():
     context, pooled = encoder(["2", "", "0"])
     assert context.shape == (3, 0, 1)
     np.testing.assert_array_equal(pooled, [[0, 0, 1, 0], [0, 0, 0, 0], [1, 0, 0, 0]])
-    for wrong in ("4", "-1", "a cat", "1.0"):
+    for wrong in ("4", "-1", "a cat", "1.0", "9" * 5000):
         with pytest.raises(UserError, match=f"'{wrong}' is not the number of a class, 0 to 3"):
             encoder([wrong])

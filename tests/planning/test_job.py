@@ -208,3 +208,19 @@ def test_virtual_devices_keep_other_flags(monkeypatch):
 def test_sizes_and_times():
     assert [text.size(n) for n in (0, 1023, 1536, 3 * 2**40)] == ["0 B", "1023 B", "1.5 KiB", "3,072.00 GiB"]
     assert [text.duration(s) for s in (0.5, 100, 7200, 864000)] == ["500 ms", "100 s", "2 hours", "10 days"]
+
+
+@pytest.mark.parametrize(("stored", "size"), [("float32", 4), ("float16", 2)])
+def test_latents_are_planned_as_they_are_stored_and_the_plan_says_so(config, uncompiled, monkeypatch, stored, size):
+    monkeypatch.setattr(job, "_advice", lambda *a: ())
+    config.data.update(name="latents", image_size=8, channels=4)
+    config.plan.latents = stored
+    plan, run = planned(config), configs.parse(config)
+    # As above, for an example: latents of `size` bytes, floats of noise, text, coefficients, a time and a drop.
+    assert plan.memory.batch == 8 * 8 * 4 * (size + 4) + 4 * (8 * 8 + 8 + 10 + 1) + 1
+    assert f"exact: examples (latents as {stored}: config.plan.latents), noise and times" in text.block(plan, run)
+
+
+def test_pictures_are_planned_as_bytes_whatever_latents_are(config):
+    config.plan.latents = "float16"
+    assert tracing.image_type(configs.parse(config)) == "uint8"

@@ -257,6 +257,17 @@ def test_encodings_from_a_file_stand_for_prompts(monkeypatch, tmp_path):
         sample(tmp_path / "out", path, encodings=save(context=context))
 
 
+def test_a_file_of_encodings_that_is_none_or_unpacks_to_more_than_memory_is_refused(tmp_path, monkeypatch):
+    bomb, fifo = tmp_path / "bomb.npz", tmp_path / "fifo.npz"
+    np.savez_compressed(bomb, context=np.zeros((1000, 10, 10), np.float32), pooled=np.zeros((1000, 10), np.float32))
+    os.mkfifo(fifo)
+    assert gallery.read_encodings(bomb).pooled.shape == (1000, 10)
+    monkeypatch.setattr(gallery.paths.memory, "installed", lambda: 10 * bomb.stat().st_size)
+    for file, words in ((bomb, "GiB of memory, and there are"), (fifo, "is a FIFO, and must be a file")):
+        with pytest.raises(UserError, match=words):
+            gallery.read_encodings(file)
+
+
 def test_the_config_reaches_the_job(source, tmp_path, capsys):
     file = f"--config={ROOT / 'configs' / 'sample.py'}"
     config = main.read_flags([file])

@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 
 from rfjax import files
 from rfjax.errors import UserError, nearest
-from rfjax.study import records
+from rfjax.study import comparable, records
 from rfjax.study.reports import architectures, drawing, formulations, page, sampling, scaling
 
 KINDS: dict[str, ModuleType] = {
@@ -39,13 +39,16 @@ class Drawn:
     figures: dict[str, tuple[str, str, bool]]
 
 
-def draw(folder: Path) -> Drawn:
+def draw(folder: Path, allow: bool = False) -> Drawn:
     """Reads a study, judges it, and writes the figures, the tables and the JSON file.
+
+    Args:
+        folder: of the study. allow: compare runs whose data differ, and say so.
 
     Raises:
         UserError: if there is no study in the folder, or the report can't be written.
     """
-    study = records.read(folder)
+    study = comparable.comparable(records.read(folder), allow)
     name = study.config["study"].get("report", "scaling")  # studies from before the key are scaling studies
     if name not in KINDS:
         raise UserError(f"{folder}/study.json asks for a report '{name}', which there is not{nearest(name, KINDS)}")
@@ -58,7 +61,10 @@ def draw(folder: Path) -> Drawn:
         files.clean(target)
         files.write(target / kind.FILE, json.dumps(kind.record(findings), indent=1, allow_nan=False) + "\n")
         for table, (header, rows) in kind.tables(study, findings).items():
-            with files.atomic(target / f"{table}.csv") as partial, partial.open("w", newline="") as file:
+            with (
+                files.atomic(target / f"{table}.csv") as partial,
+                partial.open("w", newline="", encoding="utf-8") as file,
+            ):
                 csv.writer(file).writerows([header, *rows])
         with drawing.style():
             for figure, (title, shown) in kind.figures(study, findings).items():

@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from rfjax.study import comparable
 from rfjax.study.records import Records, Rung
 
 Tables = dict[str, tuple[Sequence[str], list[tuple[Any, ...]]]]  # name of a CSV file -> (header, rows)
@@ -177,6 +178,7 @@ def how_made(study: Records) -> str:
     parts.append(
         note(f"{s['date']}, commit {s['commit']}, {s['devices']} on {s['machine']}, Python {s['python']}, {versions}.")
     )
+    parts += map(note, comparable.described(study.rungs))
     config = e(json.dumps(s["config"], indent=1))
     parts.append(f"<details><summary>The whole config</summary><pre>{config}</pre></details>")
     return "".join(parts)

@@ -1,0 +1,93 @@
+"""Which runs of a study may be compared: those whose data were the same, by what each recorded."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+
+from rfjax.data import identity
+from rfjax.data.identity import Identity
+from rfjax.study.records import Records, Rung
+from rfjax.training.provenance import ALLOW
+
+OPERATIONAL = ("changed", "outside", "cache_mb")  # of config.data: what makes no other example
+
+
+def comparable(study: Records, allow: bool = False) -> Records:
+    """The study without the runs whose data are others than most runs' of the same config, and sentences on them.
+
+    Runs that recorded nothing, which are older than the record, stay. Runs of different data by config were never on
+    the same examples, and each report knows that.
+
+    Args:
+        allow: keep them all, and say so; so does the study's own config.data.changed.
+    """
+    allow = allow or study.config["data"].get("changed") == "allow"
+    left_out: set[str] = set()
+    notes = [
+        f"{rung.name}: its data changed while it was trained, and {ALLOW} let it go on: {'; '.join(rung.data.changes)}."
+        for rung in study.rungs
+        if rung.data.changes
+    ]
+    for rungs in _groups(study.rungs):
+        by_data = _by_data(rungs)
+        unknown = [rung.name for rung in rungs if rung.data.data is None]
+        if by_data and unknown:
+            notes.append(f"Whether the data of {', '.join(unknown)} were those of the other runs is not known.")
+        if len(by_data) < 2:
+            continue
+        most, *others = sorted(by_data, key=lambda found: -len(by_data[found]))  # the first run's, of equals
+        for other in others:
+            names, changes = by_data[other], "; ".join(identity.differences(most, other))
+            said = f"The data of {', '.join(names)} are not those of {', '.join(by_data[most])}: {changes}"
+            if allow:
+                notes.append(f"{said}; they are compared all the same, for {ALLOW}.")
+            else:
+                left_out |= set(names)
+                notes.append(
+                    f"{said}. They are left out: remove their folders and start again, or compare them all the same "
+                    f"with {ALLOW}."
+                )
+    kept = tuple(rung for rung in study.rungs if rung.name not in left_out)
+    return replace(study, rungs=kept, notes=(*study.notes, *notes), apart=(*study.apart, *sorted(left_out)))
+
+
+def _groups(rungs: Iterable[Rung]) -> list[list[Rung]]:
+    """The runs whose configs ask for the same data."""
+    groups: dict[str, list[Rung]] = {}
+    for rung in rungs:
+        asked = {name: value for name, value in rung.config["data"].items() if name not in OPERATIONAL}
+        groups.setdefault(json.dumps(asked, sort_keys=True), []).append(rung)
+    return list(groups.values())
+
+
+def _by_data(rungs: Iterable[Rung]) -> dict[Identity, list[str]]:
+    """The names of the runs by their data, those that nothing tells apart together."""
+    found: dict[Identity, list[str]] = {}
+    for rung in rungs:
+        if rung.data.data is None:
+            continue
+        same = next((one for one in found if not identity.differences(one, rung.data.data)), rung.data.data)
+        found.setdefault(same, []).append(rung.name)
+    return found
+
+
+def described(rungs: Iterable[Rung]) -> list[str]:
+    """What data the runs were on, for the page: a sentence for each."""
+    said: dict[str, list[str]] = {}
+    for rung in rungs:
+        known = rung.data
+        if known.trouble:
+            what = f"not known ({known.trouble})"
+        elif known.data is None:
+            what = "not known: the runs are older than the record of it"
+        else:
+            train, held = known.data.train, known.data.validation
+            what = (
+                f"{train.count:,} training examples (names {train.names[:12] or 'none'}, content of {train.examples:,} "
+                f"{train.content[:12]}), {held.count:,} for validation (names {held.names[:12] or 'none'}, content of "
+                f"the first {held.examples:,} {held.content[:12]}), recorded {known.since[:10]}"
+            )
+            if known.unknown_until:
+                what += f"; not known before step {known.unknown_until:,}"
+        said.setdefault(what, []).append(rung.name)
+    return [f"Data of {', '.join(names)}: {what}." for what, names in said.items()]
