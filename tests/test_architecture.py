@@ -21,12 +21,14 @@ ALLOWED = {
     "analysis": {"errors"},
     "compiling": set(),
     "memory": set(),
-    "files": {"errors", "untrusted"},
+    "ownership": {"errors"},
+    "room": {"errors"},
+    "files": {"errors", "untrusted", "ownership", "room"},
     "evaluation": GROUND | {"compiling", "files"} | {"flow", "models", "data"},
-    "training": GROUND | {"compiling", "files"} | {"flow", "models", "data", "evaluation"},
+    "training": GROUND | {"compiling", "files", "ownership"} | {"flow", "models", "data", "evaluation"},
     "interop": GROUND | {"models", "training", "files"},
     "study": GROUND
-    | {"interop", "files"}
+    | {"interop", "files", "ownership"}
     | {"flow", "models", "data", "evaluation", "training", "analysis", "names", "compiling"},
     "planning": GROUND | {"flow", "models", "training", "analysis"},
     "main": GROUND | {"study", "training", "planning", "memory"},

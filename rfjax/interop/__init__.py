@@ -23,7 +23,7 @@ from rfjax.interop.tensors import MAX_SHARD, open_tensors, write_safetensors
 from rfjax.models.positions import sincos_2d
 from rfjax.training import mesh as meshes
 from rfjax.training import weights
-from rfjax.training.logs import write_json
+from rfjax.training.lines import write_json
 from rfjax.training.parts import Parts, make_parts
 from rfjax.training.weights import Weights
 

@@ -26,8 +26,7 @@ from rfjax.compiling import Compilations
 from rfjax.config import Config, differences
 from rfjax.errors import UserError
 from rfjax.study import locks, reports
-from rfjax.training.lines import plain
-from rfjax.training.logs import write_json
+from rfjax.training.lines import plain, write_json
 from rfjax.training.stop import Interrupted, Stop
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "diffrax", "numpy", "scipy")

@@ -19,7 +19,7 @@ from rfjax.study.display import StudyDisplay
 from rfjax.study.folder import facts
 from rfjax.training import loop, weights
 from rfjax.training import mesh as meshes
-from rfjax.training.logs import write_json
+from rfjax.training.lines import write_json
 from rfjax.training.weights import Weights
 
 LARGEST_TILE = 512  # pixels for a picture's longer side in the grid; the .npz file has them all

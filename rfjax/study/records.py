@@ -103,7 +103,7 @@ class Rung:
             bad = [line for line in self.infinite if line["kind"] == kind and (kind == "train" or not self.trouble)]
             if bad:
                 steps = ", ".join(dict.fromkeys(str(line["step"]) for line in bad[:5])) + ", ..." * (len(bad) > 5)
-                what = f"the {'training' if kind == 'train' else kind} loss is not finite at step {steps}"
+                what = f"the {'training' if kind == 'train' else kind} loss of step {steps} is not finite"
                 said.append(f"{self.name}: {what}: those lines are left out of its curve.")
         if self.skipped:
             said.append(f"{self.name}: {self.skipped} line(s) of metrics.jsonl were cut short or spoilt, and left out.")

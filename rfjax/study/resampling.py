@@ -17,8 +17,8 @@ from rfjax.study.display import StudyDisplay
 from rfjax.study.folder import Sitting, Turn, claim, prepare_folder
 from rfjax.training import mesh as meshes
 from rfjax.training import weights
-from rfjax.training.lines import FILE, read_lines
-from rfjax.training.logs import Metrics, write_json
+from rfjax.training.lines import FILE, read_lines, write_json
+from rfjax.training.logs import Metrics
 from rfjax.training.stop import Stop
 
 

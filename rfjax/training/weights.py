@@ -1,7 +1,6 @@
 """The weights of a network without the rest of a run: of a finished run, or brought in from another project."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +20,10 @@ from rfjax.models.counting import abstract_parameters
 from rfjax.models.projector import Projector
 from rfjax.training import mesh as meshes
 from rfjax.training.checkpoints import Checkpoints, small_whole
-from rfjax.training.logs import write_json
+from rfjax.training.lines import write_json
 from rfjax.training.parts import Parts, make_parts
 from rfjax.training.step import State, abstract_state
+from rfjax.untrusted import read_json
 
 FOLDER = "weights"  # of a run's folder that was made of another project's checkpoint
 # How a network is computed, whatever its weights.
@@ -126,11 +126,12 @@ def read(folder: Path, mesh: configs.Mesh, average: bool = True) -> Weights:
         UserError: if the folder is not a run's, has no weights yet, or is of another version.
     """
     path = folder / "config.json"
-    if not path.is_file():
+    known = read_json(path, mend=f"if {folder} is a run's folder, the command that trained it writes it again")
+    if known is None:
         raise UserError(f"{folder} is not the folder of a run: it has no config.json")
     try:
-        config = configs.from_dict(json.loads(path.read_text()))
-    except (ValueError, UserError) as error:
+        config = configs.from_dict(known)
+    except UserError as error:
         raise UserError(f"{path} can't be used, perhaps of another version of rfjax: {error}") from error
     made, parts = meshes.make_mesh(mesh), make_parts(config)
     if (folder / FOLDER).is_dir():
@@ -140,7 +141,7 @@ def read(folder: Path, mesh: configs.Mesh, average: bool = True) -> Weights:
         raise UserError(f"the run in {folder} has no checkpoint yet: train it first")
     saved = Checkpoints(folder / "checkpoints", config.training.keep_checkpoints, writes=False)
     try:
-        if saved.latest is None:
+        if not saved.finished():
             raise UserError(f"the run in {folder} has no checkpoint yet: train it first")
         state, _ = saved.restore(abstract_state(parts, made))
     finally:

@@ -1,16 +1,12 @@
 """What a kill leaves where nothing is left to do but to tidy up, as found by `make kills`."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from rfjax import config as configs
 from rfjax.study import locks, records, runner
-from rfjax.training.checkpoints import Checkpoints
-from rfjax.training.logs import write_json
+from rfjax.training.lines import write_json
 from rfjax.training.stop import Stop
 
 
@@ -48,16 +44,3 @@ def test_a_run_that_failed_and_then_was_finished_has_not_failed(tmp_path):
     assert records.failure(tmp_path) == "a cosmic ray"
     write_json(tmp_path / "result.json", {"status": "complete"})  # the kill came before failure.txt was removed
     assert records.failure(tmp_path) == ""
-
-
-@pytest.mark.parametrize(("every", "kept"), [(0, ["6", "8"]), (4, ["4", "6", "8"])])
-def test_old_checkpoints_are_removed_though_a_kill_came_before_or_in_the_midst_of_that(tmp_path, every, kept):
-    for step in (2, 4, 6, 8):
-        (tmp_path / str(step) / "run").mkdir(parents=True)
-    shutil.rmtree(tmp_path / "2" / "run")
-    Checkpoints(tmp_path, 2, every, writes=False).close()
-    assert len(list(tmp_path.iterdir())) == 4, "a reader removes nothing"
-    saved = Checkpoints(tmp_path, 2, every)
-    assert sorted(path.name for path in tmp_path.iterdir()) == kept
-    assert saved.latest == 8
-    saved.close()

@@ -16,7 +16,7 @@ from rfjax.errors import Exit, UserError
 from rfjax.study import locks, runner
 from rfjax.study.folder import Turn
 from rfjax.training import loop
-from rfjax.training.logs import write_json
+from rfjax.training.lines import write_json
 from rfjax.training.stop import Interrupted
 
 

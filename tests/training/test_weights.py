@@ -9,7 +9,7 @@ from rfjax import config as configs
 from rfjax.errors import UserError
 from rfjax.training import mesh as meshes
 from rfjax.training import weights
-from rfjax.training.logs import write_json
+from rfjax.training.lines import write_json
 from rfjax.training.parts import make_parts
 from rfjax.training.step import initial_state
 
@@ -73,7 +73,7 @@ def test_a_folder_without_weights_is_named(made, tmp_path):
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(UserError, match="has no checkpoint yet: train it first"):
         weights.read(tmp_path, MESH)
-    for text, words in (("{", r"config\.json can't be used"), (json.dumps(plain | {"old": 1}), "no key 'old'")):
+    for text, words in (("{", r"config\.json is no JSON"), (json.dumps(plain | {"old": 1}), "no key 'old'")):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(UserError, match=words):
             weights.read(tmp_path, MESH)
