@@ -21,6 +21,7 @@ from rfjax.training import loop, weights
 from rfjax.training import mesh as meshes
 from rfjax.training.lines import write_json
 from rfjax.training.weights import Weights
+from rfjax.untrusted import Unreadable, read_json
 
 LARGEST_TILE = 512  # pixels for a picture's longer side in the grid; the .npz file has them all
 RUN_SECTIONS = {"data", "text", "flow", "model"}  # what tells a run's config.json from another project's
@@ -73,7 +74,7 @@ def run(config: Config, started: float) -> int:
         found = {key: value for key, value in found.items() if key not in settings}
         times = {"seconds": seconds, "start_up_seconds": began - started}
         write_json(path.with_suffix(".json"), {"settings": settings, "found": found, **times, **facts()})
-        display.console.print(_summary(path, note, settings, found, seconds), markup=False)
+        display.say(_summary(path, note, settings, found, seconds))
     return Exit.FAILED if found.get("problem") else Exit.DONE
 
 
@@ -100,10 +101,10 @@ def read_model(sample: configs.Sample, mesh: configs.Mesh) -> Weights:
 def _is_run(source: Path) -> bool:
     """Whether this is a run's folder: other projects write a config.json as well."""
     try:
-        plain = json.loads((source / "config.json").read_text())
-    except (OSError, ValueError):
+        plain = read_json(source / "config.json")
+    except Unreadable:
         return (source / "checkpoints").is_dir()
-    return isinstance(plain, dict) and set(plain) >= RUN_SECTIONS
+    return set(plain or ()) >= RUN_SECTIONS or (plain is None and (source / "checkpoints").is_dir())
 
 
 def _label(source: Path) -> str:
@@ -227,8 +228,8 @@ def free_name(folder: Path, name: str, settings: dict[str, Any]) -> Path:
     plain, number, path = json.loads(json.dumps(settings)), 1, folder / f"{name}.png"
     while path.with_suffix(".json").exists():
         try:
-            known = json.loads(path.with_suffix(".json").read_text())["settings"]
-        except (ValueError, KeyError, TypeError):
+            known = (read_json(path.with_suffix(".json")) or {}).get("settings")
+        except Unreadable:
             known = None  # not ours: left alone
         if known == plain:
             break

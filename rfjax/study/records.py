@@ -166,7 +166,7 @@ def read(folder: Path) -> Records:
     study = read_study(folder)
     if study is None:
         raise UserError(f"there is no study in {folder}: run one first, or name its folder with --config.workdir")
-    rungs, damaged = [], {}
+    study, rungs, damaged = _shown(study), [], {}
     for name in study["runs"]:
         try:
             rungs.append(_read_rung(folder / "runs" / name))
@@ -202,7 +202,7 @@ def read_study(folder: Path) -> dict[str, Any] | None:
         name: found[name] if isinstance(found.get(name), type(usual)) else usual or "unknown" * (usual == "")
         for name, usual in FACTS.items()
     }
-    return _shown(found | facts | {"config": config})
+    return found | facts | {"config": config}
 
 
 def failure(folder: Path) -> str:

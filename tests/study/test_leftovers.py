@@ -5,25 +5,25 @@ import sys
 from pathlib import Path
 
 from rfjax import config as configs
-from rfjax.study import locks, records, runner
+from rfjax.study import folder, locks, records
 from rfjax.training.lines import write_json
 from rfjax.training.stop import Stop
 
 
 def finished(tmp_path: Path, config: configs.Config) -> Path:
     """The folder of a run that has its result, and a lock whose process was killed after it had written that."""
-    folder = tmp_path / "runs" / "d1"
-    write_json(folder / "result.json", {"name": "d1"})
-    code = f"from pathlib import Path; from rfjax.study import locks; locks.take(Path({str(folder)!r}), 5)"
+    run = tmp_path / "runs" / "d1"
+    write_json(run / "result.json", {"name": "d1"})
+    code = f"from pathlib import Path; from rfjax.study import locks; locks.take(Path({str(run)!r}), 5)"
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)
-    assert (folder / locks.NAME).exists()
-    return folder
+    assert (run / locks.NAME).exists()
+    return run
 
 
 def test_the_lock_of_a_process_that_was_killed_right_after_its_result_is_removed(tiny_config, tmp_path):
     config = configs.parse(tiny_config)
     run = finished(tmp_path, config)
-    with runner.claim(run, config, lambda: True, Stop(), print) as claimed:
+    with folder.claim(run, config, lambda: True, Stop(), print) as claimed:
         assert claimed.turn.name == "COMPLETE"
         assert claimed.lock is None
     assert [path.name for path in run.iterdir()] == ["result.json"]
@@ -33,7 +33,7 @@ def test_a_complete_run_whose_lock_another_still_has_is_complete(tiny_config, tm
     config = configs.parse(tiny_config)
     write_json(tmp_path / "result.json", {})
     with locks.take(tmp_path, 5) as lock:
-        with runner.claim(tmp_path, config, lambda: True, Stop(), print) as claimed:
+        with folder.claim(tmp_path, config, lambda: True, Stop(), print) as claimed:
             assert claimed.turn.name == "COMPLETE"
         assert not lock.lost.is_set()
         assert (tmp_path / locks.NAME).exists()
