@@ -29,7 +29,7 @@ import jax
 from benchmarks.race import spread
 from rfjax import config as configs
 from rfjax import data, main, models
-from rfjax.training import loop, measuring
+from rfjax.training import loop, measuring, progress
 from rfjax.training import mesh as meshes
 from rfjax.training import step as steps
 from rfjax.training.checkpoints import Checkpoints
@@ -277,7 +277,7 @@ def parts_of_the_loop(
     update = steps.compile_update(work.parts, work.mesh, state, batches[0], draw(state.step, batches[0]["slot"]))
     state, measured = update(state, batches[0], draw(state.step, batches[0]["slot"]))
     metrics = Metrics(folder, active=True)
-    lines = loop._Lines(work, metrics, Lines(), 0, 0.0)
+    lines = progress.Lines(work, metrics, Lines(), 0, 0.0)
     work.watchdog.beat("measuring")
 
     def guard() -> None:

@@ -1,7 +1,8 @@
 """Files that a reader finds whole, whenever a process is killed and whenever a disk is full.
 
 What is written once takes its place by a rename (`atomic`, `write`); what grows does so by whole pieces (`Growing`).
-Both are safe from the death of a process, not from that of a machine: nothing waits for the disk.
+Both are safe from the death of a process. Those whose loss would cost work wait for the disk too (`lasting`, `sync`),
+and so outlive the machine's. Each write below a folder of `rfjax.ownership` first asks whether it is still ours.
 """
 
 import contextlib
@@ -10,7 +11,6 @@ import functools
 import hashlib
 import os
 import re
-import shutil
 import socket
 import stat
 import time
@@ -19,18 +19,14 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from rfjax.errors import UserError
+from rfjax.ownership import check_ours
+from rfjax.room import FullDisk, full_disk  # noqa: F401  (for those who catch what this module raises)
 
 PARTIAL = re.compile(r"\..+\.(?P<place>[\w-]+)\.(?P<pid>\d+)\.partial")
 FORGOTTEN = 3600.0  # seconds after which a partial file of another machine is taken for a dead process's
 BLOCK = 2**16
-FULL = (errno.ENOSPC, errno.EDQUOT)
-FULL_WORDS = tuple(os.strerror(number).lower() for number in FULL)  # libraries in C++ raise errors with these words
 
 _writing: set[Path] = set()  # the partial files that this process has open now
-
-
-class FullDisk(UserError):
-    """There is no room left: every other write would fail as well."""
 
 
 class Machine(NamedTuple):
@@ -90,25 +86,68 @@ def beside(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path, *, lasting: bool = False) -> Iterator[Path]:
     """Yields a temporary name to write to; then it takes the place of `path`, or vanishes after an error.
 
     A reader sees the old file or the whole new one. The folder is made if need be. The name ends in ".partial", so a
     writer that goes by the ending must be told the format.
 
+    Args:
+        lasting: wait until the disk has the file and its name, so that a power cut leaves the old one or the new one;
+            else it may leave an empty one. It takes milliseconds (benchmarks/lasting.py).
+
     Raises:
-        FullDisk: if there is no room. OSError: if it can't be written for another reason.
+        FullDisk: if there is no room. Taken: if the folder is another's by now. UserError: if a folder has this name,
+        or a file that of its folder. OSError: if it can't be written for another reason.
     """
-    with full_disk(path), beside(path) as partial:
+    with full_disk(path), _in_place(path), beside(path) as partial:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
+        if lasting:
+            sync(partial)
+        check_ours(path)
         os.replace(partial, path)
+        if lasting:
+            sync(path.parent)
 
 
-def write(path: Path, content: str | bytes) -> None:
+def write(path: Path, content: str | bytes, *, lasting: bool = False) -> None:
     """Writes a whole file; see `atomic`."""
-    with atomic(path) as partial:
+    with atomic(path, lasting=lasting) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def sync(*paths: Path) -> None:
+    """Waits until the disk has files and folders as they are now, as far as the file system can."""
+    for path in paths:
+        with contextlib.suppress(OSError):  # some file systems sync no folders; then nothing better can be done
+            opened = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(opened)
+            finally:
+                os.close(opened)
+
+
+def sync_tree(folder: Path) -> None:
+    """`sync` for all that is in a folder, for itself, and for its name in the folder that it is in."""
+    sync(*folder.rglob("*"), folder, folder.parent)
+
+
+@contextlib.contextmanager
+def _in_place(path: Path) -> Iterator[None]:
+    """Turns the errors of a folder that has a file's name, and of a file that has a folder's, into one sentence.
+
+    Raises:
+        UserError: in place of them.
+    """
+    try:
+        yield
+    except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
+        wrong = next((p for p in (path, *path.absolute().parents) if p.exists() or p.is_symlink()), path)
+        if wrong.is_dir() != (wrong == path):  # not what this is about
+            raise
+        what = "is a folder, where a file should be" if wrong == path else "is a file, where a folder should be"
+        raise UserError(f"{wrong} {what}: move it away, and the same command makes what belongs there") from error
 
 
 def clean(*folders: Path) -> None:
@@ -144,7 +183,8 @@ class Growing:
             FullDisk: if there is no room. OSError: if it can't be opened for another reason.
         """
         self.path = path
-        with full_disk(path):
+        with full_disk(path), _in_place(path):
+            check_ours(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
             size = os.fstat(self._file).st_size
@@ -155,9 +195,11 @@ class Growing:
         """Adds a piece; a line brings its own end.
 
         Raises:
-            FullDisk: if it does not fit; then nothing of it stays. OSError: if it can't be written for another reason.
+            FullDisk: if it does not fit; then nothing of it stays. Taken: if the folder is another's by now.
+            OSError: if it can't be written for another reason.
         """
         data = piece.encode() if isinstance(piece, str) else piece
+        check_ours(self.path)
         with full_disk(self.path):
             done = os.write(self._file, data)
             if done < len(data):  # a regular file takes less than all of it only where there is no room
@@ -165,6 +207,11 @@ class Growing:
                 if os.fstat(self._file).st_size == end:
                     os.ftruncate(self._file, end - done)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+
+    def sync(self) -> None:
+        """Waits until the disk has all that was added."""
+        with full_disk(self.path):
+            os.fsync(self._file)
 
     def empty(self) -> bool:
         return os.fstat(self._file).st_size == 0
@@ -195,66 +242,6 @@ def _whole_lines(file: int, size: int) -> int:
             return start + found + 1
         end = start
     return 0
-
-
-@contextlib.contextmanager
-def full_disk(path: Path) -> Iterator[None]:
-    """Turns the errors of a full disk, also those of libraries, into one sentence.
-
-    Args:
-        path: the file or the folder that is written.
-
-    Raises:
-        FullDisk: in place of them. Any other error passes as it is.
-    """
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        if not _is_full(error):
-            raise
-        raise FullDisk(
-            f"there is no room to write {path} ({_room(path)}): nothing before the last checkpoint is lost; make room, "
-            "and the same command goes on"
-        ) from error
-
-
-def _is_full(error: BaseException | None) -> bool:
-    """Whether an error, or one that it came from, says that there is no room: by number, or in words."""
-    seen: set[int] = set()
-    waiting = [error]
-    while waiting:
-        error = waiting.pop()
-        if error is None or id(error) in seen:
-            continue
-        seen.add(id(error))
-        if isinstance(error, OSError) and error.errno in FULL:
-            return True
-        if any(words in str(error).lower() for words in FULL_WORDS):
-            return True
-        waiting += [error.__cause__, error.__context__, *getattr(error, "exceptions", ())]
-    return False
-
-
-def _room(path: Path) -> str:
-    """What is left where `path` should go, in words."""
-    folder = next((p for p in (path, *path.absolute().parents) if p.is_dir()), Path("/"))
-    try:
-        free, files = shutil.disk_usage(folder).free, os.statvfs(folder)
-    except OSError:
-        return "what is left is not known"
-    if files.f_files and not files.f_favail:
-        return f"{_size(free)} are free in {folder}, but no more files fit there"
-    return f"{_size(free)} are free in {folder}" + (", so it may be a quota" if free > 2**30 else "")
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:,.1f} GB"
 
 
 def regular(path: Path, limit: int) -> BinaryIO:

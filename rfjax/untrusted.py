@@ -4,6 +4,7 @@ JSON is read up to a limited depth, so that neither Python's parser nor a functi
 stack. Imports nothing but the errors, so that every package may use it.
 """
 
+import contextlib
 import json
 import os
 import stat
@@ -22,6 +23,23 @@ class Unreadable(UserError):
     """A file that can't be read as what it should be."""
 
 
+@contextlib.contextmanager
+def opened(path: Path, *, mend: str = "") -> Iterator[int]:
+    """Opens a regular file to read; yields its descriptor.
+
+    Raises:
+        Unreadable: if it is a folder, a pipe or a device. OSError: if it can't be opened.
+    """
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe without a writer would block
+    try:
+        mode = os.fstat(file).st_mode
+        if not stat.S_ISREG(mode):
+            raise Unreadable(_sentence(path, "is a folder" if stat.S_ISDIR(mode) else "is no regular file", mend))
+        yield file
+    finally:
+        os.close(file)
+
+
 def read_bytes(path: Path, *, limit: int = LIMIT, mend: str = "") -> bytes | None:
     """The content of a regular file; None where there is no file of this name.
 
@@ -32,18 +50,11 @@ def read_bytes(path: Path, *, limit: int = LIMIT, mend: str = "") -> bytes | Non
         Unreadable: if it is a folder, a pipe or a device, too large, or can't be read.
     """
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe without a writer would block
-        try:
-            found = os.fstat(file)
-            if not stat.S_ISREG(found.st_mode):
-                what = "is a folder" if stat.S_ISDIR(found.st_mode) else "is no regular file"
-                raise Unreadable(_sentence(path, what, mend))
-            if found.st_size > limit:
-                raise Unreadable(_sentence(path, f"has {found.st_size:,} bytes, more than {limit:,}", mend))
-            with os.fdopen(file, "rb", closefd=False) as opened:
-                return opened.read(limit)
-        finally:
-            os.close(file)
+        with opened(path, mend=mend) as file:
+            if (size := os.fstat(file).st_size) > limit:
+                raise Unreadable(_sentence(path, f"has {size:,} bytes, more than {limit:,}", mend))
+            with os.fdopen(file, "rb", closefd=False) as stream:
+                return stream.read(limit)
     except FileNotFoundError:
         return None
     except OSError as error:

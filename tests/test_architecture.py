@@ -23,12 +23,14 @@ ALLOWED = {
     "compiling": set(),
     "memory": set(),
     "terminal": set(),
-    "files": {"errors", "untrusted"},
+    "ownership": {"errors"},
+    "room": {"errors"},
+    "files": {"errors", "untrusted", "ownership", "room"},
     "evaluation": GROUND | {"compiling", "files", "names"} | {"flow", "models", "data"},
-    "training": GROUND | {"compiling", "files"} | {"flow", "models", "data", "evaluation"},
+    "training": GROUND | {"compiling", "files", "ownership"} | {"flow", "models", "data", "evaluation"},
     "interop": GROUND | {"models", "training", "files", "terminal"},
     "study": GROUND
-    | {"interop", "files", "installed"}
+    | {"interop", "files", "installed", "ownership"}
     | {"flow", "models", "data", "evaluation", "training", "analysis", "names", "compiling"},
     "planning": GROUND | {"flow", "models", "training", "analysis"},
     "main": GROUND | {"study", "training", "planning", "memory", "installed", "terminal"},

@@ -27,7 +27,7 @@ def begun_run(folder: Path, config: configs.Config, steps: tuple[int, ...] = (8,
 
     from rfjax.training import mesh
     from rfjax.training.checkpoints import Checkpoints
-    from rfjax.training.logs import write_json
+    from rfjax.training.lines import write_json
     from rfjax.training.parts import make_parts
     from rfjax.training.step import initial_state
 

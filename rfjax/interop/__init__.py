@@ -25,7 +25,7 @@ from rfjax.interop.tensors import open_tensors
 from rfjax.models.positions import sincos_2d
 from rfjax.training import mesh as meshes
 from rfjax.training import weights
-from rfjax.training.logs import write_json
+from rfjax.training.lines import write_json
 from rfjax.training.parts import Parts, make_parts
 from rfjax.training.weights import Weights
 

@@ -21,7 +21,7 @@ from rfjax.planning import advice, text
 from rfjax.planning.chips import CHIPS
 from rfjax.planning.tracing import Compiled, Memory, Step, compile_step, image_type, trace
 from rfjax.training import mesh as meshes
-from rfjax.training.logs import write_json
+from rfjax.training.lines import write_json
 from rfjax.training.parts import make_parts
 
 MARGIN = 0.08  # of a chip's memory, for the runtime, fragmentation and what a compiler does otherwise than expected

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from rfjax.errors import printable
+
 QUIET_SECONDS = 60.0  # between lines where there is no terminal
 
 
@@ -28,6 +30,14 @@ class StudyDisplay:
             transient=True,
         )
         self.whole = self.bars.add_task("study", total=flops, note="", visible=whole)
+
+    def say(self, text: str, style: str | None = None) -> None:
+        """A line, or several, that stay; what could move the cursor is left out of them."""
+        self.console.print(printable(text), style=style, markup=False)
+
+    def warn(self, sentence: str) -> None:
+        """What should not go unnoticed."""
+        self.say(sentence, style="yellow")
 
     @contextmanager
     def run(self, name: str, steps: int, step_flops: float) -> Iterator["RunDisplay"]:
@@ -59,11 +69,11 @@ class RunDisplay:
         self._step = step
         if bars.disable and time.monotonic() - self._spoken > QUIET_SECONDS:
             self._spoken = time.monotonic()
-            self._study.console.print(f"  {self._name}: step {step}  {note}")
+            self._study.say(f"  {self._name}: step {step}  {note}")
 
     def warn(self, sentence: str) -> None:
         """What should not go unnoticed: a line that stays."""
-        self._study.console.print(sentence, style="yellow", markup=False)
+        self._study.warn(sentence)
 
     def say(self, activity: str) -> None:
         """What is being done besides training."""

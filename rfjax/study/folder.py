@@ -2,7 +2,9 @@
 
 import contextlib
 import enum
+import functools
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -10,24 +12,23 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 
-from rfjax import files, installed
+from rfjax import files, installed, ownership
 from rfjax.compiling import Compilations
 from rfjax.config import Config, differences
 from rfjax.errors import UserError
-from rfjax.study import locks, reports
-from rfjax.training.lines import plain
-from rfjax.training.logs import write_json
+from rfjax.study import locks, records, reports
+from rfjax.training.lines import plain, write_json
+from rfjax.training.processes import from_first
 from rfjax.training.stop import Interrupted, Stop
+from rfjax.untrusted import Unreadable
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "diffrax", "numpy", "scipy")
 
@@ -56,17 +57,20 @@ class Sitting:
         return reports.summary(drawn, reports.write(drawn))
 
 
-def prepare_folder(config: Config, names: list[str]) -> None:
-    """Makes the study's folder and its `study.json`.
+def prepare_folder(config: Config, names: list[str]) -> str:
+    """Makes the study's folder and its `study.json`; returns what there is to tell of one that could not be read.
 
     Raises:
         UserError: if it can't be written, or holds a study of another config.
     """
-    folder = Path(config.workdir)
+    folder, said = Path(config.workdir), ""
     path = folder / "study.json"
     try:
         (folder / "runs").mkdir(parents=True, exist_ok=True)
-        known = json.loads(path.read_bytes()) if path.exists() else None
+        try:
+            known = records.read_study(folder)
+        except Unreadable as error:
+            known, said = None, f"{error}; it is made again"
         if known and (found := differences(config.to_dict(), known["config"])):
             raise UserError(
                 f"{folder} holds another study: {'; '.join(found[:3])}; choose another folder with --config.workdir"
@@ -78,6 +82,7 @@ def prepare_folder(config: Config, names: list[str]) -> None:
             write_json(path, {"config": config.to_dict(), "runs": names, **facts()})
     except OSError as error:
         raise UserError(f"the work folder {folder} can't be written ({error.strerror}): set config.workdir") from error
+    return said
 
 
 class Turn(enum.IntEnum):
@@ -102,11 +107,6 @@ class Claim:
     lock: locks.Lock | None = None
     held: locks.Held | None = None
 
-    @property
-    def lost(self) -> bool:
-        """Whether another job has taken the lock away, because this one stood still."""
-        return self.lock is not None and self.lock.lost.is_set()
-
 
 @contextlib.contextmanager
 def claim(
@@ -117,24 +117,86 @@ def claim(
     Process 0 decides, and all processes of the job act alike. A job that may be dead is waited for, until it gives a
     sign of life or its lock is void. If the lock is lost, `stop` is wished.
 
+    Within the `with`, each write below the folder asks whether the lock is still ours.
+
     Args:
         folder: of the run. complete: whether there is nothing to do; asked again once the lock is ours, for another
             job may have finished the run. say: tells the person who waits.
 
     Raises:
-        UserError: if the lock can neither be taken nor read. OSError: if the folder can't be written.
+        UserError: if the lock can neither be taken nor read, or the folder can't be written.
         Interrupted: if `stop` is wished while it waits.
     """
     found = _wait_for(folder, config.cluster.stale_minutes, complete, stop, say)
-    try:
-        if found.lock:
-            if found.lock.note:
-                say(f"{folder.name}: {found.lock.note}")
-            files.clean(folder, folder / "samples")
+    if not found.lock:
         yield found
-    finally:
-        if found.lock:
-            found.lock.release()
+        return
+    check = functools.partial(_check, folder.name, found.lock, config.cluster.stale_minutes)
+    with found.lock, ownership.owned(folder, check):
+        if found.lock.note:
+            say(f"{folder.name}: {found.lock.note}")
+        files.clean(folder, folder / "samples")
+        yield found
+
+
+def _check(name: str, lock: locks.Lock, minutes: float) -> None:
+    if not lock.ours():
+        raise ownership.Taken(
+            f"{name}: this job gave no sign of life for {minutes:g} minutes, and another has taken the run: nothing is "
+            "lost, the other goes on with it"
+        )
+
+
+def take_turns(
+    folders: Iterable[Path],
+    config: Config,
+    complete: Callable[[Path], bool],
+    work: Callable[[Path], None],
+    *,
+    stop: Stop,
+    say: Callable[[str], None],
+) -> None:
+    """Works on each run that is not complete and that no other job has; tells which are left to others.
+
+    A run that another job has is looked at again in the end, for that job may have died.
+
+    Args:
+        folders: of the runs. complete: whether there is nothing to do in one. work: does what there is, with its lock.
+
+    Raises:
+        UserError: if another job has the only run that is asked for (`config.only`), or takes one away because this
+            job stood still. Interrupted: when stopped.
+    """
+    later: list[Path] = []
+    left: list[str] = []
+    for folder in itertools.chain(folders, later):
+        with claim(folder, config, functools.partial(complete, folder), stop, say) as claimed:
+            if claimed.turn == Turn.COMPLETE:
+                say(f"{folder.name}: complete already")
+            elif claimed.turn == Turn.OURS:
+                _work(work, folder)
+            else:
+                said = f"{folder.name}: {claimed.held or 'another job has it'}"
+                if config.only:
+                    raise UserError(f"{said}: wait for it, or stop it first")
+                if folder in later:
+                    left.append(folder.name)
+                else:
+                    say(said)
+                    later.append(folder)
+    if left:
+        say(f"left to other jobs: {', '.join(left)}")
+
+
+def _work(work: Callable[[Path], None], folder: Path) -> None:
+    try:
+        work(folder)
+    except (Interrupted, KeyboardInterrupt) as stopped:
+        try:
+            ownership.check_ours(folder)  # a lost lock stops a run too, and says why
+        except ownership.Taken as taken:
+            raise taken from stopped
+        raise
 
 
 def _wait_for(
@@ -148,7 +210,9 @@ def _wait_for(
                 found = _decide(folder, minutes, complete, stop, before)
             except Exception as raised:  # the others must hear of it before this process leaves them
                 error = raised
-        turn = Turn(_as_process_0(found.turn))
+        turn = Turn(from_first(found.turn))
+        if isinstance(error, OSError):
+            raise UserError(f"the lock of {folder} can't be taken ({error.strerror or error})") from error
         if error:
             raise error
         if turn == Turn.FAILED:
@@ -184,10 +248,6 @@ def _decide(folder: Path, minutes: float, complete: Callable[[], bool], stop: St
         found.release()
         return Claim(Turn.COMPLETE)
     return Claim(Turn.OURS, lock=found)
-
-
-def _as_process_0(number: int) -> int:
-    return int(multihost_utils.broadcast_one_to_all(np.int32(number))) if jax.process_count() > 1 else number
 
 
 def facts() -> dict[str, Any]:

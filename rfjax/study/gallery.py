@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from rfjax import config as configs
-from rfjax import data, files, names, untrusted
+from rfjax import data, files, names
 from rfjax.config import Config
 from rfjax.errors import Exit, UserError
 from rfjax.evaluation import pictures, sampling, scorers
@@ -22,8 +22,9 @@ from rfjax.study.encodings import read_encodings
 from rfjax.study.folder import facts
 from rfjax.training import loop, weights
 from rfjax.training import mesh as meshes
-from rfjax.training.logs import write_json
+from rfjax.training.lines import write_json
 from rfjax.training.weights import Weights
+from rfjax.untrusted import Unreadable, read_json
 
 LARGEST_TILE = 512  # pixels for a picture's longer side in the grid; the .npz file has them all
 LONGEST_LABEL = 80  # bytes
@@ -76,7 +77,7 @@ def run(config: Config, started: float) -> int:
         found = {key: value for key, value in found.items() if key not in settings}
         times = {"seconds": seconds, "start_up_seconds": began - started}
         write_json(path.with_suffix(".json"), {"settings": settings, "found": found, **times, **facts()})
-        display.console.print(_summary(path, note, settings, found, seconds), markup=False)
+        display.say(_summary(path, note, settings, found, seconds))
     return Exit.FAILED if found.get("problem") else Exit.DONE
 
 
@@ -118,10 +119,10 @@ def read_model(sample: configs.Sample, mesh: configs.Mesh) -> Weights:
 def _is_run(source: Path) -> bool:
     """Whether this is a run's folder: other projects write a config.json as well."""
     try:
-        plain = untrusted.read_json(source / "config.json")
-    except UserError:
-        plain = None
-    return (source / "checkpoints").is_dir() if plain is None else set(plain) >= RUN_SECTIONS
+        plain = read_json(source / "config.json")
+    except Unreadable:
+        return (source / "checkpoints").is_dir()
+    return set(plain or ()) >= RUN_SECTIONS or (plain is None and (source / "checkpoints").is_dir())
 
 
 def _label(source: Path) -> str:
@@ -215,8 +216,8 @@ def free_name(folder: Path, name: str, settings: dict[str, Any]) -> Path:
     plain, number, path = json.loads(json.dumps(settings)), 1, folder / f"{name}.png"
     while path.with_suffix(".json").exists():
         try:
-            known = untrusted.read_json(path.with_suffix(".json"))
-        except UserError:
+            known = (read_json(path.with_suffix(".json")) or {}).get("settings")
+        except Unreadable:
             known = None  # not ours: left alone
         if known and known.get("settings") == plain:
             break

@@ -15,20 +15,22 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
 from rfjax import files
-from rfjax.errors import UserError
+from rfjax.errors import UserError, printable
+from rfjax.untrusted import opened, parse_json
 
 NAME = "lock.json"
 SIGNS = 15  # signs of life in the time after which a lock is void: one in 20 s of 5 minutes
 MISSED = 3  # of them, after which a process is in doubt
+LARGEST = 2**16  # bytes of a lock; it has some hundreds
 SHORTEST = 0.2  # seconds between signs of life
-TURNS = 100  # how often others may be quicker, before something is wrong
+TURNS = 100  # times that others may be quicker, before something is wrong
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 JOBS = {"SLURM_JOB_ID": "Slurm job", "JOBSET_NAME": "Kubernetes job set", "JOB_NAME": "job"}
 
@@ -54,7 +56,7 @@ class Holder:
     token: str
 
     def __str__(self) -> str:
-        return f"{self.host}, process {self.pid}{', ' if self.job else ''}{self.job}"
+        return printable(f"{self.host}, process {self.pid}{', ' if self.job else ''}{self.job}")
 
     def void(self, silent: float, stale: float) -> str:
         """Why the lock is void after so many seconds without a sign of life, or "" if it is not."""
@@ -108,35 +110,43 @@ class Lock:
 
     Attributes:
         note: what to tell of a void lock whose place it took, or "".
-        lost: set if another job has it now, because this process stood still for so long that its lock was void.
+        lost: set once another job is known to have it, because this process stood still until its lock was void.
     """
 
     def __init__(self, path: Path, text: str, every: float, alarm: Callable[[], None], note: str = "") -> None:
         self.note, self.lost = note, threading.Event()
         self._path, self._text, self._every, self._alarm = path, text, every, alarm
+        self._signed = time.time()  # this clock goes on while a process, or its machine, is stopped
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lock", daemon=True)
         self._thread.start()
 
-    def _renew(self) -> None:
-        while not self._over.wait(self._every):
-            if not self._sign():
-                self.lost.set()
-                self._alarm()
-                return
+    def ours(self) -> bool:
+        """Whether the lock is still ours, by its file at this moment; once it is not, `lost` is set.
 
-    def _sign(self) -> bool:
-        """Gives a sign of life; returns whether the lock is still ours."""
+        When a process that stood still goes on, the thread that gives signs of life may not have run yet. A lock that
+        is not there was removed by hand and is made again, unless this process was silent for so long that another may
+        have taken it, finished the run and given it back.
+        """
         try:
             seen = _look(self._path)
-            if seen is None:  # somebody removed it by hand
-                return _create(self._path, self._text)
-            if seen.text != self._text:
-                return False
-            os.utime(self._path)
+            if seen is None and time.time() - self._signed < MISSED * self._every:
+                _create(self._path, self._text)
+                seen = _look(self._path)
+            if seen is None or seen.text != self._text:
+                self.lost.set()
         except (OSError, UserError):
             pass  # the file system is away, or full: no reason to stop before another has the lock
-        return True
+        return not self.lost.is_set()
+
+    def _renew(self) -> None:
+        while not self._over.wait(self._every):
+            if not self.ours():
+                self._alarm()
+                return
+            with contextlib.suppress(OSError):
+                os.utime(self._path)
+                self._signed = time.time()
 
     def release(self) -> None:
         """Gives the lock back, if it is still ours. What can't be removed is void once this process is gone."""
@@ -237,8 +247,9 @@ def _seconds_of_doubt(stale: float) -> float:
 def _look(path: Path) -> _Seen | None:
     """The lock, or None where there is none; opened, for only so does NFS ask its server how it is now."""
     try:
-        with path.open(encoding="utf-8") as file:
-            return _Seen(file.read(), os.fstat(file.fileno()).st_mtime_ns)
+        with opened(path, mend="if no other job works in that folder, remove it") as file:
+            text = os.read(file, LARGEST).decode(errors="replace")
+            return _Seen(text, os.fstat(file).st_mtime_ns)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -248,10 +259,13 @@ def _look(path: Path) -> _Seen | None:
 
 
 def _read(text: str) -> Holder | None:
+    """Whose lock it is; None if the text does not say so."""
     try:
-        return Holder(**json.loads(text))
-    except (ValueError, TypeError):
+        known = Holder(**parse_json(text, NAME))
+    except (UserError, TypeError):
         return None
+    kinds = ((field.name, int if field.name == "pid" else str) for field in fields(Holder))
+    return known if all(type(getattr(known, name)) is kind for name, kind in kinds) else None
 
 
 def _now(path: Path) -> int:

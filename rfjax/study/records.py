@@ -106,7 +106,7 @@ class Rung:
             bad = [line for line in self.infinite if line["kind"] == kind and (kind == "train" or not self.trouble)]
             if bad:
                 steps = ", ".join(dict.fromkeys(str(line["step"]) for line in bad[:5])) + ", ..." * (len(bad) > 5)
-                what = f"the {'training' if kind == 'train' else kind} loss is not finite at step {steps}"
+                what = f"the {'training' if kind == 'train' else kind} loss of step {steps} is not finite"
                 said.append(f"{self.name}: {what}: those lines are left out of its curve.")
         if self.skipped:
             said.append(f"{self.name}: {self.skipped} line(s) of metrics.jsonl were cut short or spoilt, and left out.")
@@ -172,7 +172,7 @@ def read(folder: Path) -> Records:
     study = read_study(folder)
     if study is None:
         raise UserError(f"there is no study in {folder}: run one first, or name its folder with --config.workdir")
-    rungs, damaged = [], {}
+    study, rungs, damaged = _shown(study), [], {}
     for name in study["runs"]:
         try:
             rungs.append(_read_rung(folder / "runs" / name))
@@ -208,7 +208,7 @@ def read_study(folder: Path) -> dict[str, Any] | None:
         name: found[name] if isinstance(found.get(name), type(usual)) else usual or "unknown" * (usual == "")
         for name, usual in FACTS.items()
     }
-    return _shown(found | facts | {"config": config})
+    return found | facts | {"config": config}
 
 
 def failure(folder: Path) -> str:

@@ -1,6 +1,6 @@
 """The sampling study: draws from the finished models of another study, at several settings of the sampler."""
 
-import functools
+import contextlib
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -17,12 +17,14 @@ from rfjax.errors import Exit, UserError
 from rfjax.evaluation import pictures, sampling, scorers
 from rfjax.study import records
 from rfjax.study.display import StudyDisplay
-from rfjax.study.folder import Sitting, Turn, claim, prepare_folder
+from rfjax.study.folder import Sitting, prepare_folder, take_turns
 from rfjax.training import mesh as meshes
 from rfjax.training import provenance, weights
-from rfjax.training.lines import FILE, read_lines
-from rfjax.training.logs import Metrics, write_json
-from rfjax.training.stop import Stop
+from rfjax.training.lines import FILE, read_lines, write_json
+from rfjax.training.logs import Metrics
+from rfjax.training.processes import check_ours
+from rfjax.training.run import CONFIG, RESULT
+from rfjax.training.stop import Interrupted, Stop
 
 
 def run_study(config: Config, started: float) -> int:
@@ -31,7 +33,8 @@ def run_study(config: Config, started: float) -> int:
     Settings that are done already are skipped, so the same command goes on where this one was stopped.
 
     Raises:
-        UserError: if the source is no study, has no complete run, or was trained on data that are not these.
+        UserError: if the source is no study, has no complete run, or was trained on data that are not these; later, if
+            another job takes a run away because this one stood still. Interrupted: when stopped by a signal.
     """
     sitting = Sitting(started)
     source = records.read(Path(config.study.source))
@@ -40,29 +43,27 @@ def run_study(config: Config, started: float) -> int:
         raise UserError(f"no run of {config.study.source} is complete: finish that study first")
     settings = sampling.settings(config.samples)
     found = find_data(complete, config)
-    prepare_folder(config, list(source.study["runs"]))
-    first = jax.process_index() == 0
-    display = StudyDisplay(sum(_cost(rung, settings) for rung in complete), active=first)
-    say, left = functools.partial(display.console.print, markup=False), []
+    trouble = prepare_folder(config, list(source.study["runs"]))
+    display = StudyDisplay(sum(_cost(rung, settings) for rung in complete), active=jax.process_index() == 0)
+    for rung in source.rungs:
+        if rung not in complete:
+            display.warn(f"{rung.name} is left out, for it is not complete ({rung.state})")
+    display.warn(trouble) if trouble else None
     sitting.add({"start-up": time.time() - started})
-    with display.bars:
-        for rung in complete:
-            began, folder = time.time(), Path(config.workdir) / "runs" / rung.name
-            with claim(folder, config, lambda folder=folder: not missing(folder, settings), Stop(), say) as claimed:
-                if claimed.turn == Turn.HELD:
-                    say(f"{rung.name}: {claimed.held}")
-                    left.append(rung.name)
-                    continue
-                drawn = 0
-                if claimed.turn == Turn.OURS:
-                    found[rung.name].write(folder)
-                    drawn = sample(rung, folder, config, display)
-            sitting.add({"samples": time.time() - began})
-            say(f"{rung.name}: {drawn} settings drawn, {time.time() - began:.0f} s")
-    if first:
-        say(sitting.close(config))
-    if left:
-        say(f"left to other jobs: {', '.join(left)}")
+    by_folder = {Path(config.workdir) / "runs" / rung.name: rung for rung in complete}
+
+    def work(folder: Path) -> None:
+        began, rung = time.time(), by_folder[folder]
+        found[rung.name].write(folder)
+        drawn = sample(rung, folder, config, display, stop)
+        sitting.add({"samples": time.time() - began})
+        display.say(f"{rung.name}: {drawn} settings drawn, {time.time() - began:.0f} s")
+
+    with Stop().on_signals() as stop, display.bars:
+        done = lambda folder: not missing(folder, settings)  # noqa: E731
+        take_turns(by_folder, config, done, work, stop=stop, say=display.say)
+    if jax.process_index() == 0:
+        display.say(sitting.close(config))
     return Exit.DONE
 
 
@@ -111,8 +112,12 @@ def _cost(rung: records.Rung, settings: dict[str, pictures.Settings]) -> float:
     return rung.size["forward_flops"] * sum(one.steps * (1 if one.guidance.none else 2) for one in settings.values())
 
 
-def sample(rung: records.Rung, folder: Path, config: Config, display: StudyDisplay) -> int:
-    """Draws one run's settings that its folder here lacks, with averaged weights; returns how many those were."""
+def sample(rung: records.Rung, folder: Path, config: Config, display: StudyDisplay, stop: Stop) -> int:
+    """Draws one run's settings that its folder here lacks, with averaged weights; returns how many those were.
+
+    Raises:
+        Interrupted: between two batches, if `stop` is wished. Taken: if another job has the run by now.
+    """
     settings = sampling.settings(config.samples)
     wanted, first = missing(folder, settings), jax.process_index() == 0
     mesh, read = meshes.make_mesh(config.mesh), weights.read(rung.folder, config.mesh)
@@ -121,19 +126,24 @@ def sample(rung: records.Rung, folder: Path, config: Config, display: StudyDispl
     scorer = scorers.scorer(run.data.name, run.data.image_size, run.data.channels)
     size = models.measure(parts.model, parts.inputs)
     if first:
-        write_json(folder / "config.json", run.to_dict())
-    metrics = Metrics(folder, active=first, start=read.step)
+        write_json(folder / CONFIG, run.to_dict())
     facts = {"name": rung.name, "size": asdict(size) | {"train_flops": size.train_flops}, "steps": run.training.steps}
-    metrics.write("start", read.step, **facts)
     found: dict[str, Any] = {}
-    with display.run(rung.name, len(settings), _cost(rung, settings) / len(settings)) as bar:
+
+    def place(values: Any) -> jax.Array:
+        if stop.granted():
+            raise Interrupted(f"stopped while drawing samples of {rung.name}", stop.code)
+        return meshes.place(values, mesh)
+
+    metrics = Metrics(folder, active=first, start=read.step)
+    bars = display.run(rung.name, len(settings), _cost(rung, settings) / len(settings))
+    with contextlib.closing(metrics), bars as bar:
+        metrics.write("start", read.step, **facts)
         for number, (name, chosen) in enumerate(settings.items(), 1):
             if name not in wanted:
                 continue
             bar.say(f"drawing at {name}")
-            drawn = sampling.draw(
-                read.trained(), asked, chosen, config.samples.batch, functools.partial(meshes.place, mesh=mesh)
-            )
+            drawn = sampling.draw(read.trained(), asked, chosen, config.samples.batch, place)
             found[name] = sampling.record(drawn, asked.texts, chosen, scorer)
             metrics.write("scores", read.step, weights="ema", setting=name, **found[name])
             shown = config.samples.shown
@@ -141,7 +151,7 @@ def sample(rung: records.Rung, folder: Path, config: Config, display: StudyDispl
                 pictures.save(folder / "samples", name, pictures.to_show(drawn.images[:shown]), asked.texts[:shown])
             score = found[name].get("score")
             bar.advance(number, f"{name} drawn" if score is None else f"score {score:.3f} at {name}")
-    metrics.close()
+    check_ours(folder)
     if first:
-        write_json(folder / "result.json", {"name": rung.name, "status": "complete", "scores": found})
+        write_json(folder / RESULT, {"name": rung.name, "status": "complete", "scores": found})
     return len(found)

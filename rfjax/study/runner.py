@@ -1,7 +1,6 @@
 """Runs a study: every run of its grid that is not complete yet, then the report."""
 
-import functools
-import itertools
+import contextlib
 import time
 import traceback
 from collections.abc import Iterable
@@ -13,12 +12,14 @@ from rfjax import config as configs
 from rfjax import data, files, flow, models
 from rfjax.config import Config
 from rfjax.data import paths
-from rfjax.errors import Exit, UserError, nearest
+from rfjax.errors import Exit, UserError, nearest, printable
+from rfjax.ownership import Taken, check_ours
 from rfjax.study.display import StudyDisplay
-from rfjax.study.folder import Claim, Sitting, Turn, claim, prepare_folder
+from rfjax.study.folder import Sitting, prepare_folder, take_turns
 from rfjax.training import loop, provenance, weights
 from rfjax.training import mesh as meshes
 from rfjax.training.parts import make_parts
+from rfjax.training.run import Run
 from rfjax.training.stop import Interrupted, Stop
 
 
@@ -37,7 +38,7 @@ def run_study(config: Config, started: float) -> int:
             has the only run, or takes one away because this job stood still. Interrupted: when stopped by a signal.
     """
     sitting = Sitting(started)
-    runs = [loop.Run(name, run, Path(config.workdir) / "runs" / name) for name, run in configs.runs(config)]
+    runs = [Run(name, run, Path(config.workdir) / "runs" / name) for name, run in configs.runs(config)]
     wanted = [run for run in runs if config.only in ("", run.name)]
     if not wanted:
         raise UserError(f"the study has no run '{config.only}'{nearest(config.only, (run.name for run in runs))}")
@@ -46,38 +47,27 @@ def run_study(config: Config, started: float) -> int:
     unlike = {repr((r.config.data, r.config.text, r.config.validation)): r for r in wanted if r.name not in complete}
     for run in unlike.values():
         check_data(run.config, runs)
-    prepare_folder(config, [run.name for run in runs])
+    troubles = [prepare_folder(config, [run.name for run in runs]), *(said for r in wanted for said in r.troubles())]
     sitting.add({"start-up": time.time() - started})
-    failures: dict[str, Exception] = {}
-    later: list[loop.Run] = []
-    left: list[str] = []
     todo = sum(run.config.training.steps * flops[run.name] for run in wanted if run.name not in complete)
     display = StudyDisplay(todo, active=jax.process_index() == 0)
-    say = functools.partial(display.console.print, markup=False)
+    for trouble in filter(None, troubles):
+        display.warn(trouble)
+    by_folder, failures = {run.folder: run for run in wanted}, {}
+
+    def train(folder: Path) -> None:
+        run = by_folder[folder]
+        failed, split = _train(run, display, flops[run.name], stop)
+        failures.update(failed)
+        sitting.add(split)
+
     with Stop().on_signals() as stop, display.bars:
-        for run in itertools.chain(wanted, later):
-            with claim(run.folder, config, run.complete, stop, say) as claimed:
-                if claimed.turn == Turn.COMPLETE:
-                    say(f"{run.name}: complete already")
-                elif claimed.turn == Turn.HELD:
-                    said = f"{run.name}: {claimed.held or 'another job has it'}"
-                    if config.only:
-                        raise UserError(f"{said}: wait for it, or stop it first")
-                    if run in later:
-                        left.append(run.name)
-                    else:  # looked at again in the end, for the other job may have died
-                        say(said)
-                        later.append(run)
-                else:
-                    failed, split = _train(run, claimed, display, flops[run.name], stop)
-                    failures |= failed
-                    sitting.add(split)
+        done = lambda folder: by_folder[folder].complete()  # noqa: E731
+        take_turns(by_folder, config, done, train, stop=stop, say=display.say)
     if jax.process_index() == 0 and not config.only:
-        say(sitting.close(config))
-    if left:
-        say(f"left to other jobs: {', '.join(left)}")
+        display.say(sitting.close(config))
     if failures:
-        display.console.print(f"[red]failed: {', '.join(failures)}[/red]; the same command tries them again")
+        display.say(f"failed: {', '.join(failures)}; the same command tries them again", style="red")
     return _code(failures.values())
 
 
@@ -88,51 +78,46 @@ def _code(failures: Iterable[Exception]) -> Exit:
 
 
 def _train(
-    run: loop.Run, claimed: Claim, display: StudyDisplay, step_flops: float, stop: Stop
+    run: Run, display: StudyDisplay, step_flops: float, stop: Stop
 ) -> tuple[dict[str, Exception], dict[str, float]]:
     """Trains a run that is ours; returns its failure by name, which process 0 writes down, and its seconds by activity.
 
     Raises:
         UserError: if the disk is full, or if another job has taken the run. Interrupted: when stopped by a signal.
     """
-    say = functools.partial(display.console.print, markup=False)
     first, began, path = jax.process_index() == 0, time.monotonic(), run.folder / "failure.txt"
     try:
         with display.run(run.name, run.config.training.steps, step_flops) as bar:
             result = loop.train(run, bar, stop)
-    except files.FullDisk:
-        raise  # the other runs would meet it too
-    except (Interrupted, KeyboardInterrupt) as stopped:
-        _check_ours(run, claimed, stopped)
-        raise
+    except (files.FullDisk, Taken, Interrupted):
+        raise  # the other runs would meet a full disk too; what is another's is left to it
     except Exception as error:  # one rung must not take the others down
-        _check_ours(run, claimed, error)
-        sentence = str(error) or type(error).__name__
+        check_ours(run.folder)
+        sentence = printable(str(error)).strip() or type(error).__name__
         if first:
-            files.write(path, f"{sentence}\n\n{traceback.format_exc()}")
-        say(f"{run.name}: failed: {sentence.splitlines()[0]}", style="red")
+            _write_down(path, f"{sentence}\n\n{printable(traceback.format_exc())}", display)
+        display.say(f"{run.name}: failed: {sentence.splitlines()[0]}", style="red")
         return {run.name: error}, {}
-    _check_ours(run, claimed)
     if first:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the result outdoes it
+            path.unlink(missing_ok=True)
     loss = result["validation"][run.config.study.weights]
-    say(
+    display.say(
         f"{run.name}: validation loss {loss['loss']:.4f} ± {loss['stderr']:.4f}, "
         f"{result['size']['parameters']:,} parameters, {time.monotonic() - began:.0f} s"
     )
     return {}, result["split_seconds"]
 
 
-def _check_ours(run: loop.Run, claimed: Claim, cause: BaseException | None = None) -> None:
-    """Raises UserError if another job has taken the run meanwhile: what this one would write is the other's by now."""
-    if claimed.lost:
-        raise UserError(
-            f"{run.name}: this job gave no sign of life for {run.config.cluster.stale_minutes:g} minutes, and another "
-            "has taken the run: nothing is lost, the other goes on with it"
-        ) from cause
+def _write_down(path: Path, text: str, display: StudyDisplay) -> None:
+    """Writes why a run failed, where that can be written; a result that could not be read must not outdo it."""
+    try:
+        files.write(path, text)
+    except (OSError, UserError) as error:
+        display.warn(f"why it failed can't be written down: {error}")
 
 
-def check(run: loop.Run, *, new: bool = True) -> float:
+def check(run: Run, *, new: bool = True) -> float:
     """Everything about a run that can be known before compiling it; returns the FLOPs of a step.
 
     Args:
@@ -151,7 +136,7 @@ def check(run: loop.Run, *, new: bool = True) -> float:
     return models.measure(parts.model, parts.inputs).train_flops * run.config.training.batch
 
 
-def check_data(config: Config, runs: Iterable[loop.Run]) -> None:
+def check_data(config: Config, runs: Iterable[Run]) -> None:
     """Raises UserError if the data can't be opened, are too small for the validation loss or a batch of them too large
     for memory, or are not those that these runs of the study recorded."""
     parts = make_parts(config)

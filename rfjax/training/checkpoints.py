@@ -3,6 +3,9 @@
 Batch k is a function of the config and of k, so the state's step says all that there is to know about the data.
 """
 
+import contextlib
+import itertools
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +14,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jaxtyping import Array, UInt32
 from orbax.checkpoint import v1 as ocp
 
-from rfjax import files
+from rfjax import files, ownership
 from rfjax.errors import UserError
+from rfjax.training.processes import all_agree, check_ours, from_first
 from rfjax.training.step import State
 
+STEP = re.compile(r"0|[1-9][0-9]{0,8}")
+LEFT = re.compile(r"[0-9]+\.(orbax-checkpoint-tmp.*|removed)")  # by a save or a removal that was killed
+NONE = -1
 ROOM = 1.1  # free space asked for before a save, over the size of the state
 
 
@@ -37,7 +43,12 @@ def small_whole() -> ocp.Context:
 
 
 class Checkpoints:
-    """The checkpoints of one run, written in the background; a killed save leaves nothing that is taken for one."""
+    """The checkpoints of one run, written in the background; a killed save leaves nothing that is taken for one.
+
+    A checkpoint is a folder named after its step, which Orbax renames to that once it is whole. What else has a number
+    for its name is no checkpoint: it counts for nothing, and is put aside once a whole one has been read. Older ones
+    are removed only when a newer one has been read or written whole.
+    """
 
     def __init__(self, folder: Path, keep: int, every: int = 0, *, writes: bool = True) -> None:
         """Opens the folder, making it if need be.
@@ -45,44 +56,56 @@ class Checkpoints:
         Args:
             keep: number of latest checkpoints to keep. every: keep those of multiples of this step too; 0: none.
             writes: whether the run itself opens them: a reader must not clean up what the run may be writing.
-        """
-        self._folder = folder
-        kept = ocp.training.preservation_policies
-        latest = kept.LatestN(keep)
-        self._orbax = ocp.training.Checkpointer(
-            folder.absolute(),
-            save_decision_policy=ocp.training.save_decision_policies.ContinuousCheckpointingPolicy(),
-            preservation_policy=kept.AnyPreservationPolicy([latest, kept.EveryNSteps(every)]) if every else latest,
-            cleanup_tmp_directories=writes,
-        )
-        if writes:
-            self._remove_old(keep, every)
 
-    def _remove_old(self, keep: int, every: int) -> None:
-        """Removes what a killed process was about to remove, or had removed in part: Orbax does it only after a save.
-
-        All processes of a job come here.
+        Raises:
+            UserError: if it is no folder.
         """
-        old = [c.step for c in self._orbax.checkpoints[:-keep] if not every or c.step % every]
-        if jax.process_index() == 0:
-            for step in old:
-                shutil.rmtree(self._folder / str(step), ignore_errors=True)
-        _all_agree(True)
-        if old:
-            self._orbax.reload()
+        self._folder, self._keep, self._every, self._writes = folder, keep, every, writes
+        self._saving: tuple[int, ocp.AsyncResponse[None]] | None = None
+        self._latest: int | None = None  # read whole, or written, by this process
+        if writes and jax.process_index() == 0:
+            self._open()
+        all_agree(True)
+
+    def _open(self) -> None:
+        """Makes the folder, and removes what killed saves and removals left."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise UserError(f"{self._folder} is no folder, and checkpoints go there: move it away") from error
+        for path in self._folder.iterdir():
+            if LEFT.fullmatch(path.name):
+                _remove(path)
 
     @property
     def latest(self) -> int | None:
-        """Step of the newest whole checkpoint."""
-        return self._orbax.latest.step if self._orbax.latest else None
+        """Step of the newest checkpoint that this process has read whole or written; None before."""
+        return self._saving[0] if self._saving else self._latest
+
+    def begun(self) -> bool:
+        """Whether there is anything that has a checkpoint's name, whole or not; all processes get the same answer."""
+        return bool(from_first(bool(self._numbered())))
+
+    def _numbered(self) -> list[int]:
+        """What has a checkpoint's name, by step."""
+        names = (path.name for path in self._folder.iterdir()) if self._folder.is_dir() else ()
+        return sorted(int(name) for name in names if STEP.fullmatch(name))
+
+    def finished(self) -> list[int]:
+        """What Orbax has finished, by step; only reading tells whether it is whole."""
+        return [step for step in self._numbered() if is_finished(self._folder / str(step))]
 
     def save(self, state: State, seconds: float) -> None:
         """Starts to save; returns once the arrays are copied, and waits first for the save before.
 
+        All processes of a job come here. A process that has lost the run's lock saves nothing; one that loses it while
+        Orbax writes in the background may still finish that one checkpoint, whose bits are those of any other job's.
+
         Raises:
-            FullDisk: if there is no room for it; the checkpoints before stay.
+            FullDisk: if there is no room for it; the checkpoints before stay. Taken: if another job has the run.
         """
         self.wait()
+        check_ours(self._folder)
         step = int(state.step)
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         if (free := shutil.disk_usage(self._folder).free) < ROOM * size:
@@ -90,73 +113,136 @@ class Checkpoints:
                 f"a checkpoint takes {size / 1e6:,.1f} MB, and {self._folder} has {free / 1e6:,.1f} MB left: make "
                 f"room, and the same command goes on from step {self.latest or 0}"
             )
+        if step == self._latest:
+            return
+        if jax.process_index() == 0 and _exists(self._folder / str(step)):
+            self._put_aside(step)
+        all_agree(True)
         tree = {"state": state, "seconds": np.asarray(seconds, np.float32), "fingerprint": fingerprint(state)}
         with small_whole(), files.full_disk(self._folder):
-            self._orbax.save_checkpointables_async(step, {"run": tree}, force=True, overwrite=self.latest == step)
+            self._saving = step, ocp.save_checkpointables_async(self._path(step), {"run": tree})
 
     def wait(self) -> None:
-        """Waits for what is being written."""
+        """Waits for what is being written, then removes the checkpoints that it makes superfluous."""
+        if not self._saving:
+            return
+        (step, response), self._saving = self._saving, None
         with files.full_disk(self._folder):
-            self._orbax.wait()
+            response.result()  # without it, its thread and its descriptors stay
+        if jax.process_index() == 0:
+            files.sync_tree(self._folder / str(step))
+        self._latest = step
+        self._retire()
+
+    def _retire(self) -> None:
+        """Removes the checkpoints before the latest that need not be kept; the latest is known to be whole.
+
+        Process 0 does so alone, and the others don't wait for it: they go by what it says is there.
+        """
+        if jax.process_index() != 0:
+            return
+        with contextlib.suppress(ownership.Taken):  # the next save says so, on all processes
+            ownership.check_ours(self._folder)
+            for step in [step for step in self.finished() if step <= self._latest][: -self._keep]:
+                if not self._every or step % self._every:
+                    removed = self._folder / f"{step}.removed"
+                    (self._folder / str(step)).rename(removed)  # so that a kill leaves no half of a checkpoint
+                    _remove(removed)
 
     def newest(self, abstract: State, say: Callable[[str], None]) -> tuple[State, float] | None:
-        """Reads the newest checkpoint that is whole; None if there is none.
+        """Reads the newest checkpoint that is whole; None if there is none, nor anything that has one's name.
 
-        Damaged ones are told of, and put aside in `checkpoints.damaged`.
+        What has a higher number and is not whole is told of and put aside in `checkpoints.damaged`, once a whole one
+        has been read.
+
+        Raises:
+            UserError: if there are checkpoints, and none is whole: the run must not begin anew without a word.
         """
-        while (step := self.latest) is not None:
+        self.wait()
+        bad: dict[int, str] = {}
+        while (step := from_first(max((s for s in self._numbered() if s not in bad), default=NONE))) != NONE:
             try:
-                return self.restore(abstract, step)
+                found = self.restore(abstract, step)
             except Damaged as error:
-                say(f"{error}; it is put aside, and the one before it serves")
+                bad[step] = str(error)
+                continue
+            for number, reason in bad.items():
+                say(f"{reason}; it is put aside, and the one before it serves")
                 if jax.process_index() == 0:
-                    self._put_aside(step)
-                _all_agree(True)
-                self._orbax.reload()
+                    self._put_aside(number)
+            all_agree(True)
+            return found
+        if bad:
+            raise UserError(
+                f"none of the {len(bad)} checkpoints in {self._folder} can be read ({bad[max(bad)]}): put back whole "
+                f"ones, or train the run anew after moving {self._folder} away"
+            )
         return None
 
     def _put_aside(self, step: int) -> None:
         aside = self._folder.with_name(f"{self._folder.name}.damaged")
         aside.mkdir(exist_ok=True)
-        target = aside / str(step)
-        shutil.rmtree(target, ignore_errors=True)
-        (self._folder / str(step)).rename(target)
+        names = itertools.chain([str(step)], (f"{step}_{number}" for number in itertools.count(2)))
+        target = next(aside / name for name in names if not _exists(aside / name))
+        shutil.move(self._folder / str(step), target)
 
     def restore(self, abstract: State, step: int | None = None) -> tuple[State, float]:
-        """Reads a checkpoint, the newest by default, into the shardings of `abstract`: (state, seconds).
+        """Reads a checkpoint, the newest finished one by default, into the shardings of `abstract`: (state, seconds).
 
         Raises:
-            Damaged: if it can't be read, or has changed since it was saved; then on all processes.
+            UserError: if there is none. Damaged: if it can't be read, or has changed since it was saved; then on all
+            processes.
         """
-        self._orbax.wait()
-        step = self.latest if step is None else step
+        self.wait()
+        if step is None and (step := from_first(max(self.finished(), default=NONE))) == NONE:
+            raise UserError(f"{self._folder} has no checkpoint yet: train the run first")
         count = len(jax.tree.leaves(abstract))
         wanted = {"state": abstract, "seconds": np.zeros((), np.float32), "fingerprint": np.zeros(count, np.uint32)}
         where, loaded, reason = f"the checkpoint {self._folder / str(step)}", None, ""
         try:
-            loaded = self._orbax.load_checkpointables(step, {"run": wanted})["run"]
+            if is_finished(self._folder / str(step)):
+                loaded = ocp.load_checkpointables(self._path(step), {"run": wanted})["run"]
+            else:
+                reason = "it is no folder that a save has finished"
         except Exception as error:  # Orbax, TensorStore and JSON each raise errors of their own
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        if not _all_agree(loaded is not None):
+        if not all_agree(loaded is not None):
             raise Damaged(f"{where} can't be read ({reason or 'another process could not'})")
         same = np.asarray(fingerprint(loaded["state"])) == loaded["fingerprint"]
         if not same.all():
             paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(abstract)]
             name = jax.tree_util.keystr(paths[int(np.argmin(same))], simple=True, separator="/")
             raise Damaged(f"{where} has changed since it was saved ({name} is not what it was)")
+        if int(loaded["state"].step) != step:
+            raise Damaged(f"{where} is of step {int(loaded['state'].step)}, so its name is not its own")
+        self._latest = max(step, self._latest or 0)
         return loaded["state"], float(loaded["seconds"])
 
+    def _path(self, step: int) -> Path:
+        return (self._folder / str(step)).absolute()
+
     def close(self) -> None:
-        """Waits for what is being written."""
-        with files.full_disk(self._folder):
-            self._orbax.close()
+        """Waits for what is being written, and leaves only the checkpoints that are to be kept."""
+        self.wait()
+        if self._writes and self._latest is not None:
+            self._retire()
 
 
-def _all_agree(answer: bool) -> bool:
-    """Whether all processes say yes."""
-    if jax.process_count() == 1:
-        return answer
-    return bool(np.all(multihost_utils.process_allgather(np.asarray(answer))))
+def is_finished(path: Path) -> bool:
+    """Whether Orbax has finished a checkpoint: its metadata, which it writes last, and its tree are there."""
+    return (path / "_CHECKPOINT_METADATA").is_file() and (path / "run").is_dir()
+
+
+def _exists(path: Path) -> bool:
+    return path.exists() or path.is_symlink()
+
+
+def _remove(path: Path) -> None:
+    """Removes a folder with all that is in it, or a file, or a link alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @jax.jit

@@ -1,15 +1,17 @@
-"""The lines of `metrics.jsonl`: what each kind must hold, and how numbers that JSON has no word for stand in them.
+"""JSON that runs write: files, and the lines of `metrics.jsonl` with what each kind must hold.
 
 A number that is not finite is written as "NaN", "Infinity" or "-Infinity" (as protobuf's JSON mapping has them), so
 that null is left for what was not measured. Files from before this have null in its place: where a kind of line must
 hold a number, null is read as NaN. Imports no JAX.
 """
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rfjax import files
 from rfjax.untrusted import json_lines
 
 FILE = "metrics.jsonl"
@@ -25,6 +27,15 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a file, and its folder if need be: a reader sees the old one or the whole new one, also after a power cut.
+
+    Raises:
+        UserError: see `files.atomic`. OSError: if it can't be written for another reason.
+    """
+    files.write(path, json.dumps(plain(value), indent=1) + "\n", lasting=True)
 
 
 def number(value: Any) -> int | float:

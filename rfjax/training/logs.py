@@ -1,4 +1,4 @@
-"""What a run writes down: metrics as JSON lines and for TensorBoard, whole files at once, seconds by activity."""
+"""What a run writes down as it goes: metrics as JSON lines and for TensorBoard, seconds by activity."""
 
 import contextlib
 import json
@@ -13,17 +13,9 @@ from typing import Any
 from tensorboardX.proto import event_pb2, summary_pb2
 from tensorboardX.record_writer import masked_crc32c
 
-from rfjax import files
+from rfjax import files, ownership
 from rfjax.training.lines import FILE, plain
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes a file, and its folder if need be: a reader sees the old one or the whole new one.
-
-    Raises:
-        UserError: if there is no room. OSError: if it can't be written for another reason.
-    """
-    files.write(path, json.dumps(plain(value), indent=1) + "\n")
+from rfjax.training.processes import check_ours
 
 
 class Metrics:
@@ -38,13 +30,18 @@ class Metrics:
         Raises:
             UserError: if there is no room, here and in `write`.
         """
-        self._lines = self._board = None
+        self._folder, self._lines, self._board = folder, None, None
         if active:
             self._lines = files.Growing(folder / FILE)
             self._board = Board(folder / "tensorboard", start)
 
     def write(self, kind: str, step: int, **values: Any) -> None:
-        """One line: {"kind": ..., "step": ..., ...}."""
+        """One line: {"kind": ..., "step": ..., ...}; all processes of a job come here.
+
+        Raises:
+            Taken: on all of them, if another job has the run by now.
+        """
+        check_ours(self._folder)
         if self._lines is None:
             return
         self._lines.append(json.dumps(plain({"kind": kind, "step": step, **values})) + "\n")
@@ -52,6 +49,11 @@ class Metrics:
         if kind in ("train", "validation", "attention"):
             numbers = {f"{group}/{name}": float(v) for name, v in values.items() if isinstance(v, int | float)}
             self._board.add(step, numbers)
+
+    def sync(self) -> None:
+        """Waits until the disk has all lines: none before a checkpoint is written again."""
+        if self._lines is not None:
+            self._lines.sync()
 
     def close(self) -> None:
         if self._lines is not None:
@@ -100,6 +102,7 @@ def _checksum(data: bytes) -> bytes:
 
 def cut_records(path: Path) -> None:
     """Cuts off what follows the last whole record of a TensorBoard file: a killed writer may leave a part of one."""
+    ownership.check_ours(path)
     whole, size = 0, path.stat().st_size
     with files.full_disk(path), path.open("r+b") as file:
         while whole < size:

@@ -1,15 +1,15 @@
 """One run from its config: trains, measures, draws, and writes everything down; goes on where it was stopped."""
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import numpy as np
 from clu import parameter_overview
-from jax.experimental import multihost_utils
 
 from rfjax import data, files, flow, models
 from rfjax.config import Config
@@ -19,26 +19,21 @@ from rfjax.training import measuring, provenance, recovery
 from rfjax.training import mesh as meshes
 from rfjax.training import weights as stored
 from rfjax.training.checkpoints import Checkpoints
-from rfjax.training.lines import FILE, read_lines
-from rfjax.training.logs import Clock, Metrics, write_json
+from rfjax.training.lines import FILE, read_lines, write_json
+from rfjax.training.logs import Clock, Metrics
 from rfjax.training.measuring import Work
 from rfjax.training.parts import Parts, make_parts
+from rfjax.training.processes import check_ours, from_first
+from rfjax.training.progress import Display, Lines
 from rfjax.training.recovery import Diverged, Skip
-from rfjax.training.run import Run
+from rfjax.training.run import CONFIG, RESULT, Run, not_finite
 from rfjax.training.step import Draws, State, abstract_state, compile_update, initial_state, jit_draw, recipe
 from rfjax.training.stop import Interrupted, Stop
 from rfjax.training.watchdog import Watchdog
 
 
-@runtime_checkable
-class Display(Protocol):
-    """What a run tells the person who waits."""
-
-    def update(self, step: int, loss: float, examples_per_second: float, flops_per_second: float) -> None: ...
-
-    def say(self, activity: str) -> None: ...
-
-    def warn(self, sentence: str) -> None: ...
+class NotFinite(Exception):
+    """A finished run's validation loss that is no number: the run has failed."""
 
 
 def train(run: Run, display: Display, stop: Stop) -> dict[str, Any]:
@@ -46,7 +41,8 @@ def train(run: Run, display: Display, stop: Stop) -> dict[str, Any]:
 
     Raises:
         UserError: for what the user can mend, a full disk among it. Interrupted: after a checkpoint, if `stop` is
-            wished. Diverged: if the loss is not finite or explodes, and no batch may be skipped (any more).
+            wished. Diverged: if the loss is not finite or explodes, and no batch may be skipped (any more). NotFinite:
+            if the validation loss of the finished run is not finite. Taken: if another job has the run by now.
     """
     clock, watchdog = Clock(), Watchdog(run.name, run.folder, run.config.recovery)
     with watchdog.watching(), clock("setup"):
@@ -60,7 +56,7 @@ def train(run: Run, display: Display, stop: Stop) -> dict[str, Any]:
         sources = provenance.open_and_admit(run, display.warn)
         check_shapes(sources["train"], config, parts)
         if jax.process_index() == 0:
-            write_json(run.folder / "config.json", config.to_dict())
+            write_json(run.folder / CONFIG, config.to_dict())
             shapes = abstract_parameters(parts.model, parts.inputs)
             table = parameter_overview.get_parameter_overview(shapes, include_stats=False)
             files.write(run.folder / "parameters.txt", f"{table}\n")
@@ -74,8 +70,9 @@ def train(run: Run, display: Display, stop: Stop) -> dict[str, Any]:
             with clock("checkpoints"):
                 saved.close()
     result["split_seconds"] = clock.total()
+    check_ours(run.folder)
     if jax.process_index() == 0:
-        write_json(run.folder / "result.json", result)
+        write_json(run.folder / RESULT, result)
     return result
 
 
@@ -134,6 +131,7 @@ class _Training:
                 batch = self._order(skips).number(trouble.step - 1)
                 skips = (*skips, Skip(trouble.step, batch, f"{trouble.loss:.4g}", good))
                 self.display.warn(f"{run.name}: {trouble}: goes back to step {good} and skips batch {batch}")
+                check_ours(run.folder)
                 if jax.process_index() == 0:
                     recovery.write(run.folder, skips)
 
@@ -149,7 +147,7 @@ class _Training:
         start = step = int(state.step)
         metrics = Metrics(work.run.folder, active=jax.process_index() == 0, start=start)
         metrics.write("start", start, **measuring.facts(work))
-        lines = _Lines(work, metrics, self.display, start, earlier)
+        lines = Lines(work, metrics, self.display, start, earlier)
         batches = self._batches(skips, start)
         draw, update = self._draw(), None
         try:
@@ -173,6 +171,7 @@ class _Training:
                     saving = step % training.checkpoint_every == 0 or step == training.steps or stopping
                     lines.look(step, measured, saving)
                     if saving:
+                        metrics.sync()
                         self._save(state, lines.spent())
                     if stopping:
                         raise Interrupted(f"stopped at step {step} of {training.steps}", work.stop.code)
@@ -201,8 +200,8 @@ class _Training:
     def _begin(self) -> tuple[State, float]:
         """The newest checkpoint's state and seconds, or fresh weights."""
         work, config = self.work, self.work.config
-        if self.saved.latest is not None:
-            self.display.say(f"reading the checkpoint of step {self.saved.latest}")
+        if self.saved.begun():
+            self.display.say("reading the newest checkpoint")
             work.watchdog.beat("reading a checkpoint")
             warn = lambda sentence: self.display.warn(f"{work.run.name}: {sentence}")  # noqa: E731
             if found := self.saved.newest(abstract_state(work.parts, work.mesh), warn):
@@ -233,7 +232,9 @@ class _Training:
         if again and self._measured(int(state.step)):
             return
         jax.block_until_ready(state)
-        measuring.validate(self.work, state, seconds, self.sources["validation"], metrics)
+        losses = measuring.validate(self.work, state, seconds, self.sources["validation"], metrics)
+        if bad := _bad(losses, int(state.step)):
+            self.display.warn(f"{self.work.run.name}: {bad}: it is left out of the run's curve")
         if self.work.config.samples.along:
             measuring.draw(self.work, state, self.sources["validation"], metrics, whole=False)
 
@@ -243,15 +244,21 @@ class _Training:
         wanted = {("validation", "raw"), ("validation", "ema")}
         if self.work.config.samples.along:
             wanted |= {("scores", "ema")}
-        return bool(_from_first(found >= wanted))
+        return bool(from_first(found >= wanted))
 
     def finish(self, state: State, seconds: float) -> dict[str, Any]:
-        """Validation of the final weights, samples of the selected ones, and the run's result."""
+        """Validation of the final weights, samples of the selected ones, and the run's result.
+
+        Raises:
+            NotFinite: if a validation loss is not finite.
+        """
         work, source, step = self.work, self.sources["validation"], int(state.step)
         metrics = Metrics(work.run.folder, active=jax.process_index() == 0, start=step)
         try:
             self.display.say("measuring the validation loss")
             losses = measuring.validate(work, state, seconds, source, metrics, examples=True)
+            if bad := _bad(losses, step):
+                raise NotFinite(f"{bad}: lower config.optimizer.learning_rate, or look at the data")
             if work.config.training.select == "best":
                 best = self._best_step(step, losses["ema"]["loss"])
                 if best != step:
@@ -278,47 +285,10 @@ class _Training:
         losses = {
             line["step"]: line["loss"]
             for line in lines
-            if line["kind"] == "validation" and line["weights"] == "ema" and line["loss"] is not None
+            if line["kind"] == "validation" and line["weights"] == "ema" and math.isfinite(line["loss"])
         } | {last: loss}
-        return _from_first(min(losses, key=losses.__getitem__))
+        return from_first(min(losses, key=losses.__getitem__))
 
 
-class _Lines:
-    """The lines of metrics of a sitting, and the look for trouble that goes with them."""
-
-    def __init__(self, work: Work, metrics: Metrics, display: Display, start: int, earlier: float) -> None:
-        """start: step, and earlier: seconds of training, that the sitting goes on from."""
-        self._work, self._metrics, self._display = work, metrics, display
-        self._earlier = earlier - work.clock.spent("training", "data")
-        self._last = (start, self.spent())
-
-    def spent(self) -> float:
-        """Seconds of training over all sittings."""
-        return self._earlier + self._work.clock.spent("training", "data")
-
-    def look(self, step: int, measured: dict[str, jax.Array], now: bool) -> None:
-        """Every `log_every` steps, writes a line; then, and where asked to, looks for a loss that went wrong.
-
-        Raises:
-            Diverged: if there was one.
-        """
-        training = self._work.config.training
-        line = step % training.log_every == 0 or step == training.steps
-        if not (line or now):
-            return
-        values = {name: float(value) for name, value in jax.device_get(measured).items()}
-        bad, loss = int(values.pop("bad_step")), values.pop("bad_loss")
-        if line:
-            before, spent = self._last, self.spent()
-            rate = (step - before[0]) * training.batch / max(spent - before[1], 1e-9)
-            progress = self._work.progress(step, spent)
-            self._metrics.write("train", step, **progress, **values, examples_per_second=rate)
-            self._display.update(step, values["loss"], rate, rate * self._work.size.train_flops)
-            self._last = (step, self.spent())
-        if bad:
-            raise Diverged(bad, loss)
-
-
-def _from_first(value: int) -> int:
-    """What process 0 says: the others may not see its files yet."""
-    return int(multihost_utils.broadcast_one_to_all(np.int32(value))) if jax.process_count() > 1 else int(value)
+def _bad(losses: dict[str, dict[str, Any]], step: int) -> str:
+    return not_finite({weights: measured["loss"] for weights, measured in losses.items()}, step)

@@ -1,5 +1,6 @@
 """Says where a run hangs, when nothing has happened for long."""
 
+import contextlib
 import faulthandler
 import os
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from rfjax import files
 from rfjax.config import Recovery
-from rfjax.errors import Exit
+from rfjax.errors import Exit, UserError
 
 LOOKS = 10  # as many times as this within the time that may pass
 
@@ -51,7 +52,8 @@ class Watchdog:
     def _report(self, silent: float) -> None:
         path = self._folder / f"hang.{os.getpid()}.txt"
         sentence = f"{self._name} hangs: no progress for {silent:.3g} s while {self._doing}"
-        with files.atomic(path) as partial, partial.open("w", encoding="utf-8") as file:
+        # No room, or a run that is another's by now: neither keeps it from ending.
+        with contextlib.suppress(UserError), files.atomic(path) as partial, partial.open("w", encoding="utf-8") as file:
             print(f"{sentence}\n", file=file, flush=True)
             faulthandler.dump_traceback(file)
         print(f"\n{sentence}; {path} says where each thread is", file=sys.stderr, flush=True)

@@ -20,7 +20,7 @@ from rfjax.models.counting import abstract_parameters
 from rfjax.models.projector import Projector
 from rfjax.training import mesh as meshes
 from rfjax.training.checkpoints import Checkpoints, small_whole
-from rfjax.training.logs import write_json
+from rfjax.training.lines import write_json
 from rfjax.training.parts import Parts, make_parts
 from rfjax.training.step import State, abstract_state
 from rfjax.untrusted import read_json
@@ -171,7 +171,7 @@ def read(folder: Path, mesh: configs.Mesh, average: bool = True) -> Weights:
         raise UserError(f"the run in {folder} has no checkpoint yet: train it first")
     saved = Checkpoints(folder / "checkpoints", config.training.keep_checkpoints, writes=False)
     try:
-        if saved.latest is None:
+        if not saved.finished():
             raise UserError(f"the run in {folder} has no checkpoint yet: train it first")
         state, _ = saved.restore(abstract_state(parts, made))
     finally:

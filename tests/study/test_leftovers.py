@@ -1,33 +1,29 @@
 """What a kill leaves where nothing is left to do but to tidy up, as found by `make kills`."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from rfjax import config as configs
-from rfjax.study import locks, records, runner
-from rfjax.training.checkpoints import Checkpoints
-from rfjax.training.logs import write_json
+from rfjax.study import folder, locks, records
+from rfjax.training.lines import write_json
 from rfjax.training.stop import Stop
 
 
 def finished(tmp_path: Path, config: configs.Config) -> Path:
     """The folder of a run that has its result, and a lock whose process was killed after it had written that."""
-    folder = tmp_path / "runs" / "d1"
-    write_json(folder / "result.json", {"name": "d1"})
-    code = f"from pathlib import Path; from rfjax.study import locks; locks.take(Path({str(folder)!r}), 5)"
+    run = tmp_path / "runs" / "d1"
+    write_json(run / "result.json", {"name": "d1"})
+    code = f"from pathlib import Path; from rfjax.study import locks; locks.take(Path({str(run)!r}), 5)"
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)
-    assert (folder / locks.NAME).exists()
-    return folder
+    assert (run / locks.NAME).exists()
+    return run
 
 
 def test_the_lock_of_a_process_that_was_killed_right_after_its_result_is_removed(tiny_config, tmp_path):
     config = configs.parse(tiny_config)
     run = finished(tmp_path, config)
-    with runner.claim(run, config, lambda: True, Stop(), print) as claimed:
+    with folder.claim(run, config, lambda: True, Stop(), print) as claimed:
         assert claimed.turn.name == "COMPLETE"
         assert claimed.lock is None
     assert [path.name for path in run.iterdir()] == ["result.json"]
@@ -37,7 +33,7 @@ def test_a_complete_run_whose_lock_another_still_has_is_complete(tiny_config, tm
     config = configs.parse(tiny_config)
     write_json(tmp_path / "result.json", {})
     with locks.take(tmp_path, 5) as lock:
-        with runner.claim(tmp_path, config, lambda: True, Stop(), print) as claimed:
+        with folder.claim(tmp_path, config, lambda: True, Stop(), print) as claimed:
             assert claimed.turn.name == "COMPLETE"
         assert not lock.lost.is_set()
         assert (tmp_path / locks.NAME).exists()
@@ -48,16 +44,3 @@ def test_a_run_that_failed_and_then_was_finished_has_not_failed(tmp_path):
     assert records.failure(tmp_path) == "a cosmic ray"
     write_json(tmp_path / "result.json", {"status": "complete"})  # the kill came before failure.txt was removed
     assert records.failure(tmp_path) == ""
-
-
-@pytest.mark.parametrize(("every", "kept"), [(0, ["6", "8"]), (4, ["4", "6", "8"])])
-def test_old_checkpoints_are_removed_though_a_kill_came_before_or_in_the_midst_of_that(tmp_path, every, kept):
-    for step in (2, 4, 6, 8):
-        (tmp_path / str(step) / "run").mkdir(parents=True)
-    shutil.rmtree(tmp_path / "2" / "run")
-    Checkpoints(tmp_path, 2, every, writes=False).close()
-    assert len(list(tmp_path.iterdir())) == 4, "a reader removes nothing"
-    saved = Checkpoints(tmp_path, 2, every)
-    assert sorted(path.name for path in tmp_path.iterdir()) == kept
-    assert saved.latest == 8
-    saved.close()

@@ -4,8 +4,9 @@ import time
 import pytest
 
 from rfjax import config as configs
+from rfjax import files
 from rfjax.errors import UserError
-from rfjax.study import resampling, runner
+from rfjax.study import locks, resampling, runner
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def test_every_model_is_sampled_at_every_setting_once(source, tmp_path, capsys):
 
     # The same command again draws nothing.
     assert resampling.run_study(sampling_config(source, tmp_path), time.time()) == 0
-    assert "d2: 0 settings drawn" in capsys.readouterr().out
+    assert "d2: complete already" in capsys.readouterr().out
     assert len(lines(tmp_path, "d2")) == 2
 
 
@@ -59,6 +60,28 @@ def test_a_stopped_sampling_study_goes_on_with_what_is_missing(source, tmp_path)
     path.write_text("\n".join(kept) + "\n")
     assert resampling.run_study(sampling_config(source, folder), time.time()) == 0
     assert lines(folder, "d2") == lines(tmp_path / "whole", "d2")
+
+
+def test_a_sampling_study_stops_between_batches_and_where_its_lock_is_lost(source, tmp_path, monkeypatch):
+    """Of two settings with two batches each, and some arrays to place for each batch."""
+    asked = []
+
+    def granted(self):
+        asked.append(1)
+        if len(asked) == 3 and lost:
+            files.write(tmp_path / "runs" / "d1" / locks.NAME, "another")
+        return len(asked) == 3 and not lost
+
+    monkeypatch.setattr(resampling.Stop, "granted", granted)
+    lost = False
+    with pytest.raises(resampling.Interrupted, match="stopped while drawing samples of d1"):
+        resampling.run_study(sampling_config(source, tmp_path), time.time())
+    lost = bool(asked.clear() or True)
+    with pytest.raises(UserError, match=r"d1: this job gave no sign of life .* another has taken the run"):
+        resampling.run_study(sampling_config(source, tmp_path), time.time())
+    assert lines(tmp_path, "d1") == []
+    assert {path.name for path in (tmp_path / "runs" / "d1").iterdir()} >= {locks.NAME}
+    assert not (tmp_path / "runs" / "d1" / "result.json").exists()
 
 
 def test_a_source_that_is_none_is_named(source, tmp_path):

@@ -17,7 +17,7 @@ from rfjax.errors import Exit, UserError
 from rfjax.study import locks, runner
 from rfjax.study.folder import Turn
 from rfjax.training import loop
-from rfjax.training.logs import write_json
+from rfjax.training.lines import write_json
 from rfjax.training.stop import Interrupted
 
 
@@ -232,6 +232,41 @@ def test_a_job_that_lost_its_lock_stops(tiny_config, tmp_path, monkeypatch):
     assert (tmp_path / "study" / "runs" / "d1" / locks.NAME).read_text() == "another"
 
 
+def content(folder):
+    """All files below a folder with their bytes, but for TensorBoard's."""
+    found = (path for path in folder.rglob("*") if path.is_file() and "tensorboard" not in path.parts)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+@pytest.mark.parametrize("way", ["taken", "finished and given back"])
+def test_a_job_that_went_on_after_its_lock_was_taken_writes_nothing_more(tiny_config, tmp_path, monkeypatch, way):
+    """As after SIGSTOP and SIGCONT: the thread that gives signs of life, one in 20 s, has not run yet."""
+    run, seen, asked = tmp_path / "study" / "runs" / "run", {}, []
+
+    def granted(self):
+        asked.append(1)
+        if len(asked) == 3:
+            if way == "taken":
+                files.write(run / locks.NAME, "another")
+            else:
+                (run / locks.NAME).unlink()
+                later = time.time() + 1000
+                monkeypatch.setattr(locks.time, "time", lambda: later)
+            seen.update(content(run))
+        return False
+
+    monkeypatch.setattr(loop.Stop, "granted", granted)
+    tiny_config.training.update(steps=8, log_every=1, checkpoint_every=1)
+    with pytest.raises(UserError, match=r"run: this job gave no sign of life for 5 minutes, and another has taken"):
+        runner.run_study(configs.parse(tiny_config), time.time())
+    assert any(name.startswith("checkpoints/1/") for name in seen)  # and the second was being written
+    after = {name: text for name, text in content(run).items() if ".orbax-checkpoint-tmp" not in name}
+    assert {name.split("/")[1] for name in after if name.startswith("checkpoints")} <= {"1", "2"}
+    assert all(after[name] == text for name, text in seen.items() if "tmp" not in name)
+    assert "failure.txt" not in after
+    assert "result.json" not in after
+
+
 @pytest.mark.parametrize("error", [Interrupted("x"), KeyboardInterrupt(), files.FullDisk("no room"), SystemExit(3)])
 def test_whatever_ends_a_job_its_lock_is_given_back(tiny_config, tmp_path, monkeypatch, error):
     def train(run, display, stop):
@@ -248,7 +283,7 @@ def test_other_processes_of_a_job_write_nothing_and_do_as_process_0_says(tiny_co
     answers = iter([Turn.HELD, Turn.WAIT, Turn.OURS, Turn.HELD])
     asked = []
     monkeypatch.setattr(jax, "process_index", lambda: 1)
-    monkeypatch.setattr("rfjax.study.folder._as_process_0", lambda number: asked.append(number) or next(answers))
+    monkeypatch.setattr("rfjax.study.folder.from_first", lambda number: asked.append(number) or next(answers))
 
     def train(run, display, stop):
         raise FloatingPointError("a cosmic ray")

@@ -10,8 +10,8 @@ from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
 
 from rfjax.errors import UserError
-from rfjax.training.lines import read_lines
-from rfjax.training.logs import Clock, Metrics, cut_records, write_json
+from rfjax.training.lines import read_lines, write_json
+from rfjax.training.logs import Clock, Metrics, cut_records
 
 
 def test_lines_are_strict_json_and_survive_a_cut(tmp_path):

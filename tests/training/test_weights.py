@@ -9,7 +9,7 @@ from rfjax import config as configs
 from rfjax.errors import UserError
 from rfjax.training import mesh as meshes
 from rfjax.training import weights
-from rfjax.training.logs import write_json
+from rfjax.training.lines import write_json
 from rfjax.training.parts import make_parts
 from rfjax.training.step import initial_state
 

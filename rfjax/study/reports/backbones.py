@@ -157,9 +157,6 @@ def _group(rungs: Iterable[Rung], weights: str, setting: str) -> tuple[tuple[Bac
             trouble.append(f"{rung.name} is left out: {found[name][seed].rung.name} has the same backbone and seed.")
             continue
         found[name][seed] = _read(rung, weights, setting)
-        wrong = [line["step"] for line in rung.validation if line["weights"] == weights and not finite(line["loss"])]
-        if wrong:
-            trouble.append(f"{rung.name}: the validation loss of step {wrong[0]} is not finite: it is left out.")
         if rung.state == "complete" and not found[name][seed].final:
             trouble.append(f"{rung.name} is complete, but has no validation loss at its end: it is not ranked.")
         lines = [line for line in rung.scores if line["weights"] == weights and line["setting"] == setting]
