@@ -18,21 +18,24 @@ ROOT = Path(__file__).parents[3]
 def test_a_report_is_whole_and_self_contained(tmp_path):
     drawn = reports.draw(write_study(tmp_path / "s", noise=0.002, surface=True))
     page = reports.write(drawn).read_text()
-    for name in ("trend", "loss_against_flops", "loss_against_steps", "loss_by_level", "isoflops"):
-        assert f"<figure id={name}>" in page
+    for name in ("trend", "loss_against_flops", "loss_against_steps", "loss_by_level", "left_out", "isoflops"):
+        assert f"<figure id={name}" in page
         assert (tmp_path / "s" / "report" / f"{name}.png").stat().st_size > 5000
     assert "predicted the held-out rung" in page
     pages.check(page)
     assert "make study" in page
     fits = json.loads((tmp_path / "s" / "report" / "fits.json").read_text())
-    assert [fit["law"] for fit in fits] == ["power", "power_offset", "power", "power_offset", "surface"]
+    assert [fit["law"] for fit in fits[:5]] == ["power", "power_offset", "power", "power_offset", "surface"]
+    assert len(fits[3]["checks"]["left_out"]) == 6
+    assert all("D = 320 examples" in fit["offset_means"] for fit in fits[:4])
+    assert [fit["of"] for fit in fits[5:7]] == ["validation loss, t = 0", "validation loss, t = 0.125"]
     assert fits[1]["held_out"]["inside"] == [True]
     with (tmp_path / "s" / "report" / "rungs.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == ["d1", "d2", "d3", "d4", "d5", "d6"]
     assert rows[0]["parameters"] == "10000"
     text = reports.summary(drawn, tmp_path / "index.html")
-    assert "power_offset: L = 0.2" in text
+    assert "power_offset, at D = 320 examples: L = 0.2" in text
 
 
 def test_names_cannot_inject_markup(tmp_path):
