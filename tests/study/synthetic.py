@@ -65,6 +65,13 @@ def by_level(loss: float) -> dict:
     return {"levels": levels, "floors": [1.0] + [None] * 7, "floors_drawn": [1.0] + [None] * 7}
 
 
+def change_lines(folder: Path, name: str, change: Callable[[dict], dict | None]) -> None:
+    """Writes a run's metrics.jsonl anew: each line becomes change(line), and goes where that is None."""
+    path = folder / "runs" / name / "metrics.jsonl"
+    changed = [change(json.loads(line)) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(line) + "\n" for line in changed if line is not None))
+
+
 def begin(folder: Path, c, report: str = "scaling") -> list:
     """Writes study.json; returns the study's runs."""
     config = configs.parse(c)

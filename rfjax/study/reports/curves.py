@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter
 
 from rfjax import analysis
 from rfjax.study.records import Records, Rung
@@ -13,6 +14,7 @@ from rfjax.study.reports import caveats, correlations, drawing, ladder, levels
 from rfjax.study.reports.trends import Findings
 
 AHEAD = 4.0  # the trend is drawn this far beyond the largest rung
+PERCENT = [sign * size for sign in (-1, 1) for size in (1, 2, 5, 10, 20, 50, 100)] + [0]  # ticks
 AXES = {"parameters": "parameters N", "train_flops": "training FLOPs C"}
 
 
@@ -130,7 +132,7 @@ def loss_by_level(records: Records, findings: Findings) -> Figure:
     for point in findings.points:
         final = point.runs[0].final(weights)
         at = levels.times(final["grid"], len(final["levels"])) or range(len(final["levels"]))
-        left.plot(at, final["levels"], "o-", color=colours[point.name], label=point.name, ms=3, lw=1.2)
+        left.plot(at, final["levels"], "o-", color=colours[point.runs[0].name], label=point.name, ms=3, lw=1.2)
     floors = [(row.t, row.floor) for row in findings.levels if row.t is not None and row.floor is not None]
     for t, floor in floors:
         left.plot([t - 0.03, t + 0.03], [floor, floor], "k-", lw=2, label="known floor: no model is lower")
@@ -173,6 +175,9 @@ def left_out(records: Records, findings: Findings) -> Figure:
     axes.axhline(0, color="gray", lw=0.8)
     axes.set(xlabel=AXES[records.config["study"]["x"]], ylabel=f"measured above {law}, %", xscale="log")
     axes.set_yscale("symlog", linthresh=5)
+    low, high = axes.get_ylim()
+    axes.set_yticks([tick for tick in PERCENT if low <= tick <= high], labels=None)
+    axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
     axes.legend(fontsize=8)
     return figure
 

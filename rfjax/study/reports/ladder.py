@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from jaxtyping import Float
 from rfjax import analysis
 from rfjax.study.records import Rung
 
+SEED = re.compile(r"-seed\d+|^seed\d+-?")  # in the name of a run, as rfjax.config writes it
 UNEVEN = 0.05  # the spread between seeds is said to change with size below this p
 
 
@@ -21,7 +23,7 @@ class Point:
     """A rung of the trend: runs of one size and one setting that differ by their seed alone.
 
     Attributes:
-        name: of the first run. x: the size. losses: the validation loss of each run.
+        name: of the run, without its seed where several are averaged. x: the size. losses: of each run, validation.
         stderr: of the mean loss over examples; None where it is not known. runs: in the order of losses.
         error: of the mean loss over seeds, by the spread pooled over the study; None where no rung has two seeds.
     """
@@ -226,7 +228,8 @@ def _chosen(rungs: list[Rung], x: str, weights: str, said: list[str]) -> dict[fl
         errors = [final["stderr"] for final in finals]
         stderr = float(np.mean(errors)) if all(map(finite, errors)) else None
         losses = tuple(float(final["loss"]) for final in finals)
-        chosen.setdefault(size, []).append(Point(members[0].name, size, losses, stderr, tuple(members)))
+        name = SEED.sub("", members[0].name) if len(members) > 1 else members[0].name
+        chosen.setdefault(size, []).append(Point(name or members[0].name, size, losses, stderr, tuple(members)))
     for points in chosen.values():
         points.sort(key=lambda point: point.loss)
     several = {points[0].name: len(points) for points in chosen.values() if len(points) > 1}

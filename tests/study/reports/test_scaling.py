@@ -1,16 +1,18 @@
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pages
 import pytest
-from synthetic import write_study
+from synthetic import change_lines, write_study
 
 from rfjax.errors import UserError
-from rfjax.study import reports
-from rfjax.study.reports import scaling
+from rfjax.study import records, reports
+from rfjax.study.reports import curves, scaling
 
 ROOT = Path(__file__).parents[3]
 
@@ -75,3 +77,35 @@ def test_a_report_of_another_version_is_refused_and_none_means_scaling(tmp_path)
     (folder / "study.json").write_text(json.dumps(known))
     with pytest.raises(UserError, match=r"report 'sampl', which there is not \(did you mean 'sampling'\?\)"):
         reports.draw(folder)
+
+
+def test_training_and_validation_losses_have_axes_of_their_own(tmp_path):
+    """They are means over different t, weights and texts: on one axis their distance looks like overfitting."""
+    study = records.read(write_study(tmp_path / "s", depths=(1, 2)))
+    found = scaling.find(study)
+    for draw in (curves.loss_against_steps, curves.loss_against_flops):
+        left, right = draw(study, found).axes
+        assert left.get_ylabel() == "training loss"
+        assert "raw weights" in left.get_title()
+        assert "texts dropped" in left.get_title()
+        assert right.get_ylabel() == "validation loss"
+        assert "even levels of t (k/8), ema weights" in right.get_title()
+        plt.close("all")
+
+
+@pytest.mark.parametrize("odd", ["no training line", "no run", "all lost"])
+def test_a_report_lives_with_whatever_runs_left(tmp_path, odd):
+    folder = write_study(tmp_path / "s", depths=(1, 2))
+    for name in ("d1", "d2"):
+        if odd == "no training line":  # while the first run compiles, or when it failed at once
+            change_lines(folder, name, lambda line: line if line["kind"] == "start" else None)
+        elif odd == "no run":
+            shutil.rmtree(folder / "runs" / name)
+        else:
+            change_lines(folder, name, lambda line: line | {"loss": None} if "loss" in line else line)
+    drawn = reports.draw(folder)
+    page = reports.write(drawn).read_text()
+    pages.check(page)
+    assert "too few finished rungs" in page
+    assert json.loads((folder / "report" / "fits.json").read_text())[0]["law"] is None
+    assert reports.summary(drawn, folder)
