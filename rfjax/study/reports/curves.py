@@ -132,7 +132,8 @@ def loss_by_level(records: Records, findings: Findings) -> Figure:
     for point in findings.points:
         final = point.runs[0].final(weights)
         at = levels.times(final["grid"], len(final["levels"])) or range(len(final["levels"]))
-        left.plot(at, final["levels"], "o-", color=colours[point.runs[0].name], label=point.name, ms=3, lw=1.2)
+        shown = np.mean([rung.final(weights)["levels"] for rung in point.runs], axis=0)
+        left.plot(at, shown, "o-", color=colours[point.runs[0].name], label=point.name, ms=3, lw=1.2)
     floors = [(row.t, row.floor) for row in findings.levels if row.t is not None and row.floor is not None]
     for t, floor in floors:
         left.plot([t - 0.03, t + 0.03], [floor, floor], "k-", lw=2, label="known floor: no model is lower")

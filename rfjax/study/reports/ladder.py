@@ -126,6 +126,10 @@ def build(rungs: Sequence[Rung], x: str, weights: str) -> Ladder:
                 f"{best.name} rests on {best.seeds} of {best.seeds + len(missing)} seeds: {', '.join(missing)} left no "
                 "loss, and those that stay may be the lucky ones."
             )
+    if len(grids := {rung.final(weights)["grid"] for point in points for rung in point.runs}) > 1:
+        said.append(
+            f"The rungs were validated on different grids of t ({', '.join(sorted(grids))}): no law joins them."
+        )
     return Ladder(tuple(points), lost, spread, (*said, *_on_spread(points)))
 
 

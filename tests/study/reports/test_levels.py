@@ -55,5 +55,7 @@ def test_without_a_known_floor_none_is_shown(tmp_path, change, said):
 def test_levels_of_different_grids_are_not_set_side_by_side(tmp_path):
     folder = write_study(tmp_path / "s", depths=(1, 2))
     change_lines(folder, "d2", lambda line: line | {"grid": "(k+0.5)/8"} if "grid" in line else line)
-    assert trends.find(records.read(folder)).levels == ()
+    found = trends.find(records.read(folder))
+    assert found.levels == ()
+    assert any("validated on different grids" in warning for warning in found.warnings)
     assert levels.times("(k+0.5)/8", 8)[0] == 1 / 16
