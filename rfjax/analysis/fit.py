@@ -181,7 +181,8 @@ def _verdict(held: HeldOut, i: int, where: str) -> str:
     }[held.outcome]
     width, step = held.high[i] - held.low[i], held.actual[i] - held.baseline[i]
     lies = "inside" if held.low[i] <= held.baseline[i] <= held.high[i] else "outside"
-    times = f", {width / abs(step):.2g} times the ladder's last step ({step:+.3g})" if step else "; the last step is 0"
+    ratio = width / abs(step) if step else 0.0
+    times = f", {ratio:.{0 if ratio >= 10 else 2}f} times the ladder's last step ({step:+.3g})" if step else ""
     return (
         f"{said}: {'' if one else 'worst '}at {where} it says {held.predicted[i]:.5g} "
         f"(95 % interval {held.low[i]:.5g} to {held.high[i]:.5g}) and {held.actual[i]:.5g} was measured, "

@@ -140,16 +140,16 @@ def late_fall(losses: ArrayLike) -> tuple[float, float] | None:
         losses: along a run, shape (n,).
 
     Returns:
-        The fall and its standard error, by the scatter of each quarter about its own straight line, or None where a
-        quarter has fewer than four losses.
+        The fall and the lower end of its 95 % interval, by the scatter of each quarter about its own straight line,
+        with Student's t; or None where a quarter has fewer than four losses.
     """
     values = np.asarray(losses, float)
     quarter = values.size // 4
     if quarter < 4:
         return None
     before, last = values[-2 * quarter : -quarter], values[-quarter:]
-    step = np.arange(quarter)
+    step, a, b = np.arange(quarter), float(before.mean()), float(last.mean())
     scatter = [np.sum((part - np.polyval(np.polyfit(step, part, 1), step)) ** 2) for part in (before, last)]
-    variances = [float(s) / (quarter - 2) / quarter for s in scatter]
-    a, b = float(before.mean()), float(last.mean())
-    return 1 - b / a, float(np.hypot(np.sqrt(variances[1]) / a, np.sqrt(variances[0]) * b / a**2))
+    first, second = (float(s) / (quarter - 2) / quarter for s in scatter)
+    error = float(np.hypot(np.sqrt(second) / a, np.sqrt(first) * b / a**2))
+    return 1 - b / a, 1 - b / a - float(stats.t.ppf((1 + LEVEL) / 2, 2 * (quarter - 2))) * error

@@ -87,6 +87,7 @@ def fit_surface(
     objective: str = "log_huber",
     hold_out: int = 0,
     groups: Sequence[object] | None = None,
+    labels: Sequence[str] | None = None,
 ) -> SurfaceFit:
     """Fits L = E + A n^-alpha + B d^-beta with exponents from 0.01 to 3 and E, A, B >= 0.
 
@@ -97,7 +98,7 @@ def fit_surface(
     groups: a label for each point, one per independent run. Checkpoints of one run share their errors, and intervals
     that take them for independent are too narrow; with groups the covariance is a leave-one-group-out jackknife, the
     scatter is that of points outside the fit, and t has (number of groups - 1) degrees of freedom. Fewer than about ten
-    runs still give rough intervals.
+    runs still give rough intervals. labels: names of the points, for messages.
 
     Raises as `fit_law`; n and d each need three different values.
     """
@@ -110,4 +111,5 @@ def fit_surface(
         objective=objective,
         hold_out=hold_out,
         groups=groups,
+        labels=labels,
     )

@@ -345,7 +345,11 @@ class Study:
     source: str = key("", "sampling: folder of the finished study whose models are sampled")
     axes: dict[str, Any] = key({}, "what the runs differ in: axes.model.depth = (1, 2, 3) and so on")
     x: str = key("parameters", "the size that the law is a function of", choices=("parameters", "train_flops"))
-    law: str = key("power_offset", "the law in the report's headline", choices=("power", "power_offset"))
+    law: str = key(
+        "power_offset",
+        "the law in the report's headline; the offset E of power_offset belongs to the examples seen",
+        choices=("power", "power_offset"),
+    )
     objective: str = key("log_squares", "of the fit", choices=("squares", "log_squares", "log_huber"))
     weights: str = key("ema", "whose validation loss is fitted", choices=("ema", "raw"))
     hold_out: int = key(1, "largest rungs kept out of the fit, to judge it", low=0, high=1000)

@@ -13,6 +13,7 @@ from rfjax import config as configs
 from rfjax.study.reports import paper
 
 E, A, ALPHA, STEPS = 0.25, 30.0, 0.5, 40
+SHARES = np.arange(1, 9) / 36  # of the loss above the floor, by level
 THREE = ("rf", "eps/linear", "rf/lognorm(0.00,1.00)")
 
 
@@ -47,8 +48,7 @@ def write_study(folder: Path, depths=(1, 2, 3, 4, 5, 6), noise=0.0, axes=None, s
             lines.append({"kind": "train", **done, "loss": loss, "grad_norm": 1.0, "learning_rate": 1e-3})
             if step % 8 == 0:
                 for weights in ("raw", "ema"):
-                    levels = list(loss + 0.1 * np.arange(8) - 0.35)
-                    values = {"grid": "k/8", "loss": loss, "stderr": 0.01, "levels": levels}
+                    values = {"grid": "k/8", "loss": loss, "stderr": 0.01, **by_level(loss)}
                     lines.append({"kind": "validation", **done, "weights": weights, **values})
                     if scores:
                         lines += [score_line(weights, k, 3.0, 1 - loss, loss**3, step=step) for k in (10, 25)]
@@ -57,6 +57,19 @@ def write_study(folder: Path, depths=(1, 2, 3, 4, 5, 6), noise=0.0, axes=None, s
             lines.append({"kind": "examples", "step": STEPS, "weights": weights, "grid": "k/8", "losses": list(losses)})
         write_run(folder, name, config, lines)
     return folder
+
+
+def by_level(loss: float) -> dict:
+    """Levels whose mean is the loss: the floor of 1 at t = 0, and above it shares that grow with t."""
+    levels = list((loss - 1 / 8) * 8 * SHARES + np.eye(8)[0])
+    return {"levels": levels, "floors": [1.0] + [None] * 7, "floors_drawn": [1.0] + [None] * 7}
+
+
+def change_lines(folder: Path, name: str, change: Callable[[dict], dict | None]) -> None:
+    """Writes a run's metrics.jsonl anew: each line becomes change(line), and goes where that is None."""
+    path = folder / "runs" / name / "metrics.jsonl"
+    changed = [change(json.loads(line)) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(line) + "\n" for line in changed if line is not None))
 
 
 def begin(folder: Path, c, report: str = "scaling") -> list:

@@ -1,16 +1,18 @@
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pages
 import pytest
-from synthetic import write_study
+from synthetic import change_lines, write_study
 
 from rfjax.errors import UserError
-from rfjax.study import reports
-from rfjax.study.reports import scaling
+from rfjax.study import records, reports
+from rfjax.study.reports import curves, scaling
 
 ROOT = Path(__file__).parents[3]
 
@@ -18,21 +20,24 @@ ROOT = Path(__file__).parents[3]
 def test_a_report_is_whole_and_self_contained(tmp_path):
     drawn = reports.draw(write_study(tmp_path / "s", noise=0.002, surface=True))
     page = reports.write(drawn).read_text()
-    for name in ("trend", "loss_against_flops", "loss_against_steps", "loss_by_level", "isoflops"):
-        assert f"<figure id={name}>" in page
+    for name in ("trend", "loss_against_flops", "loss_against_steps", "loss_by_level", "left_out", "isoflops"):
+        assert f"<figure id={name}" in page
         assert (tmp_path / "s" / "report" / f"{name}.png").stat().st_size > 5000
     assert "predicted the held-out rung" in page
     pages.check(page)
     assert "make study" in page
     fits = json.loads((tmp_path / "s" / "report" / "fits.json").read_text())
-    assert [fit["law"] for fit in fits] == ["power", "power_offset", "power", "power_offset", "surface"]
+    assert [fit["law"] for fit in fits[:5]] == ["power", "power_offset", "power", "power_offset", "surface"]
+    assert len(fits[3]["checks"]["left_out"]) == 6
+    assert all("D = 320 examples" in fit["offset_means"] for fit in fits[:4])
+    assert [fit["of"] for fit in fits[5:7]] == ["validation loss, t = 0", "validation loss, t = 0.125"]
     assert fits[1]["held_out"]["inside"] == [True]
     with (tmp_path / "s" / "report" / "rungs.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == ["d1", "d2", "d3", "d4", "d5", "d6"]
     assert rows[0]["parameters"] == "10000"
     text = reports.summary(drawn, tmp_path / "index.html")
-    assert "power_offset: L = 0.2" in text
+    assert "power_offset, at D = 320 examples: L = 0.2" in text
 
 
 def test_names_cannot_inject_markup(tmp_path):
@@ -72,3 +77,35 @@ def test_a_report_of_another_version_is_refused_and_none_means_scaling(tmp_path)
     (folder / "study.json").write_text(json.dumps(known))
     with pytest.raises(UserError, match=r"report 'sampl', which there is not \(did you mean 'sampling'\?\)"):
         reports.draw(folder)
+
+
+def test_training_and_validation_losses_have_axes_of_their_own(tmp_path):
+    """They are means over different t, weights and texts: on one axis their distance looks like overfitting."""
+    study = records.read(write_study(tmp_path / "s", depths=(1, 2)))
+    found = scaling.find(study)
+    for draw in (curves.loss_against_steps, curves.loss_against_flops):
+        left, right = draw(study, found).axes
+        assert left.get_ylabel() == "training loss"
+        assert "raw weights" in left.get_title()
+        assert "texts dropped" in left.get_title()
+        assert right.get_ylabel() == "validation loss"
+        assert "even levels of t (k/8), ema weights" in right.get_title()
+        plt.close("all")
+
+
+@pytest.mark.parametrize("odd", ["no training line", "no run", "all lost"])
+def test_a_report_lives_with_whatever_runs_left(tmp_path, odd):
+    folder = write_study(tmp_path / "s", depths=(1, 2))
+    for name in ("d1", "d2"):
+        if odd == "no training line":  # while the first run compiles, or when it failed at once
+            change_lines(folder, name, lambda line: line if line["kind"] == "start" else None)
+        elif odd == "no run":
+            shutil.rmtree(folder / "runs" / name)
+        else:
+            change_lines(folder, name, lambda line: line | {"loss": None} if "loss" in line else line)
+    drawn = reports.draw(folder)
+    page = reports.write(drawn).read_text()
+    pages.check(page)
+    assert "too few finished rungs" in page
+    assert json.loads((folder / "report" / "fits.json").read_text())[0]["law"] is None
+    assert reports.summary(drawn, folder)

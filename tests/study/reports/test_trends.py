@@ -1,11 +1,12 @@
 import json
 
+import numpy as np
 import pytest
 from synthetic import ALPHA, STEPS, A, E, write_study
 
 from rfjax.errors import UserError
 from rfjax.study import records
-from rfjax.study.reports import trends
+from rfjax.study.reports import caveats, fits, trends
 
 
 def test_the_law_and_the_held_out_verdict_come_from_the_lines(tmp_path):
@@ -18,18 +19,17 @@ def test_the_law_and_the_held_out_verdict_come_from_the_lines(tmp_path):
     assert len(fit.points) == 5
     assert len(found.whole["power_offset"].points) == 6
     assert found.judged["power"].held_out.error[0] < -0.02  # the law without E runs low
-    names = [record["law"] for record in found.records()]
-    assert names == ["power", "power_offset", "power", "power_offset"]
-    json.dumps(found.records(), allow_nan=False)
+    names = [record["law"] for record in fits.records(found)]
+    assert names[:4] == ["power", "power_offset", "power", "power_offset"]
+    json.dumps(fits.records(found), allow_nan=False)
 
 
 def test_paired_differences_see_what_the_single_errors_hide(tmp_path):
     found = trends.find(records.read(write_study(tmp_path / "s")))
     for step in found.steps:
-        assert step.falls
-        assert step.stderr < 5e-4  # the single losses have 0.01
-    step = found.steps[0]
-    assert step.change == pytest.approx(A * (8e4**-ALPHA - 1e4**-ALPHA), abs=4 * step.stderr)
+        assert step.change.example_error < 5e-4  # the single losses have 0.01
+    change = found.steps[0].change
+    assert change.value == pytest.approx(A * (8e4**-ALPHA - 1e4**-ALPHA), abs=4 * change.example_error)
 
 
 def test_best_learning_rates_and_their_exponent(tmp_path):
@@ -53,8 +53,17 @@ def test_seeds_are_averaged_and_their_spread_enters_the_fit(tmp_path):
     axes = {"model.depth": (1, 2, 3, 4, 5), "training.seed": (0, 1, 2)}
     found = trends.find(records.read(write_study(tmp_path / "s", axes=axes, noise=0.01)))
     assert [point.seeds for point in found.points] == [3] * 5
-    assert all(point.spread > 0 for point in found.points)
-    assert found.judged["power"].points[0].stderr == pytest.approx(found.points[0].spread)
+    logs = [np.log(point.losses) for point in found.points]
+    spread = np.sqrt(np.mean([np.var(values, ddof=1) for values in logs]))
+    assert found.ladder.spread.relative == pytest.approx(spread)
+    assert found.ladder.spread.degrees_of_freedom == 10
+    for fit in found.judged.values():
+        for point, made in zip(fit.points, found.points, strict=False):
+            assert point.stderr == pytest.approx(spread * made.loss / np.sqrt(3))
+        assert fit.scatter >= spread / np.sqrt(3) * 0.999
+    for step in found.steps:
+        assert step.change.seed_error > 2 * step.change.example_error
+        assert caveats.falls(step) == ("yes" if step.change.high < 0 else "not clearly")
 
 
 def test_a_surface_is_fitted_to_the_checkpoints_along_each_run(tmp_path):
