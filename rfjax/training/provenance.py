@@ -5,7 +5,6 @@
  "before": [{"data": null, "changes": [...]}]}      what it was before: null is not known
 """
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,8 +16,9 @@ from rfjax.config import Config
 from rfjax.data import identity
 from rfjax.data.identity import Identity
 from rfjax.errors import UserError
-from rfjax.training.logs import write_json
+from rfjax.training.lines import write_json
 from rfjax.training.run import Run
+from rfjax.untrusted import read_json
 
 NAME = "data.json"
 ALLOW = "config.data.changed = 'allow'"
@@ -56,20 +56,18 @@ def read(folder: Path) -> Known:
     Raises:
         UserError: if there is one that can't be read.
     """
-    path = folder / NAME
-    if not path.exists():
+    path, mend = folder / NAME, "remove it, and the data are recorded anew, not known before"
+    plain = read_json(path, mend=mend)
+    if plain is None:
         return Known()
     try:
-        plain = json.loads(path.read_bytes())
         before = tuple(
             {"data": earlier["data"], "step": int(earlier["step"]), "changes": [str(one) for one in earlier["changes"]]}
             for earlier in plain["before"]
         )
         return Known(identity.from_dict(plain["data"]), str(plain["since"]), before)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise UserError(
-            f"{path} is damaged ({type(error).__name__}): remove it, and the data are recorded anew, not known before"
-        ) from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__}): {mend}") from error
 
 
 def read_or_say(folder: Path) -> Known:

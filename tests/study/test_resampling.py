@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import shutil
 import time
 
 import pytest
@@ -7,6 +9,7 @@ from rfjax import config as configs
 from rfjax import files
 from rfjax.errors import UserError
 from rfjax.study import locks, resampling, runner
+from rfjax.training import provenance
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +95,21 @@ def test_a_source_that_is_none_is_named(source, tmp_path):
     (tmp_path / "empty" / "study.json").write_text(json.dumps(known, default=list))
     with pytest.raises(UserError, match=r"no run of .* is complete"):
         resampling.run_study(sampling_config(str(tmp_path / "empty"), tmp_path), time.time())
+
+
+def test_models_are_not_sampled_with_other_data_than_they_were_trained_on_unless_it_is_told(source, tmp_path):
+    folder = shutil.copytree(source, tmp_path / "source")
+    path = folder / "runs" / "d2" / "data.json"
+    plain = json.loads(path.read_text())
+    plain["data"]["validation"] |= {"count": 7, "content": "0" * 32}
+    path.write_text(json.dumps(plain))
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match=r"run d2 recorded on .*: the validation split has .* examples, and had 7"):
+        resampling.run_study(sampling_config(str(folder), out), time.time())
+    assert not out.exists()
+    told = sampling_config(str(folder), out)
+    told = dataclasses.replace(told, data=dataclasses.replace(told.data, changed="allow"))
+    assert resampling.run_study(told, time.time()) == 0
+    page = (out / "report" / "index.html").read_text()
+    assert "d2: its data changed while it was trained" in page and "had 7" in page
+    assert provenance.read(out / "runs" / "d1").data == provenance.read(folder / "runs" / "d1").data

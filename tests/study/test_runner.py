@@ -6,8 +6,10 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from tiny import begun_run
 
@@ -16,8 +18,9 @@ from rfjax import files
 from rfjax.errors import Exit, UserError
 from rfjax.study import locks, runner
 from rfjax.study.folder import Turn
-from rfjax.training import loop
+from rfjax.training import loop, provenance
 from rfjax.training.lines import write_json
+from rfjax.training.run import Run
 from rfjax.training.stop import Interrupted
 
 
@@ -328,3 +331,50 @@ def test_the_weights_to_start_from_must_fit_before_anything_is_written(tiny_conf
     with pytest.raises(UserError, match=r"holds another network: config\.model\.depth is 2 there and 1 here"):
         runner.run_study(configs.parse(tiny_config), time.time())
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+def latents_study(c, folder):
+    """A study of two runs on 40 latents, of which the first is trained, by its folder."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "validation"):
+        (folder / split).mkdir(parents=True)
+        np.save(folder / split / "latents.npy", rng.normal(size=(40, 4, 4, 2)).astype(np.float16))
+        np.save(folder / split / "labels.npy", np.arange(40) % 3)
+    c.data.update(name="latents", path=str(folder), image_size=4, channels=2)
+    config = study(c)
+    (name, one), *_ = configs.runs(config)
+    run = Run(name, one, Path(config.workdir) / "runs" / name)
+    provenance.open_and_admit(run, print)
+    (run.folder / "checkpoints" / "8").mkdir(parents=True)
+    return config
+
+
+def test_a_study_whose_data_changed_is_refused_before_anything_is_written_unless_it_is_told(
+    tiny_config, tmp_path, monkeypatch
+):
+    config = latents_study(tiny_config, tmp_path / "data")
+    labels = tmp_path / "data" / "train" / "labels.npy"
+    whole = np.load(labels)
+    np.save(tmp_path / "data" / "train" / "latents.npy", np.load(labels.with_name("latents.npy"))[:-1])
+    np.save(labels, whole[:-1])
+    tiny_config.only = "d2"  # a job of its own, on a machine with other files
+    before = sorted(Path(config.workdir).rglob("*"))
+    with pytest.raises(UserError, match=r"run d1 recorded .*: the training split has 39 examples, and had 40"):
+        runner.run_study(study(tiny_config), time.time())
+    assert sorted(Path(config.workdir).rglob("*")) == before
+
+    trained = []
+    result = {"validation": {"ema": {"loss": 1.0, "stderr": 0.1}}, "size": {"parameters": 1}, "split_seconds": {}}
+    monkeypatch.setattr(loop, "train", lambda run, display, stop: trained.append(run.name) or result)
+    tiny_config.data.changed = "allow"
+    assert runner.run_study(study(tiny_config), time.time()) == Exit.DONE
+    assert trained == ["d2"]
+
+
+def test_batches_beyond_memory_are_refused_before_anything_is_written(tiny_config, tmp_path, monkeypatch):
+    config = latents_study(tiny_config, tmp_path / "data")
+    before = sorted(Path(config.workdir).rglob("*"))
+    monkeypatch.setattr(runner.paths.memory, "installed", lambda: 8 * 4 * 4 * 2)
+    with pytest.raises(UserError, match=r"batches of 8 images .* GiB of memory, and there are .*training\.batch"):
+        runner.run_study(config, time.time())
+    assert sorted(Path(config.workdir).rglob("*")) == before

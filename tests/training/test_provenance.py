@@ -119,3 +119,30 @@ def test_the_identity_in_the_record_is_plain_json(run):
     admit(run)
     plain = json.loads((run.folder / provenance.NAME).read_text())
     assert plain["data"]["validation"]["examples"] == 16 and plain["before"] == []
+
+
+@pytest.mark.parametrize("other", ["the same", "others", "none"])
+def test_all_processes_of_a_job_hear_of_it_if_one_sees_other_data(run, monkeypatch, other):
+    def gather(ours):
+        theirs = {"the same": ours, "others": ours ^ 1, "none": ours * 0}[other]
+        return np.stack([ours, theirs])
+
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    monkeypatch.setattr("jax.experimental.multihost_utils.process_allgather", gather)
+    if other == "the same":
+        admit(run)
+        return
+    with pytest.raises(UserError, match="the processes of this job see different data, or some see none"):
+        admit(run)
+    assert not run.folder.exists()
+
+
+def test_a_process_that_sees_no_data_lets_the_others_know_and_says_why(run, monkeypatch):
+    gathered = []
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    monkeypatch.setattr(
+        "jax.experimental.multihost_utils.process_allgather", lambda ours: gathered.append(ours) or np.stack([ours] * 2)
+    )
+    with pytest.raises(UserError, match="There is no folder"):
+        admit(run, path="/nowhere")
+    assert len(gathered) == 1 and not gathered[0].any()
