@@ -269,6 +269,7 @@ def _read_rung(folder: Path) -> Rung | None:
         skipped=skipped,
         left_out=_left_out(folder, damaged),
         damaged=tuple(damaged),
+        data=provenance.read_or_say(folder),
     )
 
 

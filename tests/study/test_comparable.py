@@ -86,4 +86,4 @@ def test_runs_that_ask_for_different_data_are_no_business_of_this(tmp_path):
 
 def test_a_damaged_record_is_said_and_the_report_is_made(study):
     (study / "runs" / "d1" / "data.json").write_text("{")
-    assert "data.json is damaged" in reports.write(reports.draw(study)).read_text()
+    assert "remove it, and the data are recorded anew" in reports.write(reports.draw(study)).read_text()
