@@ -94,7 +94,7 @@ def atomic(path: Path, *, lasting: bool = False) -> Iterator[Path]:
 
     Args:
         lasting: wait until the disk has the file and its name, so that a power cut leaves the old one or the new one;
-            else it may leave an empty one. It takes milliseconds (benchmarks/lasting.py).
+            else it may leave an empty one. It takes milliseconds (benchmarks/saves.py).
 
     Raises:
         FullDisk: if there is no room. Taken: if the folder is another's by now. UserError: if a folder has this name,

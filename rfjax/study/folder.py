@@ -53,8 +53,12 @@ class Sitting:
         self.add({"report": time.time() - began})
         line = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": time.time() - self.started}
         line |= {"split": self.split, "compilations": self.compilations.record()}
-        files.append_line(Path(config.workdir) / "sittings.jsonl", json.dumps(plain(line)))
-        return reports.summary(drawn, reports.write(drawn))
+        try:
+            files.append_line(Path(config.workdir) / records.SITTINGS, json.dumps(plain(line)))
+            trouble = ""
+        except UserError as error:
+            trouble = f"\nthis sitting's time can't be written down: {error}"
+        return reports.summary(drawn, reports.write(drawn)) + trouble
 
 
 def prepare_folder(config: Config, names: list[str]) -> str:

@@ -142,7 +142,7 @@ class Records:
     def sittings(self) -> list[dict[str, Any]]:
         """The sittings spent so far: read anew, for the report itself is timed as a part of one."""
         found = []
-        for line in json_lines(self.folder / "sittings.jsonl", mend="move it away: it only tells where time went"):
+        for line in _if_readable(self.folder / SITTINGS):
             try:
                 split = {str(name): metrics.number(seconds) for name, seconds in line["split"].items()}
                 programs = {
@@ -182,7 +182,15 @@ def read(folder: Path) -> Records:
     return Records(folder, study, tuple(filter(None, rungs)), failures, damaged)
 
 
-FACTS = {"command": "", "commit": "", "date": "", "python": "", "versions": {}, "devices": "", "machine": ""}
+def _if_readable(path: Path) -> list[dict[str, Any] | None]:
+    try:
+        return list(json_lines(path))
+    except Unreadable:  # whoever adds a line to it is told
+        return []
+
+
+SITTINGS = "sittings.jsonl"
+FACTS = ("command", "commit", "date", "python", "devices", "machine")
 
 
 def read_study(folder: Path) -> dict[str, Any] | None:
@@ -204,11 +212,9 @@ def read_study(folder: Path) -> dict[str, Any] | None:
         config = configs.filled(config)
     except UserError as error:
         raise Unreadable(f"{path} holds a config that can't be used ({error}): {mend}") from error
-    facts = {
-        name: found[name] if isinstance(found.get(name), type(usual)) else usual or "unknown" * (usual == "")
-        for name, usual in FACTS.items()
-    }
-    return found | facts | {"config": config}
+    facts = {name: found[name] if isinstance(found.get(name), str) else "unknown" for name in FACTS}
+    versions = found["versions"] if isinstance(found.get("versions"), dict) else {}
+    return found | facts | {"versions": versions, "config": config}
 
 
 def failure(folder: Path) -> str:

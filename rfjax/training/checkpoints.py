@@ -8,6 +8,7 @@ import itertools
 import re
 import shutil
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ class Checkpoints:
             UserError: if it is no folder.
         """
         self._folder, self._keep, self._every, self._writes = folder, keep, every, writes
-        self._saving: tuple[int, ocp.AsyncResponse[None]] | None = None
+        self._saving: tuple[int, Future[None]] | None = None
+        self._thread = ThreadPoolExecutor(1, "checkpoints")
         self._latest: int | None = None  # read whole, or written, by this process
         if writes and jax.process_index() == 0:
             self._open()
@@ -120,17 +122,22 @@ class Checkpoints:
         all_agree(True)
         tree = {"state": state, "seconds": np.asarray(seconds, np.float32), "fingerprint": fingerprint(state)}
         with small_whole(), files.full_disk(self._folder):
-            self._saving = step, ocp.save_checkpointables_async(self._path(step), {"run": tree})
+            response = ocp.save_checkpointables_async(self._path(step), {"run": tree})
+        self._saving = step, self._thread.submit(self._finish, step, response)
+
+    def _finish(self, step: int, response: ocp.AsyncResponse[None]) -> None:
+        """Waits, in a thread, until a checkpoint is written and on the disk; not until then may others be removed."""
+        response.result()  # if it were not asked for, Orbax would leave a thread and three descriptors
+        if jax.process_index() == 0:
+            files.sync_tree(self._folder / str(step))
 
     def wait(self) -> None:
         """Waits for what is being written, then removes the checkpoints that it makes superfluous."""
         if not self._saving:
             return
-        (step, response), self._saving = self._saving, None
+        (step, written), self._saving = self._saving, None
         with files.full_disk(self._folder):
-            response.result()  # without it, its thread and its descriptors stay
-        if jax.process_index() == 0:
-            files.sync_tree(self._folder / str(step))
+            written.result()
         self._latest = step
         self._retire()
 
@@ -223,9 +230,12 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for what is being written, and leaves only the checkpoints that are to be kept."""
-        self.wait()
-        if self._writes and self._latest is not None:
-            self._retire()
+        try:
+            self.wait()
+            if self._writes and self._latest is not None:
+                self._retire()
+        finally:
+            self._thread.shutdown()
 
 
 def is_finished(path: Path) -> bool:

@@ -15,6 +15,8 @@ from rfjax import files
 from rfjax.untrusted import json_lines
 
 FILE = "metrics.jsonl"
+LEVELS = 8  # of t, of the validation loss: rfjax.evaluation.validation.LEVELS, which imports JAX
+SIZE = {"parameters", "without_modulation", "active_per_token", "forward_flops", "train_flops"}
 NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -65,6 +67,20 @@ def _counts(value: Any) -> dict[str, int | float]:
     return {name: number(item) for name, item in _typed(value, dict).items()}
 
 
+def _levels(value: Any) -> list[int | float]:
+    found = _numbers(value)
+    if len(found) != LEVELS:
+        raise ValueError(f"no {LEVELS} levels: {value!r}")
+    return found
+
+
+def _size(value: Any) -> dict[str, int | float]:
+    found = _counts(value)
+    if missing := SIZE - set(found):
+        raise ValueError(f"a size without {', '.join(sorted(missing))}")
+    return found
+
+
 def _typed(value: Any, kind: type) -> Any:
     if type(value) is not kind:
         raise ValueError(f"no {kind.__name__}: {value!r}")
@@ -86,7 +102,7 @@ KEYS: dict[str, Callable[[Any], Any]] = {
     "kind": _text, "step": _count, "weights": _text, "setting": _text, "grid": _text, "sampler": _text,
     **dict.fromkeys(("loss", "stderr", "flops", "seconds", "score", "frechet", "path_length", "guidance"), number),
     "examples": _count, "steps": _count, "count": _count, "evaluations": _count,
-    "levels": _numbers, "losses": _numbers, "captions": _texts, "size": _counts, "parts": _counts,
+    "levels": _levels, "losses": _numbers, "captions": _texts, "size": _size, "parts": _counts,
 }  # fmt: skip
 PROGRESS = ("examples", "flops", "seconds")
 NEEDED = {

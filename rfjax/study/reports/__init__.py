@@ -17,9 +17,10 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 from rfjax import files
-from rfjax.errors import UserError, nearest
+from rfjax.errors import UserError, nearest, printable
 from rfjax.study import comparable, records
 from rfjax.study.reports import architectures, drawing, formulations, page, sampling, scaling
+from rfjax.training.lines import plain
 
 KINDS: dict[str, ModuleType] = {
     "scaling": scaling,
@@ -56,10 +57,12 @@ def draw(folder: Path, allow: bool = False) -> Drawn:
     findings = kind.find(study)
     target = folder / "report"
     figures = {}
+    if target.exists() and not target.is_dir():
+        raise UserError(f"{target} is a file, where the report's folder should be: move it away")
     try:
         target.mkdir(exist_ok=True)
         files.clean(target)
-        files.write(target / kind.FILE, json.dumps(kind.record(findings), indent=1, allow_nan=False) + "\n")
+        files.write(target / kind.FILE, json.dumps(plain(kind.record(findings)), indent=1, allow_nan=False) + "\n")
         for table, (header, rows) in kind.tables(study, findings).items():
             with (
                 files.atomic(target / f"{table}.csv") as partial,
@@ -73,7 +76,7 @@ def draw(folder: Path, allow: bool = False) -> Drawn:
                 figures[figure] = (title, drawing.svg(shown), shown.get_figwidth() > drawing.WIDE)
                 plt.close(shown)
     except OSError as error:
-        raise UserError(f"the report can't be written to {target} ({error.strerror})") from error
+        raise UserError(f"the report can't be written to {target} ({error.strerror or error})") from error
     return Drawn(kind, study, findings, figures)
 
 
@@ -100,4 +103,4 @@ def summary(drawn: Drawn, path: Path) -> str:
     """What the terminal shows at the end."""
     said = ["", *drawn.kind.lines(drawn.records, drawn.findings)]
     said += [f"warning: {sentence}" for sentence in drawn.findings.warnings]
-    return "\n".join([*said, *filter(None, [page.time_spent(drawn.records)]), f"report: {path}"])
+    return printable("\n".join([*said, *filter(None, [page.time_spent(drawn.records)]), f"report: {path}"]))

@@ -244,10 +244,11 @@ def loss_and_quality(records: Records, findings: Findings) -> Figure:
 
 def figures(records: Records, findings: Findings) -> dict[str, tuple[str, Figure]]:
     """Every figure that the study has something for: name -> (title, figure)."""
+    trained = any(line["loss"] is not None for rung in records.rungs for line in rung.train)
     wanted: list[tuple[str, str, bool, Callable[[Records, Findings], Figure]]] = [
         ("trend", "The trend", bool(findings.points), trend),
-        ("loss_against_flops", "Loss against compute", bool(records.rungs), loss_against_flops),
-        ("loss_against_steps", "Loss against steps", bool(records.rungs), loss_against_steps),
+        ("loss_against_flops", "Loss against compute", trained, loss_against_flops),
+        ("loss_against_steps", "Loss against steps", trained, loss_against_steps),
         ("loss_by_level", "Loss by noise level", bool(findings.points), loss_by_level),
         ("left_out", "Each rung from the others", bool(findings.checks), left_out),
         ("loss_and_quality", "Validation loss and quality of samples", bool(findings.scored), loss_and_quality),

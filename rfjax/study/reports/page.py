@@ -10,12 +10,15 @@ from typing import Any
 
 from PIL import Image
 
+from rfjax.errors import printable
 from rfjax.study import comparable
 from rfjax.study.records import Records, Rung
+from rfjax.untrusted import Unreadable, read_bytes
 
 Tables = dict[str, tuple[Sequence[str], list[tuple[Any, ...]]]]  # name of a CSV file -> (header, rows)
 
 MAX_CAPTIONS = 12
+LARGEST_STRIP = 2**28  # bytes of a PNG file
 STYLE = """
 :root { --ink: #1c2430; --soft: #5b6675; --line: #e3e7ec; --blue: #2563a8; }
 body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: var(--ink);
@@ -47,9 +50,9 @@ pre { background: #f6f8fa; padding: .7rem 1rem; border-radius: 4px; overflow-x: 
 
 
 def shell(title: str, subtitle: str, body: Iterable[str]) -> str:
-    """The whole page around its parts."""
+    """The whole page around its parts; no character of it is one that HTML has no place for."""
     e = html.escape
-    return (
+    return printable(
         "<!doctype html><html lang=en><head><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         f"<title>{e(title)}</title><style>{STYLE}</style></head><body><h1>{e(title)}</h1>"
         f"<p class=sub>{e(subtitle)}</p>{''.join(body)}</body></html>\n"
@@ -114,17 +117,22 @@ def samples(rungs: dict[str, Rung], weights: str, turned: bool = False) -> str:
             [html.escape(caption), *(tiles[i] if i < len(tiles) else "" for tiles in strips.values())]
             for i, caption in enumerate(captions)
         ]
-    where = line.get("setting") or f"{line['steps']} steps, guidance {line['guidance']:g}"
+    guidance = line.get("guidance")
+    where = line.get("setting") or f"{line['steps']} steps" + ("" if guidance is None else f", guidance {guidance:g}")
     said = f"{line['sampler']}, {where}, {weights} weights"
     return table(header, rows, style="pictures") + note(f"The same captions and the same noise everywhere ({said}).")
 
 
 def _tiles(path: Path, count: int) -> list[str]:
-    """The pictures of a strip as HTML images."""
-    if not path.exists():
+    """The pictures of a strip as HTML images; none where it is not there or can't be read."""
+    try:
+        strip = Image.open(io.BytesIO(read_bytes(path, limit=LARGEST_STRIP) or b""))
+        strip.load()
+    except (Unreadable, OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # Pillow raises all of these
         return []
-    strip = Image.open(path)
-    side = strip.width // count
+    side = strip.width // max(count, 1)
+    if not side:
+        return []
     cells = []
     for i in range(min(count, MAX_CAPTIONS)):
         data = io.BytesIO()
@@ -142,12 +150,17 @@ def seconds_split(study: Records) -> dict[str, float]:
     return dict(sorted(total.items(), key=lambda item: -item[1]))
 
 
+def _whole(study: Records) -> float:
+    """Seconds over all sittings; never 0, for it is divided by."""
+    return sum(sitting["seconds"] for sitting in study.sittings()) or 1.0
+
+
 def time_spent(study: Records) -> str:
     """One line for the terminal: where the time went."""
     split = seconds_split(study)
     if not split:
         return ""
-    whole = sum(sitting["seconds"] for sitting in study.sittings())
+    whole = _whole(study)
     parts = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in split.items())
     return f"{whole:.0f} s in all: {parts}; {1 - split.get('training', 0.0) / whole:.0%} outside training steps"
 
@@ -168,7 +181,7 @@ def how_made(study: Records) -> str:
     parts = ["<h2>How this was made</h2>", f"<pre>{e(s['command'])}</pre>"]
     split = seconds_split(study)
     if split:
-        whole = sum(sitting["seconds"] for sitting in study.sittings())
+        whole = _whole(study)
         rows = [[e(name), f"{seconds:.1f}", f"{seconds / whole:.0%}"] for name, seconds in split.items()]
         parts.append(table(["activity", "seconds", "share"], [*rows, ["<b>all</b>", f"<b>{whole:.1f}</b>", ""]]))
     if programs := compilations(study):
