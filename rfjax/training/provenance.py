@@ -1,7 +1,7 @@
 """What data a run was trained and validated on: `data.json` in its folder, which resuming and the report read.
 
 {"data": {"train": {...}, "validation": {...}},     the identity of the data now (`rfjax.data.identity`)
- "since": "2025-01-31T12:00:00+00:00", "step": 0,   when it was recorded, and the run's newest checkpoint then
+ "date": "2025-01-31T12:00:00+00:00", "step": 0,    when it was recorded, and the run's newest checkpoint then
  "before": [{"data": null, "changes": [...]}]}      what it was before: null is not known
 """
 
@@ -65,7 +65,7 @@ def read(folder: Path) -> Known:
             {"data": earlier["data"], "step": int(earlier["step"]), "changes": [str(one) for one in earlier["changes"]]}
             for earlier in plain["before"]
         )
-        return Known(identity.from_dict(plain["data"]), str(plain["since"]), before)
+        return Known(identity.from_dict(plain["data"]), str(plain["date"]), before)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__}): {mend}") from error
 
@@ -176,7 +176,7 @@ def record(folder: Path, found: Identity, known: Known, changes: list[str], at: 
     if at is not None:
         before.append({"data": known.data and known.data.to_dict(), "step": at, "changes": changes})
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    write_json(folder / NAME, {"data": found.to_dict(), "since": now, "step": at or 0, "before": before})
+    write_json(folder / NAME, {"data": found.to_dict(), "date": now, "step": at or 0, "before": before})
 
 
 def of_other_runs(runs: Iterable[Run], config: Config) -> dict[str, Known]:

@@ -1,6 +1,8 @@
 """Decoding, resizing, cropping and flipping, against what the pictures are by construction."""
 
 import io
+import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -235,3 +237,28 @@ def test_cutting_a_very_long_picture_first_does_not_change_what_is_seen():
     array = np.random.default_rng(0).integers(0, 256, (4, 400, 3), np.uint8)
     whole = images._to_array(images._resize(Image.fromarray(array), 16, 1600))
     np.testing.assert_allclose(images.fit(array, 16).astype(int), images.centre_crop(whole, 16), atol=1)
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+
+def test_what_unpacks_to_too_much_is_a_value_error_and_takes_no_memory():
+    head = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", (50_000).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0")
+    small = encode(Image.new("RGB", (4, 4)))
+    text = png_chunk(b"zTXt", b"comment\0\0" + zlib.compress(bytes(2**26)))
+    for bomb in (head + png_chunk(b"IDAT", zlib.compress(b"\0")), small[:33] + text * 3 + small[33:]):
+        tracemalloc.start()
+        with pytest.raises(ValueError, match=r"decompression bomb|too large"):
+            images.decode(bomb, 3)
+        assert tracemalloc.get_traced_memory()[1] < 2**26
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_an_animation_is_its_first_picture(form):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, GREEN, BLUE)]
+    data = encode(
+        frames[0], form, save_all=True, append_images=frames[1:], **({"lossless": True} if form == "WEBP" else {})
+    )
+    assert (images.decode(data, 3) == RED).all()

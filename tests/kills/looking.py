@@ -161,7 +161,7 @@ def content(path: Path) -> Any:
     """What is compared of a file: its bytes, but for tables, and what says when and where a run was."""
     if path.suffix == ".csv":
         return columns(path)
-    if path.name in ("result.json", "config.json", "study.json"):
+    if path.name in ("result.json", "config.json", "study.json", "data.json"):
         return untimed(json.loads(path.read_text()))
     return path.read_bytes()
 

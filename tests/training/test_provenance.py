@@ -88,7 +88,7 @@ def test_a_row_beyond_the_validation_loss_may_change(run):
 
 
 @pytest.mark.parametrize(
-    "damage", ["", "{", "[]", "[" * 100_000, '{"data": {}}', '{"data": null, "since": "", "before": 3}', '{"since": 1}']
+    "damage", ["", "{", "[]", "[" * 100_000, '{"data": {}}', '{"data": null, "date": "", "before": 3}', '{"date": 1}']
 )
 def test_a_damaged_record_is_named(run, damage):
     admit(run)
