@@ -20,7 +20,7 @@ from rfjax.errors import UserError
 from rfjax.interop import engine, layouts, recognition
 from rfjax.interop.layout import Layout
 from rfjax.interop.safetensors import MAX_SHARD, write_safetensors
-from rfjax.interop.stored import Tensors
+from rfjax.interop.stored import DTYPE_NAMES, Tensors
 from rfjax.interop.tensors import open_tensors
 from rfjax.models.positions import sincos_2d
 from rfjax.training import mesh as meshes
@@ -182,5 +182,15 @@ def _with_table(parts: Parts, leaves: Mapping[str, Any]) -> tuple[Parts, dict[st
 
 
 def origin(folder: Path) -> dict[str, Any] | None:
-    """Where the weights in a run's folder come from: source, layout, dtypes; None where they were trained here."""
-    return untrusted.read_json(folder / ORIGIN, mend="import the checkpoint again, or remove the file")
+    """Where the weights in a run's folder come from: source, layout, dtypes; None where they were trained here.
+
+    Raises:
+        UserError: if the record is damaged.
+    """
+    mend = "import the checkpoint again, or remove the file"
+    found = untrusted.read_json(folder / ORIGIN, mend=mend)
+    names = list(map(str, DTYPE_NAMES))
+    dtypes = {} if found is None else found.get("dtypes")
+    if not isinstance(dtypes, dict) or not all(name in names for name in dtypes.values()):
+        raise UserError(f"{folder / ORIGIN} does not say the types of the tensors: {mend}")
+    return found

@@ -55,8 +55,17 @@ def main(arguments: list[str]) -> int:
     """Runs the command line; returns the exit code."""
     terminal.print_anything()
     given = parse(arguments)
+    try:
+        return _run(given)
+    except OSError as error:  # of a file or folder that can't be read, made or written
+        raise UserError(f"{error.filename or 'a file'} can't be used: {error.strerror or error}") from error
+
+
+def _run(given: argparse.Namespace) -> int:
     if given.command == "export":
         layouts.find(given.layout)  # before JAX takes its time
+        if given.shard_bytes < 1:
+            raise UserError(f"--shard-bytes={given.shard_bytes} must be a number of bytes, such as {MAX_SHARD:,}")
     if given.command == "inspect":
         return _inspect(given)
     from rfjax import config as configs

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rfjax.errors import UserError
-from rfjax.interop.stored import Tensors, printable
+from rfjax.interop.stored import Tensors, shown
 
 
 def shape(tensors: Tensors, name: str, axes: int, whose: str) -> tuple[int, ...]:
@@ -46,5 +46,5 @@ def number(facts: Mapping[str, Any], key: str, where: object, most: int = 2**24)
         raise UserError(f"{where} has no '{key}'")
     value = facts[key]
     if type(value) is not int or not 1 <= value <= most:
-        raise UserError(f"{where}: {key} = {printable(repr(value))} must be a whole number from 1 to {most:,}")
+        raise UserError(f"{where}: {key} = {shown(repr(value))} must be a whole number from 1 to {most:,}")
     return value

@@ -19,7 +19,7 @@ import numpy as np
 
 from rfjax.errors import UserError
 from rfjax.interop.layout import Layout, Piece, Rows, manifest
-from rfjax.interop.stored import NARROW, Tensors, bands, printable
+from rfjax.interop.stored import NARROW, Tensors, bands, shown
 
 ALIGNMENT = 64  # bytes of a cache line; XLA copies what is aligned less
 NAMED = 3  # tensors of each kind of mismatch that a message names
@@ -50,7 +50,7 @@ def check(tensors: Tensors, layout: Layout, ignore: Sequence[str] = ()) -> None:
 
 
 def _some(words: list[str]) -> str:
-    return ", ".join(map(printable, words[:NAMED])) + (f" and {len(words) - NAMED} more" if len(words) > NAMED else "")
+    return ", ".join(map(shown, words[:NAMED])) + (f" and {len(words) - NAMED} more" if len(words) > NAMED else "")
 
 
 def load(

@@ -28,9 +28,9 @@ from rfjax.interop.stored import (
     itemsize,
     make_entry,
     nbytes,
-    printable,
     replacing,
     row_major,
+    shown,
     whole,
 )
 
@@ -87,7 +87,7 @@ class _Reader:
         if full in self.meanings:
             return self.meanings[full]
         raise UserError(
-            f"{self.path} wants to call `{printable(full)}`, which is not a tensor: only tensors and plain values are "
+            f"{self.path} wants to call `{shown(full)}`, which is not a tensor: only tensors and plain values are "
             "read, and nothing was run (save the model's state_dict() alone with torch)"
         )
 
@@ -96,7 +96,7 @@ class _Reader:
         if not (isinstance(kind, str) and isinstance(key, str)):
             raise pickled.Damaged("a storage has no name")
         if key not in self.entries:
-            raise UserError(f"{self.path} is damaged: it has no entry data/{printable(key)}, which its pickle names")
+            raise UserError(f"{self.path} is damaged: it has no entry data/{shown(key)}, which its pickle names")
         offset, size = self.entries[key]
         expected = whole(count) * itemsize(kind)
         if expected > size:

@@ -9,7 +9,7 @@ from rfjax.errors import UserError
 from rfjax.interop import dit, sd3
 from rfjax.interop.layout import manifest
 from rfjax.interop.layouts import LAYOUTS, Facts
-from rfjax.interop.stored import Tensors, printable
+from rfjax.interop.stored import Tensors, shown
 from rfjax.training.parts import make_parts
 
 CLASSES = {"SD3Transformer2DModel": "sd3", "DiTTransformer2DModel": "dit-folder"}
@@ -48,7 +48,7 @@ def compare(names: Collection[str]) -> str:
     """
     if not names:
         return "it has no tensors"
-    some = ", ".join(map(printable, sorted(names)[:SHOWN])) + (" ..." if len(names) > SHOWN else "")
+    some = ", ".join(map(shown, sorted(names)[:SHOWN])) + (" ..." if len(names) > SHOWN else "")
     said = f"it has {len(names)} tensors ({some})"
     shares = []
     for wrapper in ("", *WRAPPERS):

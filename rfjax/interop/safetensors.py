@@ -23,8 +23,8 @@ from rfjax.interop.stored import (
     itemsize,
     make_entry,
     nbytes,
-    printable,
     replacing,
+    shown,
     whole,
 )
 
@@ -59,7 +59,7 @@ def read_header(path: Path) -> dict[str, Entry]:
     for name, (first, last, *_) in sorted(described.items(), key=lambda item: item[1][:2]):
         if first != end:
             how = "overlaps the tensor before it" if first < end else f"lies {first - end:,} bytes behind it"
-            raise UserError(f"{where} is corrupt: {printable(name)}, bytes {first:,} to {last:,}, {how}")
+            raise UserError(f"{where} is corrupt: {shown(name)}, bytes {first:,} to {last:,}, {how}")
         end = last
     if 8 + length + end != size:
         raise UserError(
@@ -75,7 +75,7 @@ def _unique(where: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) < len(pairs):
         names = [name for name, _ in pairs]
         repeated = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"{where} is corrupt: it names {printable(repeated)} more than once")
+        raise UserError(f"{where} is corrupt: it names {shown(repeated)} more than once")
     return made
 
 
@@ -87,13 +87,11 @@ def _described(where: str, name: str, fields: Mapping[str, Any]) -> tuple[int, i
         if not isinstance(kind, str) or len(shape) > MOST_AXES:
             raise ValueError(f"dtype {kind!r:.40}, {len(shape)} axes")
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{where} is corrupt at {printable(name)}: {type(error).__name__}, {error}") from error
+        raise UserError(f"{where} is corrupt at {shown(name)}: {type(error).__name__}, {error}") from error
     size = itemsize(kind)
     if not 0 <= first <= last or min((0, *shape)) or (size and last - first != math.prod(shape) * size):
-        raise UserError(
-            f"{where} is corrupt: it gives {printable(name)}, {printable(kind)} {shape}, bytes {first} to {last}"
-        )
-    return first, last, printable(kind), shape
+        raise UserError(f"{where} is corrupt: it gives {shown(name)}, {shown(kind)} {shape}, bytes {first} to {last}")
+    return first, last, shown(kind), shape
 
 
 def write_safetensors(

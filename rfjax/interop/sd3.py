@@ -17,7 +17,7 @@ from rfjax.errors import UserError
 from rfjax.interop import described
 from rfjax.interop.layout import Index, Layout
 from rfjax.interop.rules import AttentionNames, Rules, StreamNames
-from rfjax.interop.stored import Tensors, printable
+from rfjax.interop.stored import Tensors, shown
 from rfjax.models import layers
 from rfjax.models.backbones import Inputs
 from rfjax.models.mmdit import MMDiT
@@ -160,7 +160,7 @@ def from_folder(tensors: Tensors, facts: Mapping[str, Any] | None) -> Config:
         raise UserError(f"{where} is missing: a diffusers folder says there how its network is built")
     kind = facts.get("_class_name")
     if kind != "SD3Transformer2DModel":
-        raise UserError(f"{where} is of a {printable(str(kind))}: expected an SD3Transformer2DModel")
+        raise UserError(f"{where} is of a {shown(str(kind))}: expected an SD3Transformer2DModel")
     number = functools.partial(described.number, facts, where=where)
     depth, patch, side = number("num_layers"), number("patch_size"), number("pos_embed_max_size")
     heads, head = number("num_attention_heads"), number("attention_head_dim")
@@ -168,7 +168,7 @@ def from_folder(tensors: Tensors, facts: Mapping[str, Any] | None) -> Config:
     dual = facts.get("dual_attention_layers") or []
     if dual != list(range(len(dual) if isinstance(dual, list) else 0)) or norm not in (None, "rms_norm"):
         raise UserError(
-            f"{where}: dual_attention_layers = {printable(repr(dual))} and qk_norm = {printable(repr(norm))}, and "
+            f"{where}: dual_attention_layers = {shown(repr(dual))} and qk_norm = {shown(repr(norm))}, and "
             "rfjax knows the first few layers, and None or 'rms_norm'"
         )
     outputs, projected = number("out_channels"), number("caption_projection_dim")

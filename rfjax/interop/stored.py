@@ -80,10 +80,10 @@ def make_entry(
     return Entry(path, offset, READABLE.get(kind), shape, strides, kind)
 
 
-def printable(text: str) -> str:
+def shown(text: str) -> str:
     """A text of a file without what would steer a terminal, cut where it is long."""
-    shown = text if len(text) <= NAME else f"{text[: NAME - 3]}..."
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in shown)
+    cut = text if len(text) <= NAME else f"{text[: NAME - 3]}..."
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in cut)
 
 
 def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -139,7 +139,7 @@ class Tensors:
         entry = self._entries[name]
         if entry.dtype is None:
             known = ", ".join(map(str, READABLE.values()))
-            raise UserError(f"{entry.path} stores {printable(name)} as {entry.kind}: expected one of {known}")
+            raise UserError(f"{entry.path} stores {shown(name)} as {entry.kind}: expected one of {known}")
         return entry.dtype
 
     def readable(self, name: str) -> bool:

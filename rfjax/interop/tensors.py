@@ -14,7 +14,7 @@ from rfjax import untrusted
 from rfjax.errors import UserError, nearest
 from rfjax.interop.pt import open_pt
 from rfjax.interop.safetensors import HEADER_LIMIT, INDEX, read_header
-from rfjax.interop.stored import Entry, Tensors, printable
+from rfjax.interop.stored import Entry, Tensors, shown
 
 TORCH = {".pt", ".pth", ".bin", ".ckpt"}
 SHARD = r"(?:-(?P<shard>\d+)-of-(?P<count>\d+))?"
@@ -132,7 +132,7 @@ def _open_folder(folder: Path, variant: str, outside: bool) -> Tensors:
         path = member(folder, name, outside)
         header = read_header(path)
         if twice := sorted(set(header) & set(entries)):
-            raise UserError(f"{path} holds {printable(twice[0])}, which another shard holds too")
+            raise UserError(f"{path} holds {shown(twice[0])}, which another shard holds too")
         entries |= header
     return Tensors(folder / copy.shards[1], entries)
 
@@ -145,7 +145,7 @@ def _chosen(folder: Path, copies: list[Copy], variant: str, names: Iterable[str]
     wanted = variant or ("" if "" in variants or len(variants) != 1 else next(iter(variants)))
     found = [copy for copy in copies if copy.variant == wanted]
     if not copies:
-        some = ", ".join(map(printable, sorted(names)[:3])) or "nothing"
+        some = ", ".join(map(shown, sorted(names)[:3])) or "nothing"
         raise UserError(f"{folder} holds no .safetensors file, but {some}: give a file, or a folder with one")
     if not found:
         raise UserError(
@@ -153,7 +153,7 @@ def _chosen(folder: Path, copies: list[Copy], variant: str, names: Iterable[str]
             "python -m rfjax.interop, or give its file or index"
         )
     if len(found) > 1 or found[0].ways > 1:
-        several = ", ".join(printable(name) for copy in found for name in copy.names[:3])
+        several = ", ".join(shown(name) for copy in found for name in copy.names[:3])
         raise UserError(f"{folder} holds several checkpoints ({several}): give one of these files")
     return found[0]
 
@@ -176,12 +176,12 @@ def _indexed(index: Path, outside: bool, others: str = "") -> dict[str, Entry]:
     paths = {file: member(index.parent, file, outside, index) for file in sorted(set(names.values()))}
     missing = [file for file, path in paths.items() if not path.is_file()]
     if missing:
-        some = ", ".join(map(printable, missing[:3]))
+        some = ", ".join(map(shown, missing[:3]))
         raise UserError(f"{index} names {len(paths)} files, and {some} is missing beside it{others}")
     headers = {file: read_header(path) for file, path in paths.items()}
     for name, file in names.items():
         if name not in headers[file]:
-            raise UserError(f"{index} says that {printable(name)} is in {printable(file)}, and it is not there")
+            raise UserError(f"{index} says that {shown(name)} is in {shown(file)}, and it is not there")
     return {name: headers[file][name] for name, file in names.items()}
 
 
@@ -201,12 +201,12 @@ def member(folder: Path, name: str, outside: bool, by: Path | None = None) -> Pa
     try:
         real, whole = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
     except ValueError as error:  # no file can have this name
-        raise UserError(f"{by or folder} names a file '{printable(name)}', which can't be") from error
+        raise UserError(f"{by or folder} names a file '{shown(name)}', which can't be") from error
     plain = not os.path.isabs(name) and ".." not in Path(name).parts
     cached = real.parent.name == "blobs" and real.parent.parent.name.startswith("models--")
     if outside or (plain and (cached or real.is_relative_to(whole))):
         return path
     raise UserError(
-        f"{by or folder} has '{printable(name)}', which is {printable(str(real))}, outside of its folder: copy it "
+        f"{by or folder} has '{shown(name)}', which is {shown(str(real))}, outside of its folder: copy it "
         "there, or let python -m rfjax.interop read it by --allow-outside"
     )

@@ -410,6 +410,24 @@ def test_inspect_ends_with_code_2_where_a_checkpoint_is_not_known(tmp_path):
     assert "behind 'module.'; it lacks" in done.stderr
 
 
+def test_a_folder_that_can_t_be_written_is_a_sentence(tmp_path):
+    path = interop.export(network("repa"), tmp_path / "a.pt", "repa")
+    for words in (["import", str(path), str(path / "run")], ["inspect", str(path / "x")]):
+        with pytest.raises(UserError, match=r"a.pt.* can't be used: Not a directory|there is no .*a.pt/x"):
+            command.main(words)
+    with pytest.raises(UserError, match="--shard-bytes=0 must be"):
+        command.main(["export", str(tmp_path), str(tmp_path / "b"), "--layout=sd3", "--shard-bytes=0"])
+
+
+@pytest.mark.parametrize(
+    "text", ["[", "5", "{}", '{"dtypes": 5}', '{"dtypes": {"a": "float99"}}', '{"dtypes": {"a": []}}', "[" * 99999]
+)
+def test_a_damaged_record_of_where_weights_come_from_is_named(tmp_path, text):
+    (tmp_path / interop.ORIGIN).write_text(text)
+    with pytest.raises(UserError, match=r"origin.json .*: import the checkpoint again, or remove the file"):
+        interop.origin(tmp_path)
+
+
 def test_inspect_says_what_an_import_would_say(tmp_path):
     path = interop.export(network("sd3"), tmp_path / "a", "sd3") / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"joint_attention_dim": 24}))
