@@ -18,6 +18,10 @@ PARAMETERS = {
     "power_offset": ("E", "A", "alpha"),
     "surface": ("E", "A", "B", "alpha", "beta"),
 }
+UNGROUPED = (
+    "Several points share a model size: if they are checkpoints of one run, their errors are correlated and these "
+    "intervals too narrow; pass groups."
+)
 FEWEST_GROUPS = 4  # leaving one out must leave three model sizes, for E, A and alpha
 
 
@@ -75,10 +79,7 @@ def fit_points(
     said = [] if trusted else ["The search did not end at a minimum that the points determine: do not trust this fit."]
     said += _warnings(len(used), len(parameter_names), bounds, lost, left_out)
     if len(names) > 1 and groups is None and len({p.inputs[0] for p in used}) < len(used):
-        said.append(
-            "Several points share a model size: if they are checkpoints of one run, their errors are correlated and "
-            "these intervals too narrow; pass groups."
-        )
+        said.append(UNGROUPED)
     return kind(
         law=law,
         parameters=parameters,
