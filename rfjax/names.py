@@ -52,6 +52,12 @@ def grid_of(asked: str, formulation: str) -> str:
     return OWN_GRIDS.get(split(formulation)[0], "uniform") if asked == OWN else asked
 
 
+def prediction(name: str) -> str:
+    """What the network of a formulation predicts: velocity, eps, v or F."""
+    words = split(name)[0].split("/")
+    return "F" if words[0] == "edm" else next((word for word in words if word in ("eps", "v")), "velocity")
+
+
 def _table_1() -> tuple[str, ...]:
     """The 61 formulations that SD3 compares (section 5.1.1); rf stands for mode(0), as in the paper's tables."""
     grid = lambda low, high, count: [round(float(x), 2) + 0.0 for x in np.linspace(low, high, count)]  # noqa: E731

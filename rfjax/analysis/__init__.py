@@ -1,6 +1,6 @@
 """Scaling laws from measured losses, with intervals that hold: numbers in, numbers out; numpy and scipy, no JAX."""
 
-from rfjax.analysis.correlation import Correlation, kendall, pearson, spearman
+from rfjax.analysis.correlation import Correlation, floored, kendall, pearson, spearman
 from rfjax.analysis.diagnostics import Check, LeftOut, curvature, lack_of_fit, leave_one_out, residuals
 from rfjax.analysis.engine import OBJECTIVES
 from rfjax.analysis.fit import HeldOut, Point, Prediction, Status
@@ -38,6 +38,7 @@ __all__ = [
     "envelope",
     "fit_law",
     "fit_surface",
+    "floored",
     "fronts",
     "isoflop",
     "kendall",

@@ -80,6 +80,32 @@ def kendall(x: ArrayLike, y: ArrayLike, *, groups: Sequence[object] | None = Non
     return _correlation("kendall", x, y, groups)
 
 
+def floored(values: ArrayLike, errors: ArrayLike, counts: ArrayLike | None = None) -> str:
+    """Why values, each with a standard error, say nothing of what they belong to; "" where they do, or can't be judged.
+
+    They do not where all are equal, or where their variation is what their errors alone would bring: chi-square of the
+    differences from the weighted mean, below its 95 % point. Errors that are shared (the same captions and noise) make
+    the test the stricter.
+
+    Args:
+        values, errors: shape (n,); without all errors (NaN) only equal values are found.
+        counts: of pictures, where the values are shares of them: no error is below one picture's share.
+    """
+    v, e = np.asarray(values, float), np.asarray(errors, float)
+    if v.size < 2:
+        return ""
+    if np.ptp(v) == 0:
+        return f"it is {v[0]:.3g} everywhere"
+    if counts is not None:
+        e = np.maximum(e, 1 / np.maximum(np.asarray(counts, float), 1))
+    if not (np.isfinite(e).all() and (e > 0).all()):
+        return ""
+    centre = np.sum(v / e**2) / np.sum(1 / e**2)
+    if np.sum(((v - centre) / e) ** 2) > stats.chi2.ppf(LEVEL, v.size - 1):
+        return ""
+    return f"values from {v.min():.3g} to {v.max():.3g} are what errors of {np.median(e):.2g} bring by chance"
+
+
 def _correlation(kind: str, x: ArrayLike, y: ArrayLike, groups: Sequence[object] | None) -> Correlation:
     a, b = np.asarray(x, float), np.asarray(y, float)
     if a.ndim != 1 or a.shape != b.shape or (groups is not None and len(groups) != a.size):

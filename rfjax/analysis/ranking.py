@@ -9,38 +9,45 @@ from scipy import stats
 
 from rfjax.analysis.fit import LEVEL
 
+Seed = int
 Setting = tuple[object, ...]
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The average rank of each name over the settings, best first; a rank counts fronts of this pool of names only.
+    """The average rank of each name over settings and seeds, best first; a rank counts fronts of this pool of names.
 
-    average    name -> mean front over the settings; equal means in the order of the names
-    stderr     name -> standard error of that mean, s / sqrt(settings); None with one setting
-    interval   name -> its 95 % interval by Student t, cut at rank 1; None with one setting
-    by_setting setting -> name -> front
-    missing    name -> the settings where it was not measured: such names are not ranked, in no setting
-
-    The standard errors and intervals contain the spread over the settings and nothing else. Each name is one training
-    run (one seed), which all its settings share: what another seed would change is not in them, and settings that share
-    a run are not independent. Names whose intervals part may still change places when they are trained again.
+    Attributes:
+        average: name -> mean front; equal means in the order of the names.
+        spread: name -> standard deviation over the settings of its front, seeds averaged; None with one setting. The
+            settings share their training runs, so it is no error: it says how much a name's front depends on them.
+        interval: name -> 95 % interval of the average, by Student t over the seeds, cut at rank 1; None with one seed,
+            for then what another seed would change is not known.
+        by_seed: seed -> setting -> name -> front, among the runs of that seed.
+        missing: name -> the (seed, setting) where it was not measured: such names are not ranked, anywhere.
     """
 
     average: dict[str, float]
-    stderr: dict[str, float | None]
+    spread: dict[str, float | None]
     interval: dict[str, tuple[float, float] | None]
-    by_setting: dict[Setting, dict[str, int]]
-    missing: dict[str, tuple[Setting, ...]]
+    by_seed: dict[Seed, dict[Setting, dict[str, int]]]
+    missing: dict[str, tuple[tuple[Seed, Setting], ...]]
+
+    @property
+    def by_setting(self) -> dict[Setting, dict[str, float]]:
+        """Setting -> name -> front, the mean over the seeds."""
+        rows = list(self.by_seed.values())
+        return {s: {name: float(np.mean([row[s][name] for row in rows])) for name in self.average} for s in rows[0]}
 
     def restricted(self, keep: Callable[[Setting], bool]) -> "Ranking":
         """The averages over the settings for which `keep` is true: the columns "5 steps" and "50 steps" of Table 1.
 
         Fronts and the pool stay as they are, so that columns compare. Raises ValueError where no setting is kept.
         """
-        kept = {setting: ranks for setting, ranks in self.by_setting.items() if keep(setting)}
-        if not kept:
-            raise ValueError(f"none of the {len(self.by_setting)} settings is kept: {_listed(list(self.by_setting))}.")
+        kept = {seed: {s: ranks for s, ranks in rows.items() if keep(s)} for seed, rows in self.by_seed.items()}
+        if not all(kept.values()):
+            settings = list(next(iter(self.by_seed.values())))
+            raise ValueError(f"none of the {len(settings)} settings is kept: {_listed(settings)}.")
         return _averaged(kept, self.missing)
 
 
@@ -67,46 +74,52 @@ def fronts(scores: ArrayLike, distances: ArrayLike) -> NDArray[np.intp]:
     return ranks
 
 
-def average_ranks(measured: Mapping[Setting, Mapping[str, tuple[float, float]]]) -> Ranking:
-    """Ranks the names by `fronts` in every setting and averages over the settings.
+def average_ranks(measured: Mapping[Seed, Mapping[Setting, Mapping[str, tuple[float, float]]]]) -> Ranking:
+    """Ranks the names by `fronts` in every setting of every seed, and averages.
 
-    measured: setting, such as (dataset, ema, steps, guidance), -> name -> (score, distance). Only names that were
-    measured in every setting are ranked, since a rank depends on who else is there; `Ranking.missing` has the others.
-    A run that diverged can be left out, or put last by (-inf, inf). Raises ValueError for no setting, where no name
-    was measured in every setting, and for NaN, with the setting and the name.
+    measured: seed -> setting, such as (dataset, ema, steps, guidance), -> name -> (score, distance). Only names that
+    were measured in every setting of every seed are ranked, since a rank depends on who else is there;
+    `Ranking.missing` has the others. A run that diverged can be left out, or put last by (-inf, inf). Raises ValueError
+    for no setting, where no name was measured in all of them, and for NaN, with the setting and the name.
     """
-    if not measured:
+    settings = list(dict.fromkeys(setting for rows in measured.values() for setting in rows))
+    if not settings:
         raise ValueError("there is nothing to rank: no setting was measured.")
-    everyone = sorted({name for points in measured.values() for name in points})
-    missing = {name: tuple(s for s, points in measured.items() if name not in points) for name in everyone}
-    missing = {name: settings for name, settings in missing.items() if settings}
+    places = [(seed, setting) for seed in measured for setting in settings]
+    everyone = sorted({name for rows in measured.values() for points in rows.values() for name in points})
+    missing = {name: tuple(at for at in places if name not in measured[at[0]].get(at[1], ())) for name in everyone}
+    missing = {name: where for name, where in missing.items() if where}
     names = [name for name in everyone if name not in missing]
     if not names:
-        raise ValueError(f"no name was measured in all {len(measured)} settings: {_listed(list(measured))}.")
-    by_setting = {}
-    for setting, points in measured.items():
-        columns = np.array([points[name] for name in names], float)
+        raise ValueError(f"no name was measured in all {len(places)} settings: {_listed(settings)}.")
+    by_seed: dict[Seed, dict[Setting, dict[str, int]]] = {seed: {} for seed in measured}
+    for seed, setting in places:
+        columns = np.array([measured[seed][setting][name] for name in names], float)
         if np.isnan(columns).any():
             name = names[int(np.argmax(np.isnan(columns).any(1)))]
-            raise ValueError(f"'{name}' in the setting {setting} is {tuple(points[name])}: NaN cannot be ranked.")
-        by_setting[setting] = dict(zip(names, fronts(*columns.T).tolist(), strict=True))
-    return _averaged(by_setting, missing)
+            raise ValueError(
+                f"'{name}' in the setting {setting} is {tuple(measured[seed][setting][name])}: NaN cannot be ranked."
+            )
+        by_seed[seed][setting] = dict(zip(names, fronts(*columns.T).tolist(), strict=True))
+    return _averaged(by_seed, missing)
 
 
-def _averaged(by_setting: dict[Setting, dict[str, int]], missing: dict[str, tuple[Setting, ...]]) -> Ranking:
-    """Student t, not a bootstrap of the settings: with 4 of them it covers 84 to 96 %, a bootstrap 74 to 85 %."""
-    n = len(by_setting)
-    columns = {
-        name: np.array([ranks[name] for ranks in by_setting.values()]) for name in next(iter(by_setting.values()))
-    }
-    average = {name: float(ranks.mean()) for name, ranks in columns.items()}
+def _averaged(
+    by_seed: dict[Seed, dict[Setting, dict[str, int]]], missing: dict[str, tuple[tuple[Seed, Setting], ...]]
+) -> Ranking:
+    names = next(iter(next(iter(by_seed.values())).values()))
+    tables = {name: np.array([[row[name] for row in rows.values()] for rows in by_seed.values()]) for name in names}
+    average = {name: float(table.mean()) for name, table in tables.items()}
     average = dict(sorted(average.items(), key=lambda item: (item[1], item[0])))
-    stderr, interval = dict.fromkeys(average), dict.fromkeys(average)
-    for name, mean in average.items() if n > 1 else ():
-        stderr[name] = float(columns[name].std(ddof=1) / np.sqrt(n))
-        half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * stderr[name]
-        interval[name] = (max(mean - half, 1.0), mean + half)
-    return Ranking(average, stderr, interval, by_setting, missing)
+    spread, interval = dict.fromkeys(average), dict.fromkeys(average)
+    for name, mean in average.items():
+        seeds, settings = tables[name].shape
+        if settings > 1:
+            spread[name] = float(tables[name].mean(0).std(ddof=1))
+        if seeds > 1:
+            half = stats.t.ppf((1 + LEVEL) / 2, seeds - 1) * tables[name].mean(1).std(ddof=1) / np.sqrt(seeds)
+            interval[name] = (max(mean - float(half), 1.0), mean + float(half))
+    return Ranking(average, spread, interval, by_seed, missing)
 
 
 def _listed(settings: list[Setting], most: int = 4) -> str:

@@ -50,6 +50,32 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     return max(0.0, float(distance))
 
 
+RESAMPLES = 100
+
+
+def frechet_error(features: Float[np.ndarray, "n F"], reference: Gaussian) -> float:
+    """The standard error, over pictures, of a set's distance to a reference: the standard deviation over a bootstrap.
+
+    The mean of the bootstrap is above the distance (each resample is a sample of a sample), so its quantiles would be
+    too. For true images, whose distance is all sampling error, it is too large (1.7 times for 80 of `shapes`), further
+    off it is right. The same resamples for every set of a size; one cost, a hundred small eigenvalue problems.
+    """
+    rng, n = np.random.default_rng(0), len(features)
+    x = features.astype(np.float64) - reference.mean
+    factor = _factor(reference.covariance)
+    means, inner, traces = [], [], []
+    for _ in range(RESAMPLES):
+        rows = x[rng.integers(0, n, n)]
+        mean = rows.mean(axis=0)
+        centred = rows - mean
+        along = centred @ factor
+        means.append(mean @ mean)
+        inner.append(along.T @ along / (n - 1))  # of the singular values' squares in `frechet_distance`
+        traces.append((centred**2).sum() / (n - 1))
+    overlaps = np.sqrt(np.maximum(np.linalg.eigvalsh(np.stack(inner)), 0)).sum(axis=1)
+    return float(np.std(np.array(means) + traces - 2 * overlaps, ddof=1))
+
+
 def _factor(covariance: Float64[np.ndarray, "F F"]) -> Float64[np.ndarray, "F F"]:
     """L with L L^T = covariance; eigenvalues that are rounding errors become 0, or their roots would not be small."""
     values, vectors = np.linalg.eigh(covariance)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8, UInt32
 from PIL import Image, ImageDraw, ImageFont
 
-from rfjax import files, flow, names
+from rfjax import files, flow
 from rfjax.compiling import WORTH_SAMPLING, options, thorough
 from rfjax.data import pixels
 
@@ -36,7 +36,7 @@ class Settings:
     sampler: str
     steps: int
     guidance: flow.Guidance
-    grid: str = names.OWN
+    grid: str = flow.OWN
     shift: float = 1.0
     diffusion: str = "linear"
     room: int = 0

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from rfjax import config as configs
-from rfjax import data, flow, names
+from rfjax import data, flow
 from rfjax.data import pixels
 from rfjax.evaluation import pictures, scorers
 from rfjax.evaluation.validation import gather
@@ -42,7 +42,7 @@ class Drawn:
 
     Attributes:
         images: as the network draws them, float32. length: of each sample's path.
-        evaluations: of the network, a batch. grid: the name of the times, as `names.grid_of` says.
+        evaluations: of the network, a batch. grid: the name of the times, as `flow.grid_of` says.
     """
 
     images: Float[np.ndarray, "n H W C"]
@@ -97,7 +97,7 @@ def draw(
         lengths.append(gather(sampled.length))
         evaluations = int(sampled.evaluations)
         tell(min(start + batch, count))
-    grid = names.grid_of(chosen.grid, trained.formulation.name)
+    grid = flow.grid_of(chosen.grid, trained.formulation.name)
     return Drawn(np.concatenate(images)[:count], np.concatenate(lengths)[:count], evaluations, grid)
 
 

@@ -16,7 +16,7 @@ from rfjax.data import digits
 from rfjax.data.shapes import Shapes
 from rfjax.errors import UserError
 from rfjax.evaluation import classifier, features
-from rfjax.evaluation.frechet import Gaussian, fit_gaussian, frechet_distance
+from rfjax.evaluation.frechet import Gaussian, fit_gaussian, frechet_distance, frechet_error
 
 REFERENCE_IMAGES = 4096  # of `shapes`, which is endless
 
@@ -34,6 +34,8 @@ class Scores:
         frechet: squared Fréchet distance to the train split. Above 0 for true images too, by a sampling error of
             order 1 / count, so compare equal counts of one data set and size.
         count: number of images.
+        frechet_stderr: of frechet, over images. frechet_floor: the distance of as many true images that the reference
+            does not hold (of all there are, where those are fewer, which is further).
     """
 
     score: float
@@ -41,6 +43,8 @@ class Scores:
     parts: dict[str, float]
     frechet: float
     count: int
+    frechet_stderr: float
+    frechet_floor: float
 
     def record(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -77,19 +81,27 @@ def scorer(data_name: str, image_size: int, channels: int) -> Scorer | None:
 def _score_shapes(images: Shaped[np.ndarray, "n S S C"], captions: Sequence[str]) -> Scores:
     from rfjax.evaluation import composition
 
-    frechet = frechet_distance(fit_gaussian(features.shapes_features(images)), _shapes_reference(images.shape[1]))
+    side, count = images.shape[1], len(images)
+    distance = _distance(features.shapes_features(images), _shapes_reference(side))
     found = composition.score(images, captions)
-    return Scores(float(found.value), float(found.stderr), dict(found.skills), frechet, len(images))
+    floor = _shapes_floor(side, count)
+    return Scores(float(found.value), float(found.stderr), dict(found.skills), distance[0], count, distance[1], floor)
 
 
 def _score_digits(images: Shaped[np.ndarray, "n S S C"], captions: Sequence[str]) -> Scores:
     reader = classifier.train_reader()
-    frechet = frechet_distance(fit_gaussian(reader.features(images)), _digits_reference(*images.shape[2:]))
+    distance = _distance(reader.features(images), _digits_reference(*images.shape[2:]))
     asked = np.array([classifier.digit_of(caption) for caption in captions])
     right = reader.read(images) == asked
     score = float(right.mean())
     parts = {word: float(right[asked == k].mean()) for k, word in enumerate(digits.WORDS) if (asked == k).any()}
-    return Scores(score, (score * (1 - score) / len(right)) ** 0.5, parts, frechet, len(right))
+    error, floor = (score * (1 - score) / len(right)) ** 0.5, _digits_floor(*images.shape[2:], len(images))
+    return Scores(score, error, parts, distance[0], len(right), distance[1], floor)
+
+
+def _distance(found: np.ndarray, reference: Gaussian) -> tuple[float, float]:
+    """The distance of features to a reference, and its standard error over images."""
+    return frechet_distance(fit_gaussian(found), reference), frechet_error(found, reference)
 
 
 @functools.cache
@@ -101,3 +113,19 @@ def _shapes_reference(image_size: int) -> Gaussian:
 def _digits_reference(image_size: int, channels: int) -> Gaussian:
     pixels = digits.load(split="train", image_size=image_size, channels=channels).pixels
     return fit_gaussian(classifier.train_reader().features(pixels))
+
+
+@functools.cache
+def _shapes_floor(image_size: int, count: int) -> float:
+    """True images after those of the reference."""
+    rows = range(REFERENCE_IMAGES, REFERENCE_IMAGES + count)
+    found = features.shapes_features(Shapes("train", image_size).read(rows)[0])
+    return frechet_distance(fit_gaussian(found), _shapes_reference(image_size))
+
+
+@functools.cache
+def _digits_floor(image_size: int, channels: int, count: int) -> float:
+    """The validation split, or its first images: the reference has all of the train split."""
+    pixels = digits.load(split="validation", image_size=image_size, channels=channels).pixels[:count]
+    found = classifier.train_reader().features(pixels)
+    return frechet_distance(fit_gaussian(found), _digits_reference(image_size, channels))

@@ -70,7 +70,7 @@ def test_small_cases():
 
 
 def test_table_2():
-    ranking = average_ranks(table_2())
+    ranking = average_ranks({0: table_2()})
     assert ranking.by_setting[IMAGENET] == {name: row[2] for name, row in TABLE_2.items()}
     assert ranking.by_setting[CC12M] == {name: row[3] for name, row in TABLE_2.items()}
     assert ranking.average == {name: (row[2] + row[3]) / 2 for name, row in TABLE_2.items()}
@@ -78,32 +78,65 @@ def test_table_2():
     assert next(iter(ranking.average)) == "rf/lognorm(0.50, 0.60)"
     only = ranking.restricted(lambda setting: setting[0] == "cc12m")
     assert only.average == ranking.by_setting[CC12M]
-    assert set(only.stderr.values()) == set(only.interval.values()) == {None}
+    assert set(only.spread.values()) == set(only.interval.values()) == {None}
 
 
-def test_standard_errors_and_intervals_are_those_of_a_mean():
-    rng = np.random.default_rng(0)
-    measured = {(steps, ema): dict(zip("abcdefgh", rng.normal(size=(8, 2)), strict=True))
-                for steps in (5, 10, 25, 50) for ema in (False, True)}  # fmt: skip
+def random_contest(rng, seeds):
+    return {
+        seed: {(steps, ema): dict(zip("abcdefgh", rng.normal(size=(8, 2)), strict=True))
+               for steps in (5, 10, 25, 50) for ema in (False, True)}
+        for seed in seeds
+    }  # fmt: skip
+
+
+def test_one_seed_has_a_spread_over_settings_and_no_interval():
+    measured = random_contest(np.random.default_rng(0), (7,))
     ranking = average_ranks(measured)
+    assert set(ranking.interval.values()) == {None}
     for name in "abcdefgh":
         ranks = [row[name] for row in ranking.by_setting.values()]
-        expected = stats.ttest_1samp(ranks, 0).confidence_interval()
         assert ranking.average[name] == np.mean(ranks)
-        assert ranking.stderr[name] == pytest.approx(stats.sem(ranks))
-        assert ranking.interval[name] == pytest.approx((max(expected.low, 1), expected.high))
+        assert ranking.spread[name] == pytest.approx(np.std(ranks, ddof=1))
     few = ranking.restricted(lambda setting: setting[0] == 5)
     assert set(few.by_setting) == {(5, False), (5, True)}
-    again = average_ranks({setting: measured[setting] for setting in few.by_setting})
-    assert again == few
-    assert average_ranks(dict(reversed(measured.items()))) == ranking
+    assert average_ranks({7: {setting: measured[7][setting] for setting in few.by_setting}}) == few
+    assert average_ranks({7: dict(reversed(measured[7].items()))}) == ranking
+
+
+def test_intervals_are_those_of_a_mean_over_seeds():
+    ranking = average_ranks(random_contest(np.random.default_rng(1), (0, 1, 2)))
+    for name in "abcdefgh":
+        means = [np.mean([ranks[name] for ranks in rows.values()]) for rows in ranking.by_seed.values()]
+        expected = stats.ttest_1samp(means, 0).confidence_interval()
+        assert ranking.average[name] == pytest.approx(np.mean(means))
+        assert ranking.interval[name] == pytest.approx((max(expected.low, 1), expected.high))
+
+
+def test_the_interval_covers_what_other_seeds_would_give():
+    """Runs differ from seed to seed by as much as variants do; settings of a run are alike, and say nothing of it."""
+    rng = np.random.default_rng(2)
+    settings = [(k,) for k in range(24)]
+    luck = rng.normal(size=(40, 4, 5))  # studies of 4 seeds and 5 variants, all equally good: average rank 3
+
+    def contest(study):
+        point = lambda value: (value, -value)  # noqa: E731
+        return {seed: {s: dict(zip("abcde", map(point, row), strict=True)) for s in settings}
+                for seed, row in enumerate(study)}  # fmt: skip
+
+    found = [average_ranks(contest(study)).interval[name] for study in luck for name in "abcde"]
+    assert np.mean([low <= 3 <= high for low, high in found]) > 0.9
+    single = average_ranks({0: contest(luck[0])[0]})
+    assert set(single.spread.values()) == {0.0}  # which as an interval would have been certainty
 
 
 def test_only_names_measured_everywhere_are_ranked():
     measured = table_2()
     del measured[CC12M]["rf/mode(1.75)"]
-    ranking = average_ranks(measured)
-    assert ranking.missing == {"rf/mode(1.75)": (CC12M,)}
+    ranking = average_ranks({0: measured})
+    assert ranking.missing == {"rf/mode(1.75)": ((0, CC12M),)}
+    both = average_ranks({0: table_2(), 1: measured})
+    assert both.missing == {"rf/mode(1.75)": ((1, CC12M),)}
+    assert both.by_seed[0] == ranking.by_seed[0]  # not ranked with any seed
     assert "rf/mode(1.75)" not in ranking.by_setting[IMAGENET]
     assert ranking.by_setting[IMAGENET]["rf/lognorm(0.00, 1.00)"] == 1  # only mode(1.75) had dominated it
     assert ranking.restricted(lambda setting: setting == IMAGENET).missing == ranking.missing
@@ -119,10 +152,10 @@ def test_refusals():
     measured = table_2()
     measured[CC12M]["rf"] = (0.2, np.nan)
     with pytest.raises(ValueError, match=r"'rf' in the setting \('cc12m', 25\)"):
-        average_ranks(measured)
+        average_ranks({0: measured})
     with pytest.raises(ValueError, match="no setting was measured"):
         average_ranks({})
     with pytest.raises(ValueError, match="no name was measured in all 2 settings"):
-        average_ranks({(1,): {"a": (1, 1)}, (2,): {"b": (1, 1)}})
+        average_ranks({0: {(1,): {"a": (1, 1)}, (2,): {"b": (1, 1)}}})
     with pytest.raises(ValueError, match="none of the 2 settings is kept"):
-        average_ranks(table_2()).restricted(lambda setting: False)
+        average_ranks({0: table_2()}).restricted(lambda setting: False)

@@ -8,7 +8,8 @@ import pytest
 from rfjax.data import digits
 from rfjax.data.shapes import SKILLS, Shapes
 from rfjax.errors import UserError
-from rfjax.evaluation import scorers
+from rfjax.evaluation import features, scorers
+from rfjax.evaluation.frechet import fit_gaussian, frechet_distance, frechet_error
 from rfjax.evaluation.scorers import scorer
 
 
@@ -64,7 +65,30 @@ def test_a_record_is_plain():
     record = json.loads(json.dumps(scores.record(), allow_nan=False))
     assert record["score"] == scores.score
     assert record["count"] == 20
-    assert set(record) == {"score", "stderr", "parts", "frechet", "count"}
+    assert set(record) == {"score", "stderr", "parts", "frechet", "count", "frechet_stderr", "frechet_floor"}
+
+
+def test_the_floor_of_a_distance_is_that_of_true_images_at_the_same_count():
+    """Between true sets the distance is sampling error, of order 1 / count; noise on the pictures takes it off that."""
+    score = scorer("digits", 16, 1)
+    images, captions = handwriting()
+    assert score(images, captions).frechet_floor == pytest.approx(score(images, captions).frechet)  # the same pictures
+    few = score(images[:60], captions[:60])
+    assert few.frechet_floor > 1.5 * score(images, captions).frechet_floor
+    true, spoilt = scorers._shapes_floor(16, 256), Shapes("validation", 16).read(range(256))[0] // 2
+    found, reference = features.shapes_features(spoilt), scorers._shapes_reference(16)
+    assert frechet_distance(fit_gaussian(found), reference) > true + 5 * frechet_error(found, reference)
+
+
+def test_the_error_of_a_distance_is_what_other_pictures_would_change():
+    """Sets of 256 true images with noise: their distances vary by 0.0063, and the bootstrap of one says 0.0066."""
+    rng, reference = np.random.default_rng(0), scorers._shapes_reference(16)
+    true = Shapes("train", 16).read(range(20_000, 20_000 + 30 * 256))[0]
+    noisy = np.clip(true + 10 * rng.normal(size=true.shape), 0, 255).astype(np.uint8)
+    sets = np.split(features.shapes_features(noisy), 30)
+    spread = np.std([frechet_distance(fit_gaussian(one), reference) for one in sets], ddof=1)
+    found = np.mean([frechet_error(one, reference) for one in sets[:5]])
+    assert found == pytest.approx(spread, rel=0.3)  # thirty sets know their spread to 13 %
 
 
 def test_the_reference_is_computed_once():

@@ -122,23 +122,31 @@ def write_contest(
     variants: Iterable[str] = tuple(paper.TABLE_1),
     datasets: Iterable[str] = ("shapes", "digits"),
     samples: bool = False,
+    axes: dict | None = None,
+    loss: Callable[..., float] = lambda config: 0.5,
+    luck: Callable[..., float] = lambda config: 0.0,
+    more: dict | None = None,
     **study,
 ) -> Path:
-    """A contest; quality(variant, data set, weights, steps, guidance) is (score, Fréchet distance)."""
+    """A contest; quality(variant, data set, weights, steps, guidance) is (score, Fréchet distance).
+
+    axes: other axes. loss: of a run with this config, at its end; luck is added to its distances. more: of its lines.
+    """
     c = tiny()
     c.workdir = str(folder)
     c.study.update(name="Which formulation?", **study)
     c.training.update(steps=STEPS, batch=8)
-    configs.axes(c, {"data.name": tuple(datasets), "flow.formulation": tuple(variants)})
+    configs.axes(c, {"data.name": tuple(datasets), "flow.formulation": tuple(variants)} | (axes or {}))
     rng = np.random.default_rng(0)
     for name, config in begin(folder, c, "formulations"):
         variant, dataset = config.flow.formulation, config.data.name
-        lines = finished()
+        lines = [line | {"loss": loss(config)} if "loss" in line else line for line in finished()]
         for weights in ("raw", "ema"):
             for steps, guidance in paper.SAMPLERS:
                 score, frechet = quality(variant, dataset, weights, steps, guidance)
+                frechet += luck(config)
                 parts = {"single object": score, "colour": score / 2} if dataset == "shapes" else {}
-                lines.append(score_line(weights, steps, guidance, score, frechet, parts=parts))
+                lines.append(score_line(weights, steps, guidance, score, frechet, parts=parts) | (more or {}))
         if samples:
             captions = ["a red circle", "two blue squares", "a cross and a triangle", "three"]
             values = {"captions": captions, "sampler": "euler", "steps": 25, "guidance": 5.0}

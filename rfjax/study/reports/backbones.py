@@ -12,7 +12,7 @@ from rfjax import config as configs
 from rfjax.analysis.multipliers import Estimate, Multiplier, multiplier, over_seeds
 from rfjax.study.records import Records, Rung
 from rfjax.study.reports import contest, correlations, paper
-from rfjax.study.reports.contest import finite
+from rfjax.study.reports.measures import finite
 
 LABELS = {"dit": "DiT", "crossdit": "CrossDiT", "uvit": "UViT", "mmdit": "MM-DiT", "mmdit3": "MM-DiT, 3 sets"}
 QUANTITIES = ("loss", "score", "frechet")

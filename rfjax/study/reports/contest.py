@@ -1,55 +1,17 @@
 """From a contest's records to its ranks: Pareto fronts in every control setting, averaged (SD3 section 5.1)."""
 
 import itertools
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
-from rfjax import analysis, names
-from rfjax.study.records import Records, Rung
-from rfjax.study.reports import paper
+from rfjax import analysis
+from rfjax.study.records import Records
+from rfjax.study.reports import paper, rates
+from rfjax.study.reports.measures import Measure, Setting, canonical, measure
 
 GUIDANCE = 5.0  # of the columns "5 steps" and "50 steps", of Table 2 and of Fig. 3
-
-
-class Setting(NamedTuple):
-    """A control setting: a data set, the weights, the sampler's steps and guidance."""
-
-    dataset: str
-    weights: str
-    steps: int
-    guidance: float
-
-    def __str__(self) -> str:
-        return f"{self.dataset}, {self.weights}, {self.steps}@{self.guidance:g}"
-
-
-@dataclass(frozen=True)
-class Measure:
-    """What one variant reached in one setting, averaged over `seeds` runs.
-
-    Attributes:
-        score: higher is better; -inf where pictures are not finite. stderr: of the score.
-        frechet: distance, lower is better; inf where pictures are not finite.
-        parts: the score by skill. path_length: mean length of the samples' paths. step: of the weights measured.
-    """
-
-    score: float
-    stderr: float
-    frechet: float
-    parts: dict[str, float]
-    path_length: float
-    step: int
-    seeds: int
-
-    @property
-    def drawn(self) -> bool:
-        """Whether there are pictures: all numbers finite."""
-        return math.isfinite(self.score)
 
 
 @dataclass(frozen=True)
@@ -62,7 +24,7 @@ class Findings:
         columns: "all", "five", "fifty" -> average ranks, as in Table 1; without a column that has no settings.
         places: column -> variant -> (ours, the paper's) place, 1 the best, among the variants that both ranked.
         agreement: "Spearman", "Kendall" -> correlation of our average ranks with the paper's. reason: why none.
-        warnings: sentences.
+        rates: the learning rates, and which of them was chosen for whom. warnings: sentences.
     """
 
     variants: tuple[str, ...]
@@ -73,6 +35,7 @@ class Findings:
     places: dict[str, dict[str, tuple[float, float]]]
     agreement: dict[str, analysis.Correlation]
     reason: str
+    rates: rates.Rates
     warnings: tuple[str, ...]
 
     @property
@@ -84,22 +47,66 @@ class Findings:
         return tuple(self.columns["all"].average) if self.columns else ()
 
     @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of the ranks."""
+        return tuple(self.columns["all"].by_seed) if self.columns else ()
+
+    @property
+    def grids(self) -> dict[str, list[str]]:
+        """Grid of sampling times -> the variants that were drawn on it."""
+        found: dict[str, list[str]] = {}
+        for variant in self.variants:
+            for name in dict.fromkeys(m[variant].grid for m in self.measures.values() if variant in m):
+                found.setdefault(name, []).append(variant)
+        return found
+
+    @property
     def winners(self) -> tuple[str, ...]:
         """The variant with the lowest average rank, or several that share it."""
         average = self.columns["all"].average if self.columns else {}
         return tuple(variant for variant, value in average.items() if value == min(average.values()))
 
 
-def canonical(name: str) -> str:
-    """The paper's name of a formulation, to two decimals; the mode density with s = 0 is plain rf."""
-    kind, numbers = names.split(name)
-    made = names.join(kind, tuple(round(n, 2) + 0.0 for n in numbers or ()))
-    return "rf" if made == "rf/mode(0.00)" else made
+def record(findings: Findings) -> dict[str, Any]:
+    """The ranking as plain JSON."""
+    return {
+        "winners": findings.winners,
+        "guidance_of_columns": findings.guidance,
+        "seeds": findings.seeds,
+        "grids": findings.grids,
+        "learning_rates": [sweep.record() for sweep in findings.rates.sweeps],
+        "columns": {
+            name: {
+                "settings": len(column.by_setting),
+                "average": column.average,
+                "spread_over_settings": column.spread,
+                "interval_over_seeds": column.interval,
+            }
+            for name, column in findings.columns.items()
+        },
+        "fronts": [
+            {**setting._asdict(), "fronts": fronts} for setting, fronts in findings.columns["all"].by_setting.items()
+        ]
+        if findings.columns
+        else [],
+        "places": {
+            name: {variant: {"ours": a, "paper": b} for variant, (a, b) in column.items()}
+            for name, column in findings.places.items()
+        },
+        "agreement": {
+            name: {"value": c.value, "low": c.low, "high": c.high, "n": c.n, "p_value": c.p_value, "note": c.note}
+            for name, c in findings.agreement.items()
+        },
+        "paper": {variant: vars(row) for variant, row in paper.TABLE_1.items()},
+        "warnings": findings.warnings,
+    }
 
 
 def find(records: Records) -> Findings:
     """Ranks a contest, as far as it is run."""
-    measures, trouble = measure(records.rungs)
+    variant_of = lambda rung: canonical(rung.config["flow"]["formulation"])  # noqa: E731
+    chosen = rates.choose(records.rungs, variant_of, records.config["study"].get("weights", "ema"))
+    measures, trouble = measure(chosen.rungs)
     settings = tuple(sorted(measures))
     guidance = reference_guidance(settings)
     columns, dropped = rank(measures, guidance)
@@ -107,6 +114,7 @@ def find(records: Records) -> Findings:
     seen = {variant: None for found in measures.values() for variant in found}
     published = {v: row.all for v, row in paper.TABLE_1.items()}
     correlation, reason = agreement(average, published)
+    said = [*records.states(), *chosen.warnings, *trouble, *dropped, *gaps(records, measures, columns)]
     return Findings(
         variants=(*average, *(variant for variant in seen if variant not in average)),
         settings=settings,
@@ -119,62 +127,8 @@ def find(records: Records) -> Findings:
         },
         agreement=correlation,
         reason=reason,
-        warnings=tuple(dict.fromkeys([*records.states(), *trouble, *dropped, *gaps(records, measures, columns)])),
-    )
-
-
-def measure(rungs: Iterable[Rung]) -> tuple[dict[Setting, dict[str, Measure]], list[str]]:
-    """The last scores of every run, seeds averaged, and sentences on what could not be used."""
-    lines: dict[tuple[Setting, str], list[dict[str, Any]]] = {}
-    recipes: dict[tuple[str, str], set[str]] = {}
-    trouble = []
-    for rung in rungs:
-        variant = canonical(rung.config["flow"]["formulation"])
-        recipes.setdefault((variant, rung.dataset), set()).add(_recipe(rung))
-        without = []
-        for (weights, name), line in rung.last_scores().items():
-            setting = Setting(rung.dataset, weights, int(line["steps"]), float(line["guidance"]))
-            if all(finite(line.get(quantity)) for quantity in ("score", "frechet")):
-                lines.setdefault((setting, variant), []).append(line)
-            elif line.get("problem"):  # it was drawn, and is worse than anything that can be scored
-                worst = {"score": -math.inf, "frechet": math.inf, "parts": {}}
-                lines.setdefault((setting, variant), []).append(line | worst)
-                trouble.append(f"{rung.name} is last at {name} ({weights}): {line['problem']}.")
-            else:
-                without.append(f"{name} ({weights})")
-        if without:
-            trouble.append(f"{rung.name}: no score and distance at {', '.join(without)}: left out.")
-    for (variant, dataset), found in recipes.items():
-        if len(found) > 1:
-            trouble.append(f"{variant} on {dataset}: its runs differ in more than the seed, yet are averaged.")
-    measures: dict[Setting, dict[str, Measure]] = {}
-    for (setting, variant), group in lines.items():
-        measures.setdefault(setting, {})[variant] = _mean(group)
-    return measures, trouble
-
-
-def finite(value: float | None) -> bool:
-    """Whether there is a number: JSON has null where a value is missing or not finite."""
-    return value is not None and math.isfinite(value)
-
-
-def _recipe(rung: Rung) -> str:
-    """What runs of one variant and data set should have in common."""
-    config = json.loads(json.dumps(rung.config))
-    config["training"].pop("seed")
-    return json.dumps([config[key] for key in ("data", "text", "model", "optimizer", "training")])
-
-
-def _mean(lines: list[dict[str, Any]]) -> Measure:
-    mean = lambda values: float(np.mean(list(values)))  # noqa: E731
-    return Measure(
-        score=mean(line["score"] for line in lines),
-        stderr=math.sqrt(sum((line.get("stderr") or 0.0) ** 2 for line in lines)) / len(lines),
-        frechet=mean(line["frechet"] for line in lines),
-        parts={name: mean(line["parts"].get(name, np.nan) for line in lines) for name in lines[0]["parts"]},
-        path_length=mean(np.nan if line.get("path_length") is None else line["path_length"] for line in lines),
-        step=lines[-1]["step"],
-        seeds=len(lines),
+        rates=chosen,
+        warnings=tuple(dict.fromkeys([*said, *alike(measures, columns)])),
     )
 
 
@@ -195,35 +149,78 @@ def rank(
 ) -> tuple[dict[str, analysis.Ranking], list[str]]:
     """The columns of Table 1, and sentences on what they leave out.
 
-    A rank depends on who else is there, so only variants that have every setting are ranked. A data set that few have
-    got to would leave nobody: the data sets are chosen that allow the most comparisons, pairs of variants x settings.
+    A rank depends on who else is there, so only variants that have every setting of every seed are ranked. A data set
+    or a seed that few have got to would leave nobody: those are chosen that allow the most comparisons, pairs of
+    variants x settings x seeds.
     """
-    best: dict[Setting, Mapping[str, Measure]] = {}
-    most = (0, 0)
+    seeds = seeds_by_cells(measures)
     datasets = sorted({setting.dataset for setting in measures})
-    for n in range(1, len(datasets) + 1):
+    best: dict[int, dict[Setting, dict[str, tuple[float, float]]]] = {}
+    most, used = (0, 0), ((), ())
+    for n, k in itertools.product(range(1, len(datasets) + 1), range(1, len(seeds) + 1)):
         for some in itertools.combinations(datasets, n):
-            pool = {setting: found for setting, found in measures.items() if setting.dataset in some}
-            everywhere = set.intersection(*(set(found) for found in pool.values()))
-            if (size := (math.comb(len(everywhere), 2) * len(pool), len(pool))) >= most and everywhere:
-                best, most = pool, size
+            pool = {
+                seed: {
+                    setting: {v: m.by_seed[seed] for v, m in found.items() if seed in m.by_seed}
+                    for setting, found in sorted(measures.items())
+                    if setting.dataset in some
+                }
+                for seed in sorted(seeds[:k])
+            }
+            cells = [points for rows in pool.values() for points in rows.values()]
+            everywhere = set.intersection(*map(set, cells))
+            size = (math.comb(len(everywhere), 2) * len(cells), len(cells))
+            if size >= most and everywhere:
+                best, most, used = pool, size, (some, tuple(seeds[:k]))
     if not best:
         return {}, ["No variant has scores in every setting: there are no average ranks."] if measures else []
-    points = {s: {v: (m.score, m.frechet) for v, m in found.items()} for s, found in sorted(best.items())}
-    whole = analysis.average_ranks(points)
-    said = [
-        f"{variant} is not ranked: it has no scores in {len(missing)} of {len(best)} settings ({missing[0]} ...)."
-        for variant, missing in whole.missing.items()
-    ]
-    left = [dataset for dataset in datasets if dataset not in {setting.dataset for setting in best}]
-    if left:
-        said.append(f"Too few variants have scores on {', '.join(left)} yet: the ranks leave it out.")
+    whole = analysis.average_ranks(best)
+    said = []
+    for variant, missing in whole.missing.items():
+        seed, setting = missing[0]
+        where = f"{setting}{f', seed {seed}' if len(best) > 1 else ''} ..."
+        said.append(f"{variant} is not ranked: it has no scores in {len(missing)} of {most[1]} settings ({where}).")
+    for what, all_of, kept in (("on", datasets, used[0]), ("with seed", seeds, used[1])):
+        if left := [str(one) for one in all_of if one not in kept]:
+            said.append(f"Too few variants have scores {what} {', '.join(left)} yet: the ranks leave it out.")
     columns = {"all": whole}
     for name in ("five", "fifty"):
         keep = kept_by(name, guidance)
-        if any(map(keep, best)):
+        if any(map(keep, whole.by_setting)):
             columns[name] = whole.restricted(keep)
     return columns, said
+
+
+def seeds_by_cells(measures: Mapping[Setting, Mapping[str, Measure]]) -> list[int]:
+    """The seeds, that with the most measurements first."""
+    counts: dict[int, int] = {}
+    for found in measures.values():
+        for seed in itertools.chain(*(m.by_seed for m in found.values())):
+            counts[seed] = counts.get(seed, 0) + 1
+    return sorted(counts, key=lambda seed: (-counts[seed], seed))
+
+
+def alike(measures: Mapping[Setting, Mapping[str, Measure]], columns: Mapping[str, analysis.Ranking]) -> list[str]:
+    """Sentences on settings where no quantity, or one of the two, tells the variants apart: luck decides there."""
+    said = []
+    settings = columns["all"].by_setting if columns else {}
+    for quantity, error, name in (
+        ("score", "stderr", "score"), ("frechet", "frechet_stderr", "Fréchet distance"),
+    ):  # fmt: skip
+        where = []
+        for setting, fronts in settings.items():
+            found = [m for v in fronts if (m := measures[setting][v]).drawn]
+            values, errors = [getattr(m, quantity) for m in found], [getattr(m, error) for m in found]
+            counts = [m.count * len(m.by_seed) for m in found] if quantity == "score" else None
+            if len(found) > 1 and (reason := analysis.floored(values, errors, counts)):
+                where.append((setting, reason))
+        if where:
+            setting, reason = where[0]
+            said.append(
+                f"The {name} does not tell the variants apart in {len(where)} of {len(settings)} settings ({setting}: "
+                f"{reason}): what it adds to the fronts there is luck."
+            )
+    return said
 
 
 def places(ours: Mapping[str, float], theirs: Mapping[str, float]) -> dict[str, tuple[float, float]]:

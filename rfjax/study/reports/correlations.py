@@ -1,18 +1,25 @@
 """Does the validation loss tell how good the samples are? Loss against score and distance (SD3 Fig. 8, lower row)."""
 
+import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rfjax import analysis
 from rfjax.study.records import Rung
+from rfjax.study.reports.measures import number
 
 QUANTITIES = {"score": "score (higher is better)", "frechet": "Fréchet distance (lower is better)"}
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A checkpoint: its validation loss, and what its samples are worth in one setting of the sampler."""
+    """A checkpoint: its validation loss, and what its samples are worth in one setting; NaN for what is not known.
+
+    Attributes:
+        stderr, frechet_stderr: of score and frechet, over pictures. floor: the distance of as many true pictures.
+        count: of pictures.
+    """
 
     run: str
     step: int
@@ -21,11 +28,18 @@ class Pair:
     loss: float
     score: float
     frechet: float
+    stderr: float = math.nan
+    frechet_stderr: float = math.nan
+    floor: float = math.nan
+    count: int = 0
 
 
 @dataclass(frozen=True)
 class Relation:
-    """The correlations of the loss with one quantity in one setting; empty, and a reason, where points are too few."""
+    """The correlations of the loss with one quantity in one setting.
+
+    They are empty, and `reason` says why, where points are too few or the quantity tells no checkpoints apart.
+    """
 
     setting: str
     quantity: str
@@ -41,9 +55,10 @@ def pairs(rungs: Iterable[Rung], weights: str) -> tuple[Pair, ...]:
         losses = {line["step"]: line["loss"] for line in rung.curve(weights)}
         for line in rung.scores:
             if line["weights"] == weights and line["step"] in losses:
-                values = [math.nan if line.get(name) is None else line[name] for name in QUANTITIES]
+                names = (*QUANTITIES, "stderr", "frechet_stderr", "frechet_floor")
                 where = (rung.name, line["step"], line["setting"], int(line["steps"]))
-                found.append(Pair(*where, losses[line["step"]], *values))
+                values = [number(line, name) for name in names]
+                found.append(Pair(*where, losses[line["step"]], *values, int(line.get("count") or 0)))
     return tuple(sorted(found, key=lambda pair: (-pair.sampling_steps, pair.setting, pair.run, pair.step)))
 
 
@@ -60,12 +75,31 @@ def relations(found: tuple[Pair, ...]) -> tuple[Relation, ...]:
     made = []
     for setting in dict.fromkeys(pair.setting for pair in found):
         for quantity in QUANTITIES:
-            points = [p for p in found if p.setting == setting and math.isfinite(getattr(p, quantity))]
+            there = [p for p in found if p.setting == setting]
+            points = [p for p in there if math.isfinite(getattr(p, quantity))]
             x, y = [p.loss for p in points], [getattr(p, quantity) for p in points]
             groups = [p.run for p in points]
+            if reason := floor_of(points, quantity):
+                said = f"Not printed, for it tells no checkpoints apart: {reason}."
+                made.append(Relation(setting, quantity, len(set(groups)), (), said))
+                continue
             try:
                 both = (analysis.pearson(x, y, groups=groups), analysis.spearman(x, y, groups=groups))
+                if out := [f"{p.run} at step {p.step}" for p in there if p not in points]:
+                    shown = ", ".join(out[:3]) + (f" and {len(out) - 3} more" if len(out) > 3 else "")
+                    note = f"At {setting} without a finite {quantity}, and left out: {shown}. {both[0].note}".strip()
+                    both = (dataclasses.replace(both[0], note=note), both[1])
                 made.append(Relation(setting, quantity, len(set(groups)), both, ""))
             except analysis.TooFewPoints as error:
                 made.append(Relation(setting, quantity, len(set(groups)), (), str(error)))
     return tuple(made)
+
+
+def floor_of(points: Sequence[Pair], quantity: str) -> str:
+    """Why a quantity says nothing of these checkpoints: `analysis.floored`, or all are as near as true pictures."""
+    values = [getattr(p, quantity) for p in points]
+    if quantity == "score":
+        return analysis.floored(values, [p.stderr for p in points], [p.count for p in points])
+    if points and all(p.frechet <= p.floor + 2 * p.frechet_stderr for p in points):
+        return f"no checkpoint is farther than as many true pictures, {points[0].floor:.3g}, within two standard errors"
+    return analysis.floored(values, [p.frechet_stderr for p in points])

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from rfjax import analysis
 from rfjax.study.records import Records
 from rfjax.study.reports import drawing, page, paper
-from rfjax.study.reports.contest import finite
+from rfjax.study.reports.measures import finite
 
 FILE = "sampling.json"
 COLUMNS = {5: "five", 10: "ten", 20: "twenty"}  # steps -> field of Table 6

@@ -1,11 +1,12 @@
 import json
 
+import pages
 import pytest
 from synthetic import THREE, in_order, write_contest
 
-from rfjax.study import records
-from rfjax.study.reports import contest, paper
-from rfjax.study.reports.contest import Setting
+from rfjax.study import records, reports
+from rfjax.study.reports import contest, contest_sentences, measures, paper
+from rfjax.study.reports.measures import Setting
 
 
 def find(folder):
@@ -37,7 +38,7 @@ def run_of(folder, variant, dataset):
     ],
 )
 def test_names_are_the_papers(written, name):
-    assert contest.canonical(written) == name
+    assert measures.canonical(written) == name
 
 
 def test_known_scores_give_known_ranks(tmp_path):
@@ -66,8 +67,8 @@ def test_known_scores_give_known_ranks(tmp_path):
         assert len(found.columns[column].by_setting) == 4
     assert found.winners == ("rf/lognorm(0.00,1.00)",)
     assert found.variants == ("rf/lognorm(0.00,1.00)", "eps/linear", "rf")
-    low, high = found.columns["all"].interval["rf"]
-    assert 1 < low < 1 + 4 / 6 < high
+    assert found.columns["all"].interval["rf"] is None  # one seed
+    assert found.columns["all"].spread["rf"] == pytest.approx(0.4815, abs=1e-4)  # 16 of 24 fronts are 2: by hand
     assert found.agreement == {}
     assert "4 points or more, not 3" in found.reason
 
@@ -167,3 +168,104 @@ def test_no_scores_at_all(tmp_path):
     found = find(folder)
     assert (found.columns, found.ranked, found.winners, found.settings) == ({}, (), (), ())
     assert any(w.startswith("Complete, but without scores: ") for w in found.warnings)
+
+
+def test_seeds_are_the_unit_of_an_interval_and_settings_are_none(tmp_path):
+    """With seed 1 rf is last, with the others first: 24 settings that agree make no certainty of it."""
+    luck = lambda c: 5.0 if (c.training.seed, c.flow.formulation) == (1, "rf") else 0.0  # noqa: E731
+    quality = lambda variant, *setting: (0.5, {"rf": 1.0, "eps/linear": 2.0}.get(variant, 3.0))  # noqa: E731
+    seeds = {"training.seed": (0, 1, 2)}
+    found = find(write_contest(tmp_path / "s", quality, THREE, ("shapes",), axes=seeds, luck=luck))
+    column = found.columns["all"]
+    assert found.seeds == (0, 1, 2)
+    assert column.average["rf"] == pytest.approx((1 + 3 + 1) / 3)
+    low, high = column.interval["rf"]
+    assert (low, high) == (1.0, pytest.approx(5 / 3 + 4.30265 * 2 / 3))  # s = 2 / sqrt(3), over sqrt(3)
+    assert column.spread["rf"] == pytest.approx(0, abs=1e-12)  # all 12 settings agree
+    text = " ".join(contest_sentences.headline(found))
+    assert "(95 % interval over 3 seeds 1.00 to " in text
+
+
+def test_a_seed_that_few_have_got_to_is_left_out_by_name(tmp_path):
+    folder = write_contest(tmp_path / "s", in_order(THREE), THREE, ("shapes",), axes={"training.seed": (0, 1)})
+    for path in folder.glob("runs/*seed1*/metrics.jsonl"):
+        if "rf-" not in path.parent.name or "lognorm" in path.parent.name:
+            path.unlink()
+    found = find(folder)
+    assert found.seeds == (0,)
+    assert found.ranked == THREE
+    assert "Too few variants have scores with seed 1 yet: the ranks leave it out." in found.warnings
+
+
+def test_each_variant_stands_at_the_rate_with_its_lowest_validation_loss(tmp_path):
+    best = {"rf": 0.01, "eps/linear": 0.02, "rf/lognorm(0.00,1.00)": 0.04}
+    loss = lambda c: 0.5 + abs(c.optimizer.learning_rate - best[c.flow.formulation])  # noqa: E731
+    luck = lambda c: 100 * (loss(c) - 0.5)  # noqa: E731
+    rates = {"optimizer.learning_rate": (0.01, 0.02, 0.04)}
+    folder = write_contest(tmp_path / "s", in_order(THREE), THREE, ("shapes",), axes=rates, loss=loss, luck=luck)
+    found = find(folder)
+    assert {sweep.who: sweep.best for sweep in found.rates.sweeps} == best
+    assert found.ranked == THREE
+    assert all(m.frechet == 1 + i for i, v in enumerate(THREE) for m in [found.measures[found.settings[0]][v]])
+    text = " ".join(found.warnings)
+    assert "rf on shapes: the best learning rate, 0.01, is at the edge of those tried." in text
+    assert "eps/linear on shapes: the best" not in text
+    page = reports.write(reports.draw(folder)).read_text()
+    pages.check(page)
+    assert "<h2>Learning rates</h2>" in page
+    assert "compared at the one with their lowest validation loss" in page
+    broken = next(path for path in folder.glob("runs/*/metrics.jsonl") if _is(path, "eps/linear", 0.02))
+    broken.write_text(broken.read_text().replace('"loss": 0.5', '"loss": null'))
+    again = find(folder)  # a rate that diverged is not chosen, and named
+    assert {sweep.who: sweep.best for sweep in again.rates.sweeps}["eps/linear"] != 0.02
+    assert "eps/linear on shapes: not all runs at the learning rate 0.02 have a final loss." in again.warnings
+
+
+def _is(path, variant, rate):
+    config = json.loads((path.parent / "config.json").read_text())
+    return (config["flow"]["formulation"], config["optimizer"]["learning_rate"]) == (variant, rate)
+
+
+def test_the_page_says_at_whose_rate_and_on_which_times(tmp_path):
+    folder = write_contest(tmp_path / "s", in_order(list(paper.TABLE_1)))
+    said = " ".join(contest_sentences.headline(find(folder)))
+    assert "One learning rate, 0.003, serves predictions of velocity, eps, F, v" in said
+    assert "the comparison is at rf's rate" in said
+    page = reports.write(reports.draw(folder)).read_text()
+    assert "karras for edm(0.00,0.60), edm(0.60,1.20), edm(-1.20,1.20); uniform for the others." in page
+    assert "one seed: not known" in page
+    assert "shapes not known, for these scores were made before it was measured" in page
+    for path in folder.glob("runs/*/config.json"):  # of before there was the key's own
+        path.write_text(path.read_text().replace('"grid": "own"', '"grid": "uniform"'))
+    assert find(folder).grids == {"uniform": list(paper.TABLE_1)}
+
+
+def test_scores_on_their_floor_are_told(tmp_path):
+    quality = lambda variant, *setting: (0.004 * THREE.index(variant), 1.0 + THREE.index(variant))  # noqa: E731
+    more = {"frechet_stderr": 0.1, "frechet_floor": 0.5}
+    folder = write_contest(tmp_path / "s", quality, THREE, ("shapes",), more=more)
+    text = " ".join(find(folder).warnings)
+    assert "The score does not tell the variants apart in 12 of 12 settings (shapes, ema, 5@5: values from 0 to" in text
+    assert "Fréchet distance does not" not in text
+    page = reports.write(reports.draw(folder)).read_text()
+    assert "shapes 0.5 for 128 pictures" in page
+    assert "<b>1 ± 0.1</b>" in page
+
+
+@pytest.mark.parametrize(
+    "case", [{"variants": ("rf",)}, {"quality": (0.5, 1.0)}, {"more": {"stderr": None}}, {"few": True}]
+)
+def test_a_page_can_be_made_of_one_variant_one_setting_and_equal_values(tmp_path, case):
+    variants = case.get("variants", THREE)
+    quality = (lambda *a: case["quality"]) if "quality" in case else in_order(variants)
+    folder = write_contest(tmp_path / "s", quality, variants, ("shapes",), more=case.get("more"))
+    for path in folder.glob("runs/*/metrics.jsonl") if "few" in case else ():
+        kept = ('"kind": "start"', '"train"', '"validation"', '"ema", "setting": "5@5')
+        one = [line for line in path.read_text().splitlines() if any(word in line for word in kept)]
+        path.write_text("\n".join(one) + "\n")
+    drawn = reports.draw(folder)
+    pages.check(reports.write(drawn).read_text())
+    assert drawn.findings.ranked == variants if "quality" not in case else len(drawn.findings.ranked) == 3
+    for path in folder.glob("runs/*/metrics.jsonl"):
+        path.write_text("\n".join(line for line in path.read_text().splitlines() if '"start"' in line) + "\n")
+    pages.check(reports.write(reports.draw(folder)).read_text())  # no run finished

@@ -46,7 +46,7 @@ def test_a_largest_rung_without_a_loss_is_not_held_out_in_silence(tmp_path):
     found = find(folder)
     assert found.judged["power_offset"].held_out.x == (found.points[-1].x,)
     assert found.points[-1].name == "d6"
-    change_lines(folder, "d6", last(None, weights=("raw",)))  # which the size in FLOPs was once read from
+    change_lines(folder, "d6", last(None))
     assert any("lacks its largest rung (d5, d6)" in warning for warning in find(folder).warnings)
 
 
