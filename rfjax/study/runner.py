@@ -46,6 +46,8 @@ def run_study(config: Config, started: float) -> int:
     for run in {repr(r.config.data) + repr(r.config.text): r for r in wanted if r.name not in complete}.values():
         check_data(run.config)
     troubles = [prepare_folder(config, [run.name for run in runs]), *(said for r in wanted for said in r.troubles())]
+    for run in wanted if jax.process_index() == 0 else ():
+        run.mend()
     sitting.add({"start-up": time.time() - started})
     todo = sum(run.config.training.steps * flops[run.name] for run in wanted if run.name not in complete)
     display = StudyDisplay(todo, active=jax.process_index() == 0)

@@ -291,7 +291,7 @@ def test_spoilt_files_are_named_and_made_again(tiny_config, tmp_path, monkeypatc
         r"this sitting's time can't be written down: .*sittings.jsonl is a folder",
     ):  # fmt: skip
         assert re.search(words, said), words
-    for name in ("study.json", "runs/d1/result.json", "runs/d3/result.json"):
+    for name in ("study.json", "runs/d1/result.json", "runs/d2/config.json", "runs/d3/result.json"):
         assert json.loads(content(folder)[name]).keys() == json.loads(whole[name]).keys()
 
 
