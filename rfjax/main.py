@@ -36,7 +36,7 @@ from ml_collections import config_flags  # noqa: E402
 
 from rfjax import config as configs  # noqa: E402
 from rfjax import installed, memory, terminal  # noqa: E402
-from rfjax.errors import Exit, UserError, nearest  # noqa: E402
+from rfjax.errors import Exit, UserError, nearest, printable  # noqa: E402
 
 
 def read_flags(arguments: list[str]) -> configs.Config:
@@ -190,5 +190,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except UserError as error:
-        print(f"rfjax: {error}", file=sys.stderr)
+        print(f"rfjax: {printable(str(error))}", file=sys.stderr)
         sys.exit(Exit.MISTAKE)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from rfjax import files
+from rfjax import files, ownership
 from rfjax.errors import UserError
 
 
@@ -192,3 +192,44 @@ def test_of_a_users_files_only_regular_ones_are_opened_and_none_above_the_limit(
         assert len(os.listdir("/proc/self/fd")) == open_before
     with pytest.raises(FileNotFoundError):
         files.regular(tmp_path / "none", 4)
+
+
+def test_what_has_the_place_of_a_file_or_of_its_folder_is_named(tmp_path):
+    (tmp_path / "x.json").mkdir()
+    (tmp_path / "file").write_text("")
+    for act in (lambda: files.write(tmp_path / "x.json", "1"), lambda: files.append_line(tmp_path / "x.json", "1")):
+        with pytest.raises(UserError, match=r"x.json is a folder, where a file should be: move it away"):
+            act()
+    for act in (files.write, files.append_line):
+        with pytest.raises(UserError, match=r"file is a file, where a folder should be: move it away"):
+            act(tmp_path / "file" / "a" / "x.json", "1")
+    assert names(tmp_path) == ["file", "x.json"]
+
+
+def test_what_must_last_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """First the file, then the rename, then the folder: whatever a power cut leaves is whole."""
+    done, real = [], os.fsync
+    kind = lambda file: "folder" if os.path.isdir(f"/proc/self/fd/{file}") else "file"  # noqa: E731
+    monkeypatch.setattr(os, "fsync", lambda file: done.append(kind(file)) or real(file))
+    monkeypatch.setattr(os, "replace", lambda old, new, real=os.replace: done.append("rename") or real(old, new))
+    files.write(tmp_path / "x.json", "1", lasting=True)
+    assert done == ["file", "rename", "folder"]
+    files.write(tmp_path / "x.json", "2")
+    assert done[3:] == ["rename"]
+
+
+def test_each_write_below_an_owned_folder_asks_first(tmp_path):
+    def check():
+        raise ownership.Taken("another has it")
+
+    lines = files.Growing(tmp_path / "ours" / "lines")
+    files.write(tmp_path / "ours" / "x", "old")
+    with ownership.owned(tmp_path / "ours", check):
+        for act in (lambda: files.write(tmp_path / "ours" / "x", "new"), lambda: lines.append("1\n")):
+            with pytest.raises(ownership.Taken):
+                act()
+        files.write(tmp_path / "other", "1")
+    assert (tmp_path / "ours" / "x").read_text() == "old"
+    assert lines.empty()
+    lines.append("1\n")
+    lines.close()

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rfjax import files, flow
 from rfjax.compiling import WORTH_SAMPLING, options, thorough
 from rfjax.data import pixels
+from rfjax.errors import printable
 
 PIXELS = (1, 3)  # channels of pictures that a screen can show; others are latents
 TILE = 128  # pixels of a picture in a grid
@@ -178,7 +179,7 @@ def grid(
 
 def _wrap(text: str, font: Any, width: int) -> list[str]:
     lines = [""]
-    for word in text.split():
+    for word in printable(text).split():
         longer = f"{lines[-1]} {word}".strip()
         if font.getlength(longer) <= width or not lines[-1]:
             lines[-1] = longer

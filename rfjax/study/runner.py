@@ -48,6 +48,8 @@ def run_study(config: Config, started: float) -> int:
     for run in unlike.values():
         check_data(run.config, runs)
     troubles = [prepare_folder(config, [run.name for run in runs]), *(said for r in wanted for said in r.troubles())]
+    for run in wanted if jax.process_index() == 0 else ():
+        run.mend()
     sitting.add({"start-up": time.time() - started})
     todo = sum(run.config.training.steps * flops[run.name] for run in wanted if run.name not in complete)
     display = StudyDisplay(todo, active=jax.process_index() == 0)

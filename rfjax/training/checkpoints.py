@@ -123,11 +123,11 @@ class Checkpoints:
         tree = {"state": state, "seconds": np.asarray(seconds, np.float32), "fingerprint": fingerprint(state)}
         with small_whole(), files.full_disk(self._folder):
             response = ocp.save_checkpointables_async(self._path(step), {"run": tree})
-        self._saving = step, self._thread.submit(self._finish, step, response)
+        self._saving = step, self._thread.submit(self._finish, step, response.result)
 
-    def _finish(self, step: int, response: ocp.AsyncResponse[None]) -> None:
+    def _finish(self, step: int, written: Callable[[], None]) -> None:
         """Waits, in a thread, until a checkpoint is written and on the disk; not until then may others be removed."""
-        response.result()  # if it were not asked for, Orbax would leave a thread and three descriptors
+        written()  # if it were not asked for, Orbax would leave a thread and three descriptors
         if jax.process_index() == 0:
             files.sync_tree(self._folder / str(step))
 

@@ -110,7 +110,7 @@ NEEDED = {
     "train": (*PROGRESS, "loss"),
     "validation": (*PROGRESS, "weights", "grid", "loss", "stderr", "levels"),
     "examples": ("weights", "losses"),
-    "scores": ("weights", "setting", "steps"),
+    "scores": ("weights", "setting", "sampler", "steps", "guidance"),
     "samples": ("captions", "sampler", "steps"),
 }
 

@@ -26,7 +26,7 @@ from rfjax.training.parts import Parts, make_parts
 from rfjax.training.processes import check_ours, from_first
 from rfjax.training.progress import Display, Lines
 from rfjax.training.recovery import Diverged, Skip
-from rfjax.training.run import CONFIG, RESULT, Run, not_finite
+from rfjax.training.run import RESULT, Run, not_finite
 from rfjax.training.step import Draws, State, abstract_state, compile_update, initial_state, jit_draw, recipe
 from rfjax.training.stop import Interrupted, Stop
 from rfjax.training.watchdog import Watchdog
@@ -56,7 +56,7 @@ def train(run: Run, display: Display, stop: Stop) -> dict[str, Any]:
         sources = provenance.open_and_admit(run, display.warn)
         check_shapes(sources["train"], config, parts)
         if jax.process_index() == 0:
-            write_json(run.folder / CONFIG, config.to_dict())
+            run.write_config()
             shapes = abstract_parameters(parts.model, parts.inputs)
             table = parameter_overview.get_parameter_overview(shapes, include_stats=False)
             files.write(run.folder / "parameters.txt", f"{table}\n")

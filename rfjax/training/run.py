@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from rfjax.config import Config, differences
 from rfjax.errors import UserError
-from rfjax.training.lines import number
+from rfjax.training.lines import number, write_json
 from rfjax.untrusted import Unreadable, read_json
 
 CONFIG, RESULT = "config.json", "result.json"
@@ -64,21 +64,29 @@ class Run:
         Raises:
             UserError: if the folder holds a run of another config.
         """
-        try:
-            known = read_json(self.folder / CONFIG)
-        except Unreadable:
-            known = None  # `troubles` tells, and the run writes it again
+        known, _ = self._known()
         if known is not None and (found := differences(self.config.to_dict(), known)):
             raise UserError(
                 f"{self.folder} holds a run of another config: {'; '.join(found[:3])}; choose another config.workdir"
             )
         return read_result(self.folder).found is not None
 
-    def troubles(self) -> list[str]:
-        """Sentences on files of the folder that can't be read, and that the run makes again."""
-        said = [read_result(self.folder).trouble]
+    def _known(self) -> tuple[dict[str, Any] | None, str]:
+        """The config in its folder, or None and why it can't be read, if it is there."""
         try:
-            read_json(self.folder / CONFIG, mend="it is written again from this study's config")
+            return read_json(self.folder / CONFIG, mend="it is written again from this study's config"), ""
         except Unreadable as error:
-            said.append(str(error))
-        return [sentence for sentence in said if sentence]
+            return None, str(error)
+
+    def troubles(self) -> list[str]:
+        """Sentences on files of the folder that can't be read, and that are made again."""
+        return [sentence for sentence in (read_result(self.folder).trouble, self._known()[1]) if sentence]
+
+    def write_config(self) -> None:
+        """Writes its config down."""
+        write_json(self.folder / CONFIG, self.config.to_dict())
+
+    def mend(self) -> None:
+        """Writes the config of a complete run again, where it is gone: training does so for the others."""
+        if self._known()[0] is None and read_result(self.folder).found:
+            self.write_config()

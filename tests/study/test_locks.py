@@ -252,3 +252,27 @@ def test_the_environment_names_the_job():
     assert str(locks.holder({"SLURM_JOB_ID": "7"})).endswith(", Slurm job 7")
     assert locks.holder({"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "2"}).start == "2"
     assert str(locks.holder({})) == f"{files.machine().host}, process {os.getpid()}"
+
+
+@pytest.mark.parametrize("text", ["", "[" * 100_000, "[]", '{"pid": 1}', "\udcff"])
+def test_a_lock_without_a_word_of_sense_is_void_once_it_is_old(tmp_path, text):
+    path = tmp_path / locks.NAME
+    path.write_text(text, errors="surrogateescape")
+    found = take(tmp_path, STALE)
+    assert isinstance(found, Held)
+    assert "no name is in it" in str(found)
+    os.utime(path, (0, time.time() - 61 * STALE))
+    with take(tmp_path, STALE) as lock:
+        assert "it is damaged" in lock.note
+
+
+def test_a_lock_whose_fields_are_of_other_kinds_is_one_without_a_name(tmp_path):
+    (tmp_path / locks.NAME).write_text(json.dumps(asdict(living()) | {"pid": "x"}))
+    assert "no name is in it" in str(take(tmp_path, STALE))
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_a_lock_that_is_no_file_is_named(tmp_path, make):
+    make(tmp_path / locks.NAME)
+    with pytest.raises(UserError, match=r"lock.json is (a folder|no regular file): if no other job .* remove it"):
+        take(tmp_path, STALE)

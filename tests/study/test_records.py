@@ -1,7 +1,10 @@
 import json
 
-from synthetic import score_line, write_study
+import numpy as np
+import pytest
+from synthetic import STEPS, score_line, write_study
 
+from rfjax.errors import UserError
 from rfjax.study import records
 from rfjax.training import recovery
 
@@ -44,3 +47,115 @@ def test_batches_that_were_left_out_are_said(tmp_path):
     recovery.write(folder / "runs" / "d1", (recovery.Skip(step=7, batch=6, loss="nan", back_to=4),))
     said = records.read(folder).states()
     assert said == ["d1: batch 6 was left out, for the loss was nan at step 7; the run went back to step 4."]
+
+
+def change(run, edit):
+    """Rewrites a run's lines."""
+    path = run / "metrics.jsonl"
+    path.write_text("".join(json.dumps(edit(json.loads(line))) + "\n" for line in path.read_text().splitlines()))
+
+
+@pytest.mark.parametrize("bad", ["Infinity", "NaN", None])
+def test_a_run_whose_validation_loss_is_not_finite_has_failed(tmp_path, bad):
+    folder = write_study(tmp_path / "s", depths=(1, 2))
+    last = lambda line: line["kind"] == "validation" and line["step"] == STEPS and line["weights"] == "ema"  # noqa: E731
+    change(folder / "runs" / "d1", lambda line: line | {"loss": bad} if last(line) else line)
+    (folder / "runs" / "d1" / "result.json").write_text('{"status": "complete"}')
+    study = records.read(folder)
+    assert [rung.state.split(":")[0] for rung in study.rungs] == ["failed", "complete"]
+    assert study.rungs[0].final("ema") is study.rungs[0].final("raw") is None
+    said = "inf" if bad == "Infinity" else "NaN"
+    assert study.states() == [
+        f"d1 failed: the validation loss is not finite ({said} with ema weights at step {STEPS}): it is no part of "
+        "fits, tables of losses and rankings."
+    ]
+
+
+def test_losses_along_a_run_that_are_not_finite_are_left_out_with_a_word(tmp_path):
+    folder = write_study(tmp_path / "s", depths=(1,))
+    change(folder / "runs" / "d1", lambda line: line | {"loss": "NaN", "stderr": "NaN"} if line["step"] == 8 else line)
+    (rung,) = records.read(folder).rungs
+    assert [line["loss"] for line in rung.train if line["step"] == 8] == [None]
+    assert 8 not in [line["step"] for line in rung.curve("ema")]
+    assert rung.state == "complete"
+    assert rung.states() == [
+        f"d1: the {kind} loss of step 8 is not finite: those lines are left out of its curve."
+        for kind in ("training", "validation")
+    ]
+
+
+def test_a_standard_error_that_is_not_known_is_nan(tmp_path):
+    folder = write_study(tmp_path / "s", depths=(1,))
+    change(folder / "runs" / "d1", lambda line: line | {"stderr": None} if line["kind"] == "validation" else line)
+    (rung,) = records.read(folder).rungs
+    assert np.isnan(rung.final("ema")["stderr"])
+    assert rung.states() == []
+
+
+SPOILT = {
+    "config.json": (b"", b"{", b"[1]", b"[" * 100_000, b'{"model": 5}', b'{"model": {"depth": "x"}}', None),
+    "metrics.jsonl": (b'{"kind": "train", "step": 1}\n', b"x\n", None),
+    "result.json": (b"", b"[]", b'{"status": "complete", "validation": {"ema": 5}}', None),
+    "recovery.json": (
+        b"",
+        b'{"skipped": 5}',
+        b'{"skipped": [{"step": "x", "batch": 1, "loss": "1", "back_to": 0}]}',
+        None,
+    ),
+    "failure.txt": (b"", bytes(range(256)), None),
+}
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_a_spoilt_file_of_a_run_is_named_and_the_others_are_read(tmp_path, name):
+    """None stands for a folder of that name."""
+    folder = write_study(tmp_path / "s", depths=(1, 2))
+    path = folder / "runs" / "d1" / name
+    for content in SPOILT[name]:
+        path.unlink(missing_ok=True)
+        path.mkdir() if content is None else path.write_bytes(content)
+        study = records.read(folder)
+        assert "d2" in [rung.name for rung in study.rungs]
+        said = " ".join(study.states())
+        assert "d1" in said
+        assert name in said or name == "failure.txt"
+        said.encode()
+
+
+def test_what_a_study_is_made_of_is_named_where_it_is_spoilt(tmp_path):
+    folder = write_study(tmp_path / "s", depths=(1,))
+    path = folder / "study.json"
+    known = json.loads(path.read_text())
+    for content in (b"", b"{", b"[]", b"[" * 100_000, *(json.dumps(known | wrong).encode() for wrong in (
+        {"runs": {"d1": 1}}, {"runs": [5]}, {"config": []}, {"config": {"model": {"depth": "x"}}}
+    ))):  # fmt: skip
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"study.json .*: the study.s command makes it again"):
+            records.read(folder)
+    path.write_text(json.dumps({"config": {"study": {"name": "old"}}, "runs": ["d1"]}))  # of another version
+    study = records.read(folder)
+    assert study.config["model"]["depth"] == 4
+    assert study.study["commit"] == "unknown"
+
+
+def test_texts_are_fit_to_be_shown(tmp_path):
+    folder = write_study(tmp_path / "s", depths=(1, 2))
+    line = {"kind": "samples", "step": STEPS, "captions": ["half \ud83d", "\x1b[2Jred"], "sampler": "euler", "steps": 2}
+    with (folder / "runs" / "d1" / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    (folder / "runs" / "d2" / "failure.txt").write_text("\x1b[31mno\x07\n")
+    study = records.read(folder)
+    assert study.rungs[0].samples["captions"] == ["half \ufffd", "red"]
+    assert study.failures == {"d2": "no"}
+
+
+def test_sittings_that_are_spoilt_are_left_out(tmp_path):
+    folder = write_study(tmp_path / "s", depths=(1,))
+    path = folder / "sittings.jsonl"
+    good = {"split": {"training": 1.5}, "seconds": 2.0, "compilations": {}}
+    odd = [{}, {"split": 5, "seconds": 1}, {"split": {"a": "x"}, "seconds": 1}, good | {"compilations": {"x": 1}}, 5]
+    path.write_text("\n".join([*map(json.dumps, [*odd, good]), "[" * 100_000]))
+    assert records.read(folder).sittings() == [good]
+    path.unlink()
+    path.mkdir()
+    assert records.read(folder).sittings() == []

@@ -270,6 +270,35 @@ def test_a_job_that_went_on_after_its_lock_was_taken_writes_nothing_more(tiny_co
     assert "result.json" not in after
 
 
+def test_spoilt_files_are_named_and_made_again(tiny_config, tmp_path, monkeypatch, capsys):
+    trained, folder = trains(monkeypatch), tmp_path / "study"
+    config = study(tiny_config, **{"model.depth": (1, 2, 3, 4)})
+    assert runner.run_study(config, time.time()) == Exit.DONE
+    runs = folder / "runs"
+    whole = content(folder)
+    (folder / "study.json").write_bytes(b"")  # as after a power cut
+    (runs / "d1" / "result.json").write_bytes(b"")
+    (runs / "d2" / "config.json").write_text('{"model": ')
+    result = RESULT | {"step": 8, "validation": {"raw": {"loss": None}, "ema": {"loss": 1.0}}}
+    write_json(runs / "d3" / "result.json", result)  # as older versions wrote it
+    (runs / "d4" / "failure.txt").mkdir()
+    (folder / "sittings.jsonl").unlink()
+    (folder / "sittings.jsonl").mkdir()
+    capsys.readouterr()
+    trained.clear()
+    assert runner.run_study(config, time.time()) == Exit.DONE
+    said = capsys.readouterr().out
+    assert trained == ["d1", "d3"]
+    for words in (
+        r"study.json is empty: .*it is made again", r"d1/result.json is empty: the same command makes it again",
+        r"d2/config.json is no JSON .*: it is written again", r"the validation loss is not finite \(NaN with raw",
+        r"this sitting's time can't be written down: .*sittings.jsonl is a folder",
+    ):  # fmt: skip
+        assert re.search(words, said), words
+    for name in ("study.json", "runs/d1/result.json", "runs/d2/config.json", "runs/d3/result.json"):
+        assert json.loads(content(folder)[name]).keys() == json.loads(whole[name]).keys()
+
+
 @pytest.mark.parametrize("error", [Interrupted("x"), KeyboardInterrupt(), files.FullDisk("no room"), SystemExit(3)])
 def test_whatever_ends_a_job_its_lock_is_given_back(tiny_config, tmp_path, monkeypatch, error):
     def train(run, display, stop):

@@ -244,6 +244,24 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_step_and_checkpoint(tmp_pa
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"4"}
 
 
+def test_a_validation_loss_that_is_not_finite_fails_the_run(whole, tmp_path, monkeypatch):
+    """Of a run that is trained to its end: it measures, and has no result; nor when it tries again."""
+    shutil.copytree(whole[0].folder, tmp_path / "run")
+    run = dataclasses.replace(whole[0], folder=tmp_path / "run")
+    (run.folder / "result.json").unlink()
+    real = loop.measuring.validate
+
+    def validate(*arguments, **more):
+        found = real(*arguments, **more)
+        return found | {"ema": found["ema"] | {"loss": np.inf}}
+
+    monkeypatch.setattr(loop.measuring, "validate", validate)
+    for _ in range(2):
+        with pytest.raises(loop.NotFinite, match=r"loss is not finite \(inf with ema weights at step 8\)"):
+            loop.train(run, Silent(), stop.Stop())
+        assert not run.complete()
+
+
 def test_with_recovery_the_batch_is_skipped_and_said(tmp_path, monkeypatch):
     spoil(monkeypatch, 1, 6)
     run, display = make_run(tmp_path, recovery={"skips": 2}), Silent()
