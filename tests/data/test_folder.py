@@ -388,9 +388,7 @@ def test_whole_in_colour_is_looked_at_again_in_grey(pictures, cache):
 
 
 def test_a_cache_beyond_memory_is_known_when_the_data_are_opened(pictures, monkeypatch):
-    monkeypatch.setattr(
-        paths.memory, "installed", lambda: 20_000
-    )  # the captions fit, 30 pictures with their objects not
+    monkeypatch.setattr(paths.memory, "installed", lambda: 12_000)  # for the captions, not for pictures too
     with pytest.raises(UserError, match=r"config\.data\.cache_mb = 512 says, takes about .*: set it lower"):
         load(pictures)
     assert len(load(pictures, cache_mb=0))
