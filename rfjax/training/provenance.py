@@ -85,7 +85,9 @@ def begun(folder: Path) -> int | None:
     if (folder / "result.json").exists():
         return 0
     checkpoints = folder / "checkpoints"
-    steps = [int(entry.name) for entry in checkpoints.iterdir() if entry.name.isdigit()] if checkpoints.is_dir() else []
+    steps = (
+        [int(entry.name) for entry in checkpoints.iterdir() if entry.name.isdecimal()] if checkpoints.is_dir() else []
+    )
     return max(steps, default=None)
 
 
