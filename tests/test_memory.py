@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from rfjax import memory
+
 FAULTS = """
 import resource, sys
 import numpy as np
@@ -31,3 +33,13 @@ def test_kept_memory_is_not_asked_for_again() -> None:
         pytest.skip("this C library has no mallopt")
     assert few < 10
     assert many > 10 * few
+
+
+@pytest.mark.parametrize(("limit", "expected"), [("1000000", 1_000_000), ("max", None), ("", None), ("0", None)])
+def test_the_memory_is_the_machine_s_or_less_where_a_container_has_less(tmp_path, monkeypatch, limit, expected):
+    monkeypatch.setattr(memory, "LIMITS", (str(tmp_path / "none"),))
+    machine = memory.installed()
+    assert 2**27 < machine < 2**50
+    (tmp_path / "memory.max").write_text(limit)
+    monkeypatch.setattr(memory, "LIMITS", (str(tmp_path / "memory.max"),))
+    assert memory.installed() == (expected or machine)

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, NotRequired, Protocol, TypedDict, g
 
 import numpy as np
 
+from rfjax.data import paths
 from rfjax.errors import UserError, nearest
 
 Split = Literal["train", "validation", "test"]
@@ -146,9 +147,15 @@ class Memory:
     _OVERHEAD_BYTES = 600  # the Python objects of one example: a dict, one to three array headers, an int
 
     def __init__(self, count: int, sample: Example, limit_mb: float) -> None:
-        """count: examples in the source; sample: one of them, for its size; limit_mb: keep nothing above this (MiB)."""
+        """count: examples in the source; sample: one of them, for its size; limit_mb: keep nothing above this (MiB).
+
+        Raises UserError where they are fewer than limit_mb, and more than this machine has.
+        """
         arrays = (value for value in sample.values() if isinstance(value, np.ndarray))
         self.size_mb = count * (self._OVERHEAD_BYTES + sum(array.nbytes for array in arrays)) / 2**20
+        if self.size_mb <= limit_mb:
+            what = f"keeping all decoded examples, as config.data.cache_mb = {limit_mb:g} says,"
+            paths.check_memory(what, int(self.size_mb * 2**20), "set it lower")
         self._slots: list[Example | None] = [None] * (count if self.size_mb <= limit_mb else 0)
 
     @property

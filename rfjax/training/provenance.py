@@ -83,8 +83,8 @@ def begun(folder: Path) -> int | None:
     if (folder / "result.json").exists():
         return 0
     checkpoints = folder / "checkpoints"
-    steps = [int(entry.name) for entry in checkpoints.iterdir() if entry.name.isdigit()] if checkpoints.is_dir() else []
-    return max(steps, default=None)
+    names = [entry.name for entry in checkpoints.iterdir()] if checkpoints.is_dir() else []
+    return max((int(name) for name in names if name.isdecimal()), default=None)
 
 
 def open_data(config: Config) -> tuple[dict[str, data.Source], Identity]:

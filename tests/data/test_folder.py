@@ -385,3 +385,10 @@ def test_whole_in_colour_is_looked_at_again_in_grey(pictures, cache):
     load(pictures)
     load(pictures, channels=1)
     assert len(list(cache.iterdir())) == 2
+
+
+def test_a_cache_beyond_memory_is_known_when_the_data_are_opened(pictures, monkeypatch):
+    monkeypatch.setattr(paths.memory, "installed", lambda: 12_000)  # for the captions, not for pictures too
+    with pytest.raises(UserError, match=r"config\.data\.cache_mb = 512 says, takes about .*: set it lower"):
+        load(pictures)
+    assert len(load(pictures, cache_mb=0))

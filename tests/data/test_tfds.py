@@ -15,7 +15,7 @@ import pytest
 import tensorflow_datasets
 from PIL import Image
 
-from rfjax.data import fields, prepared, tfds
+from rfjax.data import fields, identity, prepared, tfds
 from rfjax.data.types import Source
 from rfjax.errors import UserError
 
@@ -309,6 +309,22 @@ def test_what_describes_a_data_set_is_checked_before_it_is_believed(data_dir, tm
     os.mkfifo(folder / "label.labels.txt")
     with pytest.raises(UserError, match="is a FIFO"):
         load(tmp_path, outside=True)
+
+
+def test_a_data_set_is_known_by_its_files_and_its_records(data_dir, tmp_path):
+    def known(root):
+        splits = [load(root, "labelled:1.0.0", split) for split in ("train[:30]", "train[30:]")]
+        return identity.identify(*splits, 8)
+
+    shutil.copytree(data_dir / "labelled" / "1.0.0", tmp_path / "labelled" / "1.0.0")
+    before = known(data_dir)
+    assert known(tmp_path) == before
+    assert (before.train.count, before.validation.count) == (30, 10)
+    other = [{"image": png(picture(index + (index == 33))), "label": index % 3} for index in range(40)]
+    prepare(tmp_path / "other", "labelled", LABELS, other)
+    assert "the content of the validation examples is another (of the first 8)" in identity.differences(
+        before, known(tmp_path / "other")
+    )
 
 
 LABEL, TEXT, IMAGE = kinds.ClassLabel(num_classes=2), kinds.Text(), kinds.Image()
