@@ -4,7 +4,7 @@
 # Needs:       this project, installed (make setup); each process computes on CPUs.
 # Command:     launch/local.sh [--dry-run] PROCESSES --config=configs/scaling.py [--config.KEY=VALUE ...]
 # Settings:    DEVICES_PER_PROCESS=n  CPU devices of each process (1, or what XLA_FLAGS says)
-#              PORT=n                 where process 0 listens (one that is free)
+#              PORT=n                 where process 0 listens, on 127.0.0.1 alone (one that is free)
 #              RESTARTS=n             starts after a preemption, a hang or a crash (0, so that you see the code)
 #              GRACE=n                seconds that the others have when one process dies (10); then they are killed
 #              PYTHON=path            .venv's

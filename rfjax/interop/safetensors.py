@@ -47,7 +47,9 @@ def read_header(path: Path) -> dict[str, Entry]:
         length = int.from_bytes(start, "little")
         if start == b"version ":
             raise UserError(f"{path} is a Git LFS pointer in place of the file: run `git lfs pull` where it came from")
-        if len(start) < 8 or length > min(HEADER_LIMIT, size - 8):
+        if HEADER_LIMIT < length <= size - 8:
+            raise UserError(f"{path} has a header of {length:,} bytes, and at most {HEADER_LIMIT:,} are read")
+        if len(start) < 8 or length > size - 8:
             found = f"a header of {length:,} bytes in a file of {size:,}" if len(start) == 8 else f"{size} bytes in all"
             raise UserError(f"{path} is cut short or no safetensors file: {found}")
         text = file.read(length)

@@ -323,6 +323,14 @@ def test_the_links_of_hugging_faces_cache_are_read(tmp_path, inner):
             assert {name: bits(found.read(name)) for name in found.names} == {n: bits(x) for n, x in EXAMPLE.items()}
 
 
+def test_a_header_that_would_fill_memory_is_not_read(tmp_path):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(struct.pack("<Q", 2**25))
+    os.truncate(path, 2**26)  # no blocks on the disk
+    with pytest.raises(UserError, match=r"a header of 33,554,432 bytes, and at most 16,777,216 are read"):
+        open_tensors(path)
+
+
 @pytest.mark.parametrize("name", ["x.safetensors", "x.pt", "model.safetensors.index.json"])
 def test_a_pipe_or_a_device_is_not_read(tmp_path, name):
     os.mkfifo(tmp_path / name)
