@@ -19,6 +19,6 @@ from rfjax.flow.samplers import SAMPLERS as SAMPLERS
 from rfjax.flow.samplers import Field as Field
 from rfjax.flow.samplers import Sampled as Sampled
 from rfjax.flow.samplers import sampler as sampler
-from rfjax.names import TABLE_1 as TABLE_1
 from rfjax.names import OWN as OWN
+from rfjax.names import TABLE_1 as TABLE_1
 from rfjax.names import grid_of as grid_of

@@ -203,3 +203,26 @@ def test_chance_is_kendalls_own_p_value():
     ours = [2, 1, 3, 4, 5]
     good, whole = backbones._chance(list(zip(ours, range(1, 6), strict=True)))
     assert 2 * good / whole == pytest.approx(analysis.kendall(ours, range(1, 6)).p_value)
+
+
+def test_each_backbone_stands_at_the_rate_with_its_lowest_loss(tmp_path):
+    """The runs of the seeds 0, 1 and 2 are given three rates, as of a study with one seed and three rates."""
+    folder = write_architectures(tmp_path / "s", luck=0.0)
+    known = json.loads((folder / "study.json").read_text())
+    known["config"]["study"]["axes"] = {"optimizer.learning_rate": [0.01, 0.02, 0.04]}
+    (folder / "study.json").write_text(json.dumps(known))
+    for path in folder.glob("runs/*/config.json"):
+        config = json.loads(path.read_text())
+        seed, config["training"]["seed"] = config["training"]["seed"], 0
+        config["optimizer"]["learning_rate"] = 0.01 * 2**seed
+        path.write_text(json.dumps(config))
+        if seed != 1:  # a worse loss at the other rates
+            scale = lambda line: line | ({"loss": 1.1 * line["loss"]} if "loss" in line else {})  # noqa: E731
+            change(folder, path.parent.name, scale)
+    drawn = reports.draw(folder)
+    page = page_of(drawn)
+    assert {sweep.best for sweep in drawn.findings.rates.sweeps} == {0.02}
+    assert all(b.runs[0].rung.name.endswith("seed1") and len(b.runs) == 1 for b in drawn.findings.backbones)
+    assert "<h2>Learning rates</h2>" in page
+    assert "learning_rate)" not in " ".join(drawn.findings.warnings)
+    assert drawn.findings.ranked == tuple(reversed(paper.FIG_4))
