@@ -2,7 +2,7 @@
 
     python -m rfjax.main --config=configs/formulations.py         the 16 variants of Table 1: 21 minutes on two cores
     ... --config=configs/formulations.py:all                      all 61: four times as long
-    ... --config=configs/formulations.py:learning_rate            16 runs, half of the contest's: which rate suits each prediction
+    ... --config=configs/formulations.py:learning_rate            the best rate of each prediction: 16 runs
     ... --config.study.axes.training.seed="(0,1,2)"               seeds: three times as long, and ranks with intervals
 
 Every variant is trained on `shapes` and on `digits`, and sampled with raw and averaged weights at the paper's six
