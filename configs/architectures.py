@@ -2,6 +2,7 @@
 
     python -m rfjax.main --config=configs/architectures.py       about 17 minutes on two cores
     ... --config.study.axes.training.seed="(0,1,2,3,4)"          two more seeds: narrower intervals
+    ... --config=configs/architectures.py:learning_rate          each backbone at three rates, one seed: as long
 
 Fifteen runs: DiT, CrossDiT, UViT and MM-DiT with two and three sets of weights, three seeds each. Depth, width, text,
 data, learning rate and steps are the same; sizes are not, and the paper claims no matching of parameters either. The
@@ -19,12 +20,28 @@ a per cent or two of each other, and composition scores near zero: those take ma
 import ml_collections
 
 from rfjax import config as configs
+from rfjax.errors import UserError
 
 BACKBONES = ("dit", "crossdit", "uvit", "mmdit", "mmdit3")
 SEEDS = (0, 1, 2)
 
 
-def get_config() -> ml_collections.ConfigDict:
+RATES = (5.25e-3, 1.05e-2, 2.1e-2)
+
+
+def get_config(variant: str = "") -> ml_collections.ConfigDict:
+    """Each backbone with each seed, at MM-DiT's rate; or with one seed, at half and twice that too."""
+    if variant not in ("", "learning_rate"):
+        raise UserError(f"configs/architectures.py has no variant '{variant}' (did you mean 'learning_rate'?)")
+    c = comparison()
+    if variant:
+        c.study.name = "The best learning rate of each backbone"
+        c.workdir = "work/architectures_learning_rate"
+        configs.axes(c, {"training.seed": (0,), "optimizer.learning_rate": RATES})
+    return c
+
+
+def comparison() -> ml_collections.ConfigDict:
     """Each backbone with each seed."""
     c = configs.default()
     c.workdir = "work/architectures"

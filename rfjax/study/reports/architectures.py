@@ -4,23 +4,17 @@ import html
 import math
 from typing import Any
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
 from rfjax.analysis.multipliers import Estimate, Multiplier
 from rfjax.study.records import Records
-from rfjax.study.reports import backbones, drawing, page, paper
+from rfjax.study.reports import backbone_figures, backbones, drawing, page, paper, rates
 from rfjax.study.reports.backbones import BUDGETS, QUANTITIES, Backbone, Findings, label
-from rfjax.study.reports.formulations import NONE, SCORES
+from rfjax.study.reports.formulations import NONE
+from rfjax.study.reports.measures import floor_sentence
 from rfjax.study.reports.sentences import headline, span
 
 FILE = "fits.json"
-find = backbones.find
+find, figures = backbones.find, backbone_figures.figures
 
-X = {"step": "steps", "flops": "training FLOPs"}
 FORMS = {"loss": ".4f", "score": ".3f", "frechet": ".3g"}
 COSTS = {"flops": ".3g", "seconds": ".0f"}
 WORDS = {"flops": "FLOPs", "steps": "steps"}
@@ -50,6 +44,7 @@ def record(findings: Findings) -> dict[str, Any]:
             for x, table in findings.multipliers.items()
             for (row, column), m in table.items()
         ],
+        "learning_rates": [sweep.record() for sweep in findings.rates.sweeps],
         "ranked": findings.ranked,
         "leads": [{"better": a, "worse": b, **lead._asdict()} for (a, b), lead in findings.leads.items()],
         "cheapest": findings.cheapest,
@@ -94,65 +89,6 @@ def tables(study: Records, findings: Findings) -> page.Tables:
     }
 
 
-def figures(study: Records, findings: Findings) -> dict[str, tuple[str, Figure]]:
-    """Fig. 4, with a second column for compute."""
-    points = [p for b in findings.backbones for run in b.runs for p in run.points]
-    rows = [q for q in QUANTITIES if any(math.isfinite(getattr(p, q)) for p in points)]
-    if not rows:
-        return {}
-    many = any(len(b.runs) > 1 for b in findings.backbones)
-    title = "Against steps, as in Fig. 4, and against compute" + (" (thin: each seed; thick: their mean)" * many)
-    return {"curves": (title, curves(study, findings, rows))}
-
-
-def curves(study: Records, findings: Findings, rows: list[str]) -> Figure:
-    """A row for each quantity, a column for steps and one for FLOPs."""
-    figure, grid = plt.subplots(
-        len(rows), 2, figsize=(11.5, 3.1 * len(rows) + 0.5), sharex="col", sharey="row", squeeze=False
-    )
-    names = {
-        "loss": "validation loss",
-        "score": next((SCORES[rung.dataset] for rung in study.rungs if rung.dataset in SCORES), "score"),
-        "frechet": "Fréchet distance",
-    }
-    colours = drawing.colours([b.name for b in findings.backbones])
-    for quantity, panels in zip(rows, grid, strict=True):
-        for x, axes in zip(X, panels, strict=True):
-            for b in findings.backbones:
-                _draw(axes, b, x, quantity, colours[b.name])
-            if x == "flops":
-                axes.set_xscale("log")
-                axes.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
-                axes.xaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%.0e"))
-                axes.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
-            if quantity != "score":
-                axes.set_yscale("log")
-                drawing.plain_ticks(axes)
-        panels[0].set_ylabel(names[quantity])
-    for x, axes in zip(X, grid[-1], strict=True):
-        axes.set_xlabel(X[x])
-    handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=max(len(labels), 1))
-    return figure
-
-
-def _draw(axes: Axes, backbone: Backbone, x: str, quantity: str, colour: tuple[float, ...]) -> None:
-    """Thin lines for the runs, dotted where not complete; a thick one for the mean where all complete runs have it."""
-    lines = {run.seed: [p for p in run.points if math.isfinite(getattr(p, quantity))] for run in backbone.runs}
-    for run in backbone.runs:
-        points = lines[run.seed]
-        style = {"lw": 0.8, "alpha": 0.45} if run.final else {"lw": 1.2, "ls": ":"}
-        axes.plot([getattr(p, x) for p in points], [getattr(p, quantity) for p in points], color=colour, **style)
-    by_step = [{p.step: p for p in lines[run.seed]} for run in backbone.complete]
-    shared = sorted(set.intersection(*map(set, by_step))) if by_step else []
-    means = [float(np.mean([getattr(points[step], quantity) for points in by_step])) for step in shared]
-    suffix = "" if backbone.complete else " (not finished)"
-    style = {"lw": 2.2, "marker": "o", "ms": 3.5} if backbone.complete else {"lw": 1.2, "ls": ":"}
-    axes.plot(
-        [getattr(by_step[0][step], x) for step in shared], means, color=colour, label=backbone.label + suffix, **style
-    )
-
-
 def subtitle(study: Records) -> str:
     """What was trained on what."""
     c = study.rungs[0].config if study.rungs else study.config
@@ -193,9 +129,13 @@ def lines(study: Records, findings: Findings) -> list[str]:
 def sections(study: Records, findings: Findings) -> list[str]:
     """The tables below the figures."""
     return [
-        _backbones(findings), *(_matrix(findings, x) for x in BUDGETS), _ranking(findings), _samples(findings),
+        _backbones(findings),
+        rates.table(findings.rates.sweeps, label),
+        *(_matrix(findings, x) for x in BUDGETS),
+        _ranking(findings),
+        _samples(findings),
         _runs(findings),
-    ]  # fmt: skip
+    ]
 
 
 def _backbones(findings: Findings) -> str:
@@ -213,6 +153,11 @@ def _backbones(findings: Findings) -> str:
     titles = {"loss": "validation loss", "score": "score", "frechet": "Fréchet distance"}
     header = ["backbone", "complete runs", "parameters", "forward FLOPs", "training FLOPs", "seconds"]
     at = f" Scores and distances at {findings.setting} (steps@guidance)." if findings.setting else ""
+    if findings.scored:
+        runs = [run.rung for b in findings.backbones for run in b.complete]
+        at += f" {floor_sentence(line for rung in runs for line in rung.scores if line['setting'] == findings.setting)}"
+    if not findings.rates.sweeps and len(findings.rates.used) == 1 and len(findings.backbones) > 1:
+        at += f" One learning rate, {findings.rates.used[0]:g}, serves all backbones: another may suit each better."
     none = "" if findings.scored else " No scores: nothing was drawn, or the data set has no scorer."
     return (
         "<h2>Backbones</h2>"

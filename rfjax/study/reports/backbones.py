@@ -11,7 +11,7 @@ from rfjax import analysis
 from rfjax import config as configs
 from rfjax.analysis.multipliers import Estimate, Multiplier, multiplier, over_seeds
 from rfjax.study.records import Records, Rung
-from rfjax.study.reports import contest, correlations, paper
+from rfjax.study.reports import contest, correlations, paper, rates
 from rfjax.study.reports.measures import finite
 
 LABELS = {"dit": "DiT", "crossdit": "CrossDiT", "uvit": "UViT", "mmdit": "MM-DiT", "mmdit3": "MM-DiT, 3 sets"}
@@ -86,6 +86,7 @@ class Findings:
         cheapest: the backbone that needs less compute than each other that it compares with, and the nearest of those.
         beginning: who leads early, or None. places: name -> (ours, the paper's) place, 1 the best, of those in both.
         agreement: "Spearman", "Kendall" -> correlation of the two orders. reason: why none.
+        rates: the learning rates, and which of them was chosen for whom.
         chance: how many orders agree with the paper's at least as well as ours, and how many orders there are.
         warnings: sentences.
     """
@@ -101,6 +102,7 @@ class Findings:
     places: dict[str, tuple[float, float]]
     agreement: dict[str, analysis.Correlation]
     reason: str
+    rates: rates.Rates
     chance: tuple[int, int] | None
     warnings: tuple[str, ...]
 
@@ -122,8 +124,9 @@ def label(name: str) -> str:
 def find(records: Records) -> Findings:
     """Compares the backbones, as far as they are trained."""
     weights = records.config["study"]["weights"]
-    setting = correlations.main_setting(correlations.pairs(records.rungs, weights))
-    backbones, trouble = _group(records.rungs, weights, setting)
+    chosen = rates.choose(records, lambda rung: rung.config["model"]["backbone"], weights)
+    setting = correlations.main_setting(correlations.pairs(chosen.rungs, weights))
+    backbones, trouble = _group(chosen.rungs, weights, setting)
     final = {b.name: b.final["loss"].value for b in backbones if b.final}
     ranked = tuple(sorted(final, key=final.__getitem__))
     tables = {x: _multipliers(backbones, x) for x in BUDGETS}
@@ -142,8 +145,9 @@ def find(records: Records) -> Findings:
         places=places,
         agreement=agreement,
         reason=reason,
+        rates=chosen,
         chance=_chance(list(places.values())) if agreement else None,
-        warnings=tuple(dict.fromkeys([*records.states(), *trouble, *_unlike(records, backbones)])),
+        warnings=tuple(dict.fromkeys([*records.states(), *chosen.warnings, *trouble, *_unlike(chosen, backbones)])),
     )
 
 
@@ -248,7 +252,7 @@ def _chance(places: Sequence[tuple[float, float]]) -> tuple[int, int]:
     return sum(count >= here for count in orders), len(orders)
 
 
-def _unlike(records: Records, backbones: Sequence[Backbone]) -> list[str]:
+def _unlike(chosen: rates.Rates, backbones: Sequence[Backbone]) -> list[str]:
     """What keeps the comparison from being one of backbones alone."""
     rungs = [run.rung for b in backbones for run in b.runs]
     said = []
@@ -256,6 +260,7 @@ def _unlike(records: Records, backbones: Sequence[Backbone]) -> list[str]:
         sentence.split()[0]
         for rung in rungs[1:]
         for sentence in configs.differences(_alike(rungs[0].config), _alike(rung.config))
+        if not (chosen.sweeps and sentence.split()[0] == rates.AXIS)
     )
     if paths:
         said.append(f"The runs differ in more than backbone and seed ({', '.join(paths)}): they are not trained alike.")

@@ -105,7 +105,7 @@ def record(findings: Findings) -> dict[str, Any]:
 def find(records: Records) -> Findings:
     """Ranks a contest, as far as it is run."""
     variant_of = lambda rung: canonical(rung.config["flow"]["formulation"])  # noqa: E731
-    chosen = rates.choose(records.rungs, variant_of, records.config["study"].get("weights", "ema"))
+    chosen = rates.choose(records, variant_of, records.config["study"].get("weights", "ema"))
     measures, trouble = measure(chosen.rungs)
     settings = tuple(sorted(measures))
     guidance = reference_guidance(settings)

@@ -113,6 +113,13 @@ def number(line: dict[str, Any], name: str) -> float:
     return float(line[name]) if finite(line.get(name)) else math.nan
 
 
+def floor_sentence(lines: Iterable[dict[str, Any]]) -> str:
+    """What Fréchet distance as many true pictures have, by the lines of scores beside it."""
+    floors = {int(line["count"]): number(line, "frechet_floor") for line in lines if line.get("count")}
+    known = [f"{floor:.3g} for {count} pictures" for count, floor in floors.items() if math.isfinite(floor)]
+    return f"The distance of as many true pictures, its floor, is {', '.join(known) or 'not known'}."
+
+
 def _recipe(rung: Rung) -> str:
     """What runs of one variant and data set should have in common."""
     config = json.loads(json.dumps(rung.config))

@@ -2,14 +2,16 @@
 
 import html
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from rfjax.study.records import Rung
+from rfjax.study.records import Records, Rung
 from rfjax.study.reports import page
+
+AXIS = "optimizer.learning_rate"
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def rate(rung: Rung) -> float:
     return float(rung.config["optimizer"]["learning_rate"])
 
 
-def choose(rungs: Iterable[Rung], who: Callable[[Rung], str], weights: str) -> Rates:
+def choose(records: Records, who: Callable[[Rung], str], weights: str) -> Rates:
     """Of each contestant's rates on each data set the one with the lowest validation loss.
 
     That loss is comparable among the rates of one contestant, whatever it predicts, and it is not what contestants are
@@ -64,9 +66,14 @@ def choose(rungs: Iterable[Rung], who: Callable[[Rung], str], weights: str) -> R
 
     Args:
         who: whom a run belongs to. weights: whose loss.
+
+    Returns:
+        All runs, where `optimizer.learning_rate` is no axis of the study.
     """
+    if AXIS not in (records.config["study"].get("axes") or {}):
+        return Rates(records.rungs, (), tuple(sorted({rate(rung) for rung in records.rungs})), ())
     groups: dict[tuple[str, str], dict[float, list[Rung]]] = {}
-    for rung in rungs:
+    for rung in records.rungs:
         groups.setdefault((who(rung), rung.dataset), {}).setdefault(rate(rung), []).append(rung)
     kept, sweeps, said = [], [], []
     for (name, dataset), by_rate in groups.items():

@@ -2,162 +2,26 @@
 
 import html
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from rfjax import analysis
 from rfjax.study.records import Records
-from rfjax.study.reports import drawing, page, paper
-from rfjax.study.reports.measures import finite
+from rfjax.study.reports import drawing, page, paper, steps
+from rfjax.study.reports.steps import REFERENCE, Cell, Findings, Row, span
 
 FILE = "sampling.json"
 COLUMNS = {5: "five", 10: "ten", 20: "twenty"}  # steps -> field of Table 6
-REFERENCE = 50  # steps that the others are compared with
 NONE = "–"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run at one number of steps.
-
-    Attributes:
-        score: higher is better. stderr: of the score. frechet: distance. path_length: mean over samples.
-        drop: by how many percent the score is below that of the reference. drop_stderr: of the drop, in percent points.
-    """
-
-    score: float
-    stderr: float
-    frechet: float
-    path_length: float
-    drop: float
-    drop_stderr: float
-
-
-@dataclass(frozen=True)
-class Row:
-    """One run: its depth, and steps -> Cell."""
-
-    name: str
-    depth: int
-    cells: dict[int, Cell]
-
-
-@dataclass(frozen=True)
-class Findings:
-    """All that the report says.
-
-    Attributes:
-        rows: by depth. steps: numbers of steps that any run has, ascending; the reference is the last.
-        guidance: of all of it. verdict: whether larger models lose less, in words.
-        trend: Spearman's correlation of depth with the drop at the fewest steps, or None where there are too few runs.
-        lengths: the same with the length of the path at the reference. warnings: sentences.
-    """
-
-    rows: tuple[Row, ...]
-    steps: tuple[int, ...]
-    guidance: float | None
-    verdict: str
-    trend: analysis.Correlation | None
-    lengths: analysis.Correlation | None
-    warnings: tuple[str, ...]
-
-
-def find(records: Records) -> Findings:
-    """Compares few steps with many, for each run."""
-    weights = records.config["study"]["weights"]
-    lines = {
-        rung.name: [line for (kind, _), line in rung.last_scores().items() if kind == weights] for rung in records.rungs
-    }
-    scales = [float(line["guidance"]) for found in lines.values() for line in found]
-    guidance = max(sorted(set(scales)), key=scales.count) if scales else None
-    warnings = records.states()
-    for name, found in lines.items():
-        warnings += [f"{name} at {line['setting']}: {line['problem']}." for line in found if line.get("problem")]
-    if len(set(scales)) > 1:
-        warnings.append(f"Scores at several guidance scales: the report is on guidance {guidance:g} alone.")
-    numbers = {int(line["steps"]) for found in lines.values() for line in found if line["guidance"] == guidance}
-    reference = REFERENCE if REFERENCE in numbers or not numbers else max(numbers)
-    if numbers and reference != REFERENCE:
-        warnings.append(f"Nothing was measured at {REFERENCE} steps: the drops are against {reference}.")
-    rows = []
-    for rung in sorted(records.rungs, key=lambda rung: rung.depth):
-        usable = [line for line in lines[rung.name] if line["guidance"] == guidance and finite(line.get("score"))]
-        by_steps = {int(line["steps"]): line for line in usable}
-        whole = by_steps.get(reference)
-        if whole is None or whole["score"] == 0:
-            if rung.state == "complete":
-                what = "has no score" if whole is None else "scores 0"
-                warnings.append(f"{rung.name} {what} at {reference} steps: it is left out.")
-            continue
-        rows.append(Row(rung.name, rung.depth, {k: _cell(line, whole) for k, line in sorted(by_steps.items())}))
-    steps = tuple(sorted(number for number in numbers if number <= reference))
-    trend, lengths, verdict = judge(rows, steps)
-    return Findings(tuple(rows), steps, guidance, verdict, trend, lengths, tuple(dict.fromkeys(warnings)))
-
-
-def _cell(line: dict[str, Any], whole: dict[str, Any]) -> Cell:
-    """Errors as if the samples were independent: they share captions and noise, so the true error is smaller."""
-    score, best = line["score"], whole["score"]
-    error, best_error = line.get("stderr") or 0.0, whole.get("stderr") or 0.0
-    same = line["steps"] == whole["steps"]
-    spread = 0.0 if same else 100 * math.hypot(error / best, score * best_error / best**2)
-    length = line.get("path_length")
-    distance = line.get("frechet")
-    return Cell(
-        score=score,
-        stderr=error,
-        frechet=math.nan if distance is None else distance,
-        path_length=math.nan if length is None else length,
-        drop=100 * (best - score) / best,
-        drop_stderr=spread,
-    )
-
-
-def judge(
-    rows: list[Row], steps: tuple[int, ...]
-) -> tuple[analysis.Correlation | None, analysis.Correlation | None, str]:
-    """Whether larger models lose less with the fewest steps, and have shorter paths."""
-    if not rows or len(steps) < 2:
-        return None, None, "No run has scores at two numbers of steps yet: there is nothing to compare."
-    few, many = steps[0], steps[-1]
-    trend, reason = _spearman([(row.depth, row.cells[few].drop) for row in rows if few in row.cells])
-    lengths, _ = _spearman([(row.depth, row.cells[many].path_length) for row in rows if many in row.cells])
-    if trend is None:
-        return None, lengths, f"Whether larger models lose less with {few} steps can't be said yet: {reason}"
-    if trend.high < 0:
-        said = "Larger models lose less"
-    elif trend.low > 0:
-        said = "Larger models lose more"
-    else:
-        said = "No clear relation of the depth and the loss of score"
-    verdict = (
-        f"{said} with {few} steps instead of {many}: Spearman's correlation of depth and drop is {_span(trend)} over "
-        f"{trend.n} runs."
-    )
-    return trend, lengths, verdict
-
-
-def _spearman(points: list[tuple[float, float]]) -> tuple[analysis.Correlation | None, str]:
-    points = [(x, y) for x, y in points if math.isfinite(y)]
-    x, y = zip(*points, strict=True) if points else ((), ())
-    groups = x if 1 < len(set(x)) < len(x) else None  # seeds of one depth are not independent of its place
-    try:
-        return analysis.spearman(x, y, groups=groups), ""
-    except analysis.TooFewPoints as error:
-        return None, f"there are too few depths ({error})"
-
-
-def _span(c: analysis.Correlation) -> str:
-    return f"{c.value:+.2f} (95 % interval {c.low:+.2f} to {c.high:+.2f})"
+find = steps.find
 
 
 def record(findings: Findings) -> dict[str, Any]:
     """The findings as plain JSON."""
     return {
         "guidance": findings.guidance,
+        "grids": findings.grids,
         "verdict": findings.verdict,
         "runs": [
             {"name": row.name, "depth": row.depth, "steps": {k: _finite(vars(c)) for k, c in row.cells.items()}}
@@ -249,7 +113,7 @@ def opening(study: Records, findings: Findings) -> str:
     kind = "open" if trend is None or trend.low <= 0 <= trend.high else "good" if trend.high < 0 else "bad"
     said = [findings.verdict]
     if findings.lengths:
-        said.append(f"Depth and length of the path: Spearman {_span(findings.lengths)}.")
+        said.append(f"Depth and length of the path: Spearman {span(findings.lengths)}.")
     small, large = min(paper.TABLE_6), max(paper.TABLE_6)
     said.append(
         f"In the paper the drop at 5 steps goes from {paper.TABLE_6[small].five} % at depth {small} to "
@@ -305,7 +169,8 @@ def _drops(findings: Findings) -> str:
             f"By how many percent the score is below that of {many} steps, at guidance {findings.guidance:g}; CLIP in "
             "the paper. ± is a standard error that takes the samples of two settings for independent: they share "
             "captions and noise, so it is too wide rather than too narrow. Path length: Σ |v dt| over the steps, the "
-            f"mean over samples; it depends on the image's size, so only its trend compares. Paper: {paper.SOURCE}."
+            "mean over samples; it depends on the image's size, so only its trend compares. Grid of sampling times: "
+            f"{' and '.join(findings.grids)}. Paper: {paper.SOURCE}."
         )
     )
 
@@ -327,7 +192,7 @@ def _distances(findings: Findings) -> str:
             + [f"{c.score:.3f}" if c else NONE for c in cells]
             + [_number(c.path_length, ".2f") if c else NONE for c in cells]
         )
-    return "<h2>Every number of steps</h2>" + page.table(header, rows, groups)
+    return "<h2>Every number of steps</h2>" + page.table(header, rows, groups) + page.note(findings.floor)
 
 
 def _samples(study: Records) -> str:

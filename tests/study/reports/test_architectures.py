@@ -205,3 +205,53 @@ def test_chance_is_kendalls_own_p_value():
     ours = [2, 1, 3, 4, 5]
     good, whole = backbones._chance(list(zip(ours, range(1, 6), strict=True)))
     assert 2 * good / whole == pytest.approx(analysis.kendall(ours, range(1, 6)).p_value)
+
+
+def test_each_backbone_stands_at_the_rate_with_its_lowest_loss(tmp_path):
+    """The runs of the seeds 0, 1 and 2 are given three rates, as of a study with one seed and three rates."""
+    folder = write_architectures(tmp_path / "s", luck=0.0)
+    known = json.loads((folder / "study.json").read_text())
+    known["config"]["study"]["axes"] = {"optimizer.learning_rate": [0.01, 0.02, 0.04]}
+    (folder / "study.json").write_text(json.dumps(known))
+    for path in folder.glob("runs/*/config.json"):
+        config = json.loads(path.read_text())
+        seed, config["training"]["seed"] = config["training"]["seed"], 0
+        config["optimizer"]["learning_rate"] = 0.01 * 2**seed
+        path.write_text(json.dumps(config))
+        if seed != 1:  # a worse loss at the other rates
+            scale = lambda line: line | ({"loss": 1.1 * line["loss"]} if "loss" in line else {})  # noqa: E731
+            change(folder, path.parent.name, scale)
+    drawn = reports.draw(folder)
+    page = page_of(drawn)
+    assert {sweep.best for sweep in drawn.findings.rates.sweeps} == {0.02}
+    assert all(b.runs[0].rung.name.endswith("seed1") and len(b.runs) == 1 for b in drawn.findings.backbones)
+    assert "<h2>Learning rates</h2>" in page
+    assert "learning_rate)" not in " ".join(drawn.findings.warnings)
+    assert drawn.findings.ranked == tuple(reversed(paper.FIG_4))
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"pace": {"mmdit": 2.4}, "seeds": (0,)},  # one backbone, one seed
+        {"pace": {"dit": 1.0, "mmdit": 1.0}, "luck": 0.0},  # equal values
+        {"scores": False, "validation": {"examples": 8}},
+    ],
+)
+def test_a_page_can_be_made_of_little_and_of_equal_values(tmp_path, case):
+    folder = write_architectures(tmp_path / "s", **case)
+    if "validation" in case:  # one example a level has no standard error
+        for path in folder.glob("runs/*/metrics.jsonl"):
+            change(folder, path.parent.name, lambda line: line | ({"stderr": None} if "stderr" in line else {}))
+    page = page_of(reports.draw(folder))
+    assert ("is not known" in page) == case.get("scores", True)  # the floor of distances, which these lines lack
+
+
+def test_scores_that_are_not_finite_are_named_and_leave_the_loss_in_its_place(tmp_path):
+    folder = write_architectures(tmp_path / "s")
+    broken = {"score": None, "frechet": None, "problem": "3 of 128 pictures are not finite"}
+    change(folder, "dit-seed1", lambda line: line | broken if line["kind"] == "scores" and line["step"] == 40 else line)
+    drawn = reports.draw(folder)
+    page_of(drawn)
+    assert "dit-seed1 at step 40: 3 of 128 pictures are not finite." in drawn.findings.warnings
+    assert len(drawn.findings.of("dit").complete) == 3

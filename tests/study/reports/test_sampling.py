@@ -71,3 +71,28 @@ def test_what_is_missing_is_told(tmp_path):
     drawn = reports.draw(folder)
     pages.check(reports.write(drawn).read_text())
     assert "there is nothing to compare" in drawn.findings.verdict
+
+
+def test_what_is_not_measured_and_what_is_luck_is_named(tmp_path):
+    more = {"frechet_floor": 0.04, "stderr": 0.02, "grid": "uniform"}
+    folder = write_sampling(
+        tmp_path / "s", lambda d, k: 0.03 if d == 1 else 0.5 - 0.1 / k, depths=(1, 2, 3, 4, 5), **more
+    )
+    path = folder / "runs" / "d3" / "metrics.jsonl"
+    path.write_text("\n".join(line for line in path.read_text().splitlines() if '"10@5.0"' not in line) + "\n")
+    drawn = reports.draw(folder)
+    page = reports.write(drawn).read_text()
+    pages.check(page)
+    text = " ".join(drawn.findings.warnings)
+    assert "d3 has no score at 10 steps: a dash." in text
+    assert "d1 scores 0.030 ± 0.020 at 50 steps, which is not clearly above 0" in text
+    assert text.count("not clearly above 0") == 1
+    assert "Grid of sampling times: uniform." in page
+    assert "The distance of as many true pictures, its floor, is 0.04 for 128 pictures." in page
+
+
+@pytest.mark.parametrize("more", [{}, {"stderr": None}, {"path_length": None}])
+def test_a_page_can_be_made_of_one_run_one_setting_and_equal_scores(tmp_path, more):
+    for i, options in enumerate([{"depths": (2,)}, {"steps": (50,)}, {}]):
+        folder = write_sampling(tmp_path / str(i), lambda d, k: 0.5, **options, **more)
+        pages.check(reports.write(reports.draw(folder)).read_text())
