@@ -12,11 +12,10 @@ import hashlib
 import os
 import re
 import socket
-import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from rfjax.errors import UserError
 from rfjax.ownership import check_ours
@@ -242,31 +241,3 @@ def _whole_lines(file: int, size: int) -> int:
             return start + found + 1
         end = start
     return 0
-
-
-def regular(path: Path, limit: int) -> BinaryIO:
-    """Opens a user's file to read, and nothing but a file: a FIFO would wait for ever, /dev/zero has no end.
-
-    Args:
-        path: of the file; links are followed. limit: bytes, above which it is refused.
-
-    Returns:
-        The file, open in binary mode; a read of all of it takes `limit` bytes at most, unless the file grows.
-
-    Raises:
-        UserError: if it is a folder, a FIFO, a socket or a device, or too large. OSError: if it can't be opened.
-    """
-    # Non-blocking: a FIFO without a writer would hold up the opening itself. Regular files don't know the difference.
-    opened = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    try:
-        status = os.fstat(opened)
-        if not stat.S_ISREG(status.st_mode):
-            kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
-            kind = kinds.get(stat.S_IFMT(status.st_mode), "a device")
-            raise UserError(f"{path} is {kind}, and must be a file: put the file itself there")
-        if status.st_size > limit:
-            raise UserError(f"{path} has {_size(status.st_size)}, and {_size(limit)} is the most that is read of it")
-        return os.fdopen(opened, "rb")
-    except BaseException:
-        os.close(opened)
-        raise

@@ -20,96 +20,19 @@ A study that was stopped goes on with the same command. Exit codes (rfjax.errors
   130  stopped by Ctrl-C, after saving a checkpoint
 """
 
-import ast
 import os
 import shlex
 import sys
 import time
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 STARTED = time.time()
 
-from absl import flags  # noqa: E402
-from ml_collections import config_flags  # noqa: E402
-
 from rfjax import config as configs  # noqa: E402
 from rfjax import installed, memory, terminal  # noqa: E402
-from rfjax.errors import Exit, UserError, nearest, printable  # noqa: E402
-
-
-def read_flags(arguments: list[str]) -> configs.Config:
-    """Reads --config and its overrides, and checks the result.
-
-    Raises:
-        UserError: for a missing file, an unknown key or a wrong type, with the nearest right thing.
-    """
-    values = flags.FlagValues()
-    holder = config_flags.DEFINE_config_file("config", None, "path of a config file", flag_values=values)
-    file = next((a.split("=", 1)[1] for a in arguments if a.startswith("--config=")), None)
-    if file is None:
-        raise UserError(f"say which config to run: --config=FILE{nearest('', installed.known_configs())}")
-    path, colon, variant = file.partition(":")
-    file = f"{installed.find_config(Path(path))}{colon}{variant}"
-    axes, others = _split_axes([f"--config={file}" if word.startswith("--config=") else word for word in arguments])
-    given, sys.argv = sys.argv, [sys.argv[0], *others]  # ml_collections looks for overrides there
-    try:
-        rest = values(sys.argv)[1:]
-        loaded = holder.value
-    except UserError:
-        raise
-    except Exception as error:  # absl and ml_collections raise many kinds
-        raise UserError(_explain(error, others)) from error
-    finally:
-        sys.argv = given
-    if rest:
-        raise UserError(f"what does '{rest[0]}' mean? Settings are written --config.KEY=VALUE")
-    configs.axes(loaded, axes)
-    return configs.parse(loaded)
-
-
-AXES = "config.study.axes."
-
-
-def _split_axes(arguments: list[str]) -> tuple[dict[str, tuple[Any, ...]], list[str]]:
-    """The axes that arguments set, and the other arguments: ml_collections can't set a key that the file lacks.
-
-    Raises:
-        UserError: if a value is not written as Python's literals are.
-    """
-    axes: dict[str, tuple[Any, ...]] = {}
-    others: list[str] = []
-    words = iter(arguments)
-    for word in words:
-        name, equals, value = word.lstrip("-").partition("=")
-        if not (word.startswith("-") and name.startswith(AXES)):
-            others.append(word)
-            continue
-        value = value if equals else next(words, "")
-        try:
-            choices = ast.literal_eval(value)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            raise UserError(
-                f'--{name} = {value[:80]} is no list of values: write it like --{AXES}model.depth="(1,2,3)" or '
-                f"--{AXES}model.backbone=\"('dit','mmdit')\""
-            ) from None
-        axes[name.removeprefix(AXES)] = tuple(choices) if isinstance(choices, tuple | list) else (choices,)
-    return axes, others
-
-
-def _explain(error: Exception, arguments: list[str]) -> str:
-    """One sentence for what absl or ml_collections refused."""
-    keys = [path for path, *_ in configs.entries()]
-    for argument in arguments:
-        name = argument.removeprefix("--").split("=")[0].removeprefix("config.")
-        inner = [key for key in keys if key.startswith(f"{name}.")]
-        if argument.startswith("--config.") and (inner or name == AXES.strip(".").removeprefix("config.")):
-            such = inner[0] if inner else f"{name}.model.depth"
-            return f"config.{name} is a section, not a value: set one of its keys, such as --config.{such}=VALUE"
-        if argument.startswith("--config.") and name not in keys:
-            return f"the config has no key '{name}'{nearest(name, keys)}"
-    return f"{type(error).__name__}: {error}".replace("\n", " ")
+from rfjax.errors import Exit, UserError, printable  # noqa: E402
+from rfjax.flags import read_flags  # noqa: E402
 
 
 def help_text(arguments: list[str]) -> str:

@@ -4,18 +4,18 @@ JSON is read up to a limited depth, so that neither Python's parser nor a functi
 stack. Imports nothing but the errors, so that every package may use it.
 """
 
-import contextlib
 import json
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rfjax.errors import UserError
 
 LIMIT = 2**30  # bytes of a file that is read whole
 DEPTH = 64  # of lists and objects within each other; a config has 4
+FILE_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
 KINDS = {dict: "an object", list: "a list", str: "a text", int: "a whole number", float: "a number"}
 
 
@@ -23,21 +23,33 @@ class Unreadable(UserError):
     """A file that can't be read as what it should be."""
 
 
-@contextlib.contextmanager
-def opened(path: Path, *, mend: str = "") -> Iterator[int]:
-    """Opens a regular file to read; yields its descriptor.
+def regular(path: Path, limit: int = LIMIT, *, mend: str = "put the file itself there") -> BinaryIO:
+    """Opens a file to read, and nothing but a file: a FIFO would wait for ever, /dev/zero has no end.
+
+    Args:
+        path: of the file; links are followed.
+        limit: bytes that it may have.
+        mend: what to do about something else, for the end of the sentence.
+
+    Returns:
+        The file, open in binary mode; a read of all of it takes `limit` bytes at most, unless the file grows.
 
     Raises:
-        Unreadable: if it is a folder, a pipe or a device. OSError: if it can't be opened.
+        Unreadable: if it is a folder, a FIFO, a socket or a device, or too large. OSError: if it can't be opened.
     """
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe without a writer would block
+    # Non-blocking: a FIFO without a writer would hold up the opening itself. Regular files don't know the difference.
+    opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        mode = os.fstat(file).st_mode
-        if not stat.S_ISREG(mode):
-            raise Unreadable(_sentence(path, "is a folder" if stat.S_ISDIR(mode) else "is no regular file", mend))
-        yield file
-    finally:
-        os.close(file)
+        status = os.fstat(opened)
+        if not stat.S_ISREG(status.st_mode):
+            kind = FILE_KINDS.get(stat.S_IFMT(status.st_mode), "a device")
+            raise Unreadable(_sentence(path, f"is {kind}, and must be a file", mend))
+        if status.st_size > limit:
+            raise Unreadable(_sentence(path, f"has {status.st_size:,} bytes, more than {limit:,}", mend))
+        return os.fdopen(opened, "rb")
+    except BaseException:
+        os.close(opened)
+        raise
 
 
 def read_bytes(path: Path, *, limit: int = LIMIT, mend: str = "") -> bytes | None:
@@ -50,11 +62,8 @@ def read_bytes(path: Path, *, limit: int = LIMIT, mend: str = "") -> bytes | Non
         Unreadable: if it is a folder, a pipe or a device, too large, or can't be read.
     """
     try:
-        with opened(path, mend=mend) as file:
-            if (size := os.fstat(file).st_size) > limit:
-                raise Unreadable(_sentence(path, f"has {size:,} bytes, more than {limit:,}", mend))
-            with os.fdopen(file, "rb", closefd=False) as stream:
-                return stream.read(limit)
+        with regular(path, limit, mend=mend) as file:
+            return file.read(limit)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-GROUND = {"errors", "untrusted", "config"}
+GROUND = {"errors", "untrusted", "config", "names"}
 ALLOWED = {
     "errors": set(),
     "untrusted": {"errors"},
-    "config": {"errors", "untrusted"},
+    "config": {"errors", "untrusted", "names"},
     "names": {"errors"},
     "flow": {"errors", "names"},
     "models": {"errors"},
@@ -33,7 +33,8 @@ ALLOWED = {
     | {"interop", "files", "installed", "ownership"}
     | {"flow", "models", "data", "evaluation", "training", "analysis", "names", "compiling"},
     "planning": GROUND | {"flow", "models", "training", "analysis"},
-    "main": GROUND | {"study", "training", "planning", "memory", "installed", "terminal"},
+    "flags": GROUND | {"installed"},
+    "main": GROUND | {"study", "training", "planning", "memory", "installed", "terminal", "flags"},
 }
 
 

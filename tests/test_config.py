@@ -190,6 +190,14 @@ def test_differences_name_the_key_and_leave_operational_ones_aside():
     assert configs.differences(ours, theirs) == ["training.batch is 16 there and 8 here"]
 
 
+def test_a_study_from_before_grids_were_the_formulation_s_own_goes_on_where_they_are_the_same():
+    older = lambda name: configs.parse(changed(samples={"grid": "uniform"}, flow={"formulation": name})).to_dict()  # noqa: E731
+    newer = lambda name: configs.parse(changed(flow={"formulation": name})).to_dict()  # noqa: E731
+    assert configs.differences(newer("rf"), older("rf")) == []
+    said = configs.differences(newer("edm(-1.20,1.20)"), older("edm(-1.20,1.20)"))
+    assert said == ["samples.grid is 'uniform' there and 'karras' here"]
+
+
 def sample_job(**values):
     c = configs.default()
     c.job = "sample"

@@ -172,28 +172,6 @@ def test_a_process_is_known_by_its_start(tmp_path):
     child.communicate()
 
 
-def test_of_a_users_files_only_regular_ones_are_opened_and_none_above_the_limit(tmp_path):
-    file, fifo = tmp_path / "x.bin", tmp_path / "fifo"
-    file.write_bytes(b"12345")
-    os.mkfifo(fifo)
-    (tmp_path / "link").symlink_to(file)
-    (tmp_path / "endless").symlink_to("/dev/zero")
-    with files.regular(file, 5) as opened, files.regular(tmp_path / "link", 5) as linked:
-        assert opened.read() == linked.read() == b"12345"
-    for path, reason in (
-        (fifo, "is a FIFO"),
-        (tmp_path, "is a folder"),
-        (tmp_path / "endless", "is a device"),
-        (file, "has 5 bytes, and 4 bytes is the most"),
-    ):
-        open_before = len(os.listdir("/proc/self/fd"))
-        with pytest.raises(UserError, match=reason):
-            files.regular(path, 4)
-        assert len(os.listdir("/proc/self/fd")) == open_before
-    with pytest.raises(FileNotFoundError):
-        files.regular(tmp_path / "none", 4)
-
-
 def test_what_has_the_place_of_a_file_or_of_its_folder_is_named(tmp_path):
     (tmp_path / "x.json").mkdir()
     (tmp_path / "file").write_text("")

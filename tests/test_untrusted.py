@@ -39,10 +39,10 @@ def test_only_regular_files_of_limited_size_are_read(tmp_path):
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "large").write_bytes(b"x" * 11)
-    for name, words in (("folder", "is a folder"), ("pipe", "is no regular file"), ("large", "has 11 bytes, more")):
+    for name, words in (("folder", "is a folder"), ("pipe", "is a FIFO"), ("large", "has 11 bytes, more")):
         with pytest.raises(Unreadable, match=f"{name} {words}"):
             read_bytes(tmp_path / name, limit=10)
-    with pytest.raises(Unreadable, match="is no regular file"):
+    with pytest.raises(Unreadable, match="is a FIFO"):
         read_bytes(untrusted.Path("/dev/zero"))
 
 
@@ -57,3 +57,25 @@ def test_lines_that_can_not_be_read_are_told_apart(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_bytes('{"a": "\u2028"}\n\n[1]\n{"b"\n'.encode() + b"[" * 100_000 + b"\n\xff\n")
     assert list(untrusted.json_lines(path)) == [{"a": "\u2028"}, None, None, None, None]
+
+
+def test_of_a_users_files_only_regular_ones_are_opened_and_none_above_the_limit(tmp_path):
+    file, fifo = tmp_path / "x.bin", tmp_path / "fifo"
+    file.write_bytes(b"12345")
+    os.mkfifo(fifo)
+    (tmp_path / "link").symlink_to(file)
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    with untrusted.regular(file, 5) as opened, untrusted.regular(tmp_path / "link", 5) as linked:
+        assert opened.read() == linked.read() == b"12345"
+    for path, reason in (
+        (fifo, "is a FIFO"),
+        (tmp_path, "is a folder"),
+        (tmp_path / "endless", "is a device"),
+        (file, "has 5 bytes, more than 4"),
+    ):
+        open_before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(Unreadable, match=reason):
+            untrusted.regular(path, 4)
+        assert len(os.listdir("/proc/self/fd")) == open_before
+    with pytest.raises(FileNotFoundError):
+        untrusted.regular(tmp_path / "none", 4)

@@ -10,6 +10,7 @@ from typing import Any, get_origin, get_type_hints
 
 import ml_collections
 
+from rfjax import names
 from rfjax.config.checks import OWN_SIZE, check
 from rfjax.config.keys import Config
 from rfjax.config.paths import resolved
@@ -231,10 +232,13 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]
 
 
 def _completed(plain: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With defaults for newer keys, and the grid of times by its own name: "own" is what older studies called it."""
     try:
-        return from_dict(plain).to_dict()
+        config = from_dict(plain)
+        grid = names.grid_of(config.samples.grid, config.flow.formulation)
     except UserError:
         return plain
+    return dataclasses.replace(config, samples=dataclasses.replace(config.samples, grid=grid)).to_dict()
 
 
 def describe(plain: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float16, Float32, Int64, Shaped, UInt8
 
-from rfjax import files
+from rfjax import untrusted
 from rfjax.data import paths
 from rfjax.errors import UserError
 
@@ -97,7 +97,7 @@ def _open(file: Path, name: str) -> np.memmap:
 
 def _check_header(file: Path) -> None:
     """Raises ValueError for a header that takes longer to read than a header can take; UserError for no file."""
-    with files.regular(file, paths.ANY_SIZE) as opened:
+    with untrusted.regular(file, paths.ANY_SIZE) as opened:
         start = opened.read(12)  # six letters, two numbers of the version, then the header's length
     size = int.from_bytes(start[8:10] if start[6:7] == b"\1" else start[8:12], "little")
     if start.startswith(np.lib.format.MAGIC_PREFIX) and size > _LONGEST_HEADER:
@@ -147,7 +147,7 @@ class Lines:
 
 
 def _map(file: Path) -> UInt8[np.ndarray, " b"]:
-    with files.regular(file, paths.ANY_SIZE) as opened:
+    with untrusted.regular(file, paths.ANY_SIZE) as opened:
         return np.memmap(opened, np.uint8, "r") if os.fstat(opened.fileno()).st_size else np.empty(0, "B")
 
 

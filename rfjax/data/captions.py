@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rfjax import files
+from rfjax import untrusted
 from rfjax.data import paths
 from rfjax.data.types import SPLITS, Problem
 from rfjax.errors import UserError, nearest
@@ -64,7 +64,7 @@ def parse(path: Path, shares: Mapping[str, float]) -> tuple[list[Record], list[P
     """
     records, problems = [], []
     try:
-        with files.regular(path, paths.ANY_SIZE) as file:
+        with untrusted.regular(path, paths.ANY_SIZE) as file:
             lines = EXPANSION * os.fstat(file.fileno()).st_size
             paths.check_memory(f"'{path}', with all its lines,", lines, "prepare a TensorFlow Datasets data set of it")
             for number, line in enumerate(_lines(file, path), start=1):

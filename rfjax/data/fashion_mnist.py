@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from rfjax import files, terminal
+from rfjax import terminal, untrusted
 from rfjax.data import paths, prepared
 from rfjax.errors import UserError
 
@@ -45,7 +45,7 @@ def read_idx(path: Path, ndim: int) -> UInt8[np.ndarray, "..."]:
     Raises UserError where the file is not whole or does not hold `ndim` dimensions.
     """
     try:
-        with files.regular(path, _LARGEST) as file, gzip.open(file) as unpacked:
+        with untrusted.regular(path, _LARGEST) as file, gzip.open(file) as unpacked:
             data = unpacked.read(_LARGEST)
         magic, header = data[:4], 4 + 4 * ndim
         shape = tuple(int(size) for size in np.frombuffer(data[4:header], ">u4"))

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from rfjax import files, memory
+from rfjax import memory, untrusted
 from rfjax.errors import UserError
 
 OUTSIDE = "config.data.outside"
@@ -68,8 +68,8 @@ def check_inside(root: Path, names: Iterable[str], named_by: str) -> None:
 
 
 def read(path: Path, limit: int) -> bytes:
-    """The bytes of a regular file; errors as of `files.regular`."""
-    with files.regular(path, limit) as file:
+    """The bytes of a regular file; errors as of `untrusted.regular`."""
+    with untrusted.regular(path, limit) as file:
         return file.read()
 
 

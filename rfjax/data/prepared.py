@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rfjax import files
+from rfjax import untrusted
 from rfjax.data import paths
 from rfjax.data.fields import kind_of
 from rfjax.errors import UserError, nearest
@@ -67,7 +67,7 @@ def open_folder(folder: Path, what: str, outside: bool) -> Any:
         if not outside:
             paths.check_inside(folder, (entry.name for entry in folder.iterdir()), f"'{folder}'")
         for entry in described:
-            files.regular(entry, _LARGEST).close()
+            untrusted.regular(entry, _LARGEST).close()
         named = re.findall(r'"pythonClassName":\s*"([^"]*)"', (folder / "features.json").read_text(encoding="utf-8"))
         if foreign := [name for name in named if not name.startswith(_OWN)]:  # TFDS would import it, whatever it is
             raise UserError(

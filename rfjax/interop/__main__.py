@@ -66,8 +66,12 @@ def _run(given: argparse.Namespace) -> int:
         layouts.find(given.layout)  # before JAX takes its time
         if given.shard_bytes < 1:
             raise UserError(f"--shard-bytes={given.shard_bytes} must be a number of bytes, such as {MAX_SHARD:,}")
+    from rfjax.training import environment
+
+    environment.check()
     if given.command == "inspect":
         return _inspect(given)
+    environment.open_devices()
     from rfjax import config as configs
     from rfjax import interop
     from rfjax.training import weights

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from rfjax import files
+from rfjax import untrusted
 from rfjax.errors import UserError, nearest
 from rfjax.interop import pickled
 from rfjax.interop.stored import (
@@ -173,7 +173,7 @@ def _holds_tensors(value: Any) -> bool:
 
 def _unzip(path: Path) -> tuple[bytes, dict[str, tuple[int, int]], int]:
     """A torch file's pickle, the place and length in the file of each storage by its key, and the file's length."""
-    with files.regular(path, ANY_SIZE) as file:
+    with untrusted.regular(path, ANY_SIZE) as file:
         start = file.read(len(LEGACY))
         if start == LEGACY:
             raise UserError(f"{path} has torch's old format: load it with a current torch and torch.save it again")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rfjax import files, untrusted
+from rfjax import untrusted
 from rfjax.errors import UserError
 from rfjax.interop.stored import (
     ANY_SIZE,
@@ -41,7 +41,7 @@ def read_header(path: Path) -> dict[str, Entry]:
     Raises:
         UserError: for another file, a damaged one and one that is cut short.
     """
-    with files.regular(path, ANY_SIZE) as file:
+    with untrusted.regular(path, ANY_SIZE) as file:
         size = os.fstat(file.fileno()).st_size
         start = file.read(8)
         length = int.from_bytes(start, "little")

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol, Self
 import ml_dtypes
 import numpy as np
 
-from rfjax import files
+from rfjax import untrusted
 from rfjax.errors import UserError
 from rfjax.interop.layout import Rows
 
@@ -115,7 +115,7 @@ class Tensors:
         self.source, self._entries = source, dict(entries)
         with contextlib.ExitStack() as stack:
             paths = {entry.path for entry in self._entries.values()}
-            self._files = {path: stack.enter_context(files.regular(path, ANY_SIZE)) for path in paths}
+            self._files = {path: stack.enter_context(untrusted.regular(path, ANY_SIZE)) for path in paths}
             self._close = stack.pop_all()
 
     def __enter__(self) -> Self:

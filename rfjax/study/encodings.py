@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rfjax import files
+from rfjax import untrusted
 from rfjax.errors import UserError
 from rfjax.evaluation.sampling import Captions
 
@@ -47,7 +47,7 @@ def read_encodings(file: Path) -> Captions:
 
 def _arrays(file: Path) -> dict[str, np.ndarray]:
     """The arrays of these names, whose sizes are looked at before they are unpacked."""
-    with files.regular(file, LARGEST) as opened:
+    with untrusted.regular(file, LARGEST) as opened:
         with zipfile.ZipFile(opened) as archive:
             size = sum(info.file_size for info in archive.infolist() if info.filename.removesuffix(".npy") in NAMES)
         if size > LARGEST:

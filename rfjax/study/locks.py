@@ -23,7 +23,7 @@ from typing import NamedTuple, Self
 
 from rfjax import files
 from rfjax.errors import UserError, printable
-from rfjax.untrusted import opened, parse_json
+from rfjax.untrusted import parse_json, regular
 
 NAME = "lock.json"
 SIGNS = 15  # signs of life in the time after which a lock is void: one in 20 s of 5 minutes
@@ -247,9 +247,9 @@ def _seconds_of_doubt(stale: float) -> float:
 def _look(path: Path) -> _Seen | None:
     """The lock, or None where there is none; opened, for only so does NFS ask its server how it is now."""
     try:
-        with opened(path, mend="if no other job works in that folder, remove it") as file:
-            text = os.read(file, LARGEST).decode(errors="replace")
-            return _Seen(text, os.fstat(file).st_mtime_ns)
+        with regular(path, mend="if no other job works in that folder, remove it") as file:
+            text = file.read(LARGEST).decode(errors="replace")
+            return _Seen(text, os.fstat(file.fileno()).st_mtime_ns)
     except FileNotFoundError:
         return None
     except OSError as error:
