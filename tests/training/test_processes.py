@@ -57,7 +57,7 @@ def start(folder, processes, devices):
 
 
 def finish(process, code=Exit.DONE):
-    out, _ = process.communicate(timeout=240)
+    out, _ = process.communicate(timeout=480)
     assert process.returncode == code, out
     return out
 
@@ -69,7 +69,7 @@ def read(folder):
 
 def wait_for_step(folder, step):
     path = folder / "study" / "runs" / "run" / "metrics.jsonl"
-    for _ in range(1200):
+    for _ in range(4800):  # four minutes, for other processes may want the cores
         with contextlib.suppress(FileNotFoundError):
             if f'"train", "step": {step},' in path.read_text():
                 return
