@@ -9,7 +9,7 @@ from rfjax.study.reports import contest, contest_figures, page, paper, rates
 from rfjax.study.reports.contest import Findings
 from rfjax.study.reports.contest_figures import HIGHLIGHT, SCORES, TABLE_2_STEPS, colour, table_2_settings
 from rfjax.study.reports.contest_sentences import floor_of, grid_sentence, headline
-from rfjax.study.reports.measures import Setting, canonical
+from rfjax.study.reports.measures import Setting, canonical, finite
 
 FILE = "ranking.json"
 find, record, figures = contest.find, contest.record, contest_figures.figures
@@ -206,20 +206,20 @@ def _skills(findings: Findings) -> str:
     """The score by skill or by digit, where it has parts, at the setting with the highest mean score."""
     said = []
     for dataset in findings.datasets:
+        here = {s: found for s, found in findings.measures.items() if s.dataset == dataset}
+        drawn = {s: {v: m for v, m in found.items() if m.drawn} for s, found in here.items()}
         mean = {
-            s: sum(m.score for m in findings.measures[s].values()) / len(findings.measures[s])
-            for s in findings.settings
-            if s.dataset == dataset
-            and any(m.parts for m in findings.measures[s].values())
-            and all(m.drawn for m in findings.measures[s].values())
+            s: (len(found), sum(m.score for m in found.values()) / len(found))  # the most variants first
+            for s, found in drawn.items()
+            if any(m.parts for m in found.values())
         }
         if not mean:
             continue
         best = max(mean, key=mean.__getitem__)
-        found = findings.measures[best]
+        found, broken = drawn[best], [v for v in here[best] if v not in drawn[best]]
         skills = list(dict.fromkeys(name for m in found.values() for name in m.parts))
         columns = [
-            _column({v: (m.parts[k], f"{m.parts[k]:.2f}") for v, m in found.items() if k in m.parts}, max)
+            _column({v: (m.parts[k], f"{m.parts[k]:.2f}") for v, m in found.items() if finite(m.parts.get(k))}, max)
             for k in skills
         ]
         whole = _column({v: (m.score, f"{m.score:.3f}") for v, m in found.items()}, max)
@@ -227,7 +227,10 @@ def _skills(findings: Findings) -> str:
         said.append(
             f"<h2>Score by part: {html.escape(dataset)}</h2>"
             + page.table(["variant", "all", *skills], rows)
-            + page.note(f"At the setting where the variants score highest on average: {best}.")
+            + page.note(
+                f"At the setting where the variants score highest on average: {best}."
+                + (f" Without {', '.join(broken)}, whose pictures are not finite." if broken else "")
+            )
         )
     return "".join(said)
 

@@ -103,9 +103,9 @@ def grid_of(rung: Rung, line: dict[str, Any]) -> str:
     return line.get("grid") or names.grid_of(asked, rung.config["flow"]["formulation"])
 
 
-def finite(value: float | None) -> bool:
-    """Whether there is a number: JSON has null where a value is missing or not finite."""
-    return value is not None and math.isfinite(value)
+def finite(value: Any) -> bool:
+    """Whether there is a finite number: JSON has null, or a word such as "NaN", in other places."""
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def number(line: dict[str, Any], name: str) -> float:
@@ -142,7 +142,7 @@ def _mean(lines: list[dict[str, Any]]) -> Measure:
         parts={name: mean(number(part, name) for part in parts) for name in dict.fromkeys(itertools.chain(*parts))},
         path_length=mean(number(line, "path_length") for line in lines),
         step=lines[-1]["step"],
-        count=int(lines[-1].get("count", 0)),
+        count=int(lines[-1].get("count") or 0),
         grid=", ".join(dict.fromkeys(line["grid"] for line in lines)),
         by_seed={seed: (of(seed, "score"), of(seed, "frechet")) for seed in seeds},
     )

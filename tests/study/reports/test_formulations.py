@@ -82,3 +82,19 @@ def test_no_scores_is_one_clear_sentence(tmp_path):
     drawn = reports.draw(folder)
     assert "No ranks yet: no run has left scores." in page_of(drawn)
     assert "not started yet: " in reports.summary(drawn, folder)
+
+
+def test_pictures_that_are_nowhere_finite_leave_no_table_in_silence(tmp_path):
+    folder = write_contest(tmp_path / "s", in_order(THREE), variants=THREE, datasets=("shapes",))
+    broken = {"score": None, "frechet": None, "problem": "all pictures are not finite", "parts": {}}
+    for path in folder.glob("runs/*/metrics.jsonl"):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        if json.loads((path.parent / "config.json").read_text())["flow"]["formulation"] == "rf":
+            path.write_text("\n".join(json.dumps(line | broken if "score" in line else line) for line in lines) + "\n")
+    drawn = reports.draw(folder)
+    assert "Without rf, whose pictures are not finite." in page_of(drawn)
+    assert drawn.findings.ranked[-1] == "rf"
+    for path in folder.glob("runs/*/metrics.jsonl"):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        path.write_text("\n".join(json.dumps(line | broken if "score" in line else line) for line in lines) + "\n")
+    page_of(reports.draw(folder))
