@@ -141,7 +141,6 @@ def test_losses_that_are_not_finite(tmp_path):
     drawn = reports.draw(folder)
     page_of(drawn)
     text = " ".join(drawn.findings.warnings)
-    assert "dit-seed0: the validation loss of step 40 is not finite" in text
     assert (
         "dit-seed0 failed: the validation loss is not finite (NaN with ema weights at step 40): it is no part" in text
     )
