@@ -100,7 +100,8 @@ def _text(value: Any) -> str:
 # What a key holds, in every kind of line that has it. Others are not read by anything here.
 KEYS: dict[str, Callable[[Any], Any]] = {
     "kind": _text, "step": _count, "weights": _text, "setting": _text, "grid": _text, "sampler": _text,
-    **dict.fromkeys(("loss", "stderr", "flops", "seconds", "score", "frechet", "frechet_stderr", "frechet_floor", "path_length", "guidance"), number),
+    **dict.fromkeys(("loss", "stderr", "flops", "seconds", "score", "path_length", "guidance"), number),
+    **dict.fromkeys(("frechet", "frechet_stderr", "frechet_floor"), number),
     "examples": _count, "steps": _count, "count": _count, "evaluations": _count,
     "levels": _levels, "losses": _numbers, "captions": _texts, "size": _size, "parts": _counts,
 }  # fmt: skip
