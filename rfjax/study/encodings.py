@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from rfjax import untrusted
+from rfjax.data import paths
 from rfjax.errors import UserError
 from rfjax.evaluation.sampling import Captions
 
 NAMES = ("context", "pooled", "captions")
-LARGEST = 2**32  # bytes of all arrays: 1,700 prompts of SD3's in float32; more can be drawn file by file
 
 
 def read_encodings(file: Path) -> Captions:
@@ -47,11 +47,10 @@ def read_encodings(file: Path) -> Captions:
 
 def _arrays(file: Path) -> dict[str, np.ndarray]:
     """The arrays of these names, whose sizes are looked at before they are unpacked."""
-    with untrusted.regular(file, LARGEST) as opened:
+    with untrusted.regular(file, paths.ANY_SIZE) as opened:
         with zipfile.ZipFile(opened) as archive:
             size = sum(info.file_size for info in archive.infolist() if info.filename.removesuffix(".npy") in NAMES)
-        if size > LARGEST:
-            raise UserError(f"{file} unpacks to {size:,} bytes, and at most {LARGEST:,} are read: split it")
+        paths.check_memory(f"config.sample.encodings = {file}", size, "divide the encodings among several files")
         opened.seek(0)
         with np.load(opened, allow_pickle=False) as loaded:
             return {name: loaded[name] for name in loaded.files if name in NAMES}

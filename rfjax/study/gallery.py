@@ -219,7 +219,7 @@ def free_name(folder: Path, name: str, settings: dict[str, Any]) -> Path:
             known = (read_json(path.with_suffix(".json")) or {}).get("settings")
         except Unreadable:
             known = None  # not ours: left alone
-        if known and known.get("settings") == plain:
+        if known == plain:
             break
         number += 1
         path = folder / f"{name}_{number}.png"

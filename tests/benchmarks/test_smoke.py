@@ -128,6 +128,7 @@ def test_a_study_is_accounted_for(tmp_path):
         folder.mkdir()
         (folder / "study.json").write_text(json.dumps({"config": {}, "runs": []}))
         line = {
+            "seconds": seconds,
             "split": {"start-up": 1.0, "training": seconds / 2},
             "compilations": {"update": {"count": 1, "seconds": 2}},
         }

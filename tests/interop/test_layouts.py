@@ -305,7 +305,7 @@ def test_a_config_that_is_no_json_object_is_named(tmp_path):
             interop.read(path.parent, "", MESH)
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(UserError, match=r"config.json is no regular file"):
+    with pytest.raises(UserError, match=r"config.json is a FIFO"):
         interop.read(path.parent, "", MESH)
 
 

@@ -11,9 +11,9 @@ from PIL import Image
 from tiny import begun_run, tiny
 
 from rfjax import config as configs
-from rfjax import interop, main
+from rfjax import interop, main, memory
 from rfjax.errors import UserError
-from rfjax.study import encodings, gallery
+from rfjax.study import gallery
 from rfjax.training.parts import make_parts
 from rfjax.training.weights import Weights
 
@@ -112,17 +112,6 @@ def test_a_mistake_is_one_sentence_before_a_folder_is_made(source, tmp_path, val
     assert words in str(error.value)
     assert "\n" not in str(error.value)
     assert names(tmp_path) == []
-
-
-def test_encodings_that_would_fill_memory_are_not_unpacked(tmp_path, monkeypatch):
-    """8 MB of zeros take 8 kB in a file; the sizes are those that the file says, and it can't unpack to more."""
-    np.savez_compressed(tmp_path / "a.npz", context=np.zeros((1, 1000, 1000)), pooled=np.zeros((1, 2)))
-    monkeypatch.setattr(encodings, "LARGEST", 10**6)
-    with pytest.raises(UserError, match=r"a.npz unpacks to 8,000,\d+ bytes, and at most 1,000,000 are read"):
-        encodings.read_encodings(tmp_path / "a.npz")
-    os.mkfifo(tmp_path / "pipe.npz")
-    with pytest.raises(UserError, match=r"pipe.npz is a FIFO"):
-        encodings.read_encodings(tmp_path / "pipe.npz")
 
 
 def test_what_lies_in_the_folder_already_is_never_mistaken_for_ours(tmp_path):
@@ -262,7 +251,7 @@ def test_a_file_of_encodings_that_is_none_or_unpacks_to_more_than_memory_is_refu
     np.savez_compressed(bomb, context=np.zeros((1000, 10, 10), np.float32), pooled=np.zeros((1000, 10), np.float32))
     os.mkfifo(fifo)
     assert gallery.read_encodings(bomb).pooled.shape == (1000, 10)
-    monkeypatch.setattr(gallery.paths.memory, "installed", lambda: 10 * bomb.stat().st_size)
+    monkeypatch.setattr(memory, "installed", lambda: 10 * bomb.stat().st_size)
     for file, words in ((bomb, "GiB of memory, and there are"), (fifo, "is a FIFO, and must be a file")):
         with pytest.raises(UserError, match=words):
             gallery.read_encodings(file)

@@ -274,5 +274,5 @@ def test_a_lock_whose_fields_are_of_other_kinds_is_one_without_a_name(tmp_path):
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
 def test_a_lock_that_is_no_file_is_named(tmp_path, make):
     make(tmp_path / locks.NAME)
-    with pytest.raises(UserError, match=r"lock.json is (a folder|no regular file): if no other job .* remove it"):
+    with pytest.raises(UserError, match=r"lock.json is (a folder|a FIFO), and .*: if no other job .* remove it"):
         take(tmp_path, STALE)

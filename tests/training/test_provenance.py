@@ -96,7 +96,7 @@ def test_a_damaged_record_is_named(run, damage):
     (run.folder / provenance.NAME).write_text(damage)
     with pytest.raises(UserError, match=r"data\.json .+: remove it"):
         admit(run)
-    assert "data.json is damaged" in provenance.read_or_say(run.folder).trouble
+    assert "remove it, and the data are recorded anew" in provenance.read_or_say(run.folder).trouble
     (run.folder / provenance.NAME).unlink()
     admit(run)
     assert provenance.read(run.folder).unknown_until == 8

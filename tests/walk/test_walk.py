@@ -79,7 +79,6 @@ def test_a_key_refuses_a_wild_value_in_a_sentence_or_runs(path, trained, tmp_pat
             extra = [f"--config.job={job}", f"--config.workdir={tmp_path / 'pictures'}"] if job == "sample" else []
             found[value, job] = (*attempt(folder, *extra, f"--config.{path}={value}"), folder)
     record_property("outcomes", dict(Counter(outcome for outcome, *_ in found.values())))
-    print(f"\nWALK {path}", *(f"{value}: {outcome}" for (value, _), (outcome, *_) in found.items()), sep="  ")
     for (value, _), (outcome, said, folder) in found.items():
         assert outcome in ("refused", "ran", "failed"), f"{path} = {value}: {outcome}\n{said}"
         if outcome == "refused" and folder != trained:
