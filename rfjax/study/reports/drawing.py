@@ -23,7 +23,6 @@ STYLE = {
     "font.size": 10,
     "legend.frameon": False,
     "savefig.dpi": 160,
-    "text.parse_math": False,  # a name with two dollars in it is no formula
 }
 WIDE = 8.0  # inches from which a figure takes a row of the page for itself
 
