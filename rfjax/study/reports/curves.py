@@ -238,7 +238,11 @@ def loss_and_quality(records: Records, findings: Findings) -> Figure:
             sizes = [12 + 60 * p.step / last for p in points]
             axes.scatter(x, y, s=sizes, color=colours[name], label=name, edgecolors="white", linewidths=0.6)
         axes.set(xlabel="validation loss", ylabel=label)
+    if np.isfinite(found[0].floor):
+        words = f"floor: {found[0].count} true pictures"
+        panels[1].axhline(found[0].floor, color="black", lw=0.9, ls=":", label=words)
     panels[0].legend(fontsize=8, ncols=2, title=f"samples at {setting}")
+    panels[1].legend(fontsize=8, ncols=2)
     return figure
 
 
