@@ -182,6 +182,14 @@ def test_every_key_takes_a_wild_value_or_names_itself(value):
         assert configs.from_dict(json.loads(json.dumps(config.to_dict(), allow_nan=False))) == config
 
 
+@pytest.mark.parametrize("workdir", ["", "x" * 300, "/tmp/" + "x/" * 2000], ids=["none", "name", "path"])
+def test_a_work_folder_that_no_file_system_takes_is_refused(workdir):
+    c = tiny()
+    c.workdir = workdir
+    with pytest.raises(UserError, match=r"config\.workdir .*(must name|is too long)"):
+        configs.parse(c)
+
+
 def test_differences_name_the_key_and_leave_operational_ones_aside():
     ours = configs.parse(tiny()).to_dict()
     theirs = configs.parse(changed(mesh={"fsdp": 2}, training={"keep_checkpoints": 9})).to_dict() | {"workdir": "x"}
