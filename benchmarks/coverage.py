@@ -7,6 +7,7 @@ standard error of that share, the median half-width relative to the loss, and th
 
     python -m benchmarks.coverage --trials 400     # under 2 minutes on one core
     python -m benchmarks.coverage --trials 2000 --objective log_squares
+    python -m benchmarks.coverage --growth 3       # noise at the largest rung three times that at the smallest, untold
 """
 
 import argparse
@@ -30,16 +31,30 @@ TRUTHS = {  # (law, E, A at 1e6 parameters, alpha)
 
 
 def simulate(
-    law: str, truth: Callable[..., np.ndarray], rungs: int, *, trials: int, noise: float, seed: int, objective: str
+    law: str,
+    truth: Callable[..., np.ndarray],
+    rungs: int,
+    *,
+    trials: int,
+    noise: float,
+    growth: float,
+    seed: int,
+    objective: str,
 ) -> tuple[float, float, float]:
-    """The coverage of the 95 % interval of a new loss, its median relative half-width, the share of fits on a bound."""
+    """The coverage of the 95 % interval of a new loss, its median relative half-width, the share of fits on a bound.
+
+    The noise is a power of the size: `noise` at the smallest rung, `growth` times that at the largest, and so on to the
+    new one.
+    """
     rng = np.random.default_rng([seed, rungs])
     x, new = np.geomspace(*LADDER, rungs), np.array(LADDER[1] * BEYOND)
+    power = np.log(growth) / np.log(LADDER[1] / LADDER[0])
+    spread, beyond = (noise * (n / LADDER[0]) ** power for n in (x, new))
     covered, widths, bounds = [], [], []
     for _ in range(trials):
-        fit = fit_law(x, truth(x) * np.exp(noise * rng.normal(size=rungs)), law=law, objective=objective)
+        fit = fit_law(x, truth(x) * np.exp(spread * rng.normal(size=rungs)), law=law, objective=objective)
         value, low, high = fit.predict(new)
-        covered.append(low <= truth(new) * np.exp(noise * rng.normal()) <= high)
+        covered.append(low <= truth(new) * np.exp(beyond * rng.normal()) <= high)
         widths.append((high - low) / (2 * value))
         bounds.append(fit.status is not Status.CONVERGED)
     return float(np.mean(covered)), float(np.median(widths)), float(np.mean(bounds))
@@ -50,6 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=400)
     parser.add_argument("--noise", type=float, default=0.003, help="relative standard deviation of a measured loss")
+    parser.add_argument("--growth", type=float, default=1.0, help="of that from the smallest rung to the largest")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--objective", choices=sorted(OBJECTIVES), action="append", help="default: log_squares, log_huber"
@@ -76,6 +92,7 @@ def main() -> None:
                     rungs,
                     trials=flags.trials,
                     noise=flags.noise,
+                    growth=flags.growth,
                     seed=flags.seed,
                     objective=objective,
                 )

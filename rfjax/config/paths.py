@@ -39,10 +39,21 @@ def _check_local(path: str, key: str) -> None:
 
 def _expanded(path: str, key: str) -> str:
     _check_local(path, key)
-    if not path.startswith("~"):
-        return path
+    return str(expanded(path, key)) if path.startswith("~") else path
+
+
+def expanded(path: str | Path, key: str) -> Path:
+    """The path with `~` and `~user` written out.
+
+    Args:
+        path: as the user wrote it.
+        key: which names it, for the message.
+
+    Raises:
+        UserError: for a user that is not known here, or one without a home folder.
+    """
     try:
-        return str(Path(path).expanduser())
+        return Path(path).expanduser()
     except RuntimeError as error:
         raise UserError(
             f"{key} = '{path}' begins with ~, and this machine knows no home folder for it: write the whole path"

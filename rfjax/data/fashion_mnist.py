@@ -25,7 +25,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from rfjax import terminal, untrusted
-from rfjax.data import paths, prepared
+from rfjax.config.paths import expanded
+from rfjax.data import prepared
 from rfjax.errors import UserError
 
 NAME, VERSION = "fashion_mnist", "1.0.0"
@@ -142,7 +143,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data_dir", type=Path, default=Path(DATA_DIR), help="the folder of prepared TFDS data sets")
     options = parser.parse_args(arguments)
     try:
-        source, data_dir = (paths.expanded(getattr(options, name), f"--{name}") for name in ("source", "data_dir"))
+        source, data_dir = (expanded(getattr(options, name), f"--{name}") for name in ("source", "data_dir"))
         folder, written = prepare(source, data_dir)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

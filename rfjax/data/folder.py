@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from rfjax.config.paths import expanded
 from rfjax.data import captions, images, paths, verified
 from rfjax.data.captions import CAPTIONS_FILE, Record
 from rfjax.data.types import Example, Memory, Problem, Split, check_index, check_problems, check_split
@@ -118,7 +119,7 @@ def load(
         raise UserError(
             f"validation_percent = {validation_percent:g} and test_percent = {test_percent:g} leave no room."
         )
-    folder = paths.expanded(path, "config.data.path")
+    folder = expanded(path, "config.data.path")
     file = captions.find(folder, captions_file)
     shares = {"validation": validation_percent, "test": test_percent}
     records, problems = captions.parse(file, shares)

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int64, Shaped
 
+from rfjax.config.paths import expanded
 from rfjax.data import paths
 from rfjax.data.arrays import CONTEXT, LABELS, LATENTS, POOLED, Arrays, Lines, Part
 from rfjax.data.shapes import fractions
@@ -146,7 +147,7 @@ def load(
     check_split(split)
     if not 0 <= validation_percent <= 100:
         raise UserError(f"validation_percent = {validation_percent:g} is a share: from 0 to 100.")
-    root = paths.expanded(path, "config.data.path")
+    root = expanded(path, "config.data.path")
     divided = split != "test" and not (root / "validation").is_dir()
     folder = root / ("train" if divided else split)
     _check_folder(root, folder)

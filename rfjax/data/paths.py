@@ -11,20 +11,6 @@ OUTSIDE = "config.data.outside"
 ANY_SIZE = 2**62  # bytes: of files that are not read as a whole
 
 
-def expanded(path: str | Path, key: str) -> Path:
-    """The path with `~` and `~user` written out; key: which names it, for the message.
-
-    Raises:
-        UserError: for a user that is not known here, or one without a home folder.
-    """
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise UserError(
-            f"{key} = '{path}' begins with ~, and this machine knows no home folder for it: write the whole path"
-        ) from error
-
-
 def outside(root: Path, names: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Those of the files that lie elsewhere: by an absolute path, by "..", or behind a link.
 

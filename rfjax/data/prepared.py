@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rfjax import untrusted
+from rfjax.config.paths import expanded
 from rfjax.data import paths
 from rfjax.data.fields import kind_of
 from rfjax.errors import UserError, nearest
@@ -25,7 +26,7 @@ def find(dataset: str, data_dir: str) -> Path:
     Quick, and without importing tfds. Raises UserError where it is not there, with what is.
     """
     named = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    root = paths.expanded(named, "config.data.data_dir")
+    root = expanded(named, "config.data.data_dir")
     matched = _NAME.fullmatch(dataset)
     if not matched:
         raise UserError(f"The data set's name must be like 'name', 'name/config' or 'name:1.0.0', not {dataset!r}.")

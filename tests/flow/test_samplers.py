@@ -142,6 +142,16 @@ def test_on_its_own_grid_every_formulation_is_near_the_truth(kind):
         assert abs(spread("heun", made.name, flow.grid("uniform", 128, made, room=ROOM), 1.0) - 1) > 0.1
 
 
+@pytest.mark.parametrize(("steps", "uniform", "own"), [(5, -0.253, -0.533), (50, -0.032, -0.056)])
+def test_euler_s_method_is_farther_off_on_edm_s_own_grid(steps, uniform, own):
+    """What docs/results says of the contest, which draws with it: at s = .5, relative."""
+    made = flow.formulation("edm(-1.20,1.20)")
+    for name, off in (("uniform", uniform), ("own", own)):
+        assert spread("euler", made.name, flow.grid(name, steps, made, room=ROOM), 0.5) / 0.5 - 1 == pytest.approx(
+            off, abs=1e-3
+        )
+
+
 @pytest.mark.parametrize("sampler", flow.SAMPLERS)
 def test_a_grid_may_be_closed_over_or_traced(sampler):
     """Traced, not compiled: what a sampler asks of values that are not known there is asked while it is traced."""
