@@ -15,12 +15,11 @@ import sys
 import jax
 
 from rfjax import config as configs
-from rfjax.analysis import collectives
 from rfjax.compiling import quick_options
-from rfjax.planning import tracing
+from rfjax.planning import hlo, tracing
 from rfjax.training import mesh as meshes
 from rfjax.training import step as steps
-from rfjax.training.parts import make_parts
+from rfjax.training.spec import make_run_spec
 
 MESHES = ((1, 8, 1), (1, 64, 1), (8, 8, 1), (16, 1, 4), (4, 4, 4), (2, 16, 2))  # (data, fsdp, tensor)
 DEVICES = 64
@@ -43,12 +42,12 @@ def config(mesh: Mesh) -> configs.Config:
     return configs.parse(c)
 
 
-def compiled(shape: Mesh) -> collectives.Communication:
+def compiled(shape: Mesh) -> hlo.Communication:
     """The collectives of the step that XLA compiles for a mesh."""
     made = config(shape)
-    parts, mesh = make_parts(made), meshes.make_mesh(made.mesh, jax.devices()[: math.prod(shape)])
+    parts, mesh = make_run_spec(made), meshes.make_mesh(made.mesh, jax.devices()[: math.prod(shape)])
     arguments = steps.abstract_state(parts, mesh), *tracing.arguments(made, parts, mesh)
-    return collectives.read(steps.jit_update(parts, mesh).lower(*arguments).compile(quick_options()).as_text())
+    return hlo.read(steps.jit_update(parts, mesh).lower(*arguments).compile(quick_options()).as_text())
 
 
 def weights(tensor: int = 1) -> dict[str, float]:
@@ -95,7 +94,7 @@ def theory(shape: Mesh) -> Bytes:
 
     def add(kind: str, axes: str, n: int, size: float) -> None:
         if n > 1 and size:
-            found[kind, axes] = found.get((kind, axes), 0.0) + collectives.received(kind, size, n)
+            found[kind, axes] = found.get((kind, axes), 0.0) + hlo.received(kind, size, n)
 
     add("all-gather", "fsdp", fsdp, 2 * parts["blocks"] + parts["last"] + parts["ends"])
     add("reduce-scatter", "fsdp", fsdp, whole)

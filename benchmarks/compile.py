@@ -33,7 +33,7 @@ from rfjax import config as configs
 from rfjax import flow, main
 from rfjax.training import mesh as meshes
 from rfjax.training import step as steps
-from rfjax.training.parts import make_parts
+from rfjax.training.spec import make_run_spec
 
 Options = dict[str, Any]
 
@@ -59,7 +59,7 @@ class Program:
 
     @functools.cached_property
     def parts(self) -> Any:
-        return make_parts(self.config)
+        return make_run_spec(self.config)
 
     @functools.cached_property
     def mesh(self) -> jax.sharding.Mesh:
@@ -83,7 +83,7 @@ class Program:
 
     def draw(self, step: Any, slot: Any) -> Any:
         """What is random in a step."""
-        numbers = flow.formulation(self.config.flow.formulation).numbers
+        numbers = flow.formulation(self.config.flow.formulation).arrays
         return steps.jit_draw(steps.recipe(self.parts, self.config), self.mesh)(numbers, np.uint32(0), step, slot)
 
     def lowered(self) -> tuple[Any, float]:

@@ -29,7 +29,7 @@ from rfjax.interop.layout import Layout
 from rfjax.interop.safetensors import write_safetensors
 from rfjax.interop.tensors import open_tensors
 from rfjax.models.counting import abstract_parameters
-from rfjax.training.parts import make_parts
+from rfjax.training.spec import make_run_spec
 
 ROUNDS, SHARD = 3, 2_000_000_000
 Target = dict[str, jax.ShapeDtypeStruct]
@@ -39,7 +39,7 @@ def sd3_medium() -> tuple[Layout, Target]:
     """SD3 medium as a diffusers folder has it, 24 blocks of width 1536, in float16 on one CPU device."""
     model = {"depth": 24, "width": 1536, "heads": 24, "stored_positions": 192}
     config = sd3.make_config(128, 16, (4096, 2048), model)
-    parts = make_parts(config)
+    parts = make_run_spec(config)
     place = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
     target = {
         path: jax.ShapeDtypeStruct(leaf.shape, np.float16, sharding=place)

@@ -78,9 +78,9 @@ def config(shape: Shape, **model: Any) -> Any:
 
 def flops(shape: Shape) -> int:
     """Of the matrix products of one forward pass over the batch; a training step has three times as many."""
-    from rfjax.training.parts import make_parts
+    from rfjax.training.spec import make_run_spec
 
-    parts = make_parts(config(shape))
+    parts = make_run_spec(config(shape))
     return shape.batch * parts.model.forward_flops(*parts.inputs.shapes)
 
 
@@ -121,7 +121,7 @@ def undo(changes: Sequence[str]) -> dict[str, Any]:
     if "memory" in changes:
         memory.keep = bool
     if "effort" in changes:
-        parts.thorough = lambda _: False
+        parts.full_opt = lambda _: False
     return {"unroll": 1 if "unrolled" in changes else 0}
 
 
@@ -142,12 +142,12 @@ def ours(
     from rfjax import flow
     from rfjax.training import mesh as meshes
     from rfjax.training import step as training
-    from rfjax.training.parts import make_parts
+    from rfjax.training.spec import make_run_spec
 
     run = config(shape, **(model or {}))
-    parts, mesh = make_parts(run), meshes.make_mesh(run.mesh)
+    parts, mesh = make_run_spec(run), meshes.make_mesh(run.mesh)
     batch = meshes.put_rows(synthetic(shape), shape.batch, mesh)
-    numbers, seed = flow.formulation("rf/lognorm(0.00,1.00)").numbers, np.uint32(0)
+    numbers, seed = flow.formulation("rf/lognorm(0.00,1.00)").arrays, np.uint32(0)
     draw = training.jit_draw(training.recipe(parts, run), mesh)
     state = training.initial_state(parts, mesh, 0)
     update = training.compile_update(parts, mesh, state, batch, draw(numbers, seed, state.step, batch["slot"]))
@@ -183,10 +183,10 @@ def our_sampler(shape: Shape) -> Work:
     from rfjax.evaluation import pictures
     from rfjax.training import mesh as meshes
     from rfjax.training import step as training
-    from rfjax.training.parts import make_parts
+    from rfjax.training.spec import make_run_spec
 
     run = config(shape)
-    parts, batch = make_parts(run), synthetic(shape)
+    parts, batch = make_run_spec(run), synthetic(shape)
     params = training.initial_state(parts, meshes.make_mesh(run.mesh), 0).params
     trained = pictures.Trained(
         parts.model, params, flow.formulation("rf"), parts.inputs.image, flops(shape) // shape.batch

@@ -34,8 +34,8 @@ from rfjax.training import mesh as meshes
 from rfjax.training import step as steps
 from rfjax.training.checkpoints import Checkpoints
 from rfjax.training.logs import Clock, Metrics
-from rfjax.training.parts import make_parts
 from rfjax.training.run import Run
+from rfjax.training.spec import make_run_spec
 from rfjax.training.stop import Stop
 from rfjax.training.watchdog import Watchdog
 
@@ -79,7 +79,7 @@ def rung(depth: int, **training: Any) -> configs.Config:
         study,
         training=dataclasses.replace(study.training, validate_every=0, **training),
         validation=dataclasses.replace(study.validation, examples=32),
-        samples=dataclasses.replace(study.samples, count=0),
+        sampling=dataclasses.replace(study.sampling, count=0),
     )
 
 
@@ -92,7 +92,7 @@ def tiny(**training: Any) -> configs.Config:
     c.optimizer.update(flatten=True)
     c.training.update(batch=8, steps=TINY_STEPS, log_every=TINY_LINE, checkpoint_every=TINY_STEPS, **training)
     c.validation.update(examples=16, batch=8)
-    c.samples.count = 0
+    c.sampling.count = 0
     return configs.parse(c)
 
 
@@ -157,7 +157,7 @@ def beside_saves(intervals: Sequence[float]) -> list[float]:
 def to_their_end(depth: int) -> list[float]:
     """Seconds of saves, waited for: what they would cost if their thread had no core of its own."""
     config, found = rung(depth), []
-    parts, mesh = make_parts(config), meshes.make_mesh(config.mesh)
+    parts, mesh = make_run_spec(config), meshes.make_mesh(config.mesh)
     state = jax.block_until_ready(steps.initial_state(parts, mesh, 0))
     with tempfile.TemporaryDirectory() as temporary:
         saved = Checkpoints(Path(temporary) / "checkpoints", 2)
@@ -187,7 +187,7 @@ def starts(depth: int = 4) -> None:
         begun, fresh = Path(temporary) / "begun", Path(temporary) / "fresh"
         # The same run, for a checkpoint of step 8: programs of other settings would not be in the cache.
         config = rung(depth, log_every=1, steps=1000)
-        parts, mesh = make_parts(config), meshes.make_mesh(config.mesh)
+        parts, mesh = make_run_spec(config), meshes.make_mesh(config.mesh)
         saved = Checkpoints(begun / "checkpoints", 2)
         saved.save(steps.initial_state(parts, mesh, 0).replace(step=jax.numpy.int32(8)), 1.0)
         saved.close()
@@ -209,7 +209,7 @@ def starts(depth: int = 4) -> None:
 
 def prepared(config: configs.Config, folder: Path) -> Any:
     """(work, source, state, update, draw) of a run, as the loop has them."""
-    mesh, parts = meshes.make_mesh(config.mesh), make_parts(config)
+    mesh, parts = meshes.make_mesh(config.mesh), make_run_spec(config)
     run, size = Run("run", config, folder), models.measure(parts.model, parts.inputs)
     formulation = loop.flow.formulation(config.flow.formulation, config.flow.shift)
     watchdog = Watchdog("run", folder, config.recovery)

@@ -72,10 +72,10 @@ def overhead(flags: Sequence[str]) -> None:
     from rfjax.main import read_flags
     from rfjax.training import mesh as meshes
     from rfjax.training import step as steps
-    from rfjax.training.parts import make_parts
+    from rfjax.training.spec import make_run_spec
 
     _, run = next(iter(configs.runs(read_flags(list(flags) or ["--config=configs/formulations.py"]))))
-    parts = make_parts(run)
+    parts = make_run_spec(run)
     state = steps.initial_state(parts, meshes.make_mesh(run.mesh), 0)
     rows, _ = data.load(data.open_source(run.data, "validation"), parts.encoder, list(range(BATCH)))
     text, index = (rows["context"], rows["pooled"]), np.arange(BATCH, dtype=np.int32)

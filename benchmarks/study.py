@@ -85,10 +85,10 @@ def spent(folder: Path, wall: float) -> Spent:
     """What the records of a study say, with the seconds that its process took."""
     split: dict[str, float] = {}
     programs: dict[str, tuple[int, float]] = {}
-    for sitting in records.read(folder).sittings():
-        for name, seconds in sitting["split"].items():
+    for session in records.read(folder).sessions():
+        for name, seconds in session["split"].items():
             split[name] = split.get(name, 0.0) + seconds
-        for name, found in sitting["compilations"].items():
+        for name, found in session["compilations"].items():
             count, seconds = programs.get(name, (0, 0.0))
             programs[name] = (count + found["count"], seconds + found["seconds"])
     return Spent(wall, split, programs)

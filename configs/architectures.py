@@ -53,6 +53,6 @@ def comparison() -> ml_collections.ConfigDict:
     c.optimizer.update(ema_decay=0.95, ema_every=1, flatten=True)
     c.training.update(batch=32, steps=320, log_every=16, validate_every=32, checkpoint_every=160)
     c.validation.update(examples=384, batch=64)
-    c.samples.update(count=64, shown=16, batch=32, settings=("10@3.0",), weights="ema", along=True)
+    c.sampling.update(count=64, shown=16, batch=32, settings=("10@3.0",), weights="ema", along=True)
     configs.axes(c, {"model.backbone": BACKBONES, "training.seed": SEEDS})
     return c

@@ -61,7 +61,7 @@ def contest(formulations: tuple[str, ...]) -> ml_collections.ConfigDict:
     )
     c.training.update(batch=32, steps=400, log_every=20, validate_every=100, checkpoint_every=100, select="best")
     c.validation.update(examples=176, batch=88)  # digits has 180
-    c.samples.update(
+    c.sampling.update(
         count=80,
         shown=16,
         batch=80,
@@ -79,8 +79,8 @@ def learning_rate() -> ml_collections.ConfigDict:
     """One formulation of each prediction at four rates, on `shapes`, scored at two settings."""
     c = contest(PREDICTIONS)
     c.study.name = "The best learning rate of each prediction"
-    c.samples.settings = ("25@5.0", "10@5.0")
-    c.samples.weights = "ema"
+    c.sampling.settings = ("25@5.0", "10@5.0")
+    c.sampling.weights = "ema"
     configs.axes(c, {"data.name": ("shapes",), "flow.formulation": PREDICTIONS, "optimizer.learning_rate": RATES})
     return c
 

@@ -38,7 +38,7 @@ def laptop() -> ml_collections.ConfigDict:
     c.optimizer.update(ema_decay=0.95, ema_every=1, flatten=True)
     c.training.update(batch=32, steps=288, log_every=8, validate_every=144, checkpoint_every=144)
     c.validation.update(examples=768, batch=32)
-    c.samples.update(count=64, shown=16, batch=32, settings=("10@3.0",), weights="ema", along=True)
+    c.sampling.update(count=64, shown=16, batch=32, settings=("10@3.0",), weights="ema", along=True)
     configs.axes(c, {"model.depth": DEPTHS})
     return c
 
@@ -63,7 +63,7 @@ def learning_rate() -> ml_collections.ConfigDict:
     c.study.hold_out = 0
     c.optimizer.depth_exponent = 0.0
     c.training.validate_every = 0
-    c.samples.count = 0
+    c.sampling.count = 0
     configs.axes(c, {"model.depth": (1, 2, 3, 4, 5), "optimizer.learning_rate": (4e-3, 8e-3, 1.6e-2, 3.2e-2)})
     return c
 
@@ -78,7 +78,7 @@ def surface() -> ml_collections.ConfigDict:
     c.study.surface = True
     c.optimizer.update(decay="none", learning_rate=0.0105)
     c.training.update(steps=384, validate_every=48)
-    c.samples.along = False
+    c.sampling.along = False
     c.validation.examples = 256
     configs.axes(c, {"model.depth": (1, 2, 3, 4, 5)})
     return c
@@ -102,7 +102,7 @@ def pod() -> ml_collections.ConfigDict:
     c.training.update(batch=4096, steps=500_000, log_every=100, validate_every=50_000, checkpoint_every=5000)
     c.mesh.update(data=-1, fsdp=64)  # 64 divides every width of the ladder
     c.validation.update(examples=29_696, batch=4096)  # MLPerf's subset of COCO-2014
-    c.samples.count = 0  # latents are no pictures
+    c.sampling.count = 0  # latents are no pictures
     c.cluster.join = "always"
     configs.axes(c, {"model.depth": (15, 18, 21, 24, 30, 38)})
     return c

@@ -27,11 +27,11 @@ def quick_options() -> dict[str, bool | int] | None:
     return options
 
 
-WORTH = 1e13  # FLOPs of training: two minutes of two cores, of which full effort saves what it takes
-WORTH_SAMPLING = 5e11  # of a batch of samples: its program compiles sooner, and is seldom called once
+MIN_FLOPS_FOR_FULL_OPT = 1e13  # FLOPs of training: two minutes of two cores, of which full effort saves what it takes
+MIN_FLOPS_FOR_FULL_OPT_SAMPLING = 5e11  # of a batch of samples: its program compiles sooner, and is seldom called once
 
 
-def thorough(flops: float, worth: float = WORTH) -> bool:
+def worth_full_opt(flops: float, worth: float = MIN_FLOPS_FOR_FULL_OPT) -> bool:
     """Whether a program that will do so many floating-point operations is worth full effort: not a short one's on a
     CPU."""
     return jax.default_backend() != "cpu" or flops > worth

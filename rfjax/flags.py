@@ -10,6 +10,7 @@ from ml_collections import config_flags
 
 from rfjax import config as configs
 from rfjax import installed
+from rfjax.config import versions
 from rfjax.errors import UserError, nearest
 
 
@@ -81,6 +82,8 @@ def _explain(error: Exception, arguments: list[str]) -> str:
         if argument.startswith("--config.") and (inner or name == AXES.strip(".").removeprefix("config.")):
             such = inner[0] if inner else f"{name}.model.depth"
             return f"config.{name} is a section, not a value: set one of its keys, such as --config.{such}=VALUE"
+        if argument.startswith("--config.") and (new := versions.new_name(name)) != name:
+            return f"config.{name} is called config.{new} now"
         if argument.startswith("--config.") and name not in keys:
             return f"the config has no key '{name}'{nearest(name, keys)}"
     return f"{type(error).__name__}: {error}".replace("\n", " ")

@@ -8,7 +8,7 @@ Examples:
   python -m rfjax.main --config=configs/scaling.py --config.only=d3       one run of it (a cluster runs each as a job)
   python -m rfjax.main --config=configs/scaling.py --config.job=report    the report again, from the run folders alone
   python -m rfjax.main --config=configs/scaling.py --config.job=plan      what it needs on a machine, without one
-  python -m rfjax.main --config=configs/sample.py                         pictures from one of its models
+  python -m rfjax.main --config=configs/generate.py                         pictures from one of its models
   python -m rfjax.main --config=configs/scaling.py --help                 every key of that config, with its meaning
 
 A study that was stopped goes on with the same command. Exit codes (rfjax.errors.Exit):
@@ -96,7 +96,7 @@ def main(arguments: list[str]) -> int:
 
     try:
         study = resampling.run_study if config.study.report == "sampling" else runner.run_study
-        return (gallery.run if config.job == "sample" else study)(config, STARTED)
+        return (gallery.run if config.job == "generate" else study)(config, STARTED)
     except (Interrupted, KeyboardInterrupt) as stopped:
         again = f"python -m rfjax.main {shlex.join(arguments)}"
         print(

@@ -38,18 +38,18 @@ def family(name: str) -> str:
     return "edm" if kind.startswith("edm") else kind
 
 
-OWN = "own"  # as a grid of times: the formulation's
-OWN_GRIDS = {"edm": "karras"}  # by kind; the others' times are evenly spaced
+OWN = "own"  # as a schedule of times: the formulation's
+OWN_SCHEDULES = {"edm": "karras"}  # by kind; the others' times are evenly spaced
 
 
-def grid_of(asked: str, formulation: str) -> str:
-    """The grid of sampling times that is meant: with "own", that of the formulation.
+def schedule_of(asked: str, formulation: str) -> str:
+    """The schedule of sampling times that is meant: with "own", that of the formulation.
 
     The t of edm(P_m,P_s) is a quantile of sigma in training, and even steps of it are far too long at the ends: on
-    N(0, 1) Heun's method is off by 19 % after 128 of them, and by 0.07 % on Karras et al.'s own grid. `edm/rf` and
+    N(0, 1) Heun's method is off by 19 % after 128 of them, and by 0.07 % on Karras et al.'s own schedule. `edm/rf` and
     `edm/cos` have the log-SNR of rf and of the cosine path at each t, and stay on even steps, as those do.
     """
-    return OWN_GRIDS.get(split(formulation)[0], "uniform") if asked == OWN else asked
+    return OWN_SCHEDULES.get(split(formulation)[0], "uniform") if asked == OWN else asked
 
 
 def prediction(name: str) -> str:

@@ -271,7 +271,7 @@ def bring(case: Case, path: Path) -> Weights:
     return interop.read(path, case.layout, configs.Mesh())
 
 
-# Parts: a module of ours as a function of the weights of another project's module
+# RunSpec: a module of ours as a function of the weights of another project's module
 
 
 @dataclasses.dataclass(frozen=True)

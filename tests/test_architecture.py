@@ -20,6 +20,7 @@ ALLOWED = {
     "data": GROUND | {"files", "memory", "terminal"},
     "analysis": {"errors"},
     "installed": {"errors"},
+    "jsonl": {"errors", "files", "untrusted"},
     "compiling": set(),
     "memory": set(),
     "terminal": set(),
@@ -27,12 +28,12 @@ ALLOWED = {
     "room": {"errors"},
     "files": {"errors", "untrusted", "ownership", "room"},
     "evaluation": GROUND | {"compiling", "files", "names"} | {"flow", "models", "data"},
-    "training": GROUND | {"compiling", "files", "ownership"} | {"flow", "models", "data", "evaluation"},
-    "interop": GROUND | {"models", "training", "files", "terminal"},
+    "training": GROUND | {"compiling", "files", "jsonl", "ownership"} | {"flow", "models", "data", "evaluation"},
+    "interop": GROUND | {"models", "training", "files", "jsonl", "terminal"},
     "study": GROUND
-    | {"interop", "files", "installed", "ownership"}
+    | {"interop", "files", "installed", "jsonl", "ownership"}
     | {"flow", "models", "data", "evaluation", "training", "analysis", "names", "compiling"},
-    "planning": GROUND | {"flow", "models", "training", "analysis"},
+    "planning": GROUND | {"flow", "jsonl", "models", "training", "analysis"},
     "flags": GROUND | {"installed"},
     "main": GROUND | {"study", "training", "planning", "memory", "installed", "terminal", "flags"},
 }

@@ -6,12 +6,12 @@ import pytest
 
 from rfjax import compiling
 from rfjax import config as configs
-from rfjax.training.parts import make_parts
+from rfjax.training.spec import make_run_spec
 
 
 def test_long_work_is_compiled_with_full_effort_and_short_work_quickly() -> None:
-    assert not compiling.thorough(compiling.WORTH)
-    assert compiling.thorough(2 * compiling.WORTH)
+    assert not compiling.worth_full_opt(compiling.MIN_FLOPS_FOR_FULL_OPT)
+    assert compiling.worth_full_opt(2 * compiling.MIN_FLOPS_FOR_FULL_OPT)
     assert compiling.options(True) is None
     quick = compiling.options(False)
     assert quick
@@ -24,5 +24,5 @@ def test_blocks_are_unrolled_where_a_cpu_has_long_to_train(
 ) -> None:
     tiny_config.model.update(depth=3, unroll=unroll)
     tiny_config.training.steps = steps
-    parts = make_parts(configs.parse(tiny_config))
-    assert (parts.model.unroll, parts.thorough) == (expected, steps == 10**9)
+    parts = make_run_spec(configs.parse(tiny_config))
+    assert (parts.model.unroll, parts.full_opt) == (expected, steps == 10**9)

@@ -41,19 +41,19 @@ def changed(**sections):
         ({"validation": {"examples": 20}}, "multiple of the 8 levels"),
         ({"optimizer": {"warmup": 8, "decay": "cosine"}}, "leaves no steps to decay in"),
         ({"optimizer": {"flatten": True, "weight_decay": 0.1}}, "flatten"),
-        ({"samples": {"settings": ("0@5.0",)}}, "a sampler takes from 1 to 100,000"),
-        ({"samples": {"settings": ()}}, "config.samples.settings names no setting"),
+        ({"sampling": {"settings": ("0@5.0",)}}, "a sampler takes from 1 to 100,000"),
+        ({"sampling": {"settings": ()}}, "config.sampling.settings names no setting"),
         ({"text": {"drop": 0.0}}, "never trains without text: use '2@1.0'"),
         ({"text": {"drop": 1.0}}, "the model sees no text"),
-        ({"samples": {"guidance_low": 0.6, "guidance_high": 0.5}}, "must be an interval within [0, 1]"),
-        ({"samples": {"sampler": "eulr"}}, "did you mean 'euler'"),
+        ({"sampling": {"guidance_low": 0.6, "guidance_high": 0.5}}, "must be an interval within [0, 1]"),
+        ({"sampling": {"sampler": "eulr"}}, "did you mean 'euler'"),
         ({"training": {"select": "best"}}, "needs a checkpoint at every validation"),
         ({"data": {"name": "folder", "path": "x", "image_size": 0}}, "'folder' has no size of its own"),
         ({"optimizer": {"b1": 1.5}}, "config.optimizer.b1 = 1.5 must be from 0 to 0.99999"),
         ({"optimizer": {"ema_decay": 1.5}}, "config.optimizer.ema_decay = 1.5 must be from 0 to 1"),
         ({"optimizer": {"eps": 0.0}}, "config.optimizer.eps = 0.0 must be from 1e-30 to 1"),
         ({"model": {"projectors": (-1,)}}, "config.model.projectors = -1 must be from 1 to 65536"),
-        ({"samples": {"guidance_channels": 99}}, "config.samples.guidance_channels = 99, and the images have"),
+        ({"sampling": {"guidance_channels": 99}}, "config.sampling.guidance_channels = 99, and the images have"),
         ({"recovery": {"explosion": 0.5}}, "config.recovery.explosion = 0.5 must be from 1.01 to 1000000000, or 0"),
         ({"cluster": {"process": -7}}, "config.cluster.process = -7 must be from -1 to 1048576"),
         ({"plan": {"utilisation": float("inf")}}, "config.plan.utilisation = inf must be a finite number"),
@@ -61,7 +61,7 @@ def changed(**sections):
         ({"mesh": {"fsdp": 0}}, "config.mesh.fsdp = 0 must be from 1 to 1048576, or -1"),
         ({"optimizer": {"learning_rate": float("nan")}}, "config.optimizer.learning_rate = nan must be a finite"),
         ({"model": {"attention": "cudnn"}}, "'cudnn' takes bfloat16 alone"),
-        ({"samples": {"settings": ("2@3", "2@3.0")}}, "config.samples.settings names '2@3.0' twice"),
+        ({"sampling": {"settings": ("2@3", "2@3.0")}}, "config.sampling.settings names '2@3.0' twice"),
         ({"data": {"path": "a\0b"}}, "config.data.path holds the character U+0000"),
         ({"data": {"caption_template": "\ud83d"}}, "config.data.caption_template holds the character U+D83D"),
         ({"data": {"path": "x" * 5000}}, "config.data.path has 5,000 characters"),
@@ -199,30 +199,30 @@ def test_differences_name_the_key_and_leave_operational_ones_aside():
 
 
 def test_a_study_from_before_grids_were_the_formulation_s_own_goes_on_where_they_are_the_same():
-    older = lambda name: configs.parse(changed(samples={"grid": "uniform"}, flow={"formulation": name})).to_dict()  # noqa: E731
+    older = lambda name: configs.parse(changed(sampling={"schedule": "uniform"}, flow={"formulation": name})).to_dict()  # noqa: E731
     newer = lambda name: configs.parse(changed(flow={"formulation": name})).to_dict()  # noqa: E731
     assert configs.differences(newer("rf"), older("rf")) == []
     said = configs.differences(newer("edm(-1.20,1.20)"), older("edm(-1.20,1.20)"))
-    assert said == ["samples.grid is 'uniform' there and 'karras' here"]
+    assert said == ["sampling.schedule is 'uniform' there and 'karras' here"]
 
 
 def sample_job(**values):
     c = configs.default()
-    c.job = "sample"
-    c.sample.update(source="somewhere")
-    c.sample.update(values)
+    c.job = "generate"
+    c.generate.update(source="somewhere")
+    c.generate.update(values)
     return c
 
 
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"source": ""}, "config.sample.source must name the folder of a run"),
-        ({"steps": 0}, "config.sample.steps = 0 must be from 1 to 100000"),
+        ({"source": ""}, "config.generate.source must name the folder of a run"),
+        ({"steps": 0}, "config.generate.steps = 0 must be from 1 to 100000"),
         ({"guidance": float("inf")}, "must be a finite number, from 0 to 10000"),
         ({"seed": 2**32}, "must be from 0 to 4294967295"),
         ({"prompts": ("a",), "encodings": "x.npz"}, "give one of them"),
-        ({"prompts": (207,)}, "config.sample.prompts must be of type str, not int (207)"),
+        ({"prompts": (207,)}, "config.generate.prompts must be of type str, not int (207)"),
         ({"weights": "emma"}, "did you mean 'ema'?"),
     ],
 )
@@ -241,33 +241,37 @@ def test_a_job_of_samples_that_no_model_could_do_is_one_sentence(values, words):
         ({"width": 20}, {}, "width = 20, and this model has positions for 16 at most"),
         ({"width": 20}, {"model": {"largest_image": 16}}, "positions for 16 at most"),
         ({"width": 36}, {"model": {"stored_positions": 8}}, "positions for 32 at most"),
-        ({}, {"text": {"drop": 0.0}, "samples": {"count": 0}}, "never trains without text: set config.sample.guidance"),
+        (
+            {},
+            {"text": {"drop": 0.0}, "sampling": {"count": 0}},
+            "never trains without text: set config.generate.guidance",
+        ),
         ({"prompts": ("a",)}, {"text": {"encoder": "stored"}}, "name an .npz file"),
     ],
 )
 def test_what_a_model_can_t_draw_is_one_sentence(values, run, words):
     with pytest.raises(UserError) as error:
-        configs.check_sample(configs.parse(sample_job(**values)).sample, configs.parse(changed(**run)))
+        configs.check_generate(configs.parse(sample_job(**values)).generate, configs.parse(changed(**run)))
     assert words in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_a_model_draws_at_its_own_size_or_at_another():
-    check = lambda values, **run: configs.check_sample(  # noqa: E731
-        configs.parse(sample_job(**values)).sample, configs.parse(changed(**run))
+    check = lambda values, **run: configs.check_generate(  # noqa: E731
+        configs.parse(sample_job(**values)).generate, configs.parse(changed(**run))
     )
     assert check({}) == (16, 16)
     assert check({"height": 8, "prompts": ("a",)}) == (8, 16)
     assert check({"width": 24}, model={"largest_image": 24}) == (16, 24)
     assert check({"width": 32}, model={"stored_positions": 8}) == (16, 32)
-    assert check({"guidance": 1.0}, text={"drop": 1.0}, samples={"count": 0}) == (16, 16)
+    assert check({"guidance": 1.0}, text={"drop": 1.0}, sampling={"count": 0}) == (16, 16)
 
 
 def test_a_study_does_not_know_what_samples_were_drawn():
     plain = configs.parse(tiny()).to_dict()
-    older = {name: value for name, value in plain.items() if name != "sample"}
+    older = {name: value for name, value in plain.items() if name != "generate"}
     assert configs.from_dict(older) == configs.parse(tiny())
-    assert configs.differences(configs.parse(changed(sample={"seed": 3})).to_dict(), older) == []
+    assert configs.differences(configs.parse(changed(generate={"seed": 3})).to_dict(), older) == []
 
 
 def test_help_lists_every_key_with_its_meaning():
@@ -296,3 +300,20 @@ def test_the_names_of_formulations_make_names_of_folders():
         "shapes-rf_lognorm_0.00_1.00",
         "shapes-edm_-1.20_1.20",
     ]
+
+
+def test_a_config_of_an_older_version_is_read_under_today_s_names():
+    older = {
+        "job": "sample",
+        "samples": {"grid": "repa", "count": 8},
+        "sample": {"seed": 3},
+        "validation": {"grid": "(k+0.5)/8", "examples": 16},
+        "study": {"axes": {"samples.count": (4, 8), "model.depth": (1, 2)}},
+    }
+    config = configs.from_dict(older)
+    assert (config.job, config.sampling.schedule, config.sampling.count) == ("generate", "repa", 8)
+    assert (config.generate.seed, config.validation.levels, config.validation.examples) == (3, "(k+0.5)/8", 16)
+    assert config.study.axes == {"sampling.count": (4, 8), "model.depth": (1, 2)}
+    assert configs.filled(older)["sampling"]["schedule"] == "repa"
+    assert configs.differences(config.to_dict(), older) == []
+    assert configs.from_dict(config.to_dict()).to_dict() == config.to_dict()

@@ -80,12 +80,12 @@ def test_a_folder_s_own_config_comes_first(tmp_path, monkeypatch):
     assert installed.find_config(own) == own
     monkeypatch.setattr(installed, "PACKAGE", tmp_path / "elsewhere" / "rfjax")
     with pytest.raises(
-        UserError, match=r"there is no config file configs/sample.py .did you mean 'configs/scaling.py'"
+        UserError, match=r"there is no config file configs/generate.py .did you mean 'configs/scaling.py'"
     ):
-        installed.find_config(Path("configs/sample.py"))
+        installed.find_config(Path("configs/generate.py"))
     own.unlink()
-    with pytest.raises(UserError, match=r"there is no config file configs/sample.py$"):
-        installed.find_config(Path("configs/sample.py"))
+    with pytest.raises(UserError, match=r"there is no config file configs/generate.py$"):
+        installed.find_config(Path("configs/generate.py"))
 
 
 def git(folder, *words):

@@ -78,9 +78,9 @@ def test_a_flag_may_add_an_axis_that_the_file_lacks():
 
 def test_a_home_folder_is_written_out_and_a_missing_one_said(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    words = [SCALING, "--config.workdir=~/study", "--config.study.source=~/a", "--config.sample.source=x:y"]
+    words = [SCALING, "--config.workdir=~/study", "--config.study.source=~/a", "--config.generate.source=x:y"]
     config = main.read_flags(words)
-    found = (config.workdir, config.study.source, config.sample.source)
+    found = (config.workdir, config.study.source, config.generate.source)
     assert found == (str(tmp_path / "study"), str(tmp_path / "a"), "x:y")
 
 
@@ -102,10 +102,10 @@ def test_every_variant_is_a_valid_config_with_its_own_folder(variant):
 
 def test_the_laptop_s_ladder_spans_fifty_times_in_parameters():
     from rfjax.models import measure
-    from rfjax.training.parts import make_parts
+    from rfjax.training.spec import make_run_spec
 
     runs = configs.runs(main.read_flags([SCALING]))
-    sizes = [measure(parts.model, parts.inputs).parameters for parts in (make_parts(run) for _, run in runs)]
+    sizes = [measure(parts.model, parts.inputs).parameters for parts in (make_run_spec(run) for _, run in runs)]
     assert len(sizes) >= 5
     assert sizes[-1] / sizes[0] > 50
 
@@ -119,7 +119,9 @@ def test_what_a_terminal_has_no_letters_for_is_printed_all_the_same(monkeypatch)
     assert data.getvalue() == b"0.25 \\xb1 0.01, gr\\xf6\\xdfe \\ud83d\n"
 
 
-@pytest.mark.parametrize("key", ["workdir", "training.start_from", "study.source", "sample.source", "sample.encodings"])
+@pytest.mark.parametrize(
+    "key", ["workdir", "training.start_from", "study.source", "generate.source", "generate.encodings"]
+)
 def test_a_path_may_begin_at_home(monkeypatch, key):
     monkeypatch.setenv("HOME", "/home/me")
     config = main.read_flags([SCALING, f"--config.{key}=~/work"])

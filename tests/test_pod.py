@@ -11,7 +11,7 @@ from rfjax import flow, main
 from rfjax.models import measure
 from rfjax.training import mesh as meshes
 from rfjax.training import step as steps
-from rfjax.training.parts import make_parts
+from rfjax.training.spec import make_run_spec
 
 POD = f"--config={Path(__file__).parents[1] / 'configs' / 'scaling.py'}:pod"
 
@@ -20,7 +20,7 @@ def test_a_rung_of_the_paper_s_ladder_lowers_over_a_mesh():
     runs = dict(configs.runs(main.read_flags([POD, "--config.mesh.fsdp=8"])))
     assert list(runs) == ["d15", "d18", "d21", "d24", "d30", "d38"]
     config = runs["d15"]
-    parts, mesh = make_parts(config), meshes.make_mesh(config.mesh)
+    parts, mesh = make_run_spec(config), meshes.make_mesh(config.mesh)
     assert measure(parts.model, parts.inputs).parameters == 496_066_624 + 3_840
     spread = jax.sharding.NamedSharding(mesh, meshes.BATCH)
     put = lambda shape, dtype: jax.ShapeDtypeStruct((4096, *shape), dtype, sharding=spread)  # noqa: E731

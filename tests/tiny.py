@@ -17,7 +17,7 @@ def tiny() -> ml_collections.ConfigDict:
     c.training.update(batch=8, steps=8, log_every=2, checkpoint_every=4)
     c.mesh.update(data=-1, fsdp=1)
     c.validation.update(examples=16, batch=8)
-    c.samples.update(count=4, shown=4, batch=4, settings=("2@3.0",))
+    c.sampling.update(count=4, shown=4, batch=4, settings=("2@3.0",))
     return c
 
 
@@ -25,13 +25,13 @@ def begun_run(folder: Path, config: configs.Config, steps: tuple[int, ...] = (8,
     """A run's folder with checkpoints that nobody trained; returns their weights, whose average is 0.01 step more."""
     import jax
 
+    from rfjax.jsonl import write_json
     from rfjax.training import mesh
     from rfjax.training.checkpoints import Checkpoints
-    from rfjax.training.lines import write_json
-    from rfjax.training.parts import make_parts
+    from rfjax.training.spec import make_run_spec
     from rfjax.training.step import initial_state
 
-    state = initial_state(make_parts(config), mesh.make_mesh(config.mesh), 0)
+    state = initial_state(make_run_spec(config), mesh.make_mesh(config.mesh), 0)
     write_json(folder / "config.json", config.to_dict())
     saved = Checkpoints(folder / "checkpoints", 2)
     for step in steps:

@@ -5,18 +5,18 @@ the result into the frozen `Config`, checked, before anything is compiled. Impor
 """
 
 from rfjax.config.checks import check as check
-from rfjax.config.checks import check_sample as check_sample
+from rfjax.config.checks import check_generate as check_generate
 from rfjax.config.keys import Cluster as Cluster
 from rfjax.config.keys import Config as Config
 from rfjax.config.keys import Data as Data
 from rfjax.config.keys import Flow as Flow
+from rfjax.config.keys import Generate as Generate
 from rfjax.config.keys import Mesh as Mesh
 from rfjax.config.keys import Model as Model
 from rfjax.config.keys import Optimizer as Optimizer
 from rfjax.config.keys import Plan as Plan
 from rfjax.config.keys import Recovery as Recovery
-from rfjax.config.keys import Sample as Sample
-from rfjax.config.keys import Samples as Samples
+from rfjax.config.keys import Sampling as Sampling
 from rfjax.config.keys import Study as Study
 from rfjax.config.keys import Text as Text
 from rfjax.config.keys import Training as Training

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from rfjax.config.keys import Config, Sample
+from rfjax.config.keys import Config, Generate
 from rfjax.config.setting import setting
 from rfjax.errors import UserError
 
@@ -37,13 +37,13 @@ def check(config: Config) -> None:
             f"config.optimizer.warmup = {config.optimizer.warmup} leaves no steps to decay in: "
             f"config.training.steps = {training.steps}"
         )
-    _check_samples(config)
+    _check_sampling(config)
     if config.validation.examples % 8:
         raise UserError(
             f"config.validation.examples = {config.validation.examples} must be a multiple of the 8 levels of t"
         )
-    if config.job == "sample":
-        _check_sample(config.sample)
+    if config.job == "generate":
+        _check_generate(config.generate)
 
 
 LONGEST_NAME, LONGEST_PATH = 255, 4096  # bytes, on Linux, macOS and most network file systems
@@ -109,29 +109,29 @@ def _check_model(config: Config) -> None:
         raise UserError(f"config.model.learn_sigma is for dit and sit, not '{model.backbone}'")
 
 
-def _check_samples(config: Config) -> None:
+def _check_sampling(config: Config) -> None:
     """Raises UserError for samples that can't be drawn."""
-    samples, training = config.samples, config.training
-    wanted = [setting(text) for text in samples.settings] if samples.count else []
-    if samples.count and not wanted:
-        raise UserError("config.samples.settings names no setting: give one, or config.samples.count = 0")
+    sampling, training = config.sampling, config.training
+    wanted = [setting(text) for text in sampling.settings] if sampling.count else []
+    if sampling.count and not wanted:
+        raise UserError("config.sampling.settings names no setting: give one, or config.sampling.count = 0")
     for one in wanted:
         if one.guidance != 1 and config.text.drop in (0, 1):
             raise UserError(
-                f"config.samples.settings: '{one.name}' asks for guidance, but {_unguided(config.text.drop)}: use "
+                f"config.sampling.settings: '{one.name}' asks for guidance, but {_unguided(config.text.drop)}: use "
                 f"'{one.steps}@1.0', or another drop"
             )
     names = [one.name for one in wanted]
     if repeated := next((name for name in names if names.count(name) > 1), None):
-        raise UserError(f"config.samples.settings names '{repeated}' twice: say it once")
-    if config.data.channels and samples.guidance_channels > config.data.channels:
+        raise UserError(f"config.sampling.settings names '{repeated}' twice: say it once")
+    if config.data.channels and sampling.guidance_channels > config.data.channels:
         raise UserError(
-            f"config.samples.guidance_channels = {samples.guidance_channels}, and the images have "
+            f"config.sampling.guidance_channels = {sampling.guidance_channels}, and the images have "
             f"config.data.channels = {config.data.channels}: 0 guides them all"
         )
-    if samples.guidance_low > samples.guidance_high:
+    if sampling.guidance_low > sampling.guidance_high:
         raise UserError(
-            f"config.samples.guidance_low = {samples.guidance_low:g} and guidance_high = {samples.guidance_high:g} "
+            f"config.sampling.guidance_low = {sampling.guidance_low:g} and guidance_high = {sampling.guidance_high:g} "
             "must be an interval within [0, 1]"
         )
     every, saved = training.validate_every, training.checkpoint_every
@@ -146,18 +146,18 @@ def _unguided(drop: float) -> str:
     return f"with config.text.drop = {drop:g} the model {'sees no text' if drop else 'never trains without text'}"
 
 
-def _check_sample(sample: Sample) -> None:
-    """Raises UserError for a job `sample` that no model could do."""
+def _check_generate(sample: Generate) -> None:
+    """Raises UserError for a job `generate` that no model could do."""
     if not sample.source:
-        raise UserError("config.sample.source must name the folder of a run, or a checkpoint of another project")
+        raise UserError("config.generate.source must name the folder of a run, or a checkpoint of another project")
     if sample.prompts and sample.encodings:
         raise UserError(
-            "config.sample.prompts and config.sample.encodings both say what to draw: give one of them (the file of "
-            "encodings may hold captions)"
+            "config.generate.prompts and config.generate.encodings both say what to draw: give one of them (the file "
+            "of encodings may hold captions)"
         )
 
 
-def check_sample(sample: Sample, run: Config) -> tuple[int, int]:
+def check_generate(sample: Generate, run: Config) -> tuple[int, int]:
     """The height and width to draw, for a model with the config `run`.
 
     Raises:
@@ -171,18 +171,18 @@ def check_sample(sample: Sample, run: Config) -> tuple[int, int]:
             below = length // model.patch * model.patch
             near = f"{below} or {below + model.patch}" if below else f"{model.patch}"
             raise UserError(
-                f"config.sample.{name} = {length} is not a multiple of the model's patch, {model.patch}: take {near}"
+                f"config.generate.{name} = {length} is not a multiple of the model's patch, {model.patch}: take {near}"
             )
         if length > largest:
-            raise UserError(f"config.sample.{name} = {length}, and this model has positions for {largest} at most")
+            raise UserError(f"config.generate.{name} = {length}, and this model has positions for {largest} at most")
     if sample.guidance != 1 and text.drop in (0, 1):
         raise UserError(
-            f"config.sample.guidance = {sample.guidance:g} can't guide this model, for {_unguided(text.drop)}: set "
-            "config.sample.guidance = 1"
+            f"config.generate.guidance = {sample.guidance:g} can't guide this model, for {_unguided(text.drop)}: set "
+            "config.generate.guidance = 1"
         )
     if sample.prompts and text.encoder == "stored":
         raise UserError(
-            "this model's text encoder is not part of rfjax, so it can't read config.sample.prompts: encode them with "
-            "it and name an .npz file with context and pooled by config.sample.encodings"
+            "this model's text encoder is not part of rfjax, so it can't read config.generate.prompts: encode them "
+            "with it and name an .npz file with context and pooled by config.generate.encodings"
         )
     return sample.height or run.data.image_size, sample.width or run.data.image_size

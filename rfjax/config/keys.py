@@ -259,11 +259,11 @@ class Validation:
 
     examples: int = key(1024, "number of triples", low=8, high=2**24)
     batch: int = key(256, "examples per step; the loss does not depend on it", low=1, high=2**24)
-    grid: str = key("k/8", "the levels of t", choices=("k/8", "(k+0.5)/8"))
+    levels: str = key("k/8", "the levels of t", choices=("k/8", "(k+0.5)/8"))
 
 
 @dataclasses.dataclass(frozen=True)
-class Samples:
+class Sampling:
     """Pictures drawn at the end of each run, and scored where the data set has a score (shapes, digits)."""
 
     count: int = key(64, "captions from the validation set; 0: none", low=0, high=1_000_000)
@@ -271,7 +271,7 @@ class Samples:
     batch: int = key(32, "pictures drawn at once; the pictures do not depend on it", low=1, high=65_536)
     settings: tuple[str, ...] = key(("25@3.0",), "STEPS@GUIDANCE: steps of the solver, scale of guidance (1: none)")
     sampler: str = key("euler", "the solver", choices=("euler", "heun", "ddim", "dpm++2m", "dopri5", "euler_maruyama"))
-    grid: str = key(
+    schedule: str = key(
         "own",
         "times; own: karras for edm, evenly spaced for the other formulations",
         choices=("own", "uniform", "discrete", "karras", "repa", "sd3-ref"),
@@ -294,8 +294,8 @@ class Samples:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sample:
-    """The job `sample`: pictures from one model; its solver, times and interval of guidance are those of `samples`."""
+class Generate:
+    """The job `generate`: pictures from one model. Solver, times and interval of guidance are those of `sampling`."""
 
     source: str = key("", "folder of a run, or a checkpoint of another project")
     layout: str = key("", "whose checkpoint that is, if it is another project's; empty: found from its files")
@@ -362,9 +362,9 @@ class Config:
 
     job: str = key(
         "study",
-        "study: train and report; report: make the report again; sample: draw from one model; plan: what the study "
+        "study: train and report; report: make the report again; generate: draw from one model; plan: what the study "
         "needs on a machine, without one",
-        choices=("study", "report", "sample", "plan"),
+        choices=("study", "report", "generate", "plan"),
     )
     workdir: str = key("work/scaling", "folder of the study, or of the pictures")
     only: str = key("", "train this run alone, and write no report")
@@ -379,8 +379,8 @@ class Config:
     recovery: Recovery = dataclasses.field(default_factory=Recovery)
     plan: Plan = dataclasses.field(default_factory=Plan)
     validation: Validation = dataclasses.field(default_factory=Validation)
-    samples: Samples = dataclasses.field(default_factory=Samples)
-    sample: Sample = dataclasses.field(default_factory=Sample)
+    sampling: Sampling = dataclasses.field(default_factory=Sampling)
+    generate: Generate = dataclasses.field(default_factory=Generate)
     study: Study = dataclasses.field(default_factory=Study)
 
     def to_dict(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from rfjax.errors import UserError
 
-PATHS = ("workdir", "training.start_from", "sample.source", "sample.encodings", "study.source")
+PATHS = ("workdir", "training.start_from", "generate.source", "generate.encodings", "study.source")
 DATA = ("data.path", "data.data_dir")  # `~` is written out where they are opened: a study keeps the name it was given
 REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")  # gs://bucket, and what Path makes of it
 

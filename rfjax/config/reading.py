@@ -15,6 +15,7 @@ from rfjax.config.checks import OWN_SIZE, check
 from rfjax.config.keys import Config
 from rfjax.config.paths import resolved
 from rfjax.config.rules import bounds, check_value, convert
+from rfjax.config.versions import upgraded
 from rfjax.errors import UserError, nearest
 
 # Keys that say where and how to run, not what: a study may go on with others.
@@ -32,7 +33,7 @@ OPERATIONAL = (
     "training.accumulate",
     "training.attention_every",
     "training.keep_checkpoints",
-    "sample",
+    "generate",
     "study",
 )
 
@@ -76,6 +77,7 @@ def parse(values: ml_collections.ConfigDict) -> Config:
 
 def from_dict(values: Mapping[str, Any], cls: type = Config, where: str = "") -> Any:
     """Builds a dataclass of this module from nested plain values; checks names, types, choices and ranges."""
+    values = upgraded(values) if cls is Config else values
     hints = get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     made = {}
@@ -103,6 +105,7 @@ def filled(plain: Mapping[str, Any], cls: type = Config, where: str = "") -> dic
     Raises:
         UserError: for a value of another type, with the key's name.
     """
+    plain = upgraded(plain) if cls is Config else plain
     hints, result = get_type_hints(cls), dict(plain)
     for name, default in dataclasses.asdict(cls()).items():
         hint, path, value = hints[name], f"{where}{name}", plain.get(name, default)
@@ -126,7 +129,7 @@ def _flatten(values: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, 
 
 MOST_RUNS = 10_000  # of a study
 LONGEST_NAME = 200  # characters of a run's name: a folder's name may have 255 bytes
-BASE_ONLY = ("study", "sample", "plan", "cluster")  # sections that are read once for all runs
+BASE_ONLY = ("study", "generate", "plan", "cluster")  # sections that are read once for all runs
 
 
 def runs(config: Config) -> list[tuple[str, Config]]:
@@ -221,7 +224,7 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]
 
     A key that is newer than a config has its default there.
     """
-    flat = [dict(_flatten(_completed(c))) for c in (ours, theirs)]
+    flat = [dict(_flatten(_completed(upgraded(c)))) for c in (ours, theirs)]
     paths = [p for p in {**flat[0], **flat[1]} if not any(p == o or p.startswith(o + ".") for o in OPERATIONAL)]
     shown = lambda value: repr(value[0]) if value else "absent"  # noqa: E731
     return [
@@ -232,13 +235,13 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]
 
 
 def _completed(plain: Mapping[str, Any]) -> Mapping[str, Any]:
-    """With defaults for newer keys, and the grid of times by its own name: "own" is what older studies called it."""
+    """With defaults for newer keys, and the schedule by its own name: "own" is what older studies called it."""
     try:
         config = from_dict(plain)
-        grid = names.grid_of(config.samples.grid, config.flow.formulation)
+        schedule = names.schedule_of(config.sampling.schedule, config.flow.formulation)
     except UserError:
         return plain
-    return dataclasses.replace(config, samples=dataclasses.replace(config.samples, grid=grid)).to_dict()
+    return dataclasses.replace(config, sampling=dataclasses.replace(config.sampling, schedule=schedule)).to_dict()
 
 
 def describe(plain: Mapping[str, Any]) -> str:

@@ -37,13 +37,13 @@ def setting(text: str) -> Setting:
     except ValueError:
         found = None
     if found is None or not math.isfinite(found.guidance):
-        raise UserError(f"config.samples.settings: '{text}' is not written STEPS@GUIDANCE, such as '50@5.0'")
+        raise UserError(f"config.sampling.settings: '{text}' is not written STEPS@GUIDANCE, such as '50@5.0'")
     if not 1 <= found.steps <= MOST_STEPS:
         raise UserError(
-            f"config.samples.settings: '{text}' has {found.steps} steps, and a sampler takes from 1 to {MOST_STEPS:,}"
+            f"config.sampling.settings: '{text}' has {found.steps} steps, and a sampler takes from 1 to {MOST_STEPS:,}"
         )
     if not 0 <= found.guidance <= LARGEST_GUIDANCE:
         raise UserError(
-            f"config.samples.settings: the guidance of '{text}' must be from 0 to {LARGEST_GUIDANCE:,.0f}; 1: none"
+            f"config.sampling.settings: the guidance of '{text}' must be from 0 to {LARGEST_GUIDANCE:,.0f}; 1: none"
         )
     return found

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, UInt8, UInt32
 from PIL import Image, ImageDraw, ImageFont
 
 from rfjax import files, flow
-from rfjax.compiling import WORTH_SAMPLING, options, thorough
+from rfjax.compiling import MIN_FLOPS_FOR_FULL_OPT_SAMPLING, options, worth_full_opt
 from rfjax.data import pixels
 from rfjax.errors import printable
 
@@ -29,7 +29,8 @@ class Settings:
     """How to sample.
 
     Attributes:
-        sampler: a name of `flow.SAMPLERS`. grid: of `flow.GRIDS`, or "own". steps: of the grid. shift: of its times.
+        sampler: a name of `flow.SAMPLERS`.
+        schedule: a name of `flow.SCHEDULES`, or "own". steps: of the schedule. shift: of its times.
         guidance: its scale and its interval. diffusion: of the sampler `euler_maruyama`.
         room: the largest number of steps that the compiled sampler should serve. seed: of the noise.
     """
@@ -37,7 +38,7 @@ class Settings:
     sampler: str
     steps: int
     guidance: flow.Guidance
-    grid: str = flow.OWN
+    schedule: str = flow.OWN
     shift: float = 1.0
     diffusion: str = "linear"
     room: int = 0
@@ -71,14 +72,14 @@ def draw(
         index: of each picture, which decides its noise. text: (context, pooled).
         place: puts a batch on the devices.
     """
-    grid = flow.grid(settings.grid, settings.steps, trained.formulation, settings.shift, settings.room)
+    schedule = flow.schedule(settings.schedule, settings.steps, trained.formulation, settings.shift, settings.room)
     scale = settings.guidance.scale
     static = dataclasses.replace(settings.guidance, scale=1.0 if scale == 1 else 0.0)
     evaluations = len(index) * settings.steps * (2 - settings.guidance.none)  # or some more
-    full = thorough(evaluations * trained.flops, WORTH_SAMPLING)
+    full = worth_full_opt(evaluations * trained.flops, MIN_FLOPS_FOR_FULL_OPT_SAMPLING)
     run = jit_sampler(trained.model, settings.sampler, settings.diffusion, static, trained.image, full=full)
     # As numpy, which every process of a cluster has alike.
-    how = jax.tree.map(np.asarray, (trained.formulation.numbers, grid, np.float32(scale), np.uint32(settings.seed)))
+    how = jax.tree.map(np.asarray, (trained.formulation.arrays, schedule, np.float32(scale), np.uint32(settings.seed)))
     return run(trained.params, how, place(index), tuple(map(place, text)))
 
 
@@ -92,7 +93,7 @@ def jit_sampler(
     *,
     full: bool = False,
 ) -> Callable[..., flow.Sampled]:
-    """A sampler, jitted: (params, (formulation, grid, scale, seed), index, text) -> Sampled.
+    """A sampler, jitted: (params, (formulation, schedule, scale, seed), index, text) -> Sampled.
 
     The formulation, the scale of guidance (unless it is 1), the number of steps and the seed are arguments: one program
     serves them all. `full`: compiled with full effort.
@@ -101,16 +102,16 @@ def jit_sampler(
 
     def run(
         params: Any,
-        how: tuple[flow.Numbers, flow.Grid, Float[Array, ""], UInt32[Array, ""]],
+        how: tuple[flow.FormulationArrays, flow.Schedule, Float[Array, ""], UInt32[Array, ""]],
         index: Int[Array, " B"],
         text: tuple[Float[Array, "B L E"], Float[Array, "B P"]],
     ) -> flow.Sampled:
-        formulation, grid, scale, seed = how
+        formulation, schedule, scale, seed = how
         chosen = guidance if guidance.none else dataclasses.replace(guidance, scale=scale)
         network = functools.partial(model.apply, {"params": params})
-        field = flow.Field(flow.guided(network, *text, chosen), formulation)
-        start = formulation.coefficients(grid.times[0]).b * noise(index, image, 0, seed)
-        return method(field, start, grid, lambda step: noise(index, image, step + 1, seed))
+        field = flow.Denoiser(flow.guided(network, *text, chosen), formulation)
+        start = formulation.coefficients(schedule.times[0]).b * noise(index, image, 0, seed)
+        return method(field, start, schedule, lambda step: noise(index, image, step + 1, seed))
 
     return jax.jit(run, compiler_options=options(full))
 
@@ -151,7 +152,7 @@ def tile(image: UInt8[np.ndarray, "H W C"], room: int = TILE) -> Image.Image:
     return picture.resize(size, Image.Resampling.NEAREST if longest <= room else Image.Resampling.LANCZOS)
 
 
-def grid(
+def montage(
     pictures: UInt8[np.ndarray, "n H W C"], captions: Sequence[str], columns: int = 4, note: str = "", room: int = TILE
 ) -> Image.Image:
     """Pictures in rows, each with its caption below, and a note above them all.
@@ -192,6 +193,6 @@ def save(folder: Path, name: str, pictures: UInt8[np.ndarray, "n H W C"], captio
     """Writes NAME.png, a captioned grid for people, and NAME_tiles.png, the bare pictures in one row for the report."""
     row = np.concatenate(list(pictures), axis=1)
     tiles = Image.fromarray(row[..., 0] if row.shape[-1] == 1 else row[..., :3])
-    for image, file in ((grid(pictures, captions), f"{name}.png"), (tiles, f"{name}_tiles.png")):
+    for image, file in ((montage(pictures, captions), f"{name}.png"), (tiles, f"{name}_tiles.png")):
         with files.atomic(folder / file) as partial:
             image.save(partial, format="PNG")

@@ -42,7 +42,7 @@ class Drawn:
 
     Attributes:
         images: as the network draws them, float32. length: of each sample's path.
-        evaluations: of the network, a batch. grid: the name of the times, as `flow.grid_of` says.
+        evaluations: of the network, a batch. grid: the name of the times, as `flow.schedule_of` says.
     """
 
     images: Float[np.ndarray, "n H W C"]
@@ -51,22 +51,22 @@ class Drawn:
     grid: str = ""
 
 
-def settings(samples: configs.Samples) -> dict[str, pictures.Settings]:
+def settings(sampling: configs.Sampling) -> dict[str, pictures.Settings]:
     """The sampler settings that a config asks for, by name."""
-    wanted = [configs.setting(text) for text in samples.settings]
+    wanted = [configs.setting(text) for text in sampling.settings]
     room = max((one.steps for one in wanted), default=0)
-    return {one.name: make_settings(samples, one, room) for one in wanted}
+    return {one.name: make_settings(sampling, one, room) for one in wanted}
 
 
-def make_settings(samples: configs.Samples, one: configs.Setting, room: int = 0, seed: int = 0) -> pictures.Settings:
+def make_settings(sampling: configs.Sampling, one: configs.Setting, room: int = 0, seed: int = 0) -> pictures.Settings:
     """A number of steps and a scale with all else that a config says about sampling; see `pictures.Settings`."""
     return pictures.Settings(
-        samples.sampler,
+        sampling.sampler,
         one.steps,
-        flow.Guidance(one.guidance, samples.guidance_low, samples.guidance_high, samples.guidance_channels or None),
-        samples.grid,
-        samples.shift,
-        samples.diffusion,
+        flow.Guidance(one.guidance, sampling.guidance_low, sampling.guidance_high, sampling.guidance_channels or None),
+        sampling.schedule,
+        sampling.shift,
+        sampling.diffusion,
         room,
         seed,
     )
@@ -97,7 +97,7 @@ def draw(
         lengths.append(gather(sampled.length))
         evaluations = int(sampled.evaluations)
         tell(min(start + batch, count))
-    grid = flow.grid_of(chosen.grid, trained.formulation.name)
+    grid = flow.schedule_of(chosen.schedule, trained.formulation.name)
     return Drawn(np.concatenate(images)[:count], np.concatenate(lengths)[:count], evaluations, grid)
 
 

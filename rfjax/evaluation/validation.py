@@ -79,7 +79,7 @@ def triple_functions(grid: str) -> tuple[Callable[..., Triples], Callable[..., A
         (formulation, image, index) -> Triples, and (prediction, target) -> each triple's loss, (B,), in float32.
     """
 
-    def prepare(formulation: flow.Numbers, image: Any, index: Int[Array, " B"]) -> Triples:
+    def prepare(formulation: flow.FormulationArrays, image: Any, index: Int[Array, " B"]) -> Triples:
         x0 = pixels.to_network(image)
         t = jnp.asarray(GRIDS[grid], jnp.float32)[index % LEVELS]
         eps = _noise(index, x0.shape[1:])
@@ -140,7 +140,7 @@ def measure(
     network: Callable[..., Array],
     load: Callable[[list[int]], Any],
     *,
-    formulation: flow.Numbers,
+    formulation: flow.FormulationArrays,
     grid: str,
     examples: int,
     batch: int,

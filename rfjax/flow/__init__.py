@@ -3,11 +3,8 @@
 from rfjax.flow.formulations import KINDS as KINDS
 from rfjax.flow.formulations import Coefficients as Coefficients
 from rfjax.flow.formulations import Formulation as Formulation
-from rfjax.flow.formulations import Numbers as Numbers
+from rfjax.flow.formulations import FormulationArrays as FormulationArrays
 from rfjax.flow.formulations import formulation as formulation
-from rfjax.flow.grids import GRIDS as GRIDS
-from rfjax.flow.grids import Grid as Grid
-from rfjax.flow.grids import grid as grid
 from rfjax.flow.guidance import Guidance as Guidance
 from rfjax.flow.guidance import drop_text as drop_text
 from rfjax.flow.guidance import guided as guided
@@ -16,9 +13,12 @@ from rfjax.flow.losses import noised as noised
 from rfjax.flow.losses import squared_error as squared_error
 from rfjax.flow.samplers import DIFFUSIONS as DIFFUSIONS
 from rfjax.flow.samplers import SAMPLERS as SAMPLERS
-from rfjax.flow.samplers import Field as Field
+from rfjax.flow.samplers import Denoiser as Denoiser
 from rfjax.flow.samplers import Sampled as Sampled
 from rfjax.flow.samplers import sampler as sampler
+from rfjax.flow.schedules import SCHEDULES as SCHEDULES
+from rfjax.flow.schedules import Schedule as Schedule
+from rfjax.flow.schedules import schedule as schedule
 from rfjax.names import OWN as OWN
 from rfjax.names import TABLE_1 as TABLE_1
-from rfjax.names import grid_of as grid_of
+from rfjax.names import schedule_of as schedule_of

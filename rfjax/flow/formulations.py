@@ -18,7 +18,7 @@ from rfjax.errors import UserError, nearest
 from rfjax.flow import densities, paths
 from rfjax.flow.densities import Density
 from rfjax.flow.paths import SIGMA_MAX, SIGMA_MIN, Number, Path, Times
-from rfjax.flow.quantities import SIGMA_DATA, mix, moment
+from rfjax.flow.quantities import SIGMA_DATA, mix, path_values
 
 SPARE = 2  # the most numbers that a formulation has
 BEFORE_1 = np.nextafter(np.float32(1), np.float32(0))
@@ -28,7 +28,7 @@ class Coefficients(NamedTuple):
     """All that a formulation says about times t, each of the shape of t.
 
     z = a x0 + b eps; the network sees (scale z, time) and predicts p x0 + q eps; clock is the variable that Euler's
-    method steps in, in which z moves by (rate_a x0 + rate_b eps) per unit.
+    method steps in, in which z moves by (da_ds x0 + db_ds eps) per unit.
     """
 
     t: Times
@@ -36,9 +36,9 @@ class Coefficients(NamedTuple):
     b: Times
     p: Times
     q: Times
-    rate_a: Times
-    rate_b: Times
-    clock: Times
+    da_ds: Times
+    db_ds: Times
+    s: Times
     scale: Times
     time: Times
 
@@ -76,15 +76,15 @@ class Formulation:
         """
         check_times(t)
         t = jnp.clip(jnp.asarray(t, jnp.float32), self.first, BEFORE_1 if self.cut else 1.0)
-        at, path = moment(self.path, t), self.path
+        at, path = path_values(self.path, t), self.path
         scale, time = jnp.ones_like(t), t
         if self.prediction == "F":  # EDM's preconditioning: c_in, c_noise = log(sigma) / 4
             scale = 1 / jnp.hypot(at.b, at.a * SIGMA_DATA)
             time = jnp.log(jnp.maximum(at.b / at.a, SIGMA_MIN)) / 4
         p, q = mix(self.prediction, at)
-        rate_a = at.da if path.rate_a is None else path.rate_a(t)
-        rate_b = at.db if path.rate_b is None else path.rate_b(t)
-        return Coefficients(t, at.a, at.b, p, q, rate_a, rate_b, path.clock(t), scale, time)
+        da_ds = at.da if path.da_ds is None else path.da_ds(t)
+        db_ds = at.db if path.db_ds is None else path.db_ds(t)
+        return Coefficients(t, at.a, at.b, p, q, da_ds, db_ds, path.s(t), scale, time)
 
     def quantile(self, u: Times) -> Times:
         """The t of training with distribution function u; u uniform in (0, 1) samples it."""
@@ -101,17 +101,17 @@ class Formulation:
 
     def weight(self, t: Times) -> Times:
         """w_t of the loss written as -1/2 E w_t lambda'_t |eps_Theta - eps|^2 (SD3 section 3, after Kingma & Gao)."""
-        at = moment(self.path, t)
+        at = path_values(self.path, t)
         p, q = mix(self.prediction, at)
         slope = 2 * (at.da / at.a - at.db / at.b)
         return -2 * self.density.pdf(t) * ((at.a * q - at.b * p) / at.a) ** 2 / slope
 
     @property
-    def numbers(self) -> "Numbers":
+    def arrays(self) -> "FormulationArrays":
         """The same as arrays."""
         padded = np.zeros(SPARE, np.float32)
         padded[: len(self.parameters)] = self.parameters
-        return Numbers(jnp.int32(list(KINDS).index(self.kind)), jnp.asarray(padded), jnp.float32(self.shift))
+        return FormulationArrays(jnp.int32(list(KINDS).index(self.kind)), jnp.asarray(padded), jnp.float32(self.shift))
 
 
 def check_times(t: Times) -> None:
@@ -176,7 +176,7 @@ KINDS: dict[str, Kind] = {
 }
 
 
-class Numbers(NamedTuple):
+class FormulationArrays(NamedTuple):
     """A formulation as arrays: which kind, the numbers in its brackets, its shift."""
 
     kind: Int[Array, ""]

@@ -64,7 +64,7 @@ class Guidance:
         return isinstance(self.scale, int | float) and self.scale == 1
 
 
-Bound = Callable[[Float[Array, "B *S"], Float[Array, " B"], Float[Array, ""]], Float[Array, "B *S"]]
+GuidedNetwork = Callable[[Float[Array, "B *S"], Float[Array, " B"], Float[Array, ""]], Float[Array, "B *S"]]
 
 
 def guided(
@@ -72,7 +72,7 @@ def guided(
     context: Float[Array, "B L E"] | None,
     pooled: Float[Array, "B P"] | None,
     guidance: Guidance,
-) -> Bound:
+) -> GuidedNetwork:
     """Binds the text to a network: (z, time, t) -> out_0 + scale (out_text - out_0), where out_0 sees zeros for text.
 
     Both halves go through the network as one batch. Since every quantity is linear in the prediction, guiding the
@@ -91,7 +91,7 @@ def guided(
         if not guidance.none:
             raise UserError("guidance needs a model with text: this one is unconditional, so set the scale to 1")
         return lambda z, time, t: network(z, time)
-    plain: Bound = lambda z, time, t: network(z, time, context, pooled)  # noqa: E731
+    plain: GuidedNetwork = lambda z, time, t: network(z, time, context, pooled)  # noqa: E731
     if guidance.none:
         return plain
     both = [jnp.concatenate([x, jnp.zeros_like(x)]) for x in (context, pooled)]

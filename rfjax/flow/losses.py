@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rfjax.flow.formulations import Coefficients
-from rfjax.flow.quantities import over
+from rfjax.flow.quantities import expand_to
 
 Network = Callable[[Float[Array, "B *S"], Float[Array, " B"]], Float[Array, "B *S"]]
 
@@ -19,8 +19,8 @@ def noised(
     Args:
         at: a formulation's coefficients at each example's time, (B,). x0: data. eps: standard normal noise.
     """
-    z = over(at.a, x0) * x0 + over(at.b, x0) * eps
-    return over(at.scale, x0) * z, over(at.p, x0) * x0 + over(at.q, x0) * eps
+    z = expand_to(at.a, x0) * x0 + expand_to(at.b, x0) * eps
+    return expand_to(at.scale, x0) * z, expand_to(at.p, x0) * x0 + expand_to(at.q, x0) * eps
 
 
 def cfm_loss(

@@ -34,8 +34,8 @@ class Path:
     Attributes:
         a, b, da, db: t -> coefficient.
         log_snr: t -> lambda_t = log(a_t^2 / b_t^2), falling. time: lambda -> t, its inverse.
-        clock: t -> the variable that Euler's and Heun's methods step in: t itself, or b for EDM, whose db/dt is
-            infinite at both ends. rate_a, rate_b: t -> da, db per unit of the clock, continuous in t, since those
+        s: t -> the variable that Euler's and Heun's methods step in: t itself, or b for EDM, whose db/dt is
+            infinite at both ends. da_ds, db_ds: t -> da, db per unit of s, continuous in t, since those
             methods take a rate at the end of one step for the beginning of the next; None: da, db themselves.
     """
 
@@ -45,9 +45,9 @@ class Path:
     db: Callable[[Times], Times]
     log_snr: Callable[[Times], Times]
     time: Callable[[Times], Times]
-    clock: Callable[[Times], Times] = lambda t: t
-    rate_a: Callable[[Times], Times] | None = None
-    rate_b: Callable[[Times], Times] | None = None
+    s: Callable[[Times], Times] = lambda t: t
+    da_ds: Callable[[Times], Times] | None = None
+    db_ds: Callable[[Times], Times] | None = None
 
 
 def rf() -> Path:
@@ -153,7 +153,7 @@ def _stepwise(knots: Float64[np.ndarray, " T1"]) -> Path:
     )
     rate = lambda t: means[at(t)] + (means[at(t) + 1] - means[at(t)]) * (t * STEPS - at(t))  # noqa: E731
     return dataclasses.replace(
-        path, rate_a=lambda t: rate(t) / 2 * path.a(t), rate_b=lambda t: -rate(t) / 2 * path.a(t) ** 2 / path.b(t)
+        path, da_ds=lambda t: rate(t) / 2 * path.a(t), db_ds=lambda t: -rate(t) / 2 * path.a(t) ** 2 / path.b(t)
     )
 
 
@@ -179,9 +179,9 @@ def _variance_exploding(
         db=db,
         log_snr=lambda t: -2 * jnp.log(b(t)),
         time=lambda log_snr: time(-log_snr / 2),
-        clock=b,
-        rate_a=jnp.zeros_like,
-        rate_b=jnp.ones_like,
+        s=b,
+        da_ds=jnp.zeros_like,
+        db_ds=jnp.ones_like,
     )
 
 

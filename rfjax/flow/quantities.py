@@ -16,7 +16,7 @@ from rfjax.flow.paths import Path, Times
 SIGMA_DATA = 0.5  # EDM's standard deviation of the data; SD3 keeps it though its latents have 1
 
 
-class Moment(NamedTuple):
+class PathValues(NamedTuple):
     """A path at times t: coefficients and their derivatives, each of the shape of t."""
 
     a: Times
@@ -25,19 +25,19 @@ class Moment(NamedTuple):
     db: Times
 
 
-def moment(path: Path, t: Times) -> Moment:
+def path_values(path: Path, t: Times) -> PathValues:
     """A path's coefficients at times t."""
-    return Moment(path.a(t), path.b(t), path.da(t), path.db(t))
+    return PathValues(path.a(t), path.b(t), path.da(t), path.db(t))
 
 
-def _preconditioned(m: Moment) -> tuple[Times, Times]:
+def _preconditioned(m: PathValues) -> tuple[Times, Times]:
     """EDM's F: (sigma x0 - sigma_d^2 eps) / (sigma_d sqrt(sigma^2 + sigma_d^2)) for sigma = b / a."""
     norm = jnp.hypot(m.b, m.a * SIGMA_DATA)
     return m.b / (SIGMA_DATA * norm), -SIGMA_DATA * m.a / norm
 
 
-# name -> (moment -> P, Q)
-QUANTITIES: dict[str, Callable[[Moment], tuple[Times, Times]]] = {
+# name -> (path_values -> P, Q)
+QUANTITIES: dict[str, Callable[[PathValues], tuple[Times, Times]]] = {
     "velocity": lambda m: (m.da, m.db),
     "x0": lambda m: (jnp.ones_like(m.a), jnp.zeros_like(m.a)),
     "eps": lambda m: (jnp.zeros_like(m.a), jnp.ones_like(m.a)),
@@ -47,7 +47,7 @@ QUANTITIES: dict[str, Callable[[Moment], tuple[Times, Times]]] = {
 }
 
 
-def mix(name: str, at: Moment) -> tuple[Times, Times]:
+def mix(name: str, at: PathValues) -> tuple[Times, Times]:
     """The coefficients (P, Q) of a quantity.
 
     "velocity" is dz/dt; "v" is the diffusion literature's a eps - b x0, which is another thing.
@@ -61,7 +61,7 @@ def mix(name: str, at: Moment) -> tuple[Times, Times]:
 
 
 def convert(
-    value: Float[Array, "B *S"], z: Float[Array, "B *S"], at: Moment, source: str, target: str
+    value: Float[Array, "B *S"], z: Float[Array, "B *S"], at: PathValues, source: str, target: str
 ) -> Float[Array, "B *S"]:
     """Turns one quantity at z into another.
 
@@ -73,9 +73,9 @@ def convert(
     (p, q), (p_target, q_target) = mix(source, at), mix(target, at)
     determinant = at.a * q - at.b * p
     of_z, of_value = (p_target * q - q_target * p) / determinant, (q_target * at.a - p_target * at.b) / determinant
-    return over(of_z, z) * z + over(of_value, z) * value
+    return expand_to(of_z, z) * z + expand_to(of_value, z) * value
 
 
-def over(value: Float[Array, "*B"], x: Float[Array, "*BS"]) -> Float[Array, "*ones"]:
+def expand_to(value: Float[Array, "*B"], x: Float[Array, "*BS"]) -> Float[Array, "*ones"]:
     """Shapes one value per example so that it broadcasts over x."""
     return value.reshape(value.shape + (1,) * (x.ndim - value.ndim))

@@ -1,7 +1,7 @@
-"""Samplers: from noise at t = 1 to data at t = 0. Each is one compiled loop over a grid of times.
+"""Samplers: from noise at t = 1 to data at t = 0. Each is one compiled loop over a schedule of times.
 
-All have one signature, (field, z, grid, noise) -> Sampled. They ask the network for x0 and eps at z and t, whatever it
-predicts, so every model can be sampled by every sampler.
+All have one signature, (denoiser, z, schedule, noise) -> Sampled. They ask the network for x0 and eps at z and t,
+whatever it predicts, so every model can be sampled by every sampler.
 """
 
 import functools
@@ -16,9 +16,9 @@ from jaxtyping import Array, Float, Int
 
 from rfjax.errors import UserError, nearest
 from rfjax.flow.formulations import Coefficients
-from rfjax.flow.grids import Grid
-from rfjax.flow.guidance import Bound
+from rfjax.flow.guidance import GuidedNetwork
 from rfjax.flow.paths import SIGMA_MIN, Times
+from rfjax.flow.schedules import Schedule
 
 Images = Float[Array, "B *S"]
 Noise = Callable[[Int[Array, ""]], Images]  # step -> standard normal
@@ -34,7 +34,7 @@ class Flow(Protocol):
 
 
 @dataclass(frozen=True)
-class Field:
+class Denoiser:
     """A trained network as samplers see it.
 
     Attributes:
@@ -42,7 +42,7 @@ class Field:
         flow: what the prediction is.
     """
 
-    network: Bound
+    network: GuidedNetwork
     flow: Flow
 
     def predict(self, z: Images, at: Coefficients, now: Float[Array, ""] | None = None) -> tuple[Images, Images]:
@@ -72,7 +72,7 @@ class Sampled(NamedTuple):
     evaluations: Int[Array, ""]
 
 
-Sampler = Callable[[Field, Images, Grid, Noise | None], Sampled]
+Sampler = Callable[[Denoiser, Images, Schedule, Noise | None], Sampled]
 
 
 def _norm(difference: Images) -> Float[Array, " B"]:
@@ -80,16 +80,16 @@ def _norm(difference: Images) -> Float[Array, " B"]:
 
 
 def _march(
-    step: Callable[..., tuple[Images, Any]], flow: Flow, z: Images, grid: Grid, memory: Images | None = None
+    step: Callable[..., tuple[Images, Any]], flow: Flow, z: Images, schedule: Schedule, memory: Images | None = None
 ) -> Sampled:
-    """Adds up step(i, now, then, z, memory) -> (change of z, memory) over the grid in one compiled loop.
+    """Adds up step(i, now, then, z, memory) -> (change of z, memory) over the schedule in one compiled loop.
 
     Rounding errors of the sums are carried along and given back (Kahan), so that many small steps stay accurate.
     """
 
     def body(i: Int[Array, ""], state: tuple) -> tuple:
         z, error, length, memory = state
-        now, then = flow.coefficients(grid.times[i]), flow.coefficients(grid.times[i + 1])
+        now, then = flow.coefficients(schedule.times[i]), flow.coefficients(schedule.times[i + 1])
         moved, memory = step(i, now, then, z, memory)
         change = moved - error
         total = z + change
@@ -97,63 +97,63 @@ def _march(
         return total, error, length + _norm(change), memory
 
     state = (z, jnp.zeros_like(z), jnp.zeros(z.shape[:1]), memory)
-    z, _, length, _ = jax.lax.fori_loop(0, grid.steps, body, state)
-    return Sampled(z, length, jnp.asarray(grid.steps))
+    z, _, length, _ = jax.lax.fori_loop(0, schedule.steps, body, state)
+    return Sampled(z, length, jnp.asarray(schedule.steps))
 
 
 def _drift(x0: Images, eps: Images, at: Coefficients) -> Images:
-    """dz / d clock."""
-    return at.rate_a * x0 + at.rate_b * eps
+    """dz / ds."""
+    return at.da_ds * x0 + at.db_ds * eps
 
 
-def euler(field: Field, z: Images, grid: Grid, noise: Noise | None = None) -> Sampled:
+def euler(denoiser: Denoiser, z: Images, schedule: Schedule, noise: Noise | None = None) -> Sampled:
     """Euler's method on dz/dt = v, order 1, one evaluation a step (SD3 Eq. 1); for EDM on dz/dsigma = eps.
 
     Args:
-        field: the network and its formulation. z: noise at the grid's first time, b eps. grid: times.
+        denoiser: the network and its formulation. z: noise at the schedule's first time, b eps. schedule: times.
         noise: not used; samplers share a signature.
     """
 
     def step(i: Array, now: Coefficients, then: Coefficients, z: Images, _: None) -> tuple[Images, None]:
-        return (then.clock - now.clock) * _drift(*field.predict(z, now), now), None
+        return (then.s - now.s) * _drift(*denoiser.predict(z, now), now), None
 
-    return _march(step, field.flow, z, grid)
+    return _march(step, denoiser.flow, z, schedule)
 
 
-def heun(field: Field, z: Images, grid: Grid, noise: Noise | None = None) -> Sampled:
+def heun(denoiser: Denoiser, z: Images, schedule: Schedule, noise: Noise | None = None) -> Sampled:
     """Heun's method, order 2, two evaluations a step but one in the last, which is Euler's (EDM; REPA's option).
 
     Arguments as in `euler`. Guidance in the second evaluation is on where it is in the first.
     """
 
     def step(i: Array, now: Coefficients, then: Coefficients, z: Images, _: None) -> tuple[Images, None]:
-        move = then.clock - now.clock
-        first = _drift(*field.predict(z, now), now)
+        move = then.s - now.s
+        first = _drift(*denoiser.predict(z, now), now)
 
         def correct() -> Images:
-            second = _drift(*field.predict(z + move * first, then, now.t), then)
+            second = _drift(*denoiser.predict(z + move * first, then, now.t), then)
             return move * (first + second) / 2
 
-        return jax.lax.cond(i + 1 < grid.steps, correct, lambda: move * first), None
+        return jax.lax.cond(i + 1 < schedule.steps, correct, lambda: move * first), None
 
-    sampled = _march(step, field.flow, z, grid)
+    sampled = _march(step, denoiser.flow, z, schedule)
     return sampled._replace(evaluations=2 * sampled.evaluations - 1)
 
 
-def ddim(field: Field, z: Images, grid: Grid, noise: Noise | None = None) -> Sampled:
+def ddim(denoiser: Denoiser, z: Images, schedule: Schedule, noise: Noise | None = None) -> Sampled:
     """DDIM without noise: z' = a' x0 + b' eps, order 1, one evaluation a step (Song et al. 2021, Eq. 12).
 
     It is Euler's method in z / a against b / a: the same as `euler` for rf and for EDM, not for curved paths.
     """
 
     def step(i: Array, now: Coefficients, then: Coefficients, z: Images, _: None) -> tuple[Images, None]:
-        x0, eps = field.predict(z, now)
+        x0, eps = denoiser.predict(z, now)
         return (then.a - now.a) * x0 + (then.b - now.b) * eps, None
 
-    return _march(step, field.flow, z, grid)
+    return _march(step, denoiser.flow, z, schedule)
 
 
-def dpm_solver(field: Field, z: Images, grid: Grid, noise: Noise | None = None) -> Sampled:
+def dpm_solver(denoiser: Denoiser, z: Images, schedule: Schedule, noise: Noise | None = None) -> Sampled:
     """DPM-Solver++(2M): second-order multistep in log(a / b), one evaluation a step (Lu et al. 2022, Algorithm 2).
 
     The first step, and the last, where log(a / b) is infinite, are DDIM's.
@@ -163,15 +163,15 @@ def dpm_solver(field: Field, z: Images, grid: Grid, noise: Noise | None = None) 
         return jnp.log(at.a / at.b)
 
     def step(i: Array, now: Coefficients, then: Coefficients, z: Images, memory: Images) -> tuple[Images, Images]:
-        x0, _ = field.predict(z, now)
-        before = field.flow.coefficients(grid.times[jnp.maximum(i - 1, 0)])
+        x0, _ = denoiser.predict(z, now)
+        before = denoiser.flow.coefficients(schedule.times[jnp.maximum(i - 1, 0)])
         h, h_before = half_log_snr(then) - half_log_snr(now), half_log_snr(now) - half_log_snr(before)
         second = (i > 0) & jnp.isfinite(h) & jnp.isfinite(h_before)
         ahead = jnp.where(second, h / (2 * jnp.where(second, h_before, 1.0)), 0.0)
         data = x0 + ahead * (x0 - memory)
         return (then.b / now.b - 1) * z - then.a * jnp.expm1(-h) * data, x0
 
-    return _march(step, field.flow, z, grid, jnp.zeros_like(z))
+    return _march(step, denoiser.flow, z, schedule, jnp.zeros_like(z))
 
 
 ADAPTIVE_END = SIGMA_MIN  # b / a where the adaptive solver stops and one step of DDIM takes over
@@ -180,9 +180,15 @@ MOST_STEPS = 4096
 
 
 def dopri5(
-    field: Field, z: Images, grid: Grid, noise: Noise | None = None, *, rtol: float = RTOL, atol: float = ATOL
+    denoiser: Denoiser,
+    z: Images,
+    schedule: Schedule,
+    noise: Noise | None = None,
+    *,
+    rtol: float = RTOL,
+    atol: float = ATOL,
 ) -> Sampled:
-    """Dormand and Prince's adaptive method of order 5, by diffrax, from the grid's first time to its last.
+    """Dormand and Prince's adaptive method of order 5, by diffrax, from the schedule's first time to its last.
 
     It solves for y = z / sqrt(a^2 + b^2) against the angle atan(b / a), in which every path is the cosine path and no
     end is singular; the times between the ends do not matter. One step size serves the whole batch. Its `length` is the
@@ -193,7 +199,7 @@ def dopri5(
     """
     import diffrax  # a second to import: only for those who ask for it
 
-    flow = field.flow
+    flow = denoiser.flow
 
     def at_angle(angle: Array) -> Coefficients:
         # float32 has no pi / 2: its nearest number lies beyond, where the cosine is negative.
@@ -201,10 +207,10 @@ def dopri5(
 
     def derivative(angle: Array, y: Images, _: None) -> Images:
         at = at_angle(angle)
-        x0, eps = field.predict(y * jnp.hypot(at.a, at.b), at)
+        x0, eps = denoiser.predict(y * jnp.hypot(at.a, at.b), at)
         return jnp.cos(angle) * eps - jnp.sin(angle) * x0
 
-    begin, end = flow.coefficients(grid.times[0]), flow.coefficients(grid.times[grid.steps])
+    begin, end = flow.coefficients(schedule.times[0]), flow.coefficients(schedule.times[schedule.steps])
     angle = jnp.arctan2(begin.b, begin.a)
     stop = jnp.maximum(jnp.arctan2(end.b, end.a), ADAPTIVE_END)
     found = diffrax.diffeqsolve(
@@ -220,14 +226,14 @@ def dopri5(
     )
     at = at_angle(stop)
     near = found.ys[0] * jnp.hypot(at.a, at.b)
-    x0, eps = field.predict(near, at)
+    x0, eps = denoiser.predict(near, at)
     last = end.a * x0 + end.b * eps
     stages = 6  # of a step of Dormand and Prince's method, whose seventh is the next one's first
     return Sampled(last, _norm(last - z), found.stats["num_steps"] * stages + 2)
 
 
 def _sbdm(at: Coefficients) -> Times:
-    return 2 * (at.rate_b * at.b - at.rate_a * at.b**2 / at.a)
+    return 2 * (at.db_ds * at.b - at.da_ds * at.b**2 / at.a)
 
 
 # w of dX = v dt - w / 2 score dt + sqrt(w) dW by the names of SiT's code, whose own coefficient is w / 2. "linear" is
@@ -236,43 +242,45 @@ DIFFUSIONS: dict[str, Callable[[Coefficients], Times]] = {
     "constant": lambda at: jnp.full_like(at.t, 2.0),
     "sbdm": _sbdm,
     "sigma": lambda at: 2 * at.b,
-    "linear": lambda at: 2 * at.clock,
+    "linear": lambda at: 2 * at.s,
     "decreasing": lambda at: (1 - jnp.cos(jnp.pi * at.t)) ** 2 / 2,
     "increasing-decreasing": lambda at: 2 * jnp.sin(jnp.pi * at.t) ** 2,
 }
 
 
 def euler_maruyama(
-    field: Field, z: Images, grid: Grid, noise: Noise | None = None, *, diffusion: str = "linear"
+    denoiser: Denoiser, z: Images, schedule: Schedule, noise: Noise | None = None, *, diffusion: str = "linear"
 ) -> Sampled:
-    """Euler-Maruyama's method on the reverse SDE, no noise in the last step (SiT; REPA's with the grid "repa").
+    """Euler-Maruyama's method on the reverse SDE, no noise in the last step (SiT; REPA's with the schedule "repa").
 
-    Order 1 in the mean and the variance. EDM's paths need the grid "karras": even steps of their t are far too long.
+    Order 1 in the mean and the variance. EDM's paths need the schedule "karras": even steps of their t are too long.
 
     Args:
         noise: step -> standard normal in the shape of z. diffusion: the coefficient w, a name of DIFFUSIONS.
 
     Raises:
-        UserError: for an unknown name, without noise, or where w is known to be infinite at the grid's first time.
+        UserError: for an unknown name, without noise, or where w is known to be infinite at the schedule's first time.
     """
     if diffusion not in DIFFUSIONS:
         raise UserError(f"there is no diffusion coefficient '{diffusion}'{nearest(diffusion, DIFFUSIONS)}")
     if noise is None:
         raise UserError("euler_maruyama draws noise in every step: give it a function from the step to noise")
     coefficient = DIFFUSIONS[diffusion]
-    with jax.ensure_compile_time_eval():  # also inside of a jitted function, where the grid's times are known
-        first = coefficient(field.flow.coefficients(grid.times[0]))
+    with jax.ensure_compile_time_eval():  # also inside of a jitted function, where the schedule's times are known
+        first = coefficient(denoiser.flow.coefficients(schedule.times[0]))
     if not isinstance(first, jax.core.Tracer) and not math.isfinite(first):
-        raise UserError(f"the diffusion coefficient '{diffusion}' is infinite at t = {grid.times[0]:g}: start later")
+        raise UserError(
+            f"the diffusion coefficient '{diffusion}' is infinite at t = {schedule.times[0]:g}: start later"
+        )
 
     def step(i: Array, now: Coefficients, then: Coefficients, z: Images, _: None) -> tuple[Images, None]:
-        move, w = then.clock - now.clock, coefficient(now)
-        x0, eps = field.predict(z, now)
+        move, w = then.s - now.s, coefficient(now)
+        x0, eps = denoiser.predict(z, now)
         drift = _drift(x0, eps, now) + w / (2 * now.b) * eps  # the score is -eps / b
-        kick = jnp.where(i + 1 < grid.steps, jnp.sqrt(w * jnp.abs(move)), 0.0)
+        kick = jnp.where(i + 1 < schedule.steps, jnp.sqrt(w * jnp.abs(move)), 0.0)
         return move * drift + kick * noise(i), None
 
-    return _march(step, field.flow, z, grid)
+    return _march(step, denoiser.flow, z, schedule)
 
 
 SAMPLERS: dict[str, Sampler] = {

@@ -22,11 +22,11 @@ from rfjax.interop.layout import Layout
 from rfjax.interop.safetensors import MAX_SHARD, write_safetensors
 from rfjax.interop.stored import DTYPE_NAMES, Tensors
 from rfjax.interop.tensors import open_tensors
+from rfjax.jsonl import write_json
 from rfjax.models.positions import sincos_2d
 from rfjax.training import mesh as meshes
 from rfjax.training import weights
-from rfjax.training.lines import write_json
-from rfjax.training.parts import Parts, make_parts
+from rfjax.training.spec import RunSpec, make_run_spec
 from rfjax.training.weights import Weights
 
 ORIGIN = "origin.json"  # of a run's folder: where its weights come from
@@ -96,13 +96,13 @@ def read(path: Path, layout: str, mesh: configs.Mesh, dtype: Any = None, told: T
         return _read(tensors, found, mesh, dtype)
 
 
-def places(found: Found, parts: Parts) -> Layout:
+def places(found: Found, parts: RunSpec) -> Layout:
     """Where the parameters of what was found lie; parts: made of its config."""
     return layouts.find(found.layout).layout(parts.model, parts.inputs, found.config)
 
 
 def _read(tensors: Tensors, found: Found, mesh: configs.Mesh, dtype: Any) -> Weights:
-    parts = make_parts(found.config)
+    parts = make_run_spec(found.config)
     target = weights.abstract(found.config, parts, meshes.make_mesh(mesh))
     where, ignore = places(found, parts), layouts.find(found.layout).ignore
     leaves = engine.load(tensors, where, flat(target), dtype, ignore)
@@ -172,7 +172,7 @@ def export(made: Weights, path: Path, layout: str, dtype: Any = None, max_shard:
     return path
 
 
-def _with_table(parts: Parts, leaves: Mapping[str, Any]) -> tuple[Parts, dict[str, Any]]:
+def _with_table(parts: RunSpec, leaves: Mapping[str, Any]) -> tuple[RunSpec, dict[str, Any]]:
     """The same network with its positions as a table of the largest image's size, rather than by formula."""
     model, positions = parts.model, parts.model.positions
     side = positions.largest or parts.inputs.image[0] // model.patch

@@ -80,7 +80,9 @@ def _run(given: argparse.Namespace) -> int:
     if given.command == "import":
         made = interop.bring(given.source, given.folder, given.layout, told=_told(given))
         print(f"{given.folder}: {_size(made.params)} parameters, {time.time() - began:.1f} s")
-        print(f"draw from it: python -m rfjax.main --config=configs/sample.py --config.sample.source={given.folder}")
+        print(
+            f"draw from it: python -m rfjax.main --config=configs/generate.py --config.generate.source={given.folder}"
+        )
         return 0
     made = weights.read(given.folder, configs.Mesh(), given.weights == "ema")
     came = interop.origin(given.folder) or {}
@@ -108,14 +110,14 @@ def _inspect(given: argparse.Namespace) -> int:
     from rfjax import interop
     from rfjax.interop import engine
     from rfjax.models import measure
-    from rfjax.training.parts import make_parts
+    from rfjax.training.spec import make_run_spec
 
     told = _told(given)
     with told.open(given.source) as tensors:
         stored = Counter(tensors.kind(name) for name in tensors.names)
         try:
             found = interop.inspect(tensors, given.layout, told)
-            parts = make_parts(found.config)
+            parts = make_run_spec(found.config)
             engine.check(tensors, interop.places(found, parts), layouts.find(found.layout).ignore)
         except UserError:
             kinds = ", ".join(f"{kind} ({count})" for kind, count in stored.items())

@@ -10,7 +10,7 @@ from rfjax.interop import dit, sd3
 from rfjax.interop.layout import manifest
 from rfjax.interop.layouts import LAYOUTS, Facts
 from rfjax.interop.stored import Tensors, shown
-from rfjax.training.parts import make_parts
+from rfjax.training.spec import make_run_spec
 
 CLASSES = {"SD3Transformer2DModel": "sd3", "DiTTransformer2DModel": "dit-folder"}
 SHOWN = 3  # names in a message
@@ -72,7 +72,7 @@ def _starred(name: str) -> str:
 def _expected(layout: str) -> frozenset[str]:
     """The kinds of tensors that every network of a layout has."""
     config = _example(layout)
-    parts = make_parts(config)
+    parts = make_run_spec(config)
     return frozenset(map(_starred, manifest(LAYOUTS[layout].layout(parts.model, parts.inputs, config))))
 
 

@@ -33,7 +33,7 @@ class Backbone(nn.Module):
         remat: what the backward pass computes again, to save memory; of `shards.REMAT`.
         unroll: blocks per iteration of the scan over depth; `depth` unrolls it whole.
         dtype: of the matrix products; parameters, norms and softmax stay float32.
-        attention: implementation, see `products.attention`: None, "xla" or "cudnn".
+        attention: implementation, see `matmul.attention`: None, "xla" or "cudnn".
         positions: where image tokens lie.
         time: what the network is told: "1000t" (SD3), "1000t-1" (DiT's own code), "t" (SiT as in REPA's code), or "1-t"
             and the output negated (SiT's own code, where t = 1 is data).
@@ -118,7 +118,7 @@ class Backbone(nn.Module):
         """Image tokens N of an image (H, W, C)."""
         return (image[0] // self.patch) * (image[1] // self.patch)
 
-    def products_of_ends(self, image: tuple[int, int, int], text: tuple[int, int], pooled_width: int) -> int:
+    def macs_of_ends(self, image: tuple[int, int, int], text: tuple[int, int], pooled_width: int) -> int:
         """Multiplications of all that is not a block, for one example with text and a pooled vector.
 
         Args:

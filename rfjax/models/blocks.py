@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rfjax.models import layers
-from rfjax.models.products import attention
+from rfjax.models.matmul import attention
 from rfjax.models.shards import REMAT, WHOLE, Shards
 
 
@@ -22,7 +22,7 @@ class Spec:
 
     Attributes:
         width: D. heads: H. mlp_ratio: hidden width of the MLPs over D. qk_norm: RMSNorm of queries and keys.
-        dtype: of the matrix products. attention: implementation, see `products.attention`.
+        dtype: of the matrix products. attention: implementation, see `matmul.attention`.
         shards: what this device has of the weights.
     """
 
@@ -93,7 +93,7 @@ class Stream(nn.Module):
         return x + gate * self.mlp(layers.modulated_norm(x, shift, scale))
 
     @staticmethod
-    def products(spec: Spec, tokens: int, keys: int, *, pre_only: bool = False, dual: bool = False) -> int:
+    def macs(spec: Spec, tokens: int, keys: int, *, pre_only: bool = False, dual: bool = False) -> int:
         """Multiplications for one example: `tokens` of this stream, each of which attends to `keys`."""
         square = spec.width**2
         if pre_only:
@@ -119,7 +119,7 @@ class CrossAttention(nn.Module):
         return spec.out("out")(spec.attend(dense(heads, "q")(spec.shards.share(x)), kv[:, :, 0], kv[:, :, 1]))
 
     @staticmethod
-    def products(spec: Spec, tokens: int, keys: int) -> int:
+    def macs(spec: Spec, tokens: int, keys: int) -> int:
         """Multiplications for one example."""
         return (2 * tokens + 2 * keys) * spec.width**2 + 2 * tokens * keys * spec.width
 

@@ -28,9 +28,9 @@ class Block(nn.Module):
         return stream.after(x, rest), None
 
     @staticmethod
-    def products(spec: Spec, tokens: int, text: int) -> int:
+    def macs(spec: Spec, tokens: int, text: int) -> int:
         """Multiplications for one example."""
-        return Stream.products(spec, tokens, tokens) + CrossAttention.products(spec, tokens, text)
+        return Stream.macs(spec, tokens, tokens) + CrossAttention.macs(spec, tokens, text)
 
 
 class CrossDiT(Backbone):
@@ -56,5 +56,5 @@ class CrossDiT(Backbone):
         Args:
             image: (H, W, C). text: (L, E). pooled_width: P.
         """
-        blocks = self.depth * Block.products(self.spec, self.tokens(image), text[0])
-        return 2 * (self.products_of_ends(image, text, pooled_width) + blocks)
+        blocks = self.depth * Block.macs(self.spec, self.tokens(image), text[0])
+        return 2 * (self.macs_of_ends(image, text, pooled_width) + blocks)

@@ -88,8 +88,8 @@ class DiT(Backbone):
             image: (H, W, C). text: (L, E). pooled_width: P.
         """
         tokens = self.tokens(image) + (0 if self.classes else text[0])
-        ends = self.products_of_ends(image, (0, 0) if self.classes else text, pooled_width)
+        ends = self.macs_of_ends(image, (0, 0) if self.classes else text, pooled_width)
         if self.classes:
             ends -= pooled_width * self.width + self.width**2  # a label's vector is looked up
         ends += self.learn_sigma * self.tokens(image) * self.width * self.patch**2 * image[-1]
-        return 2 * (ends + self.depth * Stream.products(self.spec, tokens, tokens))
+        return 2 * (ends + self.depth * Stream.macs(self.spec, tokens, tokens))

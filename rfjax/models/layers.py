@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from rfjax.errors import UserError
-from rfjax.models.products import dot_general, product
+from rfjax.models.matmul import dot_general, product
 from rfjax.models.shards import WHOLE, Shards
 
 MAX_PERIOD = 10_000.0

@@ -116,8 +116,8 @@ class MMDiT(Backbone):
         """
         spec, tokens, kinds = self.spec, self.tokens(image), self._kinds(text[0])
         keys = tokens + text[0]
-        texts = sum(Stream.products(spec, length, keys) for length in kinds)
-        last_texts = sum(Stream.products(spec, length, keys, pre_only=True) for length in kinds)
-        blocks = sum(Stream.products(spec, tokens, keys, dual=i < self.dual_blocks) for i in range(self.depth))
+        texts = sum(Stream.macs(spec, length, keys) for length in kinds)
+        last_texts = sum(Stream.macs(spec, length, keys, pre_only=True) for length in kinds)
+        blocks = sum(Stream.macs(spec, tokens, keys, dual=i < self.dual_blocks) for i in range(self.depth))
         blocks += (self.depth - 1) * texts + last_texts
-        return 2 * (self.products_of_ends(image, text, pooled_width) + blocks)
+        return 2 * (self.macs_of_ends(image, text, pooled_width) + blocks)

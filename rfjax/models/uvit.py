@@ -55,7 +55,7 @@ class ResBlock(nn.Module):
         return x + h
 
     @staticmethod
-    def products(side: tuple[int, int], inside: int, channels: int, width: int) -> int:
+    def macs(side: tuple[int, int], inside: int, channels: int, width: int) -> int:
         """Multiplications for one example at a resolution of `side`."""
         shortcut = side[0] * side[1] * inside * channels if inside != channels else 0
         return (
@@ -134,7 +134,7 @@ class UViT(Backbone):
         count += convolution((h, w), channels, levels[0]) + convolution((h, w), levels[0], channels)
         for level, (own, above) in enumerate(zip(levels, [*levels[1:], width], strict=True)):
             side = (h >> level, w >> level)
-            count += BLOCKS * ResBlock.products(side, own, own, width)
-            count += BLOCKS * ResBlock.products(side, 2 * own, own, width)
+            count += BLOCKS * ResBlock.macs(side, own, own, width)
+            count += BLOCKS * ResBlock.macs(side, 2 * own, own, width)
             count += 2 * side[0] * side[1] * own * above  # to the level below and back
-        return 2 * (count + self.depth * crossdit.Block.products(self.spec, self.tokens(image), text[0]))
+        return 2 * (count + self.depth * crossdit.Block.macs(self.spec, self.tokens(image), text[0]))

@@ -14,15 +14,14 @@ import jax
 
 from rfjax import config as configs
 from rfjax import flow, models
-from rfjax.analysis import collectives
 from rfjax.config import Config
 from rfjax.errors import Exit, UserError, nearest
-from rfjax.planning import advice, text
+from rfjax.jsonl import write_json
+from rfjax.planning import advice, hlo, text
 from rfjax.planning.chips import CHIPS
 from rfjax.planning.tracing import Compiled, Memory, Step, compile_step, image_type, trace
 from rfjax.training import mesh as meshes
-from rfjax.training.lines import write_json
-from rfjax.training.parts import make_parts
+from rfjax.training.spec import make_run_spec
 
 MARGIN = 0.08  # of a chip's memory, for the runtime, fragmentation and what a compiler does otherwise than expected
 VERIFY_SECONDS = 60.0  # a suggestion is compiled too where compiling the plan took no longer
@@ -124,7 +123,7 @@ def run(config: Config, started: float) -> int:
     record = {"config": config.to_dict(), "jax": jax.__version__, "plans": []}
     console = text.console()
     for name, one in wanted.items():
-        key = make_parts(one), one.training.batch, image_type(one)  # seeds and formulations make no difference
+        key = make_run_spec(one), one.training.batch, image_type(one)  # seeds and formulations make no difference
         if key in plans:
             console.print(f"{name}: as {plans[key].name}")
         else:
@@ -170,7 +169,7 @@ def plan(name: str, config: Config, devices: Devices, progress: Progress) -> Pla
     progress("compile", f"compiling it for {step.mesh.size} virtual devices")
     compiled = compile_step(config, step, devices)
     progress("count")
-    found = collectives.read(compiled.text) if compiled else collectives.Communication(())
+    found = hlo.read(compiled.text) if compiled else hlo.Communication(())
     memory = replace(step.memory, compiled=compiled.peak if compiled else 0)
     traffic = _lines(step, found.by_axes(compiled.mesh.shape) if compiled else {})
     limit = CHIPS[config.plan.chip].memory * (1 - MARGIN)
@@ -202,9 +201,9 @@ def _for_cpu(config: Config) -> Config:
     return replace(config, model=replace(config.model, attention="xla"))
 
 
-def _lines(step: Step, compiled: dict[tuple[str, str], collectives.Traffic]) -> tuple[Line, ...]:
+def _lines(step: Step, compiled: dict[tuple[str, str], hlo.Traffic]) -> tuple[Line, ...]:
     """Communication as asked and as compiled, the largest first."""
-    asked, none = step.program.traffic, collectives.Traffic()
+    asked, none = step.program.traffic, hlo.Traffic()
     lines = []
     for kind, axes in {**asked, **compiled}:
         said, done = asked.get((kind, axes), none), compiled.get((kind, axes), none)
@@ -213,7 +212,7 @@ def _lines(step: Step, compiled: dict[tuple[str, str], collectives.Traffic]) -> 
 
 
 def _work(config: Config, step: Step, traffic: tuple[Line, ...]) -> Work:
-    chip, parts = CHIPS[config.plan.chip], make_parts(config)
+    chip, parts = CHIPS[config.plan.chip], make_run_spec(config)
     flops = models.measure(parts.model, parts.inputs).train_flops * config.training.batch
     return Work(
         model=flops,
@@ -224,7 +223,7 @@ def _work(config: Config, step: Step, traffic: tuple[Line, ...]) -> Work:
     )
 
 
-def _notes(made: Plan, config: Config, compiled: Compiled | None, found: collectives.Communication) -> tuple[str, ...]:
+def _notes(made: Plan, config: Config, compiled: Compiled | None, found: hlo.Communication) -> tuple[str, ...]:
     """What a reader of the numbers should know besides."""
     work, notes = made.work, ["planned is the training step alone, not validation or samples"]
     if not compiled:

@@ -11,8 +11,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from rfjax.analysis.collectives import Traffic, received
 from rfjax.models.counting import equation_flops, inner_jaxprs, jaxpr_flops
+from rfjax.planning.hlo import Traffic, received
 
 # Primitives of the collectives in a jaxpr, by the names that HLO has for them.
 COLLECTIVES = {

@@ -15,7 +15,7 @@ from rfjax.planning.programs import Program, program
 from rfjax.training import loop
 from rfjax.training import mesh as meshes
 from rfjax.training import step as steps
-from rfjax.training.parts import Parts, make_parts
+from rfjax.training.spec import RunSpec, make_run_spec
 
 MOST_COMPILED = 2048  # devices that a process of JAX's CPU client has; those beyond seem to it another process's
 
@@ -75,7 +75,7 @@ def trace(config: Config, devices: Sequence[jax.Device]) -> Step:
     """
     if config.model.unroll < 0:  # what runs there is not what would run on this CPU
         config = replace(config, model=replace(config.model, unroll=1))
-    mesh, parts = meshes.make_mesh(config.mesh, devices), make_parts(config)
+    mesh, parts = meshes.make_mesh(config.mesh, devices), make_run_spec(config)
     loop.check_mesh(config, parts, mesh)
     state = steps.abstract_state(parts, mesh)
     rows = arguments(config, parts, mesh)
@@ -94,7 +94,7 @@ def trace(config: Config, devices: Sequence[jax.Device]) -> Step:
     return Step(stage, mesh, counted, memory, sum(x.size for x in jax.tree.leaves(state.params)))
 
 
-def arguments(config: Config, parts: Parts, mesh: Mesh) -> tuple[Any, Any]:
+def arguments(config: Config, parts: RunSpec, mesh: Mesh) -> tuple[Any, Any]:
     """A batch and its draws as shapes, spread over the mesh. Text is float32, images are of `image_type`."""
     size, inputs = config.training.batch, parts.inputs
     batch = {
@@ -103,7 +103,7 @@ def arguments(config: Config, parts: Parts, mesh: Mesh) -> tuple[Any, Any]:
         "pooled": jax.ShapeDtypeStruct((size, inputs.pooled_width), jnp.float32),
         "slot": jax.ShapeDtypeStruct((size,), jnp.int32),
     }
-    numbers = flow.formulation(config.flow.formulation, config.flow.shift).numbers
+    numbers = flow.formulation(config.flow.formulation, config.flow.shift).arrays
     scalar = jax.ShapeDtypeStruct((), jnp.int32)
     seed = jax.ShapeDtypeStruct((), jnp.uint32)
     draws = jax.eval_shape(steps.recipe(parts, config).draw, numbers, seed, scalar, batch["slot"])

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from rfjax.data import identity
 from rfjax.data.identity import Identity
-from rfjax.study.records import Records, Rung
+from rfjax.study.records import Records, RunRecord
 from rfjax.training.provenance import ALLOW
 
 OPERATIONAL = ("changed", "outside", "cache_mb")  # of config.data: what makes no other example
@@ -51,16 +51,16 @@ def comparable(study: Records, allow: bool = False) -> Records:
     return replace(study, rungs=kept, notes=(*study.notes, *notes), apart=(*study.apart, *sorted(left_out)))
 
 
-def _groups(rungs: Iterable[Rung]) -> list[list[Rung]]:
+def _groups(rungs: Iterable[RunRecord]) -> list[list[RunRecord]]:
     """The runs whose configs ask for the same data."""
-    groups: dict[str, list[Rung]] = {}
+    groups: dict[str, list[RunRecord]] = {}
     for rung in rungs:
         asked = {name: value for name, value in rung.config["data"].items() if name not in OPERATIONAL}
         groups.setdefault(json.dumps(asked, sort_keys=True), []).append(rung)
     return list(groups.values())
 
 
-def _by_data(rungs: Iterable[Rung]) -> dict[Identity, list[str]]:
+def _by_data(rungs: Iterable[RunRecord]) -> dict[Identity, list[str]]:
     """The names of the runs by their data, those that nothing tells apart together."""
     found: dict[Identity, list[str]] = {}
     for rung in rungs:
@@ -71,7 +71,7 @@ def _by_data(rungs: Iterable[Rung]) -> dict[Identity, list[str]]:
     return found
 
 
-def described(rungs: Iterable[Rung]) -> list[str]:
+def described(rungs: Iterable[RunRecord]) -> list[str]:
     """What data the runs were on, for the page: a sentence for each."""
     said: dict[str, list[str]] = {}
     for rung in rungs:

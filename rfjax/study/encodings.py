@@ -19,13 +19,13 @@ def read_encodings(file: Path) -> Captions:
     Raises:
         UserError: if it can't be read, or its arrays don't fit each other.
     """
-    where = f"config.sample.encodings = {file}"
+    where = f"config.generate.encodings = {file}"
     try:
         arrays = _arrays(file)
     except FileNotFoundError as error:
         raise UserError(f"{where}: there is no such file") from error
     except UserError as error:
-        raise UserError(f"config.sample.encodings: {error}") from error
+        raise UserError(f"config.generate.encodings: {error}") from error
     except Exception as error:  # numpy, zipfile and zlib each raise errors of their own
         raise UserError(f"{where} can't be read: it must be an .npz file of numbers, and texts as captions") from error
     for name, shape in (("context", "(n, L, E)"), ("pooled", "(n, P)")):
@@ -50,7 +50,7 @@ def _arrays(file: Path) -> dict[str, np.ndarray]:
     with untrusted.regular(file, paths.ANY_SIZE) as opened:
         with zipfile.ZipFile(opened) as archive:
             size = sum(info.file_size for info in archive.infolist() if info.filename.removesuffix(".npy") in NAMES)
-        paths.check_memory(f"config.sample.encodings = {file}", size, "divide the encodings among several files")
+        paths.check_memory(f"config.generate.encodings = {file}", size, "divide the encodings among several files")
         opened.seek(0)
         with np.load(opened, allow_pickle=False) as loaded:
             return {name: loaded[name] for name in loaded.files if name in NAMES}

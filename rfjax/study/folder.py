@@ -1,4 +1,4 @@
-"""The study's folder: what was asked for, who works on which run, what each sitting cost, and the report at its end."""
+"""The study's folder: what was asked for, who works on which run, what each session cost, and the report at its end."""
 
 import contextlib
 import enum
@@ -24,8 +24,8 @@ from rfjax import files, installed, ownership
 from rfjax.compiling import Compilations
 from rfjax.config import Config, differences
 from rfjax.errors import UserError
+from rfjax.jsonl import plain, write_json
 from rfjax.study import locks, records, reports
-from rfjax.training.lines import plain, write_json
 from rfjax.training.processes import from_first
 from rfjax.training.stop import Interrupted, Stop
 from rfjax.untrusted import Unreadable
@@ -34,7 +34,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "diff
 
 
 @dataclass
-class Sitting:
+class Session:
     """One process's share of a study: when it started, seconds by activity, programs compiled."""
 
     started: float
@@ -47,17 +47,17 @@ class Sitting:
             self.split[activity] = self.split.get(activity, 0.0) + seconds
 
     def close(self, config: Config) -> str:
-        """Writes the report and this sitting's line; returns what the terminal shows."""
+        """Writes the report and this session's line; returns what the terminal shows."""
         began = time.time()
         drawn = reports.draw(Path(config.workdir))
         self.add({"report": time.time() - began})
         line = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": time.time() - self.started}
         line |= {"split": self.split, "compilations": self.compilations.record()}
         try:
-            files.append_line(Path(config.workdir) / records.SITTINGS, json.dumps(plain(line)))
+            files.append_line(Path(config.workdir) / records.SESSIONS, json.dumps(plain(line)))
             trouble = ""
         except UserError as error:
-            trouble = f"\nthis sitting's time can't be written down: {error}"
+            trouble = f"\nthis session's time can't be written down: {error}"
         return reports.summary(drawn, reports.write(drawn)) + trouble
 
 

@@ -1,4 +1,4 @@
-"""The job `sample`: draws a captioned grid from one model, a run's or another project's."""
+"""The job `generate`: draws a captioned grid from one model, a run's or another project's."""
 
 import errno
 import functools
@@ -17,12 +17,12 @@ from rfjax import data, files, names
 from rfjax.config import Config
 from rfjax.errors import Exit, UserError
 from rfjax.evaluation import pictures, sampling, scorers
+from rfjax.jsonl import write_json
 from rfjax.study.display import StudyDisplay
 from rfjax.study.encodings import read_encodings
 from rfjax.study.folder import facts
 from rfjax.training import loop, weights
 from rfjax.training import mesh as meshes
-from rfjax.training.lines import write_json
 from rfjax.training.weights import Weights
 from rfjax.untrusted import Unreadable, read_json
 
@@ -32,7 +32,7 @@ RUN_SECTIONS = {"data", "text", "flow", "model"}  # what tells a run's config.js
 
 
 def run(config: Config, started: float) -> int:
-    """Draws what `config.sample` asks for into `config.workdir`; returns the exit code, 1 for pictures with NaN.
+    """Draws what `config.generate` asks for into `config.workdir`; returns the exit code, 1 for pictures with NaN.
 
     Three files are named after model and settings: the grid (.png), the pictures as drawn (.npz: uint8 pixels, or
     float32 latents) and all about them (.json). The same command writes the same files again; other settings that would
@@ -44,16 +44,18 @@ def run(config: Config, started: float) -> int:
     Raises:
         UserError: for what the user can mend, before anything is compiled.
     """
-    sample, folder = config.sample, Path(config.workdir)
+    sample, folder = config.generate, Path(config.workdir)
     encoded = read_encodings(Path(sample.encodings)) if sample.encodings else None
     model = read_model(sample, config.mesh)
-    sides = configs.check_sample(sample, model.config)
+    sides = configs.check_generate(sample, model.config)
     trained = model.trained((*sides, model.parts.inputs.image[-1]))
-    if (guided := config.samples.guidance_channels) > trained.image[-1]:
-        raise UserError(f"config.samples.guidance_channels = {guided}, and this model has {trained.image[-1]} channels")
+    if (guided := config.sampling.guidance_channels) > trained.image[-1]:
+        raise UserError(
+            f"config.sampling.guidance_channels = {guided}, and this model has {trained.image[-1]} channels"
+        )
     asked = find_captions(sample, encoded, model)
     one = configs.Setting(sample.steps, sample.guidance)
-    chosen = sampling.make_settings(config.samples, one, seed=sample.seed)
+    chosen = sampling.make_settings(config.sampling, one, seed=sample.seed)
     scorer = _scorer(model, trained, asked)
     _prepare(folder)
 
@@ -96,7 +98,7 @@ def _prepare(folder: Path) -> None:
         raise UserError(f"the folder {folder} can't be written ({error.strerror}): set config.workdir") from error
 
 
-def read_model(sample: configs.Sample, mesh: configs.Mesh) -> Weights:
+def read_model(sample: configs.Generate, mesh: configs.Mesh) -> Weights:
     """The model of a run's folder, or of another project's checkpoint.
 
     Raises:
@@ -104,11 +106,11 @@ def read_model(sample: configs.Sample, mesh: configs.Mesh) -> Weights:
     """
     source = Path(sample.source)
     if not source.exists():
-        raise UserError(f"there is no {source}: config.sample.source must be the folder of a run, or a checkpoint")
+        raise UserError(f"there is no {source}: config.generate.source must be the folder of a run, or a checkpoint")
     if (source / "study.json").is_file():
         runs = sorted(path.parent for path in source.glob("runs/*/config.json"))
         such = f", such as {runs[-1]}" if runs else ", once it has one"
-        raise UserError(f"{source} is the folder of a study: let config.sample.source be one of its runs{such}")
+        raise UserError(f"{source} is the folder of a study: let config.generate.source be one of its runs{such}")
     if not sample.layout and _is_run(source):
         return weights.read(source, mesh, sample.weights == "ema")
     from rfjax import interop
@@ -131,7 +133,7 @@ def _label(source: Path) -> str:
     return name.encode()[:LONGEST_LABEL].decode(errors="ignore")
 
 
-def find_captions(sample: configs.Sample, encoded: sampling.Captions | None, model: Weights) -> sampling.Captions:
+def find_captions(sample: configs.Generate, encoded: sampling.Captions | None, model: Weights) -> sampling.Captions:
     """What to draw: the encodings of a file, the prompts, or the first captions of the run's validation data.
 
     Raises:
@@ -148,7 +150,7 @@ def find_captions(sample: configs.Sample, encoded: sampling.Captions | None, mod
             if found != wanted:
                 n = len(encoded.texts)
                 raise UserError(
-                    f"config.sample.encodings = {sample.encodings}: expected {name} of shape {(n, *wanted)} for this "
+                    f"config.generate.encodings = {sample.encodings}: expected {name} of shape {(n, *wanted)} for this "
                     f"model, found {(n, *found)}"
                 )
         return encoded
@@ -161,14 +163,14 @@ def find_captions(sample: configs.Sample, encoded: sampling.Captions | None, mod
     except UserError as error:
         stored = model.config.text.encoder == "stored"
         raise UserError(
-            f"give config.sample.{'encodings' if stored else 'prompts'}, for the model's own data has no captions to "
+            f"give config.generate.{'encodings' if stored else 'prompts'}, for the model's own data has no captions to "
             f"offer: {error}"
         ) from error
 
 
 def describe(config: Config, model: Weights, trained: pictures.Trained, asked: sampling.Captions) -> dict[str, Any]:
     """All that the pictures depend on, as plain values."""
-    sample, samples = config.sample, config.samples
+    sample, sampling_config = config.generate, config.sampling
     return {
         "source": str(Path(sample.source).resolve()),
         "layout": sample.layout,
@@ -177,14 +179,14 @@ def describe(config: Config, model: Weights, trained: pictures.Trained, asked: s
         "backbone": model.config.model.backbone,
         "formulation": model.config.flow.formulation,
         "image": list(trained.image),
-        "sampler": samples.sampler,
+        "sampler": sampling_config.sampler,
         "steps": sample.steps,
         "guidance": sample.guidance,
-        "guidance_interval": [samples.guidance_low, samples.guidance_high],
-        "guidance_channels": samples.guidance_channels or trained.image[-1],
-        "grid": names.grid_of(samples.grid, trained.formulation.name),
-        "shift": samples.shift,
-        "diffusion": samples.diffusion if samples.sampler == "euler_maruyama" else None,
+        "guidance_interval": [sampling_config.guidance_low, sampling_config.guidance_high],
+        "guidance_channels": sampling_config.guidance_channels or trained.image[-1],
+        "grid": names.schedule_of(sampling_config.schedule, trained.formulation.name),
+        "shift": sampling_config.shift,
+        "diffusion": sampling_config.diffusion if sampling_config.sampler == "euler_maruyama" else None,
         "seed": sample.seed,
         "count": len(asked.texts),
         "captions": list(asked.texts),
@@ -226,12 +228,12 @@ def free_name(folder: Path, name: str, settings: dict[str, Any]) -> Path:
     return path
 
 
-def _write(path: Path, asked: sampling.Captions, drawn: sampling.Drawn, sample: configs.Sample, note: str) -> None:
+def _write(path: Path, asked: sampling.Captions, drawn: sampling.Drawn, sample: configs.Generate, note: str) -> None:
     """The grid, and the arrays beside it."""
     shown, texts = pictures.to_show(drawn.images), list(asked.texts)
     room = min(max(pictures.TILE, *shown.shape[1:3]), LARGEST_TILE)
     with files.atomic(path) as partial:
-        pictures.grid(shown, texts, sample.columns, note, room).save(partial, format="PNG")
+        pictures.montage(shown, texts, sample.columns, note, room).save(partial, format="PNG")
     images = shown if drawn.images.shape[-1] in pictures.PIXELS else drawn.images
     with files.atomic(path.with_suffix(".npz")) as partial, partial.open("wb") as file:  # by name, numpy adds an ending
         np.savez(file, images=images, captions=np.array(texts), seed=np.uint32(sample.seed))

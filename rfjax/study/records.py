@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float
 
 from rfjax import config as configs
+from rfjax import jsonl
 from rfjax.errors import UserError, printable
-from rfjax.training import lines as metrics
 from rfjax.training import provenance
 from rfjax.training import recovery as skips
 from rfjax.training import run as runs
@@ -20,7 +20,7 @@ from rfjax.untrusted import Unreadable, json_lines, read_json, read_text
 
 
 @dataclass(frozen=True)
-class Rung:
+class RunRecord:
     """One run of a study, as its files tell; texts in it are fit to be shown.
 
     In the lines, a number that was not finite is None, but for a standard error, which is NaN where it is not known.
@@ -129,7 +129,7 @@ class Records:
 
     folder: Path
     study: dict[str, Any]
-    rungs: tuple[Rung, ...]
+    rungs: tuple[RunRecord, ...]
     failures: dict[str, str]
     damaged: dict[str, str] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -139,17 +139,17 @@ class Records:
     def config(self) -> dict[str, Any]:
         return self.study["config"]
 
-    def sittings(self) -> list[dict[str, Any]]:
-        """The sittings spent so far: read anew, for the report itself is timed as a part of one."""
+    def sessions(self) -> list[dict[str, Any]]:
+        """The sessions spent so far: read anew, for the report itself is timed as a part of one."""
         found = []
-        for line in _if_readable(self.folder / SITTINGS):
+        for line in _if_readable(self.folder / SESSIONS):
             try:
-                split = {str(name): metrics.number(seconds) for name, seconds in line["split"].items()}
+                split = {str(name): jsonl.number(seconds) for name, seconds in line["split"].items()}
                 programs = {
-                    str(name): {key: metrics.number(one[key]) for key in ("count", "seconds")}
+                    str(name): {key: jsonl.number(one[key]) for key in ("count", "seconds")}
                     for name, one in line.get("compilations", {}).items()
                 }
-                found.append({"split": split, "seconds": metrics.number(line["seconds"]), "compilations": programs})
+                found.append({"split": split, "seconds": jsonl.number(line["seconds"]), "compilations": programs})
             except (AttributeError, KeyError, TypeError, ValueError):
                 continue  # a line that was cut, or spoilt
         return found
@@ -189,7 +189,7 @@ def _if_readable(path: Path) -> list[dict[str, Any] | None]:
         return []
 
 
-SITTINGS = "sittings.jsonl"
+SESSIONS = "sittings.jsonl"
 FACTS = ("command", "commit", "date", "python", "devices", "machine")
 
 
@@ -229,7 +229,7 @@ def failure(folder: Path) -> str:
     return next(iter(printable(text).strip().splitlines()), "") or f"{path} is empty, so why is not known"
 
 
-def _read_rung(folder: Path) -> Rung | None:
+def _read_rung(folder: Path) -> RunRecord | None:
     """A run; None where it has not begun.
 
     Raises:
@@ -242,11 +242,11 @@ def _read_rung(folder: Path) -> Rung | None:
         config = configs.filled(config)
     except UserError as error:
         raise Unreadable(f"{folder / runs.CONFIG} can't be used ({error}): {runs.AGAIN}") from error
-    lines, skipped = metrics.read_lines(folder / metrics.FILE)
+    lines, skipped = jsonl.read_lines(folder / jsonl.FILE)
     starts = [line for line in lines if line["kind"] == "start"]
     if not starts:
         if skipped:
-            raise Unreadable(f"{folder / metrics.FILE} has no line that says where the run started")
+            raise Unreadable(f"{folder / jsonl.FILE} has no line that says where the run started")
         return None
     # After a kill, steps since the last checkpoint are done again, to the same bits: the later line counts.
     latest: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -258,7 +258,7 @@ def _read_rung(folder: Path) -> Rung | None:
     of = lambda kind: tuple(_finite(_shown(line)) for line in ordered if line["kind"] == kind)  # noqa: E731
     if trouble := runs.read_result(folder).trouble:
         damaged.append(f"{folder.name}: {trouble}.")
-    return Rung(
+    return RunRecord(
         name=folder.name,
         folder=folder,
         config=_shown(config),

@@ -15,12 +15,12 @@ from rfjax.config import Config
 from rfjax.data.identity import Identity
 from rfjax.errors import Exit, UserError
 from rfjax.evaluation import pictures, sampling, scorers
+from rfjax.jsonl import FILE, read_lines, write_json
 from rfjax.study import records
 from rfjax.study.display import StudyDisplay
-from rfjax.study.folder import Sitting, prepare_folder, take_turns
+from rfjax.study.folder import Session, prepare_folder, take_turns
 from rfjax.training import mesh as meshes
 from rfjax.training import provenance, weights
-from rfjax.training.lines import FILE, read_lines, write_json
 from rfjax.training.logs import Metrics
 from rfjax.training.processes import check_ours
 from rfjax.training.run import CONFIG, RESULT
@@ -36,12 +36,12 @@ def run_study(config: Config, started: float) -> int:
         UserError: if the source is no study, has no complete run, or was trained on data that are not these; later, if
             another job takes a run away because this one stood still. Interrupted: when stopped by a signal.
     """
-    sitting = Sitting(started)
+    session = Session(started)
     source = records.read(Path(config.study.source))
     complete = [rung for rung in source.rungs if rung.state == "complete"]
     if not complete:
         raise UserError(f"no run of {config.study.source} is complete: finish that study first")
-    settings = sampling.settings(config.samples)
+    settings = sampling.settings(config.sampling)
     found = find_data(complete, config)
     trouble = prepare_folder(config, list(source.study["runs"]))
     display = StudyDisplay(sum(_cost(rung, settings) for rung in complete), active=jax.process_index() == 0)
@@ -49,21 +49,21 @@ def run_study(config: Config, started: float) -> int:
         if rung not in complete:
             display.warn(f"{rung.name} is left out, for it is not complete ({rung.state})")
     display.warn(trouble) if trouble else None
-    sitting.add({"start-up": time.time() - started})
+    session.add({"start-up": time.time() - started})
     by_folder = {Path(config.workdir) / "runs" / rung.name: rung for rung in complete}
 
     def work(folder: Path) -> None:
         began, rung = time.time(), by_folder[folder]
         found[rung.name].write(folder)
         drawn = sample(rung, folder, config, display, stop)
-        sitting.add({"samples": time.time() - began})
+        session.add({"samples": time.time() - began})
         display.say(f"{rung.name}: {drawn} settings drawn, {time.time() - began:.0f} s")
 
     with Stop().on_signals() as stop, display.bars:
         done = lambda folder: not missing(folder, settings)  # noqa: E731
         take_turns(by_folder, config, done, work, stop=stop, say=display.say)
     if jax.process_index() == 0:
-        display.say(sitting.close(config))
+        display.say(session.close(config))
     return Exit.DONE
 
 
@@ -82,7 +82,7 @@ class Found:
         provenance.record(folder, self.data, known, self.changes, at)
 
 
-def find_data(rungs: Iterable[records.Rung], config: Config) -> dict[str, Found]:
+def find_data(rungs: Iterable[records.RunRecord], config: Config) -> dict[str, Found]:
     """The data whose captions are drawn and whose pictures are compared with, by the run's name.
 
     Raises:
@@ -108,21 +108,21 @@ def missing(folder: Path, settings: dict[str, pictures.Settings]) -> list[str]:
     return [name for name in settings if name not in done]
 
 
-def _cost(rung: records.Rung, settings: dict[str, pictures.Settings]) -> float:
+def _cost(rung: records.RunRecord, settings: dict[str, pictures.Settings]) -> float:
     return rung.size["forward_flops"] * sum(one.steps * (1 if one.guidance.none else 2) for one in settings.values())
 
 
-def sample(rung: records.Rung, folder: Path, config: Config, display: StudyDisplay, stop: Stop) -> int:
+def sample(rung: records.RunRecord, folder: Path, config: Config, display: StudyDisplay, stop: Stop) -> int:
     """Draws one run's settings that its folder here lacks, with averaged weights; returns how many those were.
 
     Raises:
         Interrupted: between two batches, if `stop` is wished. Taken: if another job has the run by now.
     """
-    settings = sampling.settings(config.samples)
+    settings = sampling.settings(config.sampling)
     wanted, first = missing(folder, settings), jax.process_index() == 0
     mesh, read = meshes.make_mesh(config.mesh), weights.read(rung.folder, config.mesh)
     run, parts = read.config, read.parts
-    asked = sampling.captions(data.open_source(run.data, "validation"), parts.encoder, config.samples.count)
+    asked = sampling.captions(data.open_source(run.data, "validation"), parts.encoder, config.sampling.count)
     scorer = scorers.scorer(run.data.name, run.data.image_size, run.data.channels)
     size = models.measure(parts.model, parts.inputs)
     if first:
@@ -143,10 +143,10 @@ def sample(rung: records.Rung, folder: Path, config: Config, display: StudyDispl
             if name not in wanted:
                 continue
             bar.say(f"drawing at {name}")
-            drawn = sampling.draw(read.trained(), asked, chosen, config.samples.batch, place)
+            drawn = sampling.draw(read.trained(), asked, chosen, config.sampling.batch, place)
             found[name] = sampling.record(drawn, asked.texts, chosen, scorer)
             metrics.write("scores", read.step, weights="ema", setting=name, **found[name])
-            shown = config.samples.shown
+            shown = config.sampling.shown
             if first and shown and parts.inputs.image[-1] in pictures.PIXELS:
                 pictures.save(folder / "samples", name, pictures.to_show(drawn.images[:shown]), asked.texts[:shown])
             score = found[name].get("score")

@@ -15,11 +15,11 @@ from rfjax.data import paths
 from rfjax.errors import Exit, UserError, nearest, printable
 from rfjax.ownership import Taken, check_ours
 from rfjax.study.display import StudyDisplay
-from rfjax.study.folder import Sitting, prepare_folder, take_turns
+from rfjax.study.folder import Session, prepare_folder, take_turns
 from rfjax.training import loop, provenance, weights
 from rfjax.training import mesh as meshes
-from rfjax.training.parts import make_parts
 from rfjax.training.run import Run
+from rfjax.training.spec import make_run_spec
 from rfjax.training.stop import Interrupted, Stop
 
 
@@ -37,7 +37,7 @@ def run_study(config: Config, started: float) -> int:
         UserError: before anything is compiled, for what the user can mend; later, if the disk is full, if another job
             has the only run, or takes one away because this job stood still. Interrupted: when stopped by a signal.
     """
-    sitting = Sitting(started)
+    session = Session(started)
     runs = [Run(name, run, Path(config.workdir) / "runs" / name) for name, run in configs.runs(config)]
     wanted = [run for run in runs if config.only in ("", run.name)]
     if not wanted:
@@ -50,7 +50,7 @@ def run_study(config: Config, started: float) -> int:
     troubles = [prepare_folder(config, [run.name for run in runs]), *(said for r in wanted for said in r.troubles())]
     for run in wanted if jax.process_index() == 0 else ():
         run.mend()
-    sitting.add({"start-up": time.time() - started})
+    session.add({"start-up": time.time() - started})
     todo = sum(run.config.training.steps * flops[run.name] for run in wanted if run.name not in complete)
     display = StudyDisplay(todo, active=jax.process_index() == 0)
     for trouble in filter(None, troubles):
@@ -61,13 +61,13 @@ def run_study(config: Config, started: float) -> int:
         run = by_folder[folder]
         failed, split = _train(run, display, flops[run.name], stop)
         failures.update(failed)
-        sitting.add(split)
+        session.add(split)
 
     with Stop().on_signals() as stop, display.bars:
         done = lambda folder: by_folder[folder].complete()  # noqa: E731
         take_turns(by_folder, config, done, train, stop=stop, say=display.say)
     if jax.process_index() == 0 and not config.only:
-        display.say(sitting.close(config))
+        display.say(session.close(config))
     if failures:
         display.say(f"failed: {', '.join(failures)}; the same command tries them again", style="red")
     return _code(failures.values())
@@ -130,7 +130,7 @@ def check(run: Run, *, new: bool = True) -> float:
     """
     mesh = meshes.make_mesh(run.config.mesh)
     meshes.check_attention(run.config.model.attention, mesh)
-    parts = make_parts(run.config)
+    parts = make_run_spec(run.config)
     loop.check_mesh(run.config, parts, mesh)
     flow.formulation(run.config.flow.formulation, run.config.flow.shift)
     if new and run.config.training.start_from:
@@ -141,7 +141,7 @@ def check(run: Run, *, new: bool = True) -> float:
 def check_data(config: Config, runs: Iterable[Run]) -> None:
     """Raises UserError if the data can't be opened, are too small for the validation loss or a batch of them too large
     for memory, or are not those that these runs of the study recorded."""
-    parts = make_parts(config)
+    parts = make_run_spec(config)
     _check_memory(config)
     sources, found = provenance.open_data(config)
     loop.check_shapes(sources["train"], config, parts)

@@ -14,7 +14,7 @@ from tensorboardX.proto import event_pb2, summary_pb2
 from tensorboardX.record_writer import masked_crc32c
 
 from rfjax import files, ownership
-from rfjax.training.lines import FILE, plain
+from rfjax.jsonl import FILE, plain
 from rfjax.training.processes import check_ours
 
 

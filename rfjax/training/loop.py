@@ -14,19 +14,19 @@ from clu import parameter_overview
 from rfjax import data, files, flow, models
 from rfjax.config import Config
 from rfjax.errors import UserError
+from rfjax.jsonl import FILE, read_lines, write_json
 from rfjax.models.counting import abstract_parameters
 from rfjax.training import measuring, provenance, recovery
 from rfjax.training import mesh as meshes
 from rfjax.training import weights as stored
 from rfjax.training.checkpoints import Checkpoints
-from rfjax.training.lines import FILE, read_lines, write_json
 from rfjax.training.logs import Clock, Metrics
 from rfjax.training.measuring import Work
-from rfjax.training.parts import Parts, make_parts
 from rfjax.training.processes import check_ours, from_first
 from rfjax.training.progress import Display, Lines
 from rfjax.training.recovery import Diverged, Skip
 from rfjax.training.run import RESULT, Run, not_finite
+from rfjax.training.spec import RunSpec, make_run_spec
 from rfjax.training.step import Draws, State, abstract_state, compile_update, initial_state, jit_draw, recipe
 from rfjax.training.stop import Interrupted, Stop
 from rfjax.training.watchdog import Watchdog
@@ -48,7 +48,7 @@ def train(run: Run, display: Display, stop: Stop) -> dict[str, Any]:
     with watchdog.watching(), clock("setup"):
         config = run.config
         mesh = meshes.make_mesh(config.mesh)
-        parts = make_parts(config)
+        parts = make_run_spec(config)
         check_mesh(config, parts, mesh)
         formulation = flow.formulation(config.flow.formulation, config.flow.shift)
         size = models.measure(parts.model, parts.inputs)
@@ -76,7 +76,7 @@ def train(run: Run, display: Display, stop: Stop) -> dict[str, Any]:
     return result
 
 
-def check_mesh(config: Config, parts: Parts, mesh: jax.sharding.Mesh) -> None:
+def check_mesh(config: Config, parts: RunSpec, mesh: jax.sharding.Mesh) -> None:
     """Raises UserError if the mesh can't divide the batches or the model, or the optimizer can't be spread over it."""
     meshes.check_batch("training.batch", config.training.batch, mesh, config.training.accumulate)
     meshes.check_batch("validation.batch", config.validation.batch, mesh)
@@ -88,7 +88,7 @@ def check_mesh(config: Config, parts: Parts, mesh: jax.sharding.Mesh) -> None:
         )
 
 
-def check_shapes(source: data.Source, config: Config, parts: Parts) -> None:
+def check_shapes(source: data.Source, config: Config, parts: RunSpec) -> None:
     """Raises UserError if the data set's examples do not have the shapes that the config says."""
     batch, _ = data.load(source, parts.encoder, [0])
     for name, found, wanted in (
@@ -136,7 +136,7 @@ class _Training:
                     recovery.write(run.folder, skips)
 
     def fit(self, skips: tuple[Skip, ...]) -> tuple[State, float]:
-        """The loop; returns the final state and the seconds of training over all sittings.
+        """The loop; returns the final state and the seconds of training over all sessions.
 
         Raises:
             Diverged: at the line of metrics, or the checkpoint, after a loss that went wrong.
@@ -188,7 +188,7 @@ class _Training:
         work = self.work
         draw = jit_draw(recipe(work.parts, work.config), work.mesh)
         seed = work.everywhere(np.uint32(work.config.training.seed))
-        return functools.partial(draw, work.everywhere(work.formulation.numbers), seed)
+        return functools.partial(draw, work.everywhere(work.formulation.arrays), seed)
 
     def _compile(self, draw: Callable[..., Draws], state: State, batch: Any) -> Callable[..., Any]:
         self.display.say("compiling the training step")
@@ -228,21 +228,21 @@ class _Training:
             self.saved.save(state, seconds)
 
     def _measure_along(self, state: State, seconds: float, metrics: Metrics, again: bool) -> None:
-        """What is measured between steps. again: a sitting before this one may have done so already."""
+        """What is measured between steps. again: a session before this one may have done so already."""
         if again and self._measured(int(state.step)):
             return
         jax.block_until_ready(state)
         losses = measuring.validate(self.work, state, seconds, self.sources["validation"], metrics)
         if bad := _bad(losses, int(state.step)):
             self.display.warn(f"{self.work.run.name}: {bad}: it is left out of the run's curve")
-        if self.work.config.samples.along:
+        if self.work.config.sampling.along:
             measuring.draw(self.work, state, self.sources["validation"], metrics, whole=False)
 
     def _measured(self, step: int) -> bool:
         lines, _ = read_lines(self.work.run.folder / FILE)
         found = {(line["kind"], line.get("weights")) for line in lines if line["step"] == step}
         wanted = {("validation", "raw"), ("validation", "ema")}
-        if self.work.config.samples.along:
+        if self.work.config.sampling.along:
             wanted |= {("scores", "ema")}
         return bool(from_first(found >= wanted))
 

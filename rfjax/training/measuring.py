@@ -16,8 +16,8 @@ from rfjax.evaluation import pictures, sampling, scorers, validation
 from rfjax.models.blocks import ATTENTION, STACKS
 from rfjax.training import mesh as meshes
 from rfjax.training.logs import Clock, Metrics
-from rfjax.training.parts import Parts
 from rfjax.training.run import Run
+from rfjax.training.spec import RunSpec
 from rfjax.training.step import Draws, State, jit_network
 from rfjax.training.stop import Interrupted, Stop
 from rfjax.training.watchdog import Watchdog
@@ -30,7 +30,7 @@ class Work:
     """What the phases of a run share."""
 
     run: Run
-    parts: Parts
+    parts: RunSpec
     formulation: flow.Formulation
     mesh: Mesh
     clock: Clock
@@ -80,13 +80,13 @@ def validate(
         return meshes.put_rows(own, len(indices), work.mesh)
 
     with work.clock("validation"):
-        floors = validation.known_floors(work.formulation, config.grid)
+        floors = validation.known_floors(work.formulation, config.levels)
         for weights, params in (("raw", state.params), ("ema", state.average)):
             result = validation.measure(
                 _network(work, params),
                 load,
-                formulation=work.everywhere(work.formulation.numbers),
-                grid=config.grid,
+                formulation=work.everywhere(work.formulation.arrays),
+                grid=config.levels,
                 examples=config.examples,
                 batch=config.batch,
                 floors=floors,
@@ -95,13 +95,13 @@ def validate(
             metrics.write("validation", step, **work.progress(step, seconds), weights=weights, **found[weights])
             if examples:
                 rounded = [round(float(loss), 7) for loss in result.examples]
-                metrics.write("examples", step, weights=weights, grid=config.grid, losses=rounded)
+                metrics.write("examples", step, weights=weights, grid=config.levels, losses=rounded)
     return found
 
 
 def _network(work: Work, params: Any) -> Callable[..., jax.Array]:
     """(z, time, context, pooled) -> prediction, jitted; its inputs are spread alike first, wherever from."""
-    apply = jit_network(work.parts.model, work.parts.thorough)
+    apply = jit_network(work.parts.model, work.parts.full_opt)
 
     def network(*inputs: jax.Array) -> jax.Array:
         return apply({"params": params}, *map(work.place, inputs))
@@ -116,7 +116,7 @@ def draw(
 
     `whole`: raw and averaged weights at every setting, with pictures; else averaged weights at the first setting.
     """
-    config, facts, kept = work.config.samples, work.config.data, {}
+    config, facts, kept = work.config.sampling, work.config.data, {}
     scorer = scorers.scorer(facts.name, facts.image_size, facts.channels)
     if not config.count or (scorer is None and not whole):
         return kept
@@ -158,7 +158,7 @@ def draw(
 
 def _show(work: Work, weights: str, drawn: sampling.Drawn, asked: sampling.Captions) -> None:
     """Saves the first pictures, and the true images of their captions; latents are no pictures."""
-    shown, folder = work.config.samples.shown, work.run.folder / "samples"
+    shown, folder = work.config.sampling.shown, work.run.folder / "samples"
     if not shown or work.parts.inputs.image[-1] not in pictures.PIXELS or jax.process_index() != 0:
         return
     texts = asked.texts[:shown]
@@ -179,7 +179,7 @@ def attention(work: Work, params: Any, batch: Any, draws: Draws) -> dict[str, An
 
 
 @functools.cache
-def _jit_attention(parts: Parts) -> Callable[..., list[dict[str, jax.Array]]]:
+def _jit_attention(parts: RunSpec) -> Callable[..., list[dict[str, jax.Array]]]:
     def measure(params: Any, batch: Any, draws: Draws) -> list[dict[str, jax.Array]]:
         x0 = data.pixels.to_network(batch["image"])
         context, pooled = flow.drop_text(draws.keep, batch["context"], batch["pooled"], parts.encoder.parts)
@@ -197,7 +197,7 @@ def _place_of(stack: str) -> int:
 
 
 def facts(work: Work) -> dict[str, Any]:
-    """The line that a sitting begins with."""
+    """The line that a session begins with."""
     return {
         "name": work.run.name,
         "size": asdict(work.size) | {"train_flops": work.size.train_flops},

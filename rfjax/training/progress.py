@@ -21,16 +21,16 @@ class Display(Protocol):
 
 
 class Lines:
-    """The lines of metrics of a sitting, and the look for trouble that goes with them."""
+    """The lines of metrics of a session, and the look for trouble that goes with them."""
 
     def __init__(self, work: Work, metrics: Metrics, display: Display, start: int, earlier: float) -> None:
-        """start: step, and earlier: seconds of training, that the sitting goes on from."""
+        """start: step, and earlier: seconds of training, that the session goes on from."""
         self._work, self._metrics, self._display = work, metrics, display
         self._earlier = earlier - work.clock.spent("training", "data")
         self._last = (start, self.spent())
 
     def spent(self) -> float:
-        """Seconds of training over all sittings."""
+        """Seconds of training over all sessions."""
         return self._earlier + self._work.clock.spent("training", "data")
 
     def look(self, step: int, measured: dict[str, jax.Array], now: bool) -> None:

@@ -16,7 +16,7 @@ from rfjax.config import Config
 from rfjax.data import identity
 from rfjax.data.identity import Identity
 from rfjax.errors import UserError
-from rfjax.training.lines import write_json
+from rfjax.jsonl import write_json
 from rfjax.training.run import Run
 from rfjax.untrusted import read_json
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rfjax.config import Recovery
 from rfjax.errors import UserError
-from rfjax.training.lines import write_json
+from rfjax.jsonl import write_json
 from rfjax.untrusted import read_json
 
 FILE = "recovery.json"

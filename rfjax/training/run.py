@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from rfjax.config import Config, differences
 from rfjax.errors import UserError
-from rfjax.training.lines import number, write_json
+from rfjax.jsonl import number, write_json
 from rfjax.untrusted import Unreadable, read_json
 
 CONFIG, RESULT = "config.json", "result.json"

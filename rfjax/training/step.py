@@ -20,7 +20,7 @@ from rfjax.flow.densities import uniform_inside
 from rfjax.models.blocks import STACKS
 from rfjax.models.counting import abstract_parameters
 from rfjax.training import mesh as meshes
-from rfjax.training.parts import Parts
+from rfjax.training.spec import RunSpec
 
 
 class State(struct.PyTreeNode):
@@ -64,25 +64,25 @@ class Health(struct.PyTreeNode):
 RECENT = 16  # lines of metrics; at least half of them must be there before a loss can explode
 
 
-def abstract_state(parts: Parts, mesh: Mesh) -> State:
+def abstract_state(parts: RunSpec, mesh: Mesh) -> State:
     """The state as shapes, dtypes and shardings."""
     shapes = jax.eval_shape(lambda: _initial(parts, 0))
     shardings = meshes.shard_tree(shapes, mesh)
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
 
 
-def initial_state(parts: Parts, mesh: Mesh, seed: int) -> State:
+def initial_state(parts: RunSpec, mesh: Mesh, seed: int) -> State:
     """Draws the weights, each shard on its own device."""
     return _jit_initial(parts, mesh)(jnp.uint32(seed))
 
 
 @functools.cache
-def _jit_initial(parts: Parts, mesh: Mesh) -> Callable[..., State]:
+def _jit_initial(parts: RunSpec, mesh: Mesh) -> Callable[..., State]:
     shardings = jax.tree.map(lambda x: x.sharding, abstract_state(parts, mesh))
     return jax.jit(functools.partial(_initial, parts), out_shardings=shardings, compiler_options=quick_options())
 
 
-def _initial(parts: Parts, seed: Any) -> State:
+def _initial(parts: RunSpec, seed: Any) -> State:
     example = [jnp.zeros(x.shape, x.dtype) for x in parts.inputs.abstract(1)]
     params = parts.model.init(jax.random.fold_in(jax.random.key(seed), 0), *example)["params"]
     average = jax.tree.map(jnp.copy, params)
@@ -108,7 +108,7 @@ class Recipe:
     drop: float
 
     def draw(
-        self, formulation: flow.Numbers, seed: UInt32[Array, ""], step: Int[Array, ""], slot: Int[Array, " B"]
+        self, formulation: flow.FormulationArrays, seed: UInt32[Array, ""], step: Int[Array, ""], slot: Int[Array, " B"]
     ) -> Draws:
         """Draws for one step: keys are folded with (seed, step, slot in the global batch), whatever the mesh."""
         step_key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), step)
@@ -121,7 +121,7 @@ class Recipe:
         )
 
 
-def recipe(parts: Parts, config: Config) -> Recipe:
+def recipe(parts: RunSpec, config: Config) -> Recipe:
     """The recipe of a run's draws."""
     return Recipe(parts.inputs.image, len(parts.encoder.parts), config.text.drop)
 
@@ -132,7 +132,7 @@ def jit_draw(recipe: Recipe, mesh: Mesh) -> Callable[..., Draws]:
     return jax.jit(recipe.draw, out_shardings=NamedSharding(mesh, meshes.BATCH))
 
 
-def update(parts: Parts, mesh: Mesh, state: State, batch: Any, draws: Draws) -> tuple[State, dict[str, Array]]:
+def update(parts: RunSpec, mesh: Mesh, state: State, batch: Any, draws: Draws) -> tuple[State, dict[str, Array]]:
     """One update of the weights: (state, batch, draws) -> (state, metrics).
 
     The metrics are loss (the mean since the last multiple of `log_every`), grad_norm, learning_rate, and bad_step and
@@ -159,7 +159,7 @@ def update(parts: Parts, mesh: Mesh, state: State, batch: Any, draws: Draws) -> 
     return State(step, params, average, moments, loss_sum, health), metrics
 
 
-def sharded_gradients(parts: Parts, mesh: Mesh) -> Callable[..., tuple[Array, Any]]:
+def sharded_gradients(parts: RunSpec, mesh: Mesh) -> Callable[..., tuple[Array, Any]]:
     """(params, batch, draws) -> (mean loss, its gradient in the weights' shardings).
 
     Each device works on its rows of the batch, in `accumulate` parts one after the other, with weights that it puts
@@ -230,7 +230,7 @@ def _average(average: Any, params: Any, step: Int[Array, ""], settings: Optimize
 
 
 @functools.cache
-def jit_update(parts: Parts, mesh: Mesh) -> Callable[..., tuple[State, dict[str, Array]]]:
+def jit_update(parts: RunSpec, mesh: Mesh) -> Callable[..., tuple[State, dict[str, Array]]]:
     """`update`, jitted: the state in its shardings, batch and draws spread over the mesh; the old state is donated."""
     shardings = jax.tree.map(lambda x: x.sharding, abstract_state(parts, mesh))
     spread = NamedSharding(mesh, meshes.BATCH)
@@ -239,14 +239,14 @@ def jit_update(parts: Parts, mesh: Mesh) -> Callable[..., tuple[State, dict[str,
         in_shardings=(shardings, spread, spread),
         out_shardings=(shardings, NamedSharding(mesh, PartitionSpec())),
         donate_argnums=0,
-        compiler_options=options(parts.thorough),
+        compiler_options=options(parts.full_opt),
     )
 
 
 _COMPILED: dict[Any, Callable[..., tuple[State, dict[str, Array]]]] = {}
 
 
-def compile_update(parts: Parts, mesh: Mesh, state: State, batch: Any, draws: Draws) -> Callable[..., Any]:
+def compile_update(parts: RunSpec, mesh: Mesh, state: State, batch: Any, draws: Draws) -> Callable[..., Any]:
     """`jit_update`, compiled for these shapes: once in a process, however many runs share it."""
     shapes = tuple((name, value.shape, value.dtype.name) for name, value in sorted(batch.items()))
     if (parts, mesh, shapes) not in _COMPILED:

@@ -16,12 +16,12 @@ from rfjax import flow
 from rfjax.config import Config
 from rfjax.errors import UserError
 from rfjax.evaluation import pictures
+from rfjax.jsonl import write_json
 from rfjax.models.counting import abstract_parameters
 from rfjax.models.projector import Projector
 from rfjax.training import mesh as meshes
 from rfjax.training.checkpoints import Checkpoints, small_whole
-from rfjax.training.lines import write_json
-from rfjax.training.parts import Parts, make_parts
+from rfjax.training.spec import RunSpec, make_run_spec
 from rfjax.training.step import State, abstract_state
 from rfjax.untrusted import read_json
 
@@ -40,7 +40,7 @@ class Weights:
     """
 
     config: Config
-    parts: Parts
+    parts: RunSpec
     params: Any
     step: int
     projectors: Mapping[str, Any] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class Weights:
         return pictures.Trained(self.parts.model, self.params, formulation, image, flops)
 
 
-def abstract(config: Config, parts: Parts, mesh: Mesh) -> dict[str, Any]:
+def abstract(config: Config, parts: RunSpec, mesh: Mesh) -> dict[str, Any]:
     """{"params", "projectors"}: the trees of weights as shapes, with their shardings."""
     tokens = jax.ShapeDtypeStruct((1, 1, parts.model.width), jnp.float32)
     projectors = {
@@ -80,7 +80,7 @@ def start_from(folder: Path, state: State, config: Config) -> State:
     return state.replace(params=params, average=jax.tree.map(jnp.copy, params))
 
 
-def check_start(folder: Path, config: Config, parts: Parts) -> None:
+def check_start(folder: Path, config: Config, parts: RunSpec) -> None:
     """Raises UserError if a run can't begin with the weights in another run's folder; none of them is read."""
     try:
         other = _read_config(folder)
@@ -88,7 +88,7 @@ def check_start(folder: Path, config: Config, parts: Parts) -> None:
             raise UserError(f"the run in {folder} has no checkpoint yet: train it first")
     except UserError as error:
         raise UserError(f"config.training.start_from: {error}") from error
-    theirs = make_parts(other)
+    theirs = make_run_spec(other)
     there, here = (abstract_parameters(each.model, each.inputs) for each in (theirs, parts))
     _check_alike(folder, other, there, config, here)
 
@@ -163,7 +163,7 @@ def read(folder: Path, mesh: configs.Mesh, average: bool = True) -> Weights:
         UserError: if the folder is not a run's, has no weights yet, or is of another version.
     """
     config = _read_config(folder)
-    made, parts = meshes.make_mesh(mesh), make_parts(config)
+    made, parts = meshes.make_mesh(mesh), make_run_spec(config)
     if (folder / FOLDER).is_dir():
         tree = ocp.load_pytree((folder / FOLDER).absolute(), abstract(config, parts, made))
         return Weights(config, parts, tree["params"], 0, tree["projectors"])

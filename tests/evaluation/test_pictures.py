@@ -29,7 +29,7 @@ TOLERANCE = {"dopri5": 5e-3, "euler_maruyama": 5 * 0.04}
 def test_drawing_follows_the_text(sampler):
     steps = 100 if sampler == "euler_maruyama" else 8
     for guidance, factor in ((1.0, 1.0), (2.0, 2.0)):
-        settings = pictures.Settings(sampler, steps, flow.Guidance(guidance), grid="repa", room=100)
+        settings = pictures.Settings(sampler, steps, flow.Guidance(guidance), schedule="repa", room=100)
         drawn = pictures.draw(TRAINED, np.arange(2, dtype=np.int32), TEXT, settings)
         np.testing.assert_allclose(drawn.z[0], 0.25 * factor, atol=TOLERANCE.get(sampler, 1e-5))
         np.testing.assert_allclose(drawn.z[1], -0.5 * factor, atol=TOLERANCE.get(sampler, 1e-5))
@@ -91,7 +91,7 @@ def test_tiles_keep_their_shape(shape, room, expected):
 
 def test_a_grid_of_wide_pictures_has_a_note_above_and_pixels_that_are_sharp():
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 16, 3), dtype=np.uint8)
-    plain, noted = (pictures.grid(images, ["a", "b", "c"], 2, note) for note in ("", "drawn " * 30))
+    plain, noted = (pictures.montage(images, ["a", "b", "c"], 2, note) for note in ("", "drawn " * 30))
     lines = (noted.height - plain.height) // pictures.LINE
     assert lines > 1
     assert (noted.height - plain.height) % pictures.LINE == 0

@@ -46,7 +46,7 @@ def asked(count):
 
 
 def settings(*names, **others):
-    return sampling.settings(configs.Samples(settings=names, **others))
+    return sampling.settings(configs.Sampling(settings=names, **others))
 
 
 def test_fewer_steps_are_further_from_the_data(digits_as_a_gaussian):
@@ -78,7 +78,7 @@ def test_pictures_depend_neither_on_the_batch_nor_on_the_others(digits_as_a_gaus
 
 def test_the_noise_of_an_sde_belongs_to_the_picture_too(digits_as_a_gaussian):
     _, trained = digits_as_a_gaussian
-    (one,) = settings("20@1.0", sampler="euler_maruyama", grid="repa").values()
+    (one,) = settings("20@1.0", sampler="euler_maruyama", schedule="repa").values()
     whole, few = sampling.draw(trained, asked(5), one, 5), sampling.draw(trained, asked(2), one, 4)
     np.testing.assert_allclose(few.images, whole.images[:2], atol=1e-4)
 
@@ -99,7 +99,7 @@ def test_pictures_that_are_not_finite_are_counted_and_not_scored(digits_as_a_gau
     [("own", "edm(-1.2,1.2)", "karras"), ("own", "edm/rf", "uniform"), ("uniform", "edm", "uniform")],
 )
 def test_a_grid_is_the_formulations_own_unless_it_is_named(asked, name, grid):
-    assert names.grid_of(asked, name) == grid
+    assert names.schedule_of(asked, name) == grid
 
 
 def test_settings_share_the_room_of_the_longest():
@@ -111,7 +111,7 @@ def test_settings_share_the_room_of_the_longest():
 
 @pytest.mark.parametrize("text", ["50", "0@5.0", "-3@1", "a@1", "5@b", "5@nan", "5@-1", "5.5@1"])
 def test_a_setting_that_can_not_be_read_is_named(text):
-    with pytest.raises(UserError, match=r"config\.samples\.settings: .*'"):
+    with pytest.raises(UserError, match=r"config\.sampling\.settings: .*'"):
         configs.setting(text)
 
 

@@ -12,7 +12,7 @@ from rfjax.training import mesh as meshes
 
 N = 48
 IMAGES = np.random.default_rng(0).integers(0, 256, (N, 4, 4, 3), dtype=np.uint8)
-OPTIONS = {"formulation": flow.formulation("rf").numbers, "grid": "k/8", "examples": N}
+OPTIONS = {"formulation": flow.formulation("rf").arrays, "grid": "k/8", "examples": N}
 
 
 @jax.jit
@@ -65,7 +65,7 @@ def test_a_triple_is_fixed_by_its_index_whatever_the_model():
 @pytest.mark.parametrize("name", flow.KINDS)
 def test_every_formulation_has_a_finite_loss_at_every_level(name):
     numbers = {"rf/lognorm": "(0,1)", "rf/mode": "(1)"}.get(name, "")
-    options = OPTIONS | {"formulation": flow.formulation(name + numbers).numbers}
+    options = OPTIONS | {"formulation": flow.formulation(name + numbers).arrays}
     found = validation.measure(network, load, batch=N, **options)
     assert np.isfinite(found.examples).all()
 

@@ -187,10 +187,10 @@ def test_the_numbers_are_the_formulation_and_one_compilation_serves_all(shift):
 
     for kind in KINDS:
         made = flow.formulation(join(kind, EXAMPLES.get(kind, ())), shift)
-        coefficients, quantile, time = ask(made.numbers, times)
+        coefficients, quantile, time = ask(made.arrays, times)
         # XLA may fuse a product and a sum into one rounding; EDM's exponents reach 10.
-        for field, found, expected in zip(coefficients._fields, coefficients, made.coefficients(times), strict=True):
-            np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-7, err_msg=f"{kind} {field}")
+        for denoiser, found, expected in zip(coefficients._fields, coefficients, made.coefficients(times), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-7, err_msg=f"{kind} {denoiser}")
         np.testing.assert_allclose(quantile, made.quantile(times), rtol=2e-6, err_msg=kind)
         np.testing.assert_allclose(time, made.time_of_sigma(80 * times), rtol=4e-6, err_msg=kind)
     assert len(traces) == 1
@@ -208,8 +208,8 @@ def test_every_draw_of_training_has_finite_coefficients(kind):
     for numbers in members.get(kind, [()]):
         made = flow.formulation(join(kind, numbers))
         at = made.coefficients(made.quantile(u))
-        for field in ("t", "a", "b", "p", "q", "scale", "time"):
-            assert np.isfinite(getattr(at, field)).all(), (kind, numbers, field)
+        for denoiser in ("t", "a", "b", "p", "q", "scale", "time"):
+            assert np.isfinite(getattr(at, denoiser)).all(), (kind, numbers, denoiser)
 
 
 def test_edms_network_sees_what_edm_shows_it():
@@ -234,14 +234,14 @@ def test_the_rate_is_the_slope_by_the_clock(name):
     """dz/dsigma = (z - D) / sigma = eps for EDM; dz/dt for the others."""
     at = flow.formulation(name).coefficients(jnp.array([0.01, 0.3, 0.9]))
     if name.startswith("edm"):
-        np.testing.assert_allclose(at.rate_a, 0)
-        np.testing.assert_allclose(at.rate_b, 1, rtol=1e-6)
-        np.testing.assert_array_equal(at.clock, at.b)
+        np.testing.assert_allclose(at.da_ds, 0)
+        np.testing.assert_allclose(at.db_ds, 1, rtol=1e-6)
+        np.testing.assert_array_equal(at.s, at.b)
     else:
         _, _, da, db, _ = closed_forms.PATHS[{"v/cos": "cosine"}.get(name, name)](np.asarray(at.t, float))
-        np.testing.assert_allclose(at.rate_a, da, rtol=1e-6)
-        np.testing.assert_allclose(at.rate_b, db, rtol=1e-6)
-        np.testing.assert_array_equal(at.clock, at.t)
+        np.testing.assert_allclose(at.da_ds, da, rtol=1e-6)
+        np.testing.assert_allclose(at.db_ds, db, rtol=1e-6)
+        np.testing.assert_array_equal(at.s, at.t)
 
 
 def test_sampling_starts_at_noise_or_where_sigma_is_80():

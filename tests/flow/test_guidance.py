@@ -17,7 +17,7 @@ THREE = (
 def test_three_encoders_drop_independently_and_their_parts_go_together():
     n = 20_000
     draws = step.Recipe((1, 1, 1), 3, 0.464).draw(
-        flow.formulation("rf").numbers, jnp.uint32(0), jnp.int32(5), jnp.arange(n)
+        flow.formulation("rf").arrays, jnp.uint32(0), jnp.int32(5), jnp.arange(n)
     )
     context, pooled = flow.drop_text(draws.keep, jnp.ones((n, 4, 6)), jnp.ones((n, 4)), THREE)
     kept = np.stack([context[:, 0, 0], context[:, 0, 3], context[:, 2, 0]], axis=1)
@@ -134,8 +134,8 @@ def test_guiding_the_prediction_is_guiding_the_drift():
     z, text, none = (jax.random.normal(jax.random.key(k), (2, 3)) for k in range(3))
 
     def drift(value):
-        x0, eps = flow.Field(lambda z, time, t: value, made).predict(z, at)
-        return at.rate_a * x0 + (at.rate_b + at.b) * eps  # v - w / 2 score with w = 2 b^2
+        x0, eps = flow.Denoiser(lambda z, time, t: value, made).predict(z, at)
+        return at.da_ds * x0 + (at.db_ds + at.b) * eps  # v - w / 2 score with w = 2 b^2
 
     guided = drift(none + 3 * (text - none))
     np.testing.assert_allclose(guided, drift(none) + 3 * (drift(text) - drift(none)), rtol=1e-4, atol=1e-5)

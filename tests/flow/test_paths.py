@@ -21,16 +21,16 @@ def check(path, times, expected):
     A value that is the exponential of something inherits the absolute error of that: |log value| roundings. A
     logarithm has the absolute error of its argument's relative one: at least a rounding of 1.
     """
-    for field, whole in zip(FIELDS, expected, strict=True):
-        found = np.asarray(getattr(path, field)(jnp.asarray(times)), float)
+    for denoiser, whole in zip(FIELDS, expected, strict=True):
+        found = np.asarray(getattr(path, denoiser)(jnp.asarray(times)), float)
         finite = np.isfinite(whole)
-        np.testing.assert_array_equal(found[~finite], whole[~finite], err_msg=f"{field} at an end")
+        np.testing.assert_array_equal(found[~finite], whole[~finite], err_msg=f"{denoiser} at an end")
         found, reference, where = found[finite], whole[finite], times[finite]
         size = np.abs(reference)
         tiny = np.finfo(np.float32).tiny
-        scale = np.maximum(size, 1) if field == "log_snr" else size * (1 + np.abs(np.log(size + tiny)))
+        scale = np.maximum(size, 1) if denoiser == "log_snr" else size * (1 + np.abs(np.log(size + tiny)))
         error = np.abs(found - reference) / (scale + tiny) / ULP
-        assert error.max() < 8, f"{field}: {error.max():.1f} roundings at t = {where[error.argmax()]!r}"
+        assert error.max() < 8, f"{denoiser}: {error.max():.1f} roundings at t = {where[error.argmax()]!r}"
 
 
 @pytest.mark.parametrize("name", paths.PATHS)
@@ -63,10 +63,10 @@ def test_derivatives_are_those_of_automatic_differentiation(name):
     # The chain rule's own rounding: it multiplies exp(L) - 1 + 1 by a slope of up to 10 where VP's b is flat.
     for value, slope in ((path.a, path.da), (path.b, path.db)):
         np.testing.assert_allclose(jax.vmap(jax.grad(value))(times), slope(times), rtol=3e-6, atol=10 * ULP)
-    for rate, slope in ((path.rate_a, path.da), (path.rate_b, path.db)):
+    for rate, slope in ((path.da_ds, path.da), (path.db_ds, path.db)):
         if rate is not None:
             # Half way between LDM's steps three slopes are averaged: a quarter of their second difference off.
-            exact = jax.vmap(jax.grad(path.clock))(times)
+            exact = jax.vmap(jax.grad(path.s))(times)
             np.testing.assert_allclose(rate(times) * exact, slope(times), rtol=3e-6 if name[:3] == "edm" else 1e-5)
     slope = 2 * (path.da(times) / path.a(times) - path.db(times) / path.b(times))
     np.testing.assert_allclose(jax.vmap(jax.grad(path.log_snr))(times), slope, rtol=2e-5)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rfjax.errors import UserError
 from rfjax.flow.paths import PATHS
-from rfjax.flow.quantities import QUANTITIES, convert, mix, moment
+from rfjax.flow.quantities import QUANTITIES, convert, mix, path_values
 
 ULP = 2.0**-24
 TIMES = np.array([1e-3, 0.0105, 0.1005, 0.2505, 0.5005, 0.7505, 0.9005, 0.9895, 1 - 1e-3 / 2], np.float32)
@@ -56,7 +56,7 @@ def bound(at, source, target, z, value):
 @pytest.mark.parametrize("name", PATHS)
 def test_every_quantity_becomes_every_other_and_back(name):
     at, x0, eps, z = case(name, TIMES)
-    ours = moment(PATHS[name](), jnp.asarray(TIMES))
+    ours = path_values(PATHS[name](), jnp.asarray(TIMES))
     pairs = [(source, target) for source in NAMES for target in NAMES]
 
     @jax.jit
@@ -79,7 +79,7 @@ def test_every_quantity_becomes_every_other_and_back(name):
 @pytest.mark.parametrize("name", PATHS)
 def test_the_mixes_are_those_of_the_facts(name):
     at, *_ = case(name, TIMES)
-    ours = moment(PATHS[name](), jnp.asarray(TIMES))
+    ours = path_values(PATHS[name](), jnp.asarray(TIMES))
     for quantity, (p, q) in mixes(*at).items():
         found = mix(quantity, ours)
         np.testing.assert_allclose(found[0], p, rtol=1e-5, err_msg=quantity)
@@ -98,7 +98,7 @@ def test_there_and_back_is_nothing(t, z, value, source, target, name):
     """For any value, not only those that some x0 and eps of moderate size have."""
     times = np.float32([t])
     at = tuple(np.asarray(x) for x in case(name, times)[0])
-    ours = moment(PATHS[name](), jnp.asarray(times))
+    ours = path_values(PATHS[name](), jnp.asarray(times))
     given_z, given_value = (jnp.full((1, 1), x, jnp.float32) for x in (z, value))
     there = convert(given_value, given_z, ours, source, target)
     back = convert(there, given_z, ours, target, source)
@@ -114,7 +114,7 @@ def test_there_and_back_is_nothing(t, z, value, source, target, name):
 def test_rectified_flow_by_hand():
     """x0 = z - t v, eps = z + (1 - t) v, score = -(z + (1 - t) v) / t (facts of REPA, 1.3)."""
     _, x0, eps, z = case("rf", TIMES)
-    at, t, v = moment(PATHS["rf"](), jnp.asarray(TIMES)), TIMES[:, None], jnp.asarray(eps - x0, jnp.float32)
+    at, t, v = path_values(PATHS["rf"](), jnp.asarray(TIMES)), TIMES[:, None], jnp.asarray(eps - x0, jnp.float32)
     z = jnp.asarray(z, jnp.float32)
     np.testing.assert_allclose(convert(v, z, at, "velocity", "x0"), z - t * v, atol=2e-6)
     np.testing.assert_allclose(convert(v, z, at, "velocity", "eps"), z + (1 - t) * v, atol=2e-6)
@@ -128,14 +128,14 @@ def test_the_score_is_that_of_repas_code(name):
     velocity = da[:, None] * x0 + db[:, None] * eps
     ratio = a / da
     expected = (ratio[:, None] * velocity - z) / (b**2 - ratio * db * b)[:, None]
-    at = moment(PATHS[name](), jnp.asarray(TIMES))
+    at = path_values(PATHS[name](), jnp.asarray(TIMES))
     found = convert(jnp.asarray(velocity, jnp.float32), jnp.asarray(z, jnp.float32), at, "velocity", "score")
     assert np.max(np.abs(found - expected) / bound((a, b, da, db), "velocity", "score", z, velocity)) < 1
 
 
 def test_the_velocity_of_the_cosine_path_is_half_pi_times_v():
     _, x0, _, z = case("cosine", TIMES)
-    at, v = moment(PATHS["cosine"](), jnp.asarray(TIMES)), jnp.asarray(x0, jnp.float32)  # any numbers do
+    at, v = path_values(PATHS["cosine"](), jnp.asarray(TIMES)), jnp.asarray(x0, jnp.float32)  # any numbers do
     np.testing.assert_allclose(
         convert(v, jnp.asarray(z, jnp.float32), at, "v", "velocity"), np.pi / 2 * v, rtol=4e-6, atol=1e-6
     )
@@ -149,7 +149,7 @@ def test_data_from_f_is_edms_preconditioning(name):
     skip = SIGMA_DATA**2 / (sigma**2 + SIGMA_DATA**2)
     out = sigma * SIGMA_DATA / np.sqrt(sigma**2 + SIGMA_DATA**2)
     denoised = skip * z + out * value
-    at = moment(PATHS[name](), jnp.asarray(TIMES))
+    at = path_values(PATHS[name](), jnp.asarray(TIMES))
     f, z32 = jnp.asarray(value, jnp.float32), jnp.asarray(z, jnp.float32)
     size = skip * np.abs(z) + out * np.abs(value)
     assert np.max(np.abs(convert(f, z32, at, "F", "x0") - denoised) / size) < 32 * ULP
@@ -159,6 +159,6 @@ def test_data_from_f_is_edms_preconditioning(name):
 
 
 def test_a_wrong_name_is_answered_with_the_nearest():
-    at = moment(PATHS["rf"](), jnp.float32(0.5))
+    at = path_values(PATHS["rf"](), jnp.float32(0.5))
     with pytest.raises(UserError, match=r"no quantity 'velocty' \(did you mean 'velocity'\?\)"):
         mix("velocty", at)

@@ -10,8 +10,8 @@ import pytest
 from rfjax import flow
 from rfjax.errors import UserError
 from rfjax.flow.formulations import KINDS
-from rfjax.flow.grids import of_times
 from rfjax.flow.samplers import dopri5, euler_maruyama
+from rfjax.flow.schedules import of_times
 from rfjax.names import join
 
 ROOM = 256
@@ -47,30 +47,30 @@ def best(numbers, preconditioned, s):
 
 @functools.cache
 def program(sampler, diffusion="linear"):
-    """One compiled function for all formulations, grids of up to ROOM steps and s."""
+    """One compiled function for all formulations, schedules of up to ROOM steps and s."""
 
     @jax.jit
-    def run(numbers, preconditioned, z, grid, s, rows):
-        field = flow.Field(best(numbers, preconditioned, s), numbers)
+    def run(numbers, preconditioned, z, schedule, s, rows):
+        denoiser = flow.Denoiser(best(numbers, preconditioned, s), numbers)
         noise = lambda i: jnp.where(rows == i, 1.0, 0.0)[:, None]  # noqa: E731
-        return flow.sampler(sampler, diffusion)(field, z, grid, noise)
+        return flow.sampler(sampler, diffusion)(denoiser, z, schedule, noise)
 
     return run
 
 
-def spread(sampler, name, grid, s=S, diffusion="linear"):
+def spread(sampler, name, schedule, s=S, diffusion="linear"):
     """Standard deviation of the samples, exactly: the sampler is linear in z and in each step's noise.
 
     Row i of ROOM starts at 0 and gets the noise 1 in step i only; the last row starts at the exact deviation.
     """
     made = flow.formulation(name)
-    first = made.coefficients(grid.times[0])
+    first = made.coefficients(schedule.times[0])
     start = jnp.hypot(first.a * s, first.b)
     stochastic = sampler == "euler_maruyama"
     rows = jnp.arange(ROOM + 1 if stochastic else 1) if stochastic else jnp.full(1, -1)
     z = jnp.zeros((len(rows), 1)).at[-1].set(start)
     rows = rows.at[-1].set(-1)
-    sampled = program(sampler, diffusion)(made.numbers, made.prediction == "F", z, grid, s, rows)
+    sampled = program(sampler, diffusion)(made.arrays, made.prediction == "F", z, schedule, s, rows)
     return float(np.sqrt(np.sum(np.asarray(sampled.z, float) ** 2)))
 
 
@@ -78,7 +78,7 @@ def example(kind):
     return join(kind, EXAMPLES.get(kind, ()))
 
 
-# The facts of REPA, section 1.5: an exact variance recursion. (path, sampler, grid, steps) -> s = 0.5, s = 1.
+# The facts of REPA, section 1.5: an exact variance recursion. (path, sampler, schedule, steps) -> s = 0.5, s = 1.
 GOLDEN = {
     ("rf", "euler_maruyama", "repa", 10): (0.4848757457, 0.9451701798),
     ("rf", "euler_maruyama", "repa", 50): (0.4920546895, 0.9864248877),
@@ -92,9 +92,9 @@ GOLDEN = {
 
 @pytest.mark.parametrize("case", GOLDEN)
 def test_the_golden_figures(case):
-    name, sampler, grid, steps = case
+    name, sampler, schedule, steps = case
     for s, expected in zip((0.5, 1.0), GOLDEN[case], strict=True):
-        found = spread(sampler, name, flow.grid(grid, steps, flow.formulation(name), room=ROOM), s)
+        found = spread(sampler, name, flow.schedule(schedule, steps, flow.formulation(name), room=ROOM), s)
         assert found == pytest.approx(expected, rel=1e-6), s
 
 
@@ -102,7 +102,7 @@ ORDERS = [
     *(("euler", name, "uniform", 1) for name in ("rf", "v/cos", "eps/cos", "sit/vp")),
     *(("ddim", name, "uniform", 1) for name in ("rf", "v/cos", "v/linear")),
     *(("heun", name, "uniform", 2) for name in ("rf", "v/cos", "eps/cos", "edm/rf")),
-    # Multistep needs steps of log(a / b) that shrink everywhere, which a uniform grid's first and last do not.
+    # Multistep needs steps of log(a / b) that shrink everywhere, which a uniform schedule's first and last do not.
     *(("dpm++2m", name, "karras", 2) for name in ("rf", "v/cos", "eps/cos", "sit/vp")),
     *((sampler, name, "karras", 1) for sampler in ("euler", "ddim") for name in ("edm", "edm/rf", "edm/cos")),
     *((sampler, name, "karras", 2) for sampler in ("heun", "dpm++2m") for name in ("edm/rf", "edm/cos")),
@@ -110,24 +110,24 @@ ORDERS = [
 ]
 
 
-@pytest.mark.parametrize(("sampler", "name", "grid", "order"), ORDERS)
-def test_a_sampler_converges_with_its_order(sampler, name, grid, order):
+@pytest.mark.parametrize(("sampler", "name", "schedule", "order"), ORDERS)
+def test_a_sampler_converges_with_its_order(sampler, name, schedule, order):
     counts = (64, 128, 256)
     made = flow.formulation(name)
-    errors = [abs(spread(sampler, name, flow.grid(grid, n, made, room=ROOM)) - S) for n in counts]
+    errors = [abs(spread(sampler, name, flow.schedule(schedule, n, made, room=ROOM)) - S) for n in counts]
     found = np.log2(np.array(errors[:-1]) / np.array(errors[1:]))
     assert found[-1] == pytest.approx(order, abs=0.15), errors
 
 
-@pytest.mark.parametrize("grid", ["uniform", "discrete", "karras", "sd3-ref"])  # repa's last step stays as long
+@pytest.mark.parametrize("schedule", ["uniform", "discrete", "karras", "sd3-ref"])  # repa's last step stays as long
 @pytest.mark.parametrize("name", ["eps/linear", "dit/eps", "rf"])
-def test_heun_keeps_order_2_also_where_beta_jumps_at_the_grids_times(name, grid):
+def test_heun_keeps_order_2_also_where_beta_jumps_at_the_grids_times(name, schedule):
     """With the slope of one side at each of LDM's and DDPM's steps, the error stalled at 6e-4 and 1.4e-3 on `discrete`.
 
     50, 125 and 250 steps have times that are all steps of the schedule.
     """
     counts, made = (50, 125, 250), flow.formulation(name)
-    errors = [abs(spread("heun", name, flow.grid(grid, n, made, room=ROOM)) - S) for n in counts]
+    errors = [abs(spread("heun", name, flow.schedule(schedule, n, made, room=ROOM)) - S) for n in counts]
     assert np.log(errors[0] / errors[2]) / np.log(5) == pytest.approx(2.1, abs=0.2), errors
     assert errors[2] < 1.1e-4
 
@@ -137,17 +137,17 @@ def test_on_its_own_grid_every_formulation_is_near_the_truth(kind):
     """Even steps of t leave edm(-1.2,1.2) off by 5 % and 19 % after 128 steps of Heun's method."""
     made = flow.formulation(example(kind))
     for s in (0.5, 1.0):
-        assert spread("heun", made.name, flow.grid("own", 128, made, room=ROOM), s) == pytest.approx(s, rel=2e-3)
+        assert spread("heun", made.name, flow.schedule("own", 128, made, room=ROOM), s) == pytest.approx(s, rel=2e-3)
     if kind == "edm":
-        assert abs(spread("heun", made.name, flow.grid("uniform", 128, made, room=ROOM), 1.0) - 1) > 0.1
+        assert abs(spread("heun", made.name, flow.schedule("uniform", 128, made, room=ROOM), 1.0) - 1) > 0.1
 
 
 @pytest.mark.parametrize(("steps", "uniform", "own"), [(5, -0.253, -0.533), (50, -0.032, -0.056)])
-def test_euler_s_method_is_farther_off_on_edm_s_own_grid(steps, uniform, own):
+def test_euler_s_method_is_farther_off_on_edm_s_own_schedule(steps, uniform, own):
     """What docs/results says of the contest, which draws with it: at s = .5, relative."""
     made = flow.formulation("edm(-1.20,1.20)")
     for name, off in (("uniform", uniform), ("own", own)):
-        assert spread("euler", made.name, flow.grid(name, steps, made, room=ROOM), 0.5) / 0.5 - 1 == pytest.approx(
+        assert spread("euler", made.name, flow.schedule(name, steps, made, room=ROOM), 0.5) / 0.5 - 1 == pytest.approx(
             off, abs=1e-3
         )
 
@@ -156,10 +156,10 @@ def test_euler_s_method_is_farther_off_on_edm_s_own_grid(steps, uniform, own):
 def test_a_grid_may_be_closed_over_or_traced(sampler):
     """Traced, not compiled: what a sampler asks of values that are not known there is asked while it is traced."""
     rf = flow.formulation("rf")
-    field = flow.Field(lambda shown, time, t: shown, rf)
-    grid, z = flow.grid("uniform", 3, rf), jax.ShapeDtypeStruct((1, 1), jnp.float32)
-    run = lambda z, grid: flow.sampler(sampler)(field, z, grid, lambda i: jnp.ones((1, 1)))  # noqa: E731
-    assert jax.eval_shape(lambda z: run(z, grid), z) == jax.eval_shape(run, z, grid)
+    denoiser = flow.Denoiser(lambda shown, time, t: shown, rf)
+    schedule, z = flow.schedule("uniform", 3, rf), jax.ShapeDtypeStruct((1, 1), jnp.float32)
+    run = lambda z, schedule: flow.sampler(sampler)(denoiser, z, schedule, lambda i: jnp.ones((1, 1)))  # noqa: E731
+    assert jax.eval_shape(lambda z: run(z, schedule), z) == jax.eval_shape(run, z, schedule)
 
 
 @pytest.mark.parametrize("diffusion", flow.DIFFUSIONS)
@@ -167,8 +167,8 @@ def test_euler_maruyama_converges_with_every_diffusion(diffusion):
     """sbdm is infinite at t = 1, and starts at 0.98 from the exact marginal there."""
     errors = []
     for n in (64, 128, 256):
-        grid = of_times(np.linspace(0.98 if diffusion == "sbdm" else 1.0, 0, n + 1), ROOM)
-        errors.append(abs(spread("euler_maruyama", "rf", grid, diffusion=diffusion) - S))
+        schedule = of_times(np.linspace(0.98 if diffusion == "sbdm" else 1.0, 0, n + 1), ROOM)
+        errors.append(abs(spread("euler_maruyama", "rf", schedule, diffusion=diffusion) - S))
     found = np.log2(np.array(errors[:-1]) / np.array(errors[1:]))
     # Where the leading term nearly cancels (sbdm, increasing-decreasing), the next one still shows: at least order 1.
     assert found.min() > 0.95, errors
@@ -179,9 +179,9 @@ def test_every_formulation_is_sampled_by_every_sampler(sampler):
     for kind in KINDS:
         made = flow.formulation(example(kind))
         name = "karras" if made.prediction == "F" or sampler == "dpm++2m" else "uniform"
-        grid = flow.grid(name, 128, made, room=ROOM)
+        schedule = flow.schedule(name, 128, made, room=ROOM)
         for s in (0.5, 1.0):
-            found = spread(sampler, made.name, grid, s)
+            found = spread(sampler, made.name, schedule, s)
             assert found == pytest.approx(s, rel=0.03), (kind, s)
     assert program(sampler)._cache_size() <= 1 + (sampler == "euler_maruyama")
 
@@ -191,34 +191,34 @@ def test_every_formulation_is_sampled_by_every_sampler(sampler):
 def test_every_diffusion_keeps_the_marginals_of_every_path(diffusion, name):
     made = flow.formulation(name)
     top = min(float(made.start), 0.98)
-    grid = of_times(np.append(np.linspace(top, 0.01, 255), 0.0), ROOM)
-    found = spread("euler_maruyama", name, grid, diffusion=diffusion)
+    schedule = of_times(np.append(np.linspace(top, 0.01, 255), 0.0), ROOM)
+    found = spread("euler_maruyama", name, schedule, diffusion=diffusion)
     # 255 steps of order 1; edm with "constant" is the worst, 7.2 %: its drift w / (2 b^2) is stiff at small sigma.
     assert found == pytest.approx(S, rel=0.08)
 
 
 def test_dopri5_keeps_its_tolerance():
     @functools.partial(jax.jit, static_argnames="rtol")
-    def run(numbers, preconditioned, z, grid, rtol):
-        field = flow.Field(best(numbers, preconditioned, S), numbers)
-        return dopri5(field, z, grid, rtol=rtol, atol=1e-3 * rtol)
+    def run(numbers, preconditioned, z, schedule, rtol):
+        denoiser = flow.Denoiser(best(numbers, preconditioned, S), numbers)
+        return dopri5(denoiser, z, schedule, rtol=rtol, atol=1e-3 * rtol)
 
     for name in ("rf", "v/cos", "eps/linear", "edm", "edm/cos", "sit/vp"):
         made = flow.formulation(name)
-        grid = flow.grid("uniform", 1, made)
-        first = made.coefficients(grid.times[0])
+        schedule = flow.schedule("uniform", 1, made)
+        first = made.coefficients(schedule.times[0])
         z = jnp.full((1, 1), jnp.hypot(first.a * S, first.b))
         # LDM's beta jumps 1000 times: its drift is not smooth, and a fine tolerance is missed (1.3e-4 was measured).
         for rtol in (1e-3,) if name == "eps/linear" else (1e-3, 1e-5):
-            found = run(made.numbers, made.prediction == "F", z, grid, rtol=rtol)
+            found = run(made.arrays, made.prediction == "F", z, schedule, rtol=rtol)
             steps = int(found.evaluations) // 6  # the tolerance is of a step's error: their sum is this many at most
             assert float(found.z[0, 0]) == pytest.approx(S, rel=steps * rtol), name
 
 
 def test_ddim_is_euler_where_the_path_is_straight():
     for name in ("rf", "edm/rf", "edm"):
-        grid = flow.grid("uniform", 16, flow.formulation(name), room=ROOM)
-        assert spread("ddim", name, grid) == pytest.approx(spread("euler", name, grid), rel=1e-5)
+        schedule = flow.schedule("uniform", 16, flow.formulation(name), room=ROOM)
+        assert spread("ddim", name, schedule) == pytest.approx(spread("euler", name, schedule), rel=1e-5)
 
 
 @pytest.mark.parametrize("sampler", sorted(set(flow.SAMPLERS) - {"dopri5"}))  # which has no use for times between
@@ -227,7 +227,7 @@ def test_spare_room_changes_nothing(sampler):
     z, s = jax.random.normal(jax.random.key(0), (3, 2)), jnp.float32(S)
     rows = jnp.array([0, 3, -1])
     results = [
-        program(sampler)(made.numbers, False, z, flow.grid("repa", 7, made, room=room), s, rows)
+        program(sampler)(made.arrays, False, z, flow.schedule("repa", 7, made, room=room), s, rows)
         for room in (None, ROOM)
     ]
     for found, expected in zip(*results, strict=True):
@@ -242,7 +242,7 @@ def test_the_length_and_the_evaluations_by_hand():
 
     rf = flow.formulation("rf")
     sampled = flow.sampler("euler")(
-        flow.Field(network, rf), jnp.zeros((2, 9)), of_times(np.array([1, 0.75, 0.0])), None
+        flow.Denoiser(network, rf), jnp.zeros((2, 9)), of_times(np.array([1, 0.75, 0.0])), None
     )
     np.testing.assert_allclose(sampled.z, 5, rtol=1e-6)
     np.testing.assert_allclose(sampled.length, 21, rtol=1e-6)
@@ -256,10 +256,12 @@ def test_the_evaluations_are_those_that_the_network_counts(sampler):
 
     def network(shown, time, t):
         jax.debug.callback(lambda: asked.append(1))
-        return best(made.numbers, False, S)(shown, time, t)
+        return best(made.arrays, False, S)(shown, time, t)
 
     noise = lambda i: jnp.ones((1, 1))  # noqa: E731
-    sampled = flow.sampler(sampler)(flow.Field(network, made), jnp.ones((1, 1)), flow.grid("uniform", 5, made), noise)
+    sampled = flow.sampler(sampler)(
+        flow.Denoiser(network, made), jnp.ones((1, 1)), flow.schedule("uniform", 5, made), noise
+    )
     jax.block_until_ready(sampled)
     jax.effects_barrier()
     assert int(sampled.evaluations) == len(asked)
@@ -276,7 +278,7 @@ def test_heun_gates_guidance_by_its_first_evaluation():
         return jnp.zeros_like(shown)
 
     rf = flow.formulation("rf")
-    sampled = flow.sampler("heun")(flow.Field(network, rf), jnp.ones((1, 1)), flow.grid("uniform", 2, rf), None)
+    sampled = flow.sampler("heun")(flow.Denoiser(network, rf), jnp.ones((1, 1)), flow.schedule("uniform", 2, rf), None)
     jax.block_until_ready(sampled)
     jax.effects_barrier()
     assert sorted(seen) == [(0.5, 0.5), (0.5, 1.0), (1.0, 1.0)]
@@ -287,14 +289,14 @@ def test_guided_sampling_is_sampling_with_the_guided_network():
     rf = flow.formulation("rf")
     network = lambda z, time, context, pooled: jnp.ones_like(z) + pooled  # noqa: E731  1 without text, 2 with
     guided = flow.guided(network, jnp.ones((2, 1, 1)), jnp.ones((2, 1)), flow.Guidance(3.0, high=0.5))
-    sampled = flow.sampler("euler")(flow.Field(guided, rf), jnp.zeros((2, 1)), flow.grid("uniform", 4, rf), None)
+    sampled = flow.sampler("euler")(flow.Denoiser(guided, rf), jnp.zeros((2, 1)), flow.schedule("uniform", 4, rf), None)
     np.testing.assert_allclose(sampled.z, -(2 + 2 + 4 + 4) / 4, rtol=1e-6)  # at t = 1, 0.75 | 0.5, 0.25
 
 
 def run(sampler, noise, times=(1.0, 0.5, 0.0), **options):
     rf = flow.formulation("rf")
-    field = flow.Field(best(rf.numbers, False, S), rf)
-    return flow.sampler(sampler, **options)(field, jnp.ones((1, 1)), of_times(np.array(times)), noise)
+    denoiser = flow.Denoiser(best(rf.arrays, False, S), rf)
+    return flow.sampler(sampler, **options)(denoiser, jnp.ones((1, 1)), of_times(np.array(times)), noise)
 
 
 @pytest.mark.parametrize(
@@ -339,9 +341,9 @@ def test_the_diffusions_are_those_of_sit():
 
 def test_euler_maruyama_draws_no_noise_in_the_last_step():
     rf = flow.formulation("rf")
-    field = flow.Field(best(rf.numbers, False, S), rf)
-    grid = of_times(np.array([1.0, 0.5, 0.0]))
+    denoiser = flow.Denoiser(best(rf.arrays, False, S), rf)
+    schedule = of_times(np.array([1.0, 0.5, 0.0]))
     only = lambda step: lambda i: jnp.where(i == step, 1.0, 0.0) * jnp.ones((1, 1))  # noqa: E731
-    first, last = (float(euler_maruyama(field, jnp.zeros((1, 1)), grid, only(step)).z[0, 0]) for step in (0, 1))
+    first, last = (float(euler_maruyama(denoiser, jnp.zeros((1, 1)), schedule, only(step)).z[0, 0]) for step in (0, 1))
     assert first != 0
     assert last == 0

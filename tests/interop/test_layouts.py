@@ -24,7 +24,7 @@ from rfjax.interop import __main__ as command
 from rfjax.interop.pt import write_pt
 from rfjax.interop.tensors import open_tensors
 from rfjax.training import weights
-from rfjax.training.parts import make_parts
+from rfjax.training.spec import make_run_spec
 from rfjax.training.step import abstract_state
 from rfjax.training.weights import Weights
 
@@ -44,7 +44,7 @@ def network(layout, **changes):
         more = {"projectors": (6, 5), "projector_width": 16} if layout == "repa" else {}
         heads = {"heads": changes.get("heads", 1)}
         config = dit.make_config(layout, (10, 4), 10, model | {"learn_sigma": layout == "sit"} | more | heads)
-    parts = make_parts(config)
+    parts = make_run_spec(config)
     shapes = weights.abstract(config, parts, weights.meshes.make_mesh(MESH))["projectors"]
     draw = np.random.default_rng(1)
     projectors = jax.tree.map(lambda x: jnp.asarray(draw.standard_normal(x.shape, np.float32)), shapes)
@@ -464,10 +464,10 @@ def test_starting_from_another_network_is_refused(tmp_path):
         ({"dual_blocks": 0}, "config.model.dual_blocks is 1 there and 0 here"),
     ):
         config = dataclasses.replace(made.config, model=dataclasses.replace(made.config.model, **changes))
-        other = fresh(make_parts(config))
+        other = fresh(make_run_spec(config))
         with pytest.raises(UserError, match=message):
             weights.start_from(tmp_path / "run", other, config)
     wider = dataclasses.replace(made.config, text=dataclasses.replace(made.config.text, width=24))
-    other = fresh(make_parts(wider))
+    other = fresh(make_run_spec(wider))
     with pytest.raises(UserError, match=r"context_embed/kernel of shape \(20, 48\), and here it is \(24, 48\)"):
         weights.start_from(tmp_path / "run", other, wider)

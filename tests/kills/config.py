@@ -15,7 +15,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.optimizer.update(learning_rate=0.01, warmup=4, ema_every=1, ema_decay=0.9, flatten=True)
     c.training.update(batch=64, steps=40, log_every=2, validate_every=20, checkpoint_every=4, keep_checkpoints=2)
     c.validation.update(examples=64, batch=32)
-    c.samples.update(count=8, shown=8, batch=8, settings=("4@3.0",), along=True)
+    c.sampling.update(count=8, shown=8, batch=8, settings=("4@3.0",), along=True)
     configs.axes(c, {"model.depth": (1, 2, 3)})
     c.workdir = "work/kills"
     return c

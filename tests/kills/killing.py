@@ -1,4 +1,4 @@
-"""Kills a study at chosen moments, and says what each kill hit: a moment, a sitting that ends in it, its phase."""
+"""Kills a study at chosen moments, and says what each kill hit: a moment, a session that ends in it, its phase."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ from pathlib import Path
 from rfjax import files
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 900.0  # seconds for a sitting; the first compiles for minutes where the cache is empty
+PATIENCE = 900.0  # seconds for a session; the first compiles for minutes where the cache is empty
 POLL = 0.001  # seconds between two looks at a folder
 SAVING = re.compile(r"\d+\.orbax-checkpoint-tmp.*")
 STEP = re.compile(r"\d+")
@@ -81,7 +81,7 @@ class Study:
     """A study's folder, and how it is started.
 
     Attributes:
-        folder: of the study. cache: of compiled programs. log: what the sittings say.
+        folder: of the study. cache: of compiled programs. log: what the sessions say.
     """
 
     folder: Path
@@ -89,7 +89,7 @@ class Study:
     log: Path
 
     def start(self, job: str = "study") -> subprocess.Popen:
-        """Starts a sitting, in a process group of its own and on one device."""
+        """Starts a session, in a process group of its own and on one device."""
         environ = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {
             "JAX_PLATFORMS": "cpu",
             "JAX_COMPILATION_CACHE_DIR": str(self.cache),
@@ -103,7 +103,7 @@ class Study:
             )
 
     def finish(self) -> str:
-        """Lets a sitting go on to its end; returns what it said."""
+        """Lets a session go on to its end; returns what it said."""
         before = self.log.stat().st_size if self.log.exists() else 0
         process = self.start()
         try:
@@ -126,7 +126,7 @@ class Kill:
 
     Attributes:
         moment: that was chosen. after: seconds from the process's start. phase: what was going on.
-        unfinished: temporary names that this sitting left.
+        unfinished: temporary names that this session left.
     """
 
     moment: Moment
@@ -136,10 +136,10 @@ class Kill:
 
 
 def kill(study: Study, moment: Moment) -> Kill | None:
-    """Starts a sitting and kills its process group with signal 9 at a moment; None if it came to its end before.
+    """Starts a session and kills its process group with signal 9 at a moment; None if it came to its end before.
 
     Raises:
-        AssertionError: if the sitting ended in an error.
+        AssertionError: if the session ended in an error.
     """
     seen = dict(_changes(study, moment)) if moment.folders else {}
     begun, since = time.monotonic(), time.time_ns()
@@ -160,7 +160,7 @@ def kill(study: Study, moment: Moment) -> Kill | None:
 
 
 def _kill_group(process: subprocess.Popen) -> int:
-    """Ends a sitting and all that it has started; returns its exit code."""
+    """Ends a session and all that it has started; returns its exit code."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     return process.wait()
@@ -212,10 +212,10 @@ LINES = {
 
 
 def hit(study: Path, since: int, job: str) -> tuple[str, tuple[str, ...]]:
-    """What was going on when a sitting was killed, by the newest of the files that it had written: (phase, unfinished).
+    """What was going on when a session was killed, by the newest of the files that it had written: (phase, unfinished).
 
     Args:
-        since: when the sitting was started, in ns.
+        since: when the session was started, in ns.
     """
     changed = {}
     for path in study.rglob("*"):

@@ -20,13 +20,13 @@ from rfjax import files
 from rfjax.study import records
 from rfjax.training import mesh
 from rfjax.training.checkpoints import Checkpoints, Damaged
-from rfjax.training.parts import make_parts
+from rfjax.training.spec import make_run_spec
 from rfjax.training.step import State, abstract_state
 
 # What is not compared, for it depends on seconds, dates and folders: keys and columns of any file, and whole files.
 SECONDS = {"seconds", "split_seconds", "examples_per_second"}
 FACTS = {"date", "command", "commit", "workdir"}
-HISTORY = {"sittings.jsonl", "report/index.html"}  # they tell of the sittings: when they were, how long, how many
+HISTORY = {"sittings.jsonl", "report/index.html"}  # they tell of the sessions: when they were, how long, how many
 READ = {"metrics.jsonl"}  # steps done twice stand there twice: compared as `rfjax.study.records` reads them
 
 
@@ -112,7 +112,7 @@ def run_configs() -> dict[str, configs.Config]:
 @functools.cache
 def _abstract(depth: int) -> State:
     config = next(c for c in run_configs().values() if c.model.depth == depth)
-    return abstract_state(make_parts(config), mesh.make_mesh(config.mesh))
+    return abstract_state(make_run_spec(config), mesh.make_mesh(config.mesh))
 
 
 def read(folder: Path, step: int, config: configs.Config) -> State:

@@ -9,7 +9,7 @@ from networks import SMALL, arrays, gradients, jitted, random_parameters
 
 from rfjax.compiling import quick_options
 from rfjax.errors import UserError
-from rfjax.models import Inputs, build, measure, products
+from rfjax.models import Inputs, build, matmul, measure
 from rfjax.models.counting import abstract_parameters, traced_matmul_flops
 from rfjax.models.layers import FREQUENCIES
 
@@ -58,7 +58,7 @@ def test_flops_equal_every_product_in_the_trace_at_the_paper_s_sizes(depth, back
 @pytest.mark.parametrize("name", ["mmdit", "crossdit", "uvit"])
 def test_a_training_step_is_three_forward_passes_but_for_the_gradients_of_what_is_given(name, monkeypatch):
     """The products that read time, pooled text, text and image are done twice, not three times."""
-    monkeypatch.setattr(products, "on_cpu", lambda: False)  # its own backward pass leaves that to the compiler
+    monkeypatch.setattr(matmul, "on_cpu", lambda: False)  # its own backward pass leaves that to the compiler
     model, inputs = make(name)
     params, given = abstract_parameters(model, inputs), inputs.abstract(5)
     loss = lambda p, *a: (model.apply({"params": p}, *a) ** 2).sum()  # noqa: E731

@@ -16,7 +16,7 @@ from tiny import tiny
 from rfjax import config as configs
 from rfjax import interop
 from rfjax.training.mesh import make_mesh
-from rfjax.training.parts import make_parts
+from rfjax.training.spec import make_run_spec
 from rfjax.training.weights import Weights, abstract
 
 CLASSES = {"sd3": SD3Transformer2DModel, "dit-folder": DiTTransformer2DModel}
@@ -95,7 +95,7 @@ def trained(backbone, image, seed, **changes):
         c.text.update(encoder="labels", pooled_width=5)
     config = configs.from_dict(c.to_dict())
     configs.check(config)
-    parts = make_parts(config)
+    parts = make_run_spec(config)
     shapes = abstract(config, parts, make_mesh(configs.Mesh()))["params"]
 
     def fill(path, leaf):

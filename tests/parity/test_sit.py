@@ -34,8 +34,8 @@ def test_euler_from_noise_to_data(name, seed, tmp_path, compared):
     pooled = jnp.eye(11, dtype=np.float32)[given["label"]][:, :10]
     params, empty = jax.tree.map(np.asarray, made.params), jnp.zeros((len(z), 0, 1))
     network = lambda z, t, *text: made.parts.model.apply({"params": params}, z, t, *text)  # noqa: E731
-    field = flow.Field(flow.guided(network, empty, pooled, flow.Guidance(1.0)), formulation)
-    start, grid = given["z"].transpose(0, 2, 3, 1), flow.grid("uniform", STEPS, formulation)
+    field = flow.Denoiser(flow.guided(network, empty, pooled, flow.Guidance(1.0)), formulation)
+    start, grid = given["z"].transpose(0, 2, 3, 1), flow.schedule("uniform", STEPS, formulation)
     with jax.default_matmul_precision("highest"):
         found = jax.jit(lambda z: flow.sampler("euler")(field, z, grid, None).z)(start)
     found = np.asarray(found.transpose(0, 3, 1, 2))

@@ -15,7 +15,7 @@ from rfjax.planning import advice, job, text, tracing
 from rfjax.planning.chips import CHIPS
 from rfjax.training import mesh as meshes
 from rfjax.training import step as steps
-from rfjax.training.parts import make_parts
+from rfjax.training.spec import make_run_spec
 
 DEVICES = 8
 
@@ -42,7 +42,7 @@ def uncompiled(monkeypatch):
 def shares(config):
     """path -> (bytes on one device, whether fsdp shares it) of each weight."""
     mesh = meshes.make_mesh(config.mesh)
-    params = steps.abstract_state(make_parts(config), mesh).params
+    params = steps.abstract_state(make_run_spec(config), mesh).params
     found = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         axes = [axis for axis in leaf.sharding.spec if axis]
@@ -56,7 +56,7 @@ def test_a_plan_equals_closed_forms_and_what_is_compiled(config, monkeypatch):
     config.model.depth = 3  # two blocks in a loop, and the last
     plan, run = planned(config), configs.parse(config)
     memory, found = plan.memory, shares(run)
-    assert plan.parameters == models.measure(make_parts(run).model, make_parts(run).inputs).parameters
+    assert plan.parameters == models.measure(make_run_spec(run).model, make_run_spec(run).inputs).parameters
     assert memory.parameters == memory.gradients == memory.average == sum(size for size, _ in found.values())
     assert 0 <= memory.moments - 2 * memory.parameters < 16  # and AdamW's counters
     # An example: 16 x 16 x 3 bytes and as many floats of noise, text of 8 x 8 and 8 floats, ten coefficients ...

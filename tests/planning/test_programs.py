@@ -4,7 +4,7 @@ import pytest
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from rfjax.analysis.collectives import Traffic
+from rfjax.planning.hlo import Traffic
 from rfjax.planning.programs import program
 
 LAYERS, ROWS, WIDTH = 5, 4, 16  # rows: of one of eight devices

@@ -221,7 +221,7 @@ def write_architectures(
             values = {"grid": "k/8", "loss": loss, "stderr": 0.01, "levels": [loss] * 8}
             for weights in ("raw", "ema"):
                 lines.append({"kind": "validation", **done, "weights": weights, **values})
-                if scores and (weights == "ema" or step == STEPS):  # as with samples.along
+                if scores and (weights == "ema" or step == STEPS):  # as with sampling.along
                     lines.append(score_line(weights, 10, 3.0, 1 - loss, 100 * loss**3, step=step))
         if samples:
             captions = ["a red circle", "two blue squares", "a cross and a triangle", "three"]

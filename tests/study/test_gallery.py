@@ -14,7 +14,7 @@ from rfjax import config as configs
 from rfjax import interop, main, memory
 from rfjax.errors import UserError
 from rfjax.study import gallery
-from rfjax.training.parts import make_parts
+from rfjax.training.spec import make_run_spec
 from rfjax.training.weights import Weights
 
 ROOT = Path(__file__).parents[2]
@@ -33,10 +33,10 @@ def source(tmp_path_factory):
 
 def sample(folder, source, sampler="euler", channels=0, **values):
     c = configs.default()
-    c.update(job="sample", workdir=str(folder))
-    c.samples.update(sampler=sampler, guidance_channels=channels)
-    c.sample.update(source=str(source), steps=2, count=6, batch=4)
-    c.sample.update(values)
+    c.update(job="generate", workdir=str(folder))
+    c.sampling.update(sampler=sampler, guidance_channels=channels)
+    c.generate.update(source=str(source), steps=2, count=6, batch=4)
+    c.generate.update(values)
     return gallery.run(configs.parse(c), time.time())
 
 
@@ -150,7 +150,7 @@ def imported(monkeypatch, tmp_path, **sections):
     for section, values in sections.items():
         c[section].update(values)
     config = configs.parse(c)
-    parts = make_parts(config)
+    parts = make_run_spec(config)
     example = [np.zeros(x.shape, x.dtype) for x in parts.inputs.abstract(1)]
     params = jax.jit(parts.model.init)(jax.random.key(0), *example)["params"]
     # Final layers start at zero: a bias gives the pictures something to show.
@@ -182,7 +182,7 @@ def test_a_checkpoint_of_another_project_draws_latents_of_class_labels(monkeypat
     with pytest.raises(UserError, match="'ten' is not the number of a class, 0 to 9"):
         sample(out, path, prompts=("ten",))
     with pytest.raises(
-        UserError, match=r"^give config\.sample\.prompts, .* no captions to offer: There is no prepared"
+        UserError, match=r"^give config\.generate\.prompts, .* no captions to offer: There is no prepared"
     ):
         sample(out, path)
     assert len(names(out)) == 3
@@ -203,7 +203,7 @@ def test_a_checkpoint_of_another_project_draws_latents_of_class_labels(monkeypat
 
 def test_encodings_from_a_file_stand_for_prompts(monkeypatch, tmp_path):
     path, *_ = imported(monkeypatch, tmp_path, text={"encoder": "stored", "length": 8, "width": 8, "pooled_width": 6})
-    for values, words in (({"prompts": ("a",)}, "name an .npz file"), ({}, r"^give config\.sample\.encodings")):
+    for values, words in (({"prompts": ("a",)}, "name an .npz file"), ({}, r"^give config\.generate\.encodings")):
         with pytest.raises(UserError, match=words):
             sample(tmp_path / "out", path, **values)
 
@@ -258,9 +258,9 @@ def test_a_file_of_encodings_that_is_none_or_unpacks_to_more_than_memory_is_refu
 
 
 def test_the_config_reaches_the_job(source, tmp_path, capsys):
-    file = f"--config={ROOT / 'configs' / 'sample.py'}"
+    file = f"--config={ROOT / 'configs' / 'generate.py'}"
     config = main.read_flags([file])
-    assert (config.job, config.workdir, config.sample.source) == ("sample", "work/samples", "work/scaling/runs/d6")
-    flags = [f"--config.workdir={tmp_path}", f"--config.sample.source={source}", "--config.sample.steps=2"]
-    assert main.main([file, *flags, "--config.sample.prompts=('a red circle',)"]) == 0
+    assert (config.job, config.workdir, config.generate.source) == ("generate", "work/samples", "work/scaling/runs/d6")
+    flags = [f"--config.workdir={tmp_path}", f"--config.generate.source={source}", "--config.generate.steps=2"]
+    assert main.main([file, *flags, "--config.generate.prompts=('a red circle',)"]) == 0
     assert "1 drawn in" in capsys.readouterr().out

@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 from rfjax import config as configs
+from rfjax.jsonl import write_json
 from rfjax.study import folder, locks, records
-from rfjax.training.lines import write_json
 from rfjax.training.stop import Stop
 
 

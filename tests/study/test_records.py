@@ -155,7 +155,7 @@ def test_sittings_that_are_spoilt_are_left_out(tmp_path):
     good = {"split": {"training": 1.5}, "seconds": 2.0, "compilations": {}}
     odd = [{}, {"split": 5, "seconds": 1}, {"split": {"a": "x"}, "seconds": 1}, good | {"compilations": {"x": 1}}, 5]
     path.write_text("\n".join([*map(json.dumps, [*odd, good]), "[" * 100_000]))
-    assert records.read(folder).sittings() == [good]
+    assert records.read(folder).sessions() == [good]
     path.unlink()
     path.mkdir()
-    assert records.read(folder).sittings() == []
+    assert records.read(folder).sessions() == []

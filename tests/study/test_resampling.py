@@ -28,8 +28,8 @@ def sampling_config(source, folder, **samples):
     c = configs.default()
     c.workdir = str(folder)
     c.study.update(report="sampling", source=source)
-    c.samples.update(count=6, shown=2, batch=4, settings=("2@3.0", "4@3.0"))
-    c.samples.update(samples)
+    c.sampling.update(count=6, shown=2, batch=4, settings=("2@3.0", "4@3.0"))
+    c.sampling.update(samples)
     return configs.parse(c)
 
 

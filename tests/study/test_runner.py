@@ -16,10 +16,10 @@ from tiny import begun_run
 from rfjax import config as configs
 from rfjax import files
 from rfjax.errors import Exit, UserError
+from rfjax.jsonl import write_json
 from rfjax.study import locks, runner
 from rfjax.study.folder import Turn
 from rfjax.training import loop, provenance
-from rfjax.training.lines import write_json
 from rfjax.training.run import Run
 from rfjax.training.stop import Interrupted
 
@@ -292,7 +292,7 @@ def test_spoilt_files_are_named_and_made_again(tiny_config, tmp_path, monkeypatc
     for words in (
         r"study.json is empty: .*it is made again", r"d1/result.json is empty: the same command makes it again",
         r"d2/config.json is no JSON .*: it is written again", r"the validation loss is not finite \(NaN with raw",
-        r"this sitting's time can't be written down: .*sittings.jsonl is a folder",
+        r"this session's time can't be written down: .*sittings.jsonl is a folder",
     ):  # fmt: skip
         assert re.search(words, said), words
     for name in ("study.json", "runs/d1/result.json", "runs/d2/config.json", "runs/d3/result.json"):

@@ -10,7 +10,7 @@ from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
 
 from rfjax.errors import UserError
-from rfjax.training.lines import read_lines, write_json
+from rfjax.jsonl import read_lines, write_json
 from rfjax.training.logs import Clock, Metrics, cut_records
 
 

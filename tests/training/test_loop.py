@@ -18,7 +18,7 @@ from rfjax.study import records
 from rfjax.training import checkpoints, loop, recovery, stop
 from rfjax.training import step as steps
 from rfjax.training.checkpoints import Checkpoints
-from rfjax.training.parts import make_parts
+from rfjax.training.spec import make_run_spec
 from rfjax.training.step import abstract_state
 
 
@@ -61,7 +61,7 @@ def make_run(folder, **sections):
 
 def final_state(run):
     mesh = loop.meshes.make_mesh(run.config.mesh)
-    parts = make_parts(run.config)
+    parts = make_run_spec(run.config)
     saved = Checkpoints(run.folder / "checkpoints", 2)
     state, _ = saved.restore(abstract_state(parts, mesh))
     saved.close()
@@ -310,12 +310,12 @@ def test_attention_is_measured_block_by_block(tmp_path):
 
 def test_shapes_that_differ_from_the_config_are_named(tmp_path):
     run = make_run(tmp_path, data={"name": "digits", "image_size": 8, "channels": 1}, model={"patch": 2})
-    loop.check_shapes(loop.data.open_source(run.config.data, "train"), run.config, make_parts(run.config))
+    loop.check_shapes(loop.data.open_source(run.config.data, "train"), run.config, make_run_spec(run.config))
     wrong = dataclasses.replace(run.config, data=dataclasses.replace(run.config.data, channels=3))
     with pytest.raises(
         UserError, match=r"'image' of the data set has shape \(8, 8, 1\), but the config says \(8, 8, 3\)"
     ):
-        loop.check_shapes(loop.data.open_source(run.config.data, "train"), run.config, make_parts(wrong))
+        loop.check_shapes(loop.data.open_source(run.config.data, "train"), run.config, make_run_spec(wrong))
 
 
 def test_the_best_step_is_sampled(tmp_path):
@@ -339,7 +339,7 @@ def test_the_best_step_is_sampled(tmp_path):
 
 
 def test_scores_along_a_run_are_those_of_its_averaged_weights(tmp_path):
-    run = make_run(tmp_path, samples={"along": True, "settings": ("2@3.0", "3@1.0"), "weights": "ema"})
+    run = make_run(tmp_path, sampling={"along": True, "settings": ("2@3.0", "3@1.0"), "weights": "ema"})
     loop.train(run, Silent(), stop.Stop())
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     found = [(line["step"], line["weights"], line["setting"]) for line in lines if line["kind"] == "scores"]
@@ -351,7 +351,7 @@ def test_runs_that_differ_in_formulation_and_data_share_their_programs(tmp_path)
     for i, name in enumerate(("rf/lognorm(0.00,1.00)", "eps/linear", "edm(0.00,0.60)")):
         run = make_run(tmp_path / str(i), flow={"formulation": name})
         loop.train(run, Silent(), stop.Stop())
-        parts.append(make_parts(run.config))
+        parts.append(make_run_spec(run.config))
         model, image = parts[i].model, parts[i].inputs.image
         sampler = pictures.jit_sampler(model, "euler", "linear", flow.Guidance(0.0), image)
         trained = len([key for key in steps._COMPILED if key[:2] == (parts[i], mesh) and "uint8" in str(key)])

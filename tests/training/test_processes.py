@@ -35,7 +35,7 @@ def small():
     c.training.update(steps=STEPS, log_every=2, checkpoint_every=8, validate_every=16)
     c.validation.update(examples=24, batch=16)
     c.mesh.update(data=-1, fsdp=2, tensor=2)
-    c.samples.count = 0
+    c.sampling.count = 0
     return c
 
 

@@ -16,7 +16,7 @@ from rfjax import config as configs
 from rfjax import data, flow
 from rfjax.compiling import quick_options
 from rfjax.training import mesh as meshes
-from rfjax.training import parts as parts_module
+from rfjax.training import spec as spec_module
 from rfjax.training import step as steps
 
 
@@ -25,14 +25,14 @@ def make(**sections):
     for section, values in sections.items():
         c[section].update(values)
     config = configs.parse(c)
-    return config, parts_module.make_parts(config)
+    return config, spec_module.make_run_spec(config)
 
 
 def run(config, parts, mesh, count=3):
     source = data.open_source(config.data, "train")
     batches = data.batches(source, parts.encoder, data.Order(config.training.batch, 0))
     state = steps.initial_state(parts, mesh, 0)
-    numbers = flow.formulation(config.flow.formulation).numbers
+    numbers = flow.formulation(config.flow.formulation).arrays
     draw = functools.partial(steps.jit_draw(steps.recipe(parts, config), mesh), numbers, np.uint32(0))
     losses = []
     for _ in range(count):
@@ -55,10 +55,10 @@ def devices(shape):
 
 @functools.cache
 def one_batch(backbone):
-    """Parts, and on one device: random weights, a batch, what is random in a step."""
+    """RunSpec, and on one device: random weights, a batch, what is random in a step."""
     config, parts = make(model={"heads": 8, "width": 32, "qk_norm": True, "backbone": backbone})
     batch, _ = data.load(data.open_source(config.data, "train"), parts.encoder, range(8))
-    numbers = flow.formulation(config.flow.formulation).numbers
+    numbers = flow.formulation(config.flow.formulation).arrays
     draw = jax.jit(steps.recipe(parts, config).draw)
     draws = draw(numbers, np.uint32(0), np.int32(0), batch["slot"])
     return parts, random_parameters(parts.model, parts.inputs), batch, draws
@@ -109,7 +109,7 @@ def test_weights_are_put_together_in_bfloat16_and_gradients_added_up_in_float32(
     mesh = devices((1, 8, 1))
     state = steps.abstract_state(parts, mesh)
     rows = meshes.put_rows(data.load(data.open_source(config.data, "train"), parts.encoder, range(8))[0], 8, mesh)
-    numbers = flow.formulation(config.flow.formulation).numbers
+    numbers = flow.formulation(config.flow.formulation).arrays
     draws = steps.jit_draw(steps.recipe(parts, config), mesh)(numbers, np.uint32(0), jnp.int32(0), rows["slot"])
     text = steps.jit_update(parts, mesh).lower(state, rows, draws).as_text()
     gathered = re.findall(r'stablehlo.all_gather"?.*-> tensor<[\dx]*(\w+)>', text)
@@ -148,7 +148,7 @@ def test_the_average_starts_fast_and_ends_at_its_decay():
 @pytest.mark.parametrize("decay", ["none", "cosine", "linear"])
 def test_the_schedule_warms_up_to_the_ladder_s_rate_and_decays(decay):
     optimizer = configs.Optimizer(learning_rate=0.02, depth_exponent=-0.5, warmup=10, decay=decay)
-    schedule = parts_module.make_schedule(optimizer, 4, 110)
+    schedule = spec_module.make_schedule(optimizer, 4, 110)
     assert float(schedule(0)) == pytest.approx(0.001)
     assert float(schedule(10)) == pytest.approx(0.01)
     assert float(schedule(60)) == pytest.approx({"none": 0.01, "cosine": 0.005, "linear": 0.005}[decay])
@@ -169,7 +169,7 @@ def test_weight_decay_touches_matrices_only():
 
 def test_draws_come_from_seed_step_and_slot_alone():
     recipe = steps.Recipe((4, 4, 3), 2, 0.5)
-    numbers = flow.formulation("rf/lognorm(0.00,1.00)").numbers
+    numbers = flow.formulation("rf/lognorm(0.00,1.00)").arrays
     draw = lambda seed, step, slot: recipe.draw(numbers, jnp.uint32(seed), jnp.int32(step), slot)  # noqa: E731
     draws, some = draw(3, 7, jnp.arange(64)), draw(3, 7, jnp.array([9, 5]))
     for whole, part in zip(jax.tree.leaves(draws), jax.tree.leaves(some), strict=True):

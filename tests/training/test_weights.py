@@ -7,10 +7,10 @@ from tiny import begun_run, tiny
 
 from rfjax import config as configs
 from rfjax.errors import UserError
+from rfjax.jsonl import write_json
 from rfjax.training import mesh as meshes
 from rfjax.training import weights
-from rfjax.training.lines import write_json
-from rfjax.training.parts import make_parts
+from rfjax.training.spec import make_run_spec
 from rfjax.training.step import initial_state
 
 MESH = configs.Mesh(-1, 2)
@@ -22,7 +22,7 @@ def made():
     c = tiny()
     c.model.depth = 1
     config = configs.parse(c)
-    parts = make_parts(config)
+    parts = make_run_spec(config)
     return weights.Weights(config, parts, initial_state(parts, meshes.make_mesh(MESH), 3).params, 0)
 
 

@@ -17,7 +17,10 @@ from rfjax import main
 from rfjax.errors import Exit, UserError
 
 VALUES = ("-7", "0", str(10**12), "nan", "inf", "text", "(1,2)")
-JOBS = {"sample": ("sample",), "samples": ("study", "sample")}  # which jobs read a section; the others: the study
+JOBS = {
+    "generate": ("generate",),
+    "sampling": ("study", "generate"),
+}  # which jobs read a section; the others: the study
 SECONDS = 180  # a tiny study takes three
 KEYS = [path for path, default, _ in configs.entries() if not isinstance(default, dict)]
 
@@ -72,11 +75,15 @@ def test_a_key_refuses_a_wild_value_in_a_sentence_or_runs(path, trained, tmp_pat
     found = {}
     for number, value in enumerate(VALUES):
         jobs = (
-            ["sample"] if path.startswith("sample.") else ["study", "sample"] if path.startswith("samples.") else [""]
+            ["generate"]
+            if path.startswith("generate.")
+            else ["study", "generate"]
+            if path.startswith("sampling.")
+            else [""]
         )
         for job in jobs:
-            folder = trained if job == "sample" else tmp_path / str(number)
-            extra = [f"--config.job={job}", f"--config.workdir={tmp_path / 'pictures'}"] if job == "sample" else []
+            folder = trained if job == "generate" else tmp_path / str(number)
+            extra = [f"--config.job={job}", f"--config.workdir={tmp_path / 'pictures'}"] if job == "generate" else []
             found[value, job] = (*attempt(folder, *extra, f"--config.{path}={value}"), folder)
     record_property("outcomes", dict(Counter(outcome for outcome, *_ in found.values())))
     for (value, _), (outcome, said, folder) in found.items():

@@ -18,9 +18,9 @@ import matplotlib.pyplot as plt
 
 from rfjax import files
 from rfjax.errors import UserError, nearest, printable
+from rfjax.jsonl import plain
 from rfjax.study import comparable, records
 from rfjax.study.reports import architectures, drawing, formulations, page, sampling, scaling
-from rfjax.training.lines import plain
 
 KINDS: dict[str, ModuleType] = {
     "scaling": scaling,

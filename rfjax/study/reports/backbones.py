@@ -10,7 +10,7 @@ from typing import NamedTuple
 from rfjax import analysis
 from rfjax import config as configs
 from rfjax.analysis.multipliers import Estimate, Multiplier, multiplier, over_seeds
-from rfjax.study.records import Records, Rung
+from rfjax.study.records import Records, RunRecord
 from rfjax.study.reports import contest, correlations, paper, rates
 from rfjax.study.reports.measures import finite
 
@@ -38,7 +38,7 @@ class Checkpoint(NamedTuple):
 class Trained:
     """One run. points: in order of the steps. final: quantity -> value at the end; empty unless the run is complete."""
 
-    rung: Rung
+    rung: RunRecord
     seed: int
     points: tuple[Checkpoint, ...]
     final: dict[str, float]
@@ -151,7 +151,7 @@ def find(records: Records) -> Findings:
     )
 
 
-def _group(rungs: Iterable[Rung], weights: str, setting: str) -> tuple[tuple[Backbone, ...], list[str]]:
+def _group(rungs: Iterable[RunRecord], weights: str, setting: str) -> tuple[tuple[Backbone, ...], list[str]]:
     """The runs by backbone and seed, from their configs, and sentences on what could not be used."""
     found: dict[str, dict[int, Trained]] = {}
     trouble = []
@@ -177,7 +177,7 @@ def _group(rungs: Iterable[Rung], weights: str, setting: str) -> tuple[tuple[Bac
     return tuple(backbones), trouble
 
 
-def _read(rung: Rung, weights: str, setting: str) -> Trained:
+def _read(rung: RunRecord, weights: str, setting: str) -> Trained:
     drawn = {s["step"]: s for s in rung.scores if s["weights"] == weights and s["setting"] == setting}
     losses = {line["step"]: line for line in rung.curve(weights)}
     number = lambda line, name: line[name] if finite(line.get(name)) else math.nan  # noqa: E731

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rfjax import analysis
-from rfjax.study.records import Rung
+from rfjax.study.records import RunRecord
 from rfjax.study.reports.measures import number
 
 QUANTITIES = {"score": "score (higher is better)", "frechet": "Fréchet distance (lower is better)"}
@@ -48,7 +48,7 @@ class Relation:
     reason: str
 
 
-def pairs(rungs: Iterable[Rung], weights: str) -> tuple[Pair, ...]:
+def pairs(rungs: Iterable[RunRecord], weights: str) -> tuple[Pair, ...]:
     """Every checkpoint with both a validation loss and scores under these weights."""
     found = []
     for rung in rungs:

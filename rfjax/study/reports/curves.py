@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter
 
 from rfjax import analysis
-from rfjax.study.records import Records, Rung
+from rfjax.study.records import Records, RunRecord
 from rfjax.study.reports import caveats, correlations, drawing, ladder, levels
 from rfjax.study.reports.trends import Findings
 
@@ -26,7 +26,7 @@ def _smooth(values: np.ndarray, window: int) -> np.ndarray:
     return (sums[ends] - sums[starts]) / (ends - starts)
 
 
-def _training(rung: Rung, along: str) -> tuple[np.ndarray, np.ndarray]:
+def _training(rung: RunRecord, along: str) -> tuple[np.ndarray, np.ndarray]:
     """Steps or FLOPs, and the smoothed training loss there; lines without a finite loss are left out."""
     lines = [line for line in rung.train if ladder.finite(line["loss"])]
     loss = _smooth(np.array([line["loss"] for line in lines]), max(len(lines) // 15, 1))
@@ -54,7 +54,7 @@ def _two_losses(records: Records, along: str, label: str, scale: str) -> tuple[F
     left.set(
         title=f"training: t as drawn by {density}, raw weights, {drop:.0%} of texts dropped", ylabel="training loss"
     )
-    right.set(title=f"validation: even levels of t ({config['validation']['grid']}), {weights} weights, all texts",
+    right.set(title=f"validation: even levels of t ({config['validation']['levels']}), {weights} weights, all texts",
               ylabel="validation loss")  # fmt: skip
     for axes in (left, right):
         axes.set_xlabel(label)

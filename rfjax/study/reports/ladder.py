@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from rfjax import analysis
-from rfjax.study.records import Rung
+from rfjax.study.records import RunRecord
 
 SEED = re.compile(r"-seed\d+|^seed\d+-?")  # in the name of a run, as rfjax.config writes it
 UNEVEN = 0.05  # the spread between seeds is said to change with size below this p
@@ -32,7 +32,7 @@ class Point:
     x: float
     losses: tuple[float, ...]
     stderr: float | None
-    runs: tuple[Rung, ...]
+    runs: tuple[RunRecord, ...]
     error: float | None = None
 
     @property
@@ -97,7 +97,7 @@ class Ladder:
         return [one for one in self.lost if one.x]
 
 
-def build(rungs: Sequence[Rung], x: str, weights: str) -> Ladder:
+def build(rungs: Sequence[RunRecord], x: str, weights: str) -> Ladder:
     """Makes the ladder of a study.
 
     Args:
@@ -138,13 +138,13 @@ def finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def usable(rung: Rung, weights: str) -> bool:
+def usable(rung: RunRecord, weights: str) -> bool:
     """Whether a run has ended with a finite validation loss."""
     final = rung.final(weights)
     return final is not None and finite(final["loss"])
 
 
-def why_lost(rung: Rung, weights: str) -> str | None:
+def why_lost(rung: RunRecord, weights: str) -> str | None:
     """Why a run that has ended has no loss that counts; None where it has one, or has not ended."""
     if usable(rung, weights):
         return None
@@ -157,7 +157,7 @@ def why_lost(rung: Rung, weights: str) -> str | None:
     return None
 
 
-def size_of(rung: Rung, x: str) -> float | None:
+def size_of(rung: RunRecord, x: str) -> float | None:
     """A rung's place on the law's axis: its parameters, or the FLOPs of its whole training."""
     if x == "parameters":
         return float(rung.size["parameters"])
@@ -165,14 +165,14 @@ def size_of(rung: Rung, x: str) -> float | None:
     return float(flops[0]) if flops else None
 
 
-def setting(rung: Rung) -> str:
+def setting(rung: RunRecord) -> str:
     """All of a run's config but its seed: runs that share it are seeds of one model."""
     config = {name: value for name, value in rung.config.items() if name not in ("workdir", "only", "job")}
     training = {name: value for name, value in config.get("training", {}).items() if name != "seed"}
     return json.dumps({**config, "training": training}, sort_keys=True, default=str)
 
 
-def why_unpaired(runs: Iterable[Rung], weights: str) -> str:
+def why_unpaired(runs: Iterable[RunRecord], weights: str) -> str:
     """Why the losses of single triples of these runs can't be set side by side; "" where they can.
 
     Every comparison of runs by their triples asks here first.
@@ -207,9 +207,9 @@ def _mean_examples(point: Point, weights: str) -> Float[np.ndarray, " n"]:
     return np.mean([rung.examples[weights] for rung in point.runs], axis=0)
 
 
-def _without_twins(rungs: list[Rung], x: str, weights: str, said: list[str]) -> list[Rung]:
+def _without_twins(rungs: list[RunRecord], x: str, weights: str, said: list[str]) -> list[RunRecord]:
     """One of each set of runs of a size whose losses agree to the bit at every level."""
-    kept: dict[tuple[Any, ...], Rung] = {}
+    kept: dict[tuple[Any, ...], RunRecord] = {}
     for rung in rungs:
         final = rung.final(weights)
         first = kept.setdefault((size_of(rung, x), final["loss"], *final["levels"]), rung)
@@ -221,9 +221,9 @@ def _without_twins(rungs: list[Rung], x: str, weights: str, said: list[str]) -> 
     return list(kept.values())
 
 
-def _chosen(rungs: list[Rung], x: str, weights: str, said: list[str]) -> dict[float, list[Point]]:
+def _chosen(rungs: list[RunRecord], x: str, weights: str, said: list[str]) -> dict[float, list[Point]]:
     """Size -> a point for each setting, the lowest loss first."""
-    groups: dict[tuple[float, str], list[Rung]] = {}
+    groups: dict[tuple[float, str], list[RunRecord]] = {}
     for rung in rungs:
         groups.setdefault((size_of(rung, x), setting(rung)), []).append(rung)
     chosen: dict[float, list[Point]] = {}
@@ -246,7 +246,7 @@ def _chosen(rungs: list[Rung], x: str, weights: str, said: list[str]) -> dict[fl
     return chosen
 
 
-def _missing_seeds(point: Point, lost: Sequence[Lost], rungs: Sequence[Rung]) -> list[str]:
+def _missing_seeds(point: Point, lost: Sequence[Lost], rungs: Sequence[RunRecord]) -> list[str]:
     own, names = setting(point.runs[0]), {one.name for one in lost}
     return [rung.name for rung in rungs if rung.name in names and setting(rung) == own]
 

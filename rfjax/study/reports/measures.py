@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rfjax import names
-from rfjax.study.records import Rung
+from rfjax.study.records import RunRecord
 
 
 class Setting(NamedTuple):
@@ -62,10 +62,10 @@ def canonical(name: str) -> str:
     return "rf" if made == "rf/mode(0.00)" else made
 
 
-def measure(rungs: Iterable[Rung]) -> tuple[dict[Setting, dict[str, Measure]], list[str]]:
+def measure(rungs: Iterable[RunRecord]) -> tuple[dict[Setting, dict[str, Measure]], list[str]]:
     """The last scores of every run, seeds averaged, and sentences on what could not be used."""
     lines: dict[tuple[Setting, str], list[dict[str, Any]]] = {}
-    recipes: dict[tuple[str, str], list[Rung]] = {}
+    recipes: dict[tuple[str, str], list[RunRecord]] = {}
     trouble = []
     for rung in rungs:
         variant = canonical(rung.config["flow"]["formulation"])
@@ -97,10 +97,10 @@ def measure(rungs: Iterable[Rung]) -> tuple[dict[Setting, dict[str, Measure]], l
     return measures, trouble
 
 
-def grid_of(rung: Rung, line: dict[str, Any]) -> str:
+def grid_of(rung: RunRecord, line: dict[str, Any]) -> str:
     """The grid of times of a line of scores; lines from before they said so were drawn on that of the run's config."""
-    asked = rung.config.get("samples", {}).get("grid", "uniform")
-    return line.get("grid") or names.grid_of(asked, rung.config["flow"]["formulation"])
+    asked = rung.config.get("sampling", {}).get("schedule", "uniform")
+    return line.get("grid") or names.schedule_of(asked, rung.config["flow"]["formulation"])
 
 
 def finite(value: Any) -> bool:
@@ -120,7 +120,7 @@ def floor_sentence(lines: Iterable[dict[str, Any]]) -> str:
     return f"The distance of as many true pictures, its floor, is {', '.join(known) or 'not known'}."
 
 
-def _recipe(rung: Rung) -> str:
+def _recipe(rung: RunRecord) -> str:
     """What runs of one variant and data set should have in common."""
     config = json.loads(json.dumps(rung.config))
     config["training"].pop("seed")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from rfjax.errors import printable
 from rfjax.study import comparable
-from rfjax.study.records import Records, Rung
+from rfjax.study.records import Records, RunRecord
 from rfjax.untrusted import Unreadable, read_bytes
 
 Tables = dict[str, tuple[Sequence[str], list[tuple[Any, ...]]]]  # name of a CSV file -> (header, rows)
@@ -96,7 +96,7 @@ def figures(drawn: dict[str, tuple[str, str, bool]]) -> str:
     return f"<div class=figures>{''.join(cells)}</div>" if drawn else ""
 
 
-def samples(rungs: dict[str, Rung], weights: str, turned: bool = False) -> str:
+def samples(rungs: dict[str, RunRecord], weights: str, turned: bool = False) -> str:
     """The same captions and noise for every rung, under its label: captions down the page, or turned, across it."""
     drawn = {label: rung for label, rung in rungs.items() if rung.samples}
     if not drawn:
@@ -142,17 +142,17 @@ def _tiles(path: Path, count: int) -> list[str]:
 
 
 def seconds_split(study: Records) -> dict[str, float]:
-    """Seconds by activity, over all sittings."""
+    """Seconds by activity, over all sessions."""
     total: dict[str, float] = {}
-    for sitting in study.sittings():
-        for name, seconds in sitting["split"].items():
+    for session in study.sessions():
+        for name, seconds in session["split"].items():
             total[name] = total.get(name, 0.0) + seconds
     return dict(sorted(total.items(), key=lambda item: -item[1]))
 
 
 def _whole(study: Records) -> float:
-    """Seconds over all sittings; never 0, for it is divided by."""
-    return sum(sitting["seconds"] for sitting in study.sittings()) or 1.0
+    """Seconds over all sessions; never 0, for it is divided by."""
+    return sum(session["seconds"] for session in study.sessions()) or 1.0
 
 
 def time_spent(study: Records) -> str:
@@ -166,10 +166,10 @@ def time_spent(study: Records) -> str:
 
 
 def compilations(study: Records) -> dict[str, tuple[float, float]]:
-    """Program -> how often it was compiled and for how many seconds, over all sittings, the slowest first."""
+    """Program -> how often it was compiled and for how many seconds, over all sessions, the slowest first."""
     total: dict[str, tuple[float, float]] = {}
-    for sitting in study.sittings():
-        for name, found in sitting.get("compilations", {}).items():
+    for session in study.sessions():
+        for name, found in session.get("compilations", {}).items():
             count, seconds = total.get(name, (0, 0.0))
             total[name] = (count + found["count"], seconds + found["seconds"])
     return dict(sorted(total.items(), key=lambda item: -item[1][1]))

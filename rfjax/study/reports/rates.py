@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rfjax.study.records import Records, Rung
+from rfjax.study.records import Records, RunRecord
 from rfjax.study.reports import page
 
 AXIS = "optimizer.learning_rate"
@@ -47,18 +47,18 @@ class Rates:
         used: all rates of `rungs`, ascending. warnings: sentences.
     """
 
-    rungs: tuple[Rung, ...]
+    rungs: tuple[RunRecord, ...]
     sweeps: tuple[Sweep, ...]
     used: tuple[float, ...]
     warnings: tuple[str, ...]
 
 
-def rate(rung: Rung) -> float:
+def rate(rung: RunRecord) -> float:
     """The peak learning rate of a run of depth 1."""
     return float(rung.config["optimizer"]["learning_rate"])
 
 
-def choose(records: Records, who: Callable[[Rung], str], weights: str) -> Rates:
+def choose(records: Records, who: Callable[[RunRecord], str], weights: str) -> Rates:
     """Of each contestant's rates on each data set the one with the lowest validation loss.
 
     That loss is comparable among the rates of one contestant, whatever it predicts, and it is not what contestants are
@@ -72,7 +72,7 @@ def choose(records: Records, who: Callable[[Rung], str], weights: str) -> Rates:
     """
     if AXIS not in (records.config["study"].get("axes") or {}):
         return Rates(records.rungs, (), tuple(sorted({rate(rung) for rung in records.rungs})), ())
-    groups: dict[tuple[str, str], dict[float, list[Rung]]] = {}
+    groups: dict[tuple[str, str], dict[float, list[RunRecord]]] = {}
     for rung in records.rungs:
         groups.setdefault((who(rung), rung.dataset), {}).setdefault(rate(rung), []).append(rung)
     kept, sweeps, said = [], [], []

@@ -84,7 +84,7 @@ def subtitle(study: Records) -> str:
     return (
         f"{c['model']['backbone']} as {c['flow']['formulation']} on {c['data']['dataset'] or c['data']['name']} at "
         f"{c['data']['image_size']} pixels, batch {c['training']['batch']}, {c['training']['steps']:,} steps; "
-        f"validation on the grid {c['validation']['grid']} with {c['validation']['examples']:,} fixed triples"
+        f"validation on the grid {c['validation']['levels']} with {c['validation']['examples']:,} fixed triples"
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rfjax import analysis, names
-from rfjax.study.records import Records, Rung
+from rfjax.study.records import Records, RunRecord
 from rfjax.study.reports.measures import finite, floor_sentence, number
 
 REFERENCE = 50  # steps that the others are compared with
@@ -93,14 +93,16 @@ def find(records: Records) -> Findings:
         used += [(rung, line) for line in usable]
     steps = tuple(sorted(k for k in numbers if k <= reference))
     trend, lengths, verdict = judge(rows, steps)
-    asked = records.config.get("samples", {}).get("grid", "uniform")  # of lines from before they said it themselves
+    asked = records.config.get("sampling", {}).get(
+        "schedule", "uniform"
+    )  # of lines from before they said it themselves
     kinds = ((rung.config["flow"]["formulation"], line) for rung, line in used)
-    grids = tuple(dict.fromkeys(line.get("grid") or names.grid_of(asked, kind) for kind, line in kinds))
+    grids = tuple(dict.fromkeys(line.get("grid") or names.schedule_of(asked, kind) for kind, line in kinds))
     floor = floor_sentence(line for _, line in used)
     return Findings(tuple(rows), steps, guidance, verdict, trend, lengths, tuple(dict.fromkeys(warnings)), grids, floor)
 
 
-def _amiss(rung: Rung, whole: dict[str, Any], lacking: list[int]) -> list[str]:
+def _amiss(rung: RunRecord, whole: dict[str, Any], lacking: list[int]) -> list[str]:
     """Sentences on a run that is shown: settings that it lacks, and a score whose drops mean nothing."""
     said = [f"{rung.name} has no score at {', '.join(map(str, lacking))} steps: a dash."] if lacking else []
     error = max(line_error(whole), 1 / max(int(whole.get("count") or 1), 1))

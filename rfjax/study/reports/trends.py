@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rfjax import analysis
-from rfjax.study.records import Records, Rung
+from rfjax.study.records import Records, RunRecord
 from rfjax.study.reports import caveats, correlations, ladder, levels
 from rfjax.study.reports.ladder import Ladder, Point, Step, finite
 
@@ -144,11 +144,11 @@ def check(fit: analysis.LawFit, made: Ladder, options: dict[str, Any]) -> LawChe
     return LawCheck(tuple(analysis.residuals(fit).tolist()), left_out, analysis.curvature(fit), misfit, reason)
 
 
-def _rate(rung: Rung) -> float:
+def _rate(rung: RunRecord) -> float:
     return rung.config["optimizer"]["learning_rate"]
 
 
-def rate_sweeps(rungs: Sequence[Rung], weights: str) -> tuple[Sweep, ...]:
+def rate_sweeps(rungs: Sequence[RunRecord], weights: str) -> tuple[Sweep, ...]:
     """For each depth that was trained at three learning rates or more, where the loss is lowest."""
     sweeps = []
     for depth in sorted({rung.depth for rung in rungs}):
@@ -191,7 +191,7 @@ def rate_exponent(sweeps: tuple[Sweep, ...]) -> tuple[float, float] | None:
 
 
 def surface_of(
-    rungs: Sequence[Rung], study: dict[str, Any]
+    rungs: Sequence[RunRecord], study: dict[str, Any]
 ) -> tuple[
     analysis.SurfaceFit | None, tuple[analysis.IsoFlop, ...], tuple[float, analysis.Allocation] | None, tuple[str, ...]
 ]:
@@ -257,7 +257,7 @@ def ladder_warnings(records: Records, sweeps: Sequence[Sweep]) -> list[str]:
     return said
 
 
-def late_fall(rung: Rung) -> float | None:
+def late_fall(rung: RunRecord) -> float | None:
     """By how much the training loss still fell over the last quarter, where that is clear and more than SETTLED."""
     found = analysis.late_fall([line["loss"] for line in rung.train if finite(line["loss"])])
     return found[0] if found and found[0] > SETTLED and found[1] > 0 else None

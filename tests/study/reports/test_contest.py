@@ -236,7 +236,7 @@ def test_the_page_says_at_whose_rate_and_on_which_times(tmp_path):
     assert "one seed: not known" in page
     assert "shapes not known, for these scores were made before it was measured" in page
     for path in folder.glob("runs/*/config.json"):  # of before there was the key's own
-        path.write_text(path.read_text().replace('"grid": "own"', '"grid": "uniform"'))
+        path.write_text(path.read_text().replace('"schedule": "own"', '"schedule": "uniform"'))
     assert find(folder).grids == {"uniform": list(paper.TABLE_1)}
 
 

@@ -98,7 +98,7 @@ def test_with_seeds_a_rise_is_told_apart_from_what_is_not_clear(tmp_path):
 
 
 def test_runs_that_agree_to_the_bit_count_once(tmp_path):
-    folder = write_study(tmp_path / "s", axes={"model.depth": (1, 2, 3), "samples.count": (4, 8)})
+    folder = write_study(tmp_path / "s", axes={"model.depth": (1, 2, 3), "sampling.count": (4, 8)})
     found = find(folder)
     assert [point.seeds for point in found.points] == [1, 1, 1]
     assert found.ladder.spread is None

@@ -8,22 +8,22 @@ import jax.numpy as jnp
 import optax
 
 from rfjax import data
-from rfjax.compiling import thorough
+from rfjax.compiling import worth_full_opt
 from rfjax.config import Config, Optimizer
 from rfjax.models import Backbone, Inputs, Positions, build
-from rfjax.models.products import on_cpu
+from rfjax.models.matmul import on_cpu
 
 MOST_UNROLLED = 12  # blocks: more take minutes to compile
 
 
 @dataclass(frozen=True)
-class Parts:
+class RunSpec:
     """All that the compiled programs of a run depend on; nothing allocated.
 
     Runs whose parts are equal share their programs, whatever their data and their formulation.
 
     Attributes:
-        thorough: compile with full effort, see `compiling.thorough`.
+        full_opt: compile with full effort, see `compiling.worth_full_opt`.
     """
 
     encoder: data.TextEncoder
@@ -35,7 +35,7 @@ class Parts:
     log_every: int
     accumulate: int
     explosion: float
-    thorough: bool
+    full_opt: bool
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
@@ -46,15 +46,15 @@ class Parts:
         return make_schedule(self.settings, self.depth, self.steps)
 
 
-def make_parts(config: Config) -> Parts:
+def make_run_spec(config: Config) -> RunSpec:
     """Builds everything but the data, which may need a disk, and the formulation."""
     encoder, size = data.make_encoder(config.text), config.data.image_size
     inputs = Inputs((size, size, config.data.channels), (encoder.length, encoder.width), encoder.pooled_width)
     model, training = make_model(config, encoder), config.training
-    long = thorough(training.steps * training.batch * 3 * model.forward_flops(*inputs.shapes))
+    long = worth_full_opt(training.steps * training.batch * 3 * model.forward_flops(*inputs.shapes))
     if config.model.unroll < 0 and long and on_cpu() and model.depth <= MOST_UNROLLED:
         model = model.clone(unroll=model.depth)
-    return Parts(
+    return RunSpec(
         encoder=encoder,
         model=model,
         inputs=inputs,
@@ -64,7 +64,7 @@ def make_parts(config: Config) -> Parts:
         log_every=training.log_every,
         accumulate=training.accumulate,
         explosion=config.recovery.explosion,
-        thorough=long,
+        full_opt=long,
     )
 
 

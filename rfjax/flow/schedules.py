@@ -1,4 +1,4 @@
-"""Grids of times for samplers, from noise (t = 1, or the formulation's start) down to data (t = 0)."""
+"""Schedules of times for samplers, from noise (t = 1, or the formulation's start) down to data (t = 0)."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -19,16 +19,18 @@ KARRAS_RHO = 7.0
 Times = Float64[np.ndarray, " T1"]
 
 
-class Grid(NamedTuple):
-    """Decreasing times and how many steps they make. Times beyond `steps` are not used: room for other grids, so that
-    one compiled sampler serves several numbers of steps."""
+class Schedule(NamedTuple):
+    """Decreasing times and how many steps they make.
+
+    Times beyond `steps` are not used. They make room, so that one compiled sampler serves several numbers of steps.
+    """
 
     times: Float[Array, " T1"]
     steps: Int[Array, ""] | int
 
 
 def _shifted(times: Times, shift: float) -> Times:
-    """Eq. 23 between 0 and the grid's own first time, which stays where it is."""
+    """Eq. 23 between 0 and the schedule's own first time, which stays where it is."""
     return shift_time(times / times[0], shift) * times[0]
 
 
@@ -74,7 +76,7 @@ def _sd3_reference(steps: int, start: float, shift: float, flow: Formulation) ->
     return np.append(_shifted(np.linspace(start, shift_time(1 / 1000, shift), steps), shift), 0.0)
 
 
-GRIDS: dict[str, Callable[[int, float, float, Formulation], Times]] = {
+SCHEDULES: dict[str, Callable[[int, float, float, Formulation], Times]] = {
     "uniform": _uniform,
     "discrete": _discrete,
     "karras": _karras,
@@ -83,36 +85,36 @@ GRIDS: dict[str, Callable[[int, float, float, Formulation], Times]] = {
 }
 
 
-def grid(name: str, steps: int, flow: Formulation, shift: float = 1.0, room: int | None = None) -> Grid:
-    """The grid of a name: steps + 1 times, the last one 0.
+def schedule(name: str, steps: int, flow: Formulation, shift: float = 1.0, room: int | None = None) -> Schedule:
+    """The schedule of a name: steps + 1 times, the last one 0.
 
     Args:
-        name: of GRIDS, or "own": what suits the formulation (`names.grid_of`).
+        name: of SCHEDULES, or "own": what suits the formulation (`names.schedule_of`).
         shift: alpha of SD3's Eq. 23 towards noise, applied to the times (3 for 1024 x 1024 pixels in the paper).
         room: make the array long enough for this many steps.
 
     Raises:
         UserError: for an unknown name, fewer than one step, or a shift that is not positive.
     """
-    name = names.grid_of(name, flow.name)
-    if name not in GRIDS:
-        raise UserError(f"there is no grid of times '{name}'{nearest(name, GRIDS)}")
+    name = names.schedule_of(name, flow.name)
+    if name not in SCHEDULES:
+        raise UserError(f"there is no schedule of times '{name}'{nearest(name, SCHEDULES)}")
     if steps < 1:
         raise UserError(f"a sampler needs at least one step, not {steps}")
     if not shift > 0:
-        raise UserError(f"the shift of a grid must be positive, not {shift:g}")
-    with jax.ensure_compile_time_eval():  # a grid is numbers, also where a jitted function makes it
-        return of_times(GRIDS[name](steps, float(flow.start), shift, flow), room)
+        raise UserError(f"the shift of a schedule must be positive, not {shift:g}")
+    with jax.ensure_compile_time_eval():  # a schedule is numbers, also where a jitted function makes it
+        return of_times(SCHEDULES[name](steps, float(flow.start), shift, flow), room)
 
 
-def of_times(times: Times, room: int | None = None) -> Grid:
-    """A grid from its times.
+def of_times(times: Times, room: int | None = None) -> Schedule:
+    """A schedule from its times.
 
     Raises:
         UserError: unless they fall from at most 1 to at least 0.
     """
     times = np.asarray(times, np.float64)
     if len(times) < 2 or times[0] > 1 or times[-1] < 0 or not (np.diff(times) < 0).all():
-        raise UserError("a grid of times must fall, from at most 1 (noise) to at least 0 (data)")
+        raise UserError("a schedule of times must fall, from at most 1 (noise) to at least 0 (data)")
     spare = max((room or 0) + 1 - len(times), 0)
-    return Grid(jnp.asarray(np.append(times, np.zeros(spare)), jnp.float32), len(times) - 1)
+    return Schedule(jnp.asarray(np.append(times, np.zeros(spare)), jnp.float32), len(times) - 1)

@@ -3,9 +3,9 @@ import math
 
 import pytest
 
+from rfjax import jsonl
 from rfjax.evaluation import validation
-from rfjax.training import lines
-from rfjax.training.lines import checked, number, plain, read_lines
+from rfjax.jsonl import checked, number, plain, read_lines
 
 DONE = {"step": 4, "examples": 32, "flops": 1e9, "seconds": 0.5}
 TRAIN = {"kind": "train", **DONE, "loss": 0.5}
@@ -50,7 +50,7 @@ def test_a_line_without_a_field_is_no_line(missing):
 
 
 def test_lines_that_can_not_be_read_are_counted(tmp_path):
-    path = tmp_path / lines.FILE
+    path = tmp_path / jsonl.FILE
     texts = [json.dumps(TRAIN), "[1]", "5", json.dumps(TRAIN | {"step": "x"}), "[" * 100_000, '{"kind": "tra']
     path.write_text("\n".join(texts))
     assert read_lines(path) == ([TRAIN], 5)
@@ -58,4 +58,4 @@ def test_lines_that_can_not_be_read_are_counted(tmp_path):
 
 
 def test_the_levels_are_those_of_the_validation_loss():
-    assert lines.LEVELS == validation.LEVELS
+    assert jsonl.LEVELS == validation.LEVELS

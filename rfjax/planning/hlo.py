@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rfjax.analysis.groups import Groups, axes_of, read_groups, read_lists
 from rfjax.errors import UserError
+from rfjax.planning.hlo_groups import Groups, axes_of, read_groups, read_lists
 
 # Bits of an element, by the names that HLO gives to types; f8e4m3fn and its kind have 8.
 BITS = {

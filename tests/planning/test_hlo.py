@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from rfjax.analysis import collectives, groups
-from rfjax.analysis.collectives import Traffic
 from rfjax.errors import UserError
+from rfjax.planning import hlo, hlo_groups
+from rfjax.planning.hlo import Traffic
 
 MESH = {"data": 2, "fsdp": 4, "tensor": 1}
 
@@ -69,13 +69,13 @@ FOURS, PAIRS = "replica_groups={{0,1,2,3},{4,5,6,7}}", "replica_groups=[4,2]<=[2
     ],
 )
 def test_every_form_is_counted_once(lines, kind, received, size, axes):
-    (one,) = collectives.read(module(X, *lines)).collectives
+    (one,) = hlo.read(module(X, *lines)).collectives
     assert (one.kind, one.received, one.group_size) == (kind, received, size)
-    assert groups.axes_of(one.groups, MESH) == axes
+    assert hlo_groups.axes_of(one.groups, MESH) == axes
 
 
 def test_a_group_of_one_device_counts_as_nothing():
-    read = collectives.read(module(X, "%g = f32[16,4] all-reduce(%x), replica_groups={{0},{1}}"))
+    read = hlo.read(module(X, "%g = f32[16,4] all-reduce(%x), replica_groups={{0},{1}}"))
     assert len(read.collectives) == 1
     assert read.summary() == read.by_axes(MESH) == {}
 
@@ -123,7 +123,7 @@ def test_loops_multiply_and_calls_are_followed():
         "%k = f32[16] conditional(%p, %x, %x), branch_computations={%wrapped, %wrapped}",
         others=BODY,
     )
-    read = collectives.read(text)
+    read = hlo.read(text)
     assert read.summary() == {"all-reduce": Traffic(111, 111 * 64.0), "reduce-scatter": Traffic(4, 4 * 48.0)}
     assert read.collectives[0].op_name == "a/psum"
     assert read.unknown == ()
@@ -132,21 +132,20 @@ def test_loops_multiply_and_calls_are_followed():
 
 def test_a_loop_of_unknown_length_is_named_if_it_communicates():
     silent = "%v = (s32[], f32[16]) while(%x), condition=%turns, body=%plain"
-    read = collectives.read(module(X, LOOP, silent, others=BODY))
+    read = hlo.read(module(X, LOOP, silent, others=BODY))
     assert read.unknown == ("w",)
     assert read.summary() == {"all-reduce": Traffic(3, 3 * 64.0)}
 
 
 def test_types_in_bytes():
-    assert collectives.type_bytes("bf16[5,4]{1,0:T(8,128)(2,1)}") == 40
+    assert hlo.type_bytes("bf16[5,4]{1,0:T(8,128)(2,1)}") == 40
     assert (
-        collectives.type_bytes("(f32[], pred[7]{0}, /*index=2*/f8e4m3fn[3], c128[2], s4[3], u32[])")
-        == 4 + 7 + 3 + 32 + 2 + 4
+        hlo.type_bytes("(f32[], pred[7]{0}, /*index=2*/f8e4m3fn[3], c128[2], s4[3], u32[])") == 4 + 7 + 3 + 32 + 2 + 4
     )
-    assert collectives.type_bytes("s8[<=8,2]") == 16
-    assert collectives.type_bytes("token[]") == 0
+    assert hlo.type_bytes("s8[<=8,2]") == 16
+    assert hlo.type_bytes("token[]") == 0
     with pytest.raises(UserError, match="'what'"):
-        collectives.type_bytes("what[3]")
+        hlo.type_bytes("what[3]")
 
 
 @pytest.mark.parametrize(
@@ -165,34 +164,34 @@ def test_types_in_bytes():
     ],
 )
 def test_groups_in_three_notations(text, found):
-    assert groups.read_groups(text, 4) == found
+    assert hlo_groups.read_groups(text, 4) == found
 
 
 def test_what_can_not_be_read_is_said():
     with pytest.raises(UserError, match=r"can't be read: something"):
-        groups.read_groups("something", 4)
+        hlo_groups.read_groups("something", 4)
     with pytest.raises(UserError, match="no ENTRY computation"):
-        collectives.read("func.func @main")
+        hlo.read("func.func @main")
 
 
 def test_axes_of_a_mesh():
     cube = {"data": 2, "fsdp": 2, "tensor": 2}
     places = np.arange(8).reshape(2, 2, 2)
     rows = lambda *order: tuple(map(tuple, places.transpose(order).reshape(4, 2).tolist()))  # noqa: E731
-    assert groups.axes_of(rows(0, 1, 2), cube) == ("tensor",)
-    assert groups.axes_of(rows(0, 2, 1), cube) == ("fsdp",)
-    assert groups.axes_of(rows(1, 2, 0), cube) == ("data",)
-    assert groups.axes_of(((0, 1, 4, 5), (2, 3, 6, 7)), cube) == ("data", "tensor")
-    assert groups.axes_of((tuple(range(8)),), cube) == ("data", "fsdp", "tensor")
-    assert groups.axes_of(((0, 3), (1, 2)), cube) == ()
-    assert groups.axes_of(((0, 9),), cube) == ()
+    assert hlo_groups.axes_of(rows(0, 1, 2), cube) == ("tensor",)
+    assert hlo_groups.axes_of(rows(0, 2, 1), cube) == ("fsdp",)
+    assert hlo_groups.axes_of(rows(1, 2, 0), cube) == ("data",)
+    assert hlo_groups.axes_of(((0, 1, 4, 5), (2, 3, 6, 7)), cube) == ("data", "tensor")
+    assert hlo_groups.axes_of((tuple(range(8)),), cube) == ("data", "fsdp", "tensor")
+    assert hlo_groups.axes_of(((0, 3), (1, 2)), cube) == ()
+    assert hlo_groups.axes_of(((0, 9),), cube) == ()
 
 
 def compiled(function, in_specs, out_specs, *shapes):
     mesh = jax.make_mesh(tuple(MESH.values()), tuple(MESH), axis_types=(jax.sharding.AxisType.Auto,) * 3)
     mapped = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
     lowered = jax.jit(mapped).lower(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes))
-    return collectives.read(lowered.compile().as_text()).by_axes(MESH)
+    return hlo.read(lowered.compile().as_text()).by_axes(MESH)
 
 
 def test_weights_gathered_in_a_scan():

@@ -1,0 +1,36 @@
+"""Pictures from one model: a run of a study, or a checkpoint of another project.
+
+    python -m rfjax.main --config=configs/scaling.py           first: the models
+    python -m rfjax.main --config=configs/generate.py            16 captions of the validation data, by the largest rung
+    ... --config.generate.source=FOLDER                          another run's folder: WORKDIR/runs/NAME
+    ... --config.generate.prompts="('a red circle', 'two blue squares')" --config.generate.seed=1
+    ... --config.sampling.sampler=heun --config.generate.steps=10 --config.generate.guidance=5
+
+Models of other projects are read as they are (`config.generate.layout` if the files don't tell whose they are). A SiT
+or DiT takes class labels, by number:
+
+    ... --config.generate.source=SiT-XL-2-256.pt --config.generate.prompts="('207', '360')" --config.generate.guidance=4
+
+Stable Diffusion 3's text encoders are not part of rfjax: encode the prompts with them and save `context` (n, L, E),
+`pooled` (n, P) and, if you like, `captions` (n) by numpy.savez:
+
+    ... --config.generate.source=stable-diffusion-3-medium-diffusers --config.generate.encodings=prompts.npz
+        --config.sampling.shift=3 --config.generate.guidance=5 --config.generate.steps=28
+
+Expect three files in work/samples, named after the model and the settings: a captioned grid (.png), the pictures as
+they were drawn (.npz) and all the settings (.json). The same command gives the same bits. Latents have no decoder here:
+the grid shows their first three principal components as colours. Seconds for the models of the scaling study.
+"""
+
+import ml_collections
+
+from rfjax import config as configs
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Euler's method, 25 steps, guidance 3."""
+    c = configs.default()
+    c.job = "generate"
+    c.workdir = "work/samples"
+    c.generate.update(source="work/scaling/runs/d6", count=16, steps=25, guidance=3.0)
+    return c
