@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-GROUND = {"errors", "untrusted", "config", "names"}
+GROUND = {"errors", "lookup", "untrusted", "config", "names"}
 ALLOWED = {
     "errors": set(),
+    "lookup": {"errors"},
     "untrusted": {"errors"},
-    "config": {"errors", "untrusted", "names"},
+    "config": {"errors", "lookup", "untrusted", "names"},
     "names": {"errors"},
     "flow": {"errors", "names"},
     "models": {"errors"},

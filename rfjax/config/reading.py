@@ -251,6 +251,7 @@ def describe(plain: Mapping[str, Any]) -> str:
         value: Any = plain
         for name in path.split("."):
             value = value[name]
-        allowed = " | ".join(map(repr, metadata["choices"])) or bounds(metadata)
+        choices = [*map(repr, metadata["choices"]), *(["'MODULE:NAME'"] if metadata["paths"] else [])]
+        allowed = " | ".join(choices) or bounds(metadata)
         lines.append(f"  --config.{path}={value!r}\n        {metadata['doc']}" + (f" [{allowed}]" if allowed else ""))
     return "\n".join(lines)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, get_args, get_origin
 
 from rfjax.errors import UserError, nearest
+from rfjax.lookup import is_path
 
 LONGEST_TEXT = 4096  # characters: a path's limit on Linux, and more than any prompt needs
 MOST_ITEMS = 10_000  # of a tuple
@@ -22,6 +23,7 @@ def key(
     low: float | None = None,
     high: float | None = None,
     also: float | None = None,
+    paths: bool = False,
 ) -> Any:
     """Declares a key of a config.
 
@@ -32,8 +34,9 @@ def key(
         low: the smallest allowed number, of a tuple its smallest item. Each key that holds numbers has one.
         high: the largest allowed number, likewise.
         also: a number outside of these bounds that is allowed too, because it means something else.
+        paths: besides the choices, an import path `MODULE:NAME` is allowed.
     """
-    metadata = {"doc": doc, "choices": choices, "low": low, "high": high, "also": also}
+    metadata = {"doc": doc, "choices": choices, "low": low, "high": high, "also": also, "paths": paths}
     if isinstance(default, dict):
         return dataclasses.field(default_factory=dict, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -92,7 +95,7 @@ def _short(value: Any) -> str:
 
 
 def _check_text(text: str, rule: Mapping[str, Any], path: str) -> None:
-    if rule["choices"] and text not in rule["choices"]:
+    if rule["choices"] and text not in rule["choices"] and not (rule["paths"] and is_path(text)):
         raise UserError(
             f"config.{path} = {_short(text)} is not among its choices{nearest(text[:80], map(str, rule['choices']))}"
         )
