@@ -25,10 +25,9 @@ from jax.experimental import multihost_utils
 from jaxtyping import Array, Float, Int
 
 from rfjax import flow
-from rfjax.data import pixels
 
 LEVELS = 8
-GRIDS: dict[str, tuple[float, ...]] = {
+LEVELS_OF_T: dict[str, tuple[float, ...]] = {
     "k/8": tuple(k / LEVELS for k in range(LEVELS)),
     "(k+0.5)/8": tuple((k + 0.5) / LEVELS for k in range(LEVELS)),
 }
@@ -66,22 +65,21 @@ class ValidationLoss:
 class Triples(NamedTuple):
     """What the network is shown at a batch of triples, and what it should say."""
 
-    shown: Float[Array, "B H W C"]
+    shown: Float[Array, "B *S"]
     time: Float[Array, " B"]
-    target: Float[Array, "B H W C"]
+    target: Float[Array, "B *S"]
 
 
 @functools.cache
-def triple_functions(grid: str) -> tuple[Callable[..., Triples], Callable[..., Array]]:
-    """Two jitted functions that no model and no formulation is part of, so that all runs share them.
+def triple_functions(levels: str) -> tuple[Callable[..., Triples], Callable[..., Array]]:
+    """Two jitted functions that depend on no model and no formulation, so that all runs share them.
 
     Returns:
-        (formulation, image, index) -> Triples, and (prediction, target) -> each triple's loss, (B,), in float32.
+        (formulation, x0, index) -> Triples, and (prediction, target) -> each triple's loss, (B,), in float32.
     """
 
-    def prepare(formulation: flow.FormulationArrays, image: Any, index: Int[Array, " B"]) -> Triples:
-        x0 = pixels.to_network(image)
-        t = jnp.asarray(GRIDS[grid], jnp.float32)[index % LEVELS]
+    def prepare(formulation: flow.FormulationArrays, x0: Float[Array, "B *S"], index: Int[Array, " B"]) -> Triples:
+        t = jnp.asarray(LEVELS_OF_T[levels], jnp.float32)[index % LEVELS]
         eps = _noise(index, x0.shape[1:])
         at = formulation.coefficients(t)
         shown, target = flow.noised(at, x0, eps)
@@ -90,9 +88,9 @@ def triple_functions(grid: str) -> tuple[Callable[..., Triples], Callable[..., A
     return jax.jit(prepare), jax.jit(flow.squared_error)
 
 
-def known_floors(formulation: flow.Formulation, grid: str) -> Floors:
+def known_floors(formulation: flow.Formulation, levels: str) -> Floors:
     """Per level, q^2 where the network is shown nothing of the noise, else None: see the head of this file."""
-    at = formulation.coefficients(jnp.asarray(GRIDS[grid], jnp.float32))
+    at = formulation.coefficients(jnp.asarray(LEVELS_OF_T[levels], jnp.float32))
     return tuple(float(q) ** 2 if b == 0 else None for b, q in zip(at.b.tolist(), at.q.tolist(), strict=True))
 
 
@@ -141,7 +139,7 @@ def measure(
     load: Callable[[list[int]], Any],
     *,
     formulation: flow.FormulationArrays,
-    grid: str,
+    levels: str,
     examples: int,
     batch: int,
     floors: Floors = (None,) * LEVELS,
@@ -149,22 +147,24 @@ def measure(
     """Runs all triples. A last batch that is not full is filled up with triple 0, whose extra losses are dropped.
 
     Args:
-        network: (z, t, context, pooled) -> prediction, jitted.
-        load: indices of triples -> a batch on the devices, whose `slot` holds the indices.
-        formulation: as numbers. grid: of GRIDS.
-        examples: number of triples. batch: triples per step; the result does not depend on it.
-        floors: of the formulation on this grid, as from `known_floors`.
+        network: (z, t, cond) -> prediction, jitted.
+        load: indices of triples -> an encoded batch on the devices, whose `slot` holds the indices.
+        formulation: as arrays.
+        levels: a name of LEVELS_OF_T.
+        examples: number of triples.
+        batch: triples per step; the result does not depend on it.
+        floors: of the formulation at these levels, as from `known_floors`.
     """
-    prepare, error = triple_functions(grid)
+    prepare, error = triple_functions(levels)
     found = []
     for start in range(0, examples, batch):
         rows = load([i if i < examples else 0 for i in range(start, start + batch)])
-        triples = prepare(formulation, rows["image"], rows["slot"])
-        losses = error(network(triples.shown, triples.time, rows["context"], rows["pooled"]), triples.target)
+        triples = prepare(formulation, rows["z"], rows["slot"])
+        losses = error(network(triples.shown, triples.time, rows["cond"]), triples.target)
         found.append(gather(losses))
     shape = tuple(triples.target.shape[1:])
     drawn = [None if floor is None else floor * noise_power(k, examples, shape) for k, floor in enumerate(floors)]
-    found = summarise(np.concatenate(found)[:examples], grid)
+    found = summarise(np.concatenate(found)[:examples], levels)
     return dataclasses.replace(found, floors=floors, floors_drawn=tuple(drawn))
 
 

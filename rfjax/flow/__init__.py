@@ -6,7 +6,6 @@ from rfjax.flow.formulations import Formulation as Formulation
 from rfjax.flow.formulations import FormulationArrays as FormulationArrays
 from rfjax.flow.formulations import formulation as formulation
 from rfjax.flow.guidance import Guidance as Guidance
-from rfjax.flow.guidance import drop_text as drop_text
 from rfjax.flow.guidance import guided as guided
 from rfjax.flow.losses import cfm_loss as cfm_loss
 from rfjax.flow.losses import noised as noised

@@ -42,10 +42,6 @@ class Coefficients(NamedTuple):
     scale: Times
     time: Times
 
-    def of_each(self, count: int) -> "Coefficients":
-        """The coefficients of one time, repeated for a batch."""
-        return Coefficients(*(jnp.broadcast_to(value, (count,)) for value in self))
-
 
 @dataclass(frozen=True)
 class Formulation:

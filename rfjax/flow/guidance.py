@@ -1,46 +1,24 @@
-"""Classifier-free guidance: dropping conditions in training, mixing two predictions in sampling."""
+"""Classifier-free guidance: mixing the predictions with and without a condition (Ho & Salimans 2022)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
+from rfjax.conditioning import Conditioning
 from rfjax.errors import UserError
 from rfjax.flow.paths import Number
-
-Part = tuple[slice, slice, slice]  # one encoder's text tokens, their channels, and its channels of the pooled vector
-
-
-def drop_text(
-    keep: Bool[Array, "B G"],
-    context: Float[Array, "B L E"],
-    pooled: Float[Array, "B P"],
-    parts: Sequence[Part],
-) -> tuple[Float[Array, "B L E"], Float[Array, "B P"]]:
-    """Sets to zero the outputs of the encoders that an example does not keep (SD3 App. B.3).
-
-    Args:
-        keep: for each example, which of G encoders; SD3 drops each of its three independently with 46.4 %.
-        context: text tokens. pooled: pooled vectors.
-        parts: where in context and pooled each encoder's outputs lie.
-    """
-    for i, (tokens, channels, vector) in enumerate(parts):
-        kept = keep[:, i].astype(context.dtype)
-        context = context.at[:, tokens, channels].multiply(kept[:, None, None])
-        pooled = pooled.at[:, vector].multiply(kept[:, None])
-    return context, pooled
-
 
 @dataclass(frozen=True)
 class Guidance:
     """How to guide.
 
     Attributes:
-        scale: w in out_0 + w (out_text - out_0); 1 is no guidance. May be traced.
-        low, high: t within which guidance is on; outside, only the conditional half is computed (REPA's interval, whose
-            [0, 0.7] leaves the noisiest part alone).
+        scale: w in out_0 + w (out_cond - out_0); 1 is no guidance. May be traced.
+        low: guidance is on from this t; outside the interval only the conditional half is computed.
+        high: guidance is on up to this t (REPA's interval [0, 0.7] leaves the noisiest part alone).
         channels: how many leading channels of the prediction are guided; None: all, as REPA does (DiT and SiT: 3 of 4).
 
     Raises:
@@ -68,41 +46,40 @@ GuidedNetwork = Callable[[Float[Array, "B *S"], Float[Array, " B"], Float[Array,
 
 
 def guided(
-    network: Callable[..., Float[Array, "B *S"]],
-    context: Float[Array, "B L E"] | None,
-    pooled: Float[Array, "B P"] | None,
-    guidance: Guidance,
+    network: Callable[..., Float[Array, "B *S"]], cond: Conditioning | None, guidance: Guidance
 ) -> GuidedNetwork:
-    """Binds the text to a network: (z, time, t) -> out_0 + scale (out_text - out_0), where out_0 sees zeros for text.
+    """Binds the condition to a network: (z, time, t) -> out_0 + scale (out_cond - out_0), where out_0 sees its null.
 
     Both halves go through the network as one batch. Since every quantity is linear in the prediction, guiding the
     prediction is guiding the velocity, the score or the drift.
 
     Args:
-        network: (z, time, context, pooled) -> prediction. context, pooled: the text; None if the model takes none.
+        network: (z, time, cond) -> prediction, or (z, time) -> prediction without a condition.
+        cond: the condition; None if the network takes none.
+        guidance: how to guide.
 
     Returns:
         (z, time, t): `time` is what the network is told, t decides whether guidance is on.
 
     Raises:
-        UserError: for guidance of a model without text.
+        UserError: for guidance of a network without a condition.
     """
-    if context is None or pooled is None:
+    if cond is None:
         if not guidance.none:
             raise UserError("guidance needs a model with text: this one is unconditional, so set the scale to 1")
         return lambda z, time, t: network(z, time)
-    plain: GuidedNetwork = lambda z, time, t: network(z, time, context, pooled)  # noqa: E731
+    plain: GuidedNetwork = lambda z, time, t: network(z, time, cond)  # noqa: E731
     if guidance.none:
         return plain
-    both = [jnp.concatenate([x, jnp.zeros_like(x)]) for x in (context, pooled)]
+    both = jax.tree.map(lambda *halves: jnp.concatenate(halves), cond, cond.null())
 
     def mixed(z: Float[Array, "B *S"], time: Float[Array, " B"], t: Float[Array, ""]) -> Float[Array, "B *S"]:
-        out = network(jnp.concatenate([z, z]), jnp.concatenate([time, time]), *both)
-        with_text, without = jnp.split(out, 2)
-        change = (guidance.scale - 1) * (with_text - without)
+        out = network(jnp.concatenate([z, z]), jnp.concatenate([time, time]), both)
+        with_cond, without = jnp.split(out, 2)
+        change = (guidance.scale - 1) * (with_cond - without)
         if guidance.channels is not None:
             change = change.at[..., guidance.channels :].set(0)
-        return with_text + change
+        return with_cond + change
 
     if guidance.low == 0 and guidance.high == 1:
         return mixed

@@ -1,8 +1,12 @@
 """What all backbones share: their settings, and the way from pixels to tokens, from time to a vector, and back.
 
-B batch, H W C image, N image tokens, L text tokens, D width, E text width, P pooled width, y the conditioning vector.
+B batch, *S spatial axes (H, W of an image; F, H, W of a video), C channels, N image tokens, L text tokens, D width,
+E text width, P pooled width, y the conditioning vector.
 """
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
@@ -11,23 +15,42 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rfjax.models import layers
-from rfjax.models.blocks import Spec, Stacking
-from rfjax.models.positions import Positions, crop, sincos_2d
+from rfjax.models.blocks import Spec, Stack, Stacking, Taps
+from rfjax.models.inputs import Inputs
+from rfjax.models.positions import Positions, crop, sincos
 from rfjax.models.shards import WHOLE, Shards
 
 # What the network is told of t, by name. DiT's own code counts its steps from 0; SiT's own runs from noise to data, so
 # that its velocity also has the other sign.
 TIMES = {"1000t": lambda t: 1000 * t, "1000t-1": lambda t: 1000 * t - 1, "t": lambda t: t, "1-t": lambda t: 1 - t}
+HEADS = "heads"  # the collection that heads write their outputs to
+
+
+@dataclass(frozen=True)
+class Head:
+    """A small network that reads the hidden image tokens of one block, such as REPA's projector.
+
+    Its weights lie in the network's own tree, under its name. It runs only where the collection `heads` is mutable.
+
+    Attributes:
+        name: of its weights and of its output.
+        after: the number of the block whose output it reads, counted from 1.
+        module: (B, N, D) -> anything; unbound.
+    """
+
+    name: str
+    after: int
+    module: nn.Module
 
 
 class Backbone(nn.Module):
-    """A network (z, t, context, pooled) -> prediction, of the shape of z.
+    """A network (z, t, cond) -> prediction, of the shape of z.
 
     Attributes:
         depth: number of blocks d.
         width: D; the paper's rule is 64 d.
         heads: attention heads; the paper's rule is d.
-        patch: side of a patch in pixels.
+        patch: sides of a patch, one for each spatial axis.
         mlp_ratio: hidden width of the MLPs over D.
         qk_norm: RMSNorm of queries and keys.
         remat: what the backward pass computes again, to save memory; of `shards.REMAT`.
@@ -39,12 +62,13 @@ class Backbone(nn.Module):
             and the output negated (SiT's own code, where t = 1 is data).
         frequency_shift: of the sinusoid, see `layers.sinusoid`.
         shards: what this device has of the weights, inside of `jax.shard_map`.
+        readouts: the heads that read hidden states.
     """
 
     depth: int
     width: int
     heads: int
-    patch: int = 2
+    patch: tuple[int, ...] = (2, 2)
     mlp_ratio: int = 4
     qk_norm: bool = False
     remat: str = "none"
@@ -55,6 +79,7 @@ class Backbone(nn.Module):
     time: str = "1000t"
     frequency_shift: int = 0
     shards: Shards = WHOLE
+    readouts: tuple[Head, ...] = ()
 
     @property
     def spec(self) -> Spec:
@@ -65,31 +90,50 @@ class Backbone(nn.Module):
         """A Linear outside of the blocks."""
         return self.spec.dense(width, name)
 
-    def one(self, block: Any, name: str, **settings: Any) -> Any:
-        """A block by itself."""
-        return self._stacking.one(block, name)(self.spec, name=name, **settings)
+    def run_stacks(
+        self, stacks: list[Stack], carry: Any, given: Any, tokens: Callable[[Any], Array] = lambda carry: carry
+    ) -> Any:
+        """Runs the blocks, and the heads if their outputs are wanted; returns the last carry.
 
-    def stack(self, block: Any, count: int, name: str = "blocks", **settings: Any) -> Any:
-        """`count` of a block's kind in one scan."""
-        return self._stacking.many(block, count, name)(self.spec, name=name, **settings)
+        Args:
+            stacks: the blocks, in order.
+            carry: what each block changes.
+            given: what each block reads.
+            tokens: carry -> the image tokens in it, (B, N, D).
+        """
+        wanted = self.readouts if self.is_initializing() or self.is_mutable_collection(HEADS) else ()
+        taps = Taps(tuple(head.after for head in wanted), tokens)
+        use = taps if wanted and not self.is_initializing() else None
+        stacking = Stacking(self.remat, self.unroll, self.shards)
+        carry, states = stacking.run(self.spec, stacks, carry, given, use)
+        for head, state in zip(wanted, states or [tokens(carry)] * len(wanted), strict=True):
+            out = head.module.clone(name=head.name, parent=self)(state)
+            if not self.is_initializing():
+                self.sow(HEADS, head.name, out, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+        return carry
 
-    @property
-    def _stacking(self) -> Stacking:
-        return Stacking(self.remat, self.unroll, self.shards)
+    def grid(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Patches along each spatial axis of an example (*S, C).
 
-    def image_tokens(self, z: Float[Array, "B H W C"]) -> Float[Array, "B N D"]:
+        Raises:
+            UserError: if the patches do not fit.
+        """
+        layers.check_patches(shape[:-1], self.patch)
+        return tuple(side // patch for side, patch in zip(shape[:-1], self.patch, strict=True))
+
+    def image_tokens(self, z: Float[Array, "B *S C"]) -> Float[Array, "B N D"]:
         """Patches through a Linear, plus their positions."""
-        rows, columns = z.shape[1] // self.patch, z.shape[2] // self.patch
         x = self.dense(self.width, "patch_embed")(layers.patchify(z, self.patch))
-        return (x + self.position_table(rows, columns)).astype(self.dtype)
+        return (x + self.position_table(self.grid(z.shape[1:]))).astype(self.dtype)
 
-    def position_table(self, rows: int, columns: int) -> Float[Any, "N D"]:
+    def position_table(self, grid: tuple[int, ...]) -> Float[Any, "N D"]:
         """Positions of a grid of tokens: by formula, or the middle of a checkpoint's table, which is not trained."""
         side = self.positions.stored
         if not side:
-            return sincos_2d(rows, columns, self.width, self.positions)
-        initial = lambda key: jnp.asarray(sincos_2d(side, side, self.width))  # noqa: E731
+            return sincos(grid, self.width, self.positions)
+        initial = lambda key: jnp.asarray(sincos((side, side), self.width))  # noqa: E731
         table = jax.lax.stop_gradient(self.param("positions", initial)).astype(jnp.float32)
+        rows, columns = grid
         top, left = crop(rows, side), crop(columns, side)
         middle = table.reshape(side, side, self.width)[top : top + rows, left : left + columns]
         return middle.reshape(rows * columns, self.width)
@@ -103,34 +147,40 @@ class Backbone(nn.Module):
         """The text's part of y."""
         return layers.VectorMLP(self.width, self.dtype, name="pooled_embed")(pooled)
 
-    def image(
-        self, x: Float[Array, "B N D"], y: Float[Array, "B D"], shape: tuple[int, ...]
-    ) -> Float[Array, "B H W C"]:
-        """The last norm and Linear, then tokens to pixels (H, W, C) in float32, with the sign that `time` asks for."""
+    def image(self, x: Float[Array, "B N D"], y: Float[Array, "B D"], shape: tuple[int, ...]) -> Float[Array, "B *S C"]:
+        """The last norm and Linear, then tokens to (*S, C) in float32, with the sign that `time` asks for."""
         shift, scale = layers.Modulation(2, self.dtype, name="final_modulation")(y)
         final = layers.Dense(
-            self.patch**2 * shape[-1], dtype=self.dtype, kernel_init=nn.initializers.zeros, name="final"
+            self.patch_values(shape), dtype=self.dtype, kernel_init=nn.initializers.zeros, name="final"
         )
         out = final(layers.modulated_norm(x, shift, scale)).astype(jnp.float32)
         return layers.unpatchify(-out if self.time == "1-t" else out, shape, self.patch)
 
-    def tokens(self, image: tuple[int, int, int]) -> int:
-        """Image tokens N of an image (H, W, C)."""
-        return (image[0] // self.patch) * (image[1] // self.patch)
+    def patch_values(self, shape: tuple[int, ...]) -> int:
+        """Values in a patch of an example (*S, C)."""
+        return math.prod(self.patch) * shape[-1]
 
-    def macs_of_ends(self, image: tuple[int, int, int], text: tuple[int, int], pooled_width: int) -> int:
-        """Multiplications of all that is not a block, for one example with text and a pooled vector.
+    def tokens(self, shape: tuple[int, ...]) -> int:
+        """Image tokens N of an example (*S, C)."""
+        return math.prod(self.grid(shape))
+
+    def macs_of_ends(self, inputs: Inputs, text: tuple[int, int]) -> int:
+        """Multiplications of all that is not a block, for one example.
 
         Args:
-            image: (H, W, C). text: (L, E). pooled_width: P.
+            inputs: the shapes.
+            text: (L, E) of the text tokens that are read; (0, 0): none.
         """
-        width, patch_values = self.width, self.patch**2 * image[-1]
-        vectors = layers.FREQUENCIES * width + pooled_width * width + 2 * width**2
-        final = 2 * width**2 + self.tokens(image) * width * patch_values
-        return self.tokens(image) * patch_values * width + text[0] * text[1] * width + vectors + final
+        width, patch_values, tokens = self.width, self.patch_values(inputs.shape), self.tokens(inputs.shape)
+        vectors = layers.FREQUENCIES * width + inputs.cond.pooled.shape[0] * width + 2 * width**2
+        final = 2 * width**2 + tokens * width * patch_values
+        return tokens * patch_values * width + text[0] * text[1] * width + vectors + final
 
-    @staticmethod
-    def used_by_image_token(path: str) -> bool:
+    def is_head(self, path: str) -> bool:
+        """Whether a parameter, by its path, belongs to a head, which the size N of a network leaves out."""
+        return path.split("/", maxsplit=1)[0] in {head.name for head in self.readouts}
+
+    def used_by_image_token(self, path: str) -> bool:
         """Whether a parameter, by its path, multiplies image tokens (rather than text tokens or one vector)."""
         others = ("modulation", "time_embed", "pooled_embed", "label_embed", "text", "positions", "cross/kv")
         return not any(word in path for word in others)

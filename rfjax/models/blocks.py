@@ -3,8 +3,9 @@
 B batch, N tokens, L text tokens, D width, H heads, K head width, y the conditioning vector.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -15,14 +16,20 @@ from rfjax.models import layers
 from rfjax.models.matmul import attention
 from rfjax.models.shards import REMAT, WHOLE, Shards
 
+Vector = Float[Array, "B 1 D"]
+
 
 @dataclass(frozen=True)
 class Spec:
     """What all blocks of a network have in common.
 
     Attributes:
-        width: D. heads: H. mlp_ratio: hidden width of the MLPs over D. qk_norm: RMSNorm of queries and keys.
-        dtype: of the matrix products. attention: implementation, see `matmul.attention`.
+        width: D.
+        heads: H.
+        mlp_ratio: hidden width of the MLPs over D.
+        qk_norm: RMSNorm of queries and keys.
+        dtype: of the matrix products.
+        attention: implementation, see `matmul.attention`.
         shards: what this device has of the weights.
     """
 
@@ -50,11 +57,29 @@ class Spec:
         return out.reshape(*out.shape[:2], -1)
 
 
+class AdaLN(NamedTuple):
+    """The vectors of adaLN-Zero (DiT section 3.2) for one stream of a block, each (B, 1, D).
+
+    A stream that ends with its attention has the first two; only SD3.5's dual attention has the last three.
+    """
+
+    shift_attn: Vector
+    scale_attn: Vector
+    gate_attn: Vector | None = None
+    shift_mlp: Vector | None = None
+    scale_mlp: Vector | None = None
+    gate_mlp: Vector | None = None
+    shift_dual: Vector | None = None
+    scale_dual: Vector | None = None
+    gate_dual: Vector | None = None
+
+
 class Stream(nn.Module):
-    """One set of weights in a block: what comes before the attention, and what comes after it.
+    """One set of weights in a block: adaLN, q, k and v, the Linear behind the attention, and the MLP.
 
     Attributes:
-        pre_only: modulation and q, k, v only: a text stream of the last block, whose output nobody reads.
+        spec: of the network.
+        pre_only: adaLN and q, k, v only, as the text of SD3's last block, whose output no layer reads.
         dual: these tokens also attend to themselves alone, with weights of their own (images in SD3.5).
     """
 
@@ -73,24 +98,27 @@ class Stream(nn.Module):
             self.dual_qkv = layers.QKV(spec.heads, spec.qk_norm, spec.dtype, spec.shards)
             self.dual_out = spec.out()
 
-    def before(self, x: Float[Array, "B N D"], y: Float[Array, "B D"]) -> tuple[Any, Any]:
-        """Returns ((q, k, v), what `after` needs)."""
-        shift, scale, *rest = self.modulation(y)
-        if self.dual:
-            *rest, shift_dual, scale_dual, gate_dual = rest
-            qkv = self.dual_qkv(layers.modulated_norm(x, shift_dual, scale_dual))
-            rest.append(gate_dual * self.dual_out(self.spec.attend(*qkv)))
-        return self.qkv(layers.modulated_norm(x, shift, scale)), rest
+    def adaln(self, y: Float[Array, "B D"]) -> AdaLN:
+        """The block's shifts, scales and gates."""
+        return AdaLN(*self.modulation(y))
 
-    def attended(self, x: Float[Array, "B N D"], attended: Float[Array, "B N F"], rest: Any) -> Float[Array, "B N D"]:
-        """Adds the output projection, gated, to the residual stream."""
-        gate, _, _, _, *dual = rest
-        return sum(dual, x + gate * self.out(attended))
+    def project(self, x: Float[Array, "B N D"], ada: AdaLN) -> tuple[Array, Array, Array]:
+        """Queries, keys and values of the modulated tokens, each (B, N, H, K)."""
+        return self.qkv(layers.modulated_norm(x, ada.shift_attn, ada.scale_attn))
 
-    def after(self, x: Float[Array, "B N D"], rest: Any) -> Float[Array, "B N D"]:
-        """Adds the MLP, gated."""
-        _, shift, scale, gate, *_ = rest
-        return x + gate * self.mlp(layers.modulated_norm(x, shift, scale))
+    def add_attention(
+        self, x: Float[Array, "B N D"], attended: Float[Array, "B N F"], ada: AdaLN
+    ) -> Float[Array, "B N D"]:
+        """x + gate out(attended), and with `dual` the gated self-attention of x as well."""
+        added = x + ada.gate_attn * self.out(attended)
+        if not self.dual:
+            return added
+        qkv = self.dual_qkv(layers.modulated_norm(x, ada.shift_dual, ada.scale_dual))
+        return added + ada.gate_dual * self.dual_out(self.spec.attend(*qkv))
+
+    def add_mlp(self, x: Float[Array, "B N D"], ada: AdaLN) -> Float[Array, "B N D"]:
+        """x + gate MLP(modulated x)."""
+        return x + ada.gate_mlp * self.mlp(layers.modulated_norm(x, ada.shift_mlp, ada.scale_mlp))
 
     @staticmethod
     def macs(spec: Spec, tokens: int, keys: int, *, pre_only: bool = False, dual: bool = False) -> int:
@@ -129,7 +157,7 @@ ATTENTION = "attention"  # the collection that `sow_attention` writes to
 
 
 def sow_attention(block: nn.Module, q: Float[Array, "B N H K"], k: Float[Array, "B M H K"]) -> None:
-    """Where somebody asks for the collection `attention`: the largest logit, and the mean entropy of a query in nats.
+    """Writes the largest logit and the mean entropy of a query (nats) to the collection `attention`, if it is mutable.
 
     SD3's measure of instability (section 5.3.2, Fig. 5): logits grow and the entropy falls before training diverges.
     """
@@ -141,12 +169,41 @@ def sow_attention(block: nn.Module, q: Float[Array, "B N H K"], k: Float[Array, 
         block.sow(ATTENTION, name, value, reduce_fn=lambda _, new: new, init_fn=lambda: 0.0)
 
 
+class Stack(NamedTuple):
+    """Blocks of one kind behind one another.
+
+    Attributes:
+        block: their class; called as (carry, given) -> (carry, None).
+        name: of STACKS.
+        count: how many; 0: one block outside of a scan.
+        settings: keyword arguments of the class.
+    """
+
+    block: Any
+    name: str
+    count: int
+    settings: dict[str, Any]
+
+
+class Taps(NamedTuple):
+    """Which hidden states the stacks hand out.
+
+    Attributes:
+        after: numbers of blocks, counted from 1 over all stacks.
+        tokens: carry -> the image tokens (B, N, D) in it.
+    """
+
+    after: tuple[int, ...]
+    tokens: Callable[[Any], Array]
+
+
 @dataclass(frozen=True)
 class Stacking:
     """How blocks are put behind one another.
 
     Attributes:
-        remat: what the backward pass computes again, of `shards.REMAT`. unroll: blocks per iteration of the scan.
+        remat: what the backward pass computes again, of `shards.REMAT`.
+        unroll: blocks per iteration of the scan.
         shards: what this device has of the weights.
     """
 
@@ -154,29 +211,67 @@ class Stacking:
     unroll: int = 1
     shards: Shards = WHOLE
 
-    def one(self, block: Any, name: str, *, unrolled: bool = False) -> Any:
+    def run(self, spec: Spec, stacks: list[Stack], carry: Any, given: Any, taps: Taps | None = None) -> tuple[Any, Any]:
+        """Runs the stacks in order; to be called within a module's compact method.
+
+        The scan carries the tapped states: where the block's number is not the tap's it hands on what it was given, so
+        no layer's state is kept but the tapped ones.
+
+        Args:
+            carry: what each block changes.
+            given: what each block reads.
+            taps: None: no state is tapped, and the program is the same as without this feature.
+
+        Returns:
+            (carry, the tapped states).
+        """
+        if taps:
+            empty = tuple(jnp.zeros_like(taps.tokens(carry)) for _ in taps.after)
+            carry = (carry, jnp.int32(1), empty)
+        for block, name, count, settings in stacks:
+            kind = _tapped(block, taps) if taps else block
+            module = self.blocks(kind, count, name) if count else self.block(kind, name)
+            carry, _ = module(spec, name=name, **settings)(carry, given)
+        return (carry[0], carry[2]) if taps else (carry, ())
+
+    def block(self, block: Any, name: str, *, unrolled: bool = False) -> Any:
         """A block's class, ready for a device's part of the weights, which are found at `name`.
 
-        `unrolled`: it is one of several in a row. XLA would use again what should not be kept; within a loop it can't,
-        and for a single block, whose backward pass comes right after, it may.
+        Args:
+            unrolled: it is one of several in a row. XLA would use again what should not be kept; within a loop it
+                can't, and for a single block, whose backward pass comes right after, it may.
         """
-        if self.shards.dimensions:
+        if self.shards.changes:
             whole = lambda tree: {"params": self.shards.gather(tree["params"], name)}  # noqa: E731
             block = nn.map_variables(block, "params", trans_in_fn=whole)
         if self.remat == "none" and not self.shards.dimensions:
             return block
         return nn.remat(block, prevent_cse=unrolled, policy=REMAT[self.remat])
 
-    def many(self, block: Any, count: int, name: str) -> Any:
+    def blocks(self, block: Any, count: int, name: str) -> Any:
         """`count` blocks (carry, y) -> (carry, None) in a scan: one is traced and compiled, whatever the depth.
 
         Each parameter gets a leading axis of that length. The result is called as the block's constructor.
         """
         return nn.scan(
-            self.one(block, name, unrolled=self.unroll >= count > 1),
+            self.block(block, name, unrolled=self.unroll >= count > 1),
             variable_axes={"params": 0, ATTENTION: 0},
             split_rngs={"params": True},
             in_axes=nn.broadcast,
             length=count,
             unroll=min(self.unroll, count),
         )
+
+
+def _tapped(block: Any, taps: Taps) -> Any:
+    """The block's class with the carry (carry, number of this block, tapped states)."""
+
+    class Tapped(block):
+        def __call__(self, carry: Any, given: Any) -> tuple[Any, None]:
+            inner, number, states = carry
+            inner, _ = super().__call__(inner, given)
+            state = taps.tokens(inner)
+            states = tuple(jnp.where(number == n, state, old) for n, old in zip(taps.after, states, strict=True))
+            return (inner, number + 1, states), None
+
+    return Tapped

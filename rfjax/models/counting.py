@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from rfjax.models.backbone import Backbone
-from rfjax.models.backbones import Inputs
+from rfjax.models.inputs import Inputs
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Size:
     """How large a model is.
 
     Attributes:
-        parameters: all of them.
+        parameters: all of them, but for the heads that only training reads.
         without_modulation: all but adaLN's, which run once per example and not per token.
         active_per_token: those that one image token is multiplied with.
         forward_flops: of the matrix products, for one example.
@@ -45,12 +45,13 @@ def abstract_parameters(model: nn.Module, inputs: Inputs) -> Any:
 def measure(model: Backbone, inputs: Inputs) -> Size:
     """Counts a model's parameters by `eval_shape` and its FLOPs by its own formula."""
     leaves = jax.tree_util.tree_leaves_with_path(abstract_parameters(model, inputs))
-    sizes = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.size for path, leaf in leaves}
+    named = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.size for path, leaf in leaves}
+    sizes = {path: size for path, size in named.items() if not model.is_head(path)}
     return Size(
         parameters=sum(sizes.values()),
         without_modulation=sum(n for path, n in sizes.items() if "modulation" not in path),
         active_per_token=sum(n for path, n in sizes.items() if model.used_by_image_token(path)),
-        forward_flops=model.forward_flops(*inputs.shapes),
+        forward_flops=model.forward_flops(inputs),
     )
 
 

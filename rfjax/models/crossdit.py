@@ -6,8 +6,10 @@ B batch, N image tokens, L text tokens, D width, E text width, P pooled width.
 import flax.linen as nn
 from jaxtyping import Array, Float
 
+from rfjax.conditioning import TextConditioning
 from rfjax.models.backbone import Backbone
-from rfjax.models.blocks import CrossAttention, Spec, Stream, sow_attention
+from rfjax.models.blocks import CrossAttention, Spec, Stack, Stream, sow_attention
+from rfjax.models.inputs import Inputs
 
 
 class Block(nn.Module):
@@ -21,11 +23,12 @@ class Block(nn.Module):
     ) -> tuple[Float[Array, "B N D"], None]:
         y, c = given
         stream = Stream(self.spec, name="stream")
-        qkv, rest = stream.before(x, y)
-        sow_attention(self, *qkv[:2])
-        x = stream.attended(x, self.spec.attend(*qkv), rest)
+        ada = stream.adaln(y)
+        q, k, v = stream.project(x, ada)
+        sow_attention(self, q, k)
+        x = stream.add_attention(x, self.spec.attend(q, k, v), ada)
         x = x + CrossAttention(self.spec, name="cross")(x, c)
-        return stream.after(x, rest), None
+        return stream.add_mlp(x, ada), None
 
     @staticmethod
     def macs(spec: Spec, tokens: int, text: int) -> int:
@@ -34,27 +37,20 @@ class Block(nn.Module):
 
 
 class CrossDiT(Backbone):
-    """The network: (z, t, context, pooled) -> prediction, of the shape of z; see `Backbone` for its settings."""
+    """The network: (z, t, cond) -> prediction, of the shape of z; see `Backbone` for its settings."""
 
     @nn.compact
     def __call__(
-        self,
-        z: Float[Array, "B H W C"],
-        t: Float[Array, " B"],
-        context: Float[Array, "B L E"],
-        pooled: Float[Array, "B P"],
-    ) -> Float[Array, "B H W C"]:
+        self, z: Float[Array, "B *S C"], t: Float[Array, " B"], cond: TextConditioning
+    ) -> Float[Array, "B *S C"]:
         x = self.image_tokens(z)
-        y = self.time_vector(t) + self.pooled_vector(pooled)
-        c = self.dense(self.width, "context_embed")(context)
-        x, _ = self.stack(Block, self.depth)(x, (y, c))
+        y = self.time_vector(t) + self.pooled_vector(cond.pooled)
+        c = self.dense(self.width, "context_embed")(cond.context)
+        x = self.run_stacks([Stack(Block, "blocks", self.depth, {})], x, (y, c))
         return self.image(x, y, z.shape[1:])
 
-    def forward_flops(self, image: tuple[int, int, int], text: tuple[int, int], pooled_width: int) -> int:
-        """Exact floating-point operations of the matrix products for one example, 2 m k n each; see `MMDiT`.
-
-        Args:
-            image: (H, W, C). text: (L, E). pooled_width: P.
-        """
-        blocks = self.depth * Block.macs(self.spec, self.tokens(image), text[0])
-        return 2 * (self.macs_of_ends(image, text, pooled_width) + blocks)
+    def forward_flops(self, inputs: Inputs) -> int:
+        """Exact floating-point operations of the matrix products for one example, 2 m k n each; see `MMDiT`."""
+        text = inputs.cond.context.shape
+        blocks = self.depth * Block.macs(self.spec, self.tokens(inputs.shape), text[0])
+        return 2 * (self.macs_of_ends(inputs, text) + blocks)

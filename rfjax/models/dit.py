@@ -10,10 +10,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from rfjax.conditioning import TextConditioning
 from rfjax.errors import UserError
 from rfjax.models import layers
 from rfjax.models.backbone import Backbone
-from rfjax.models.blocks import Spec, Stream, sow_attention
+from rfjax.models.blocks import Spec, Stack, Stream, sow_attention
+from rfjax.models.inputs import Inputs
 
 # The published sizes: depth, width, heads.
 SIZES = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16)}
@@ -27,17 +29,19 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B N D"], y: Float[Array, "B D"]) -> tuple[Float[Array, "B N D"], None]:
         stream = Stream(self.spec, name="stream")
-        qkv, rest = stream.before(x, y)
-        sow_attention(self, *qkv[:2])
-        return stream.after(stream.attended(x, self.spec.attend(*qkv), rest), rest), None
+        ada = stream.adaln(y)
+        q, k, v = stream.project(x, ada)
+        sow_attention(self, q, k)
+        x = stream.add_attention(x, self.spec.attend(q, k, v), ada)
+        return stream.add_mlp(x, ada), None
 
 
 class DiT(Backbone):
-    """The network: (z, t, context, pooled) -> prediction, of the shape of z; see `Backbone` for its settings.
+    """The network: (z, t, cond) -> prediction, of the shape of z; see `Backbone` for its settings.
 
     Attributes:
-        classes: number of class labels; `pooled` is then one-hot, or all zero for "no label", and `context` is not
-            read. 0: conditioned on text.
+        classes: number of class labels; `cond.pooled` is then one-hot, or all zero for "no label", and `cond.context`
+            is not read. 0: conditioned on text.
         learn_sigma: the final layer has twice the channels, of which `__call__` leaves out the second half (DiT's
             learned variances).
     """
@@ -46,33 +50,24 @@ class DiT(Backbone):
     learn_sigma: bool = False
 
     def __call__(
-        self,
-        z: Float[Array, "B H W C"],
-        t: Float[Array, " B"],
-        context: Float[Array, "B L E"],
-        pooled: Float[Array, "B P"],
-    ) -> Float[Array, "B H W C"]:
-        return self.with_sigma(z, t, context, pooled)[..., : z.shape[-1]]
+        self, z: Float[Array, "B *S C"], t: Float[Array, " B"], cond: TextConditioning
+    ) -> Float[Array, "B *S C"]:
+        return self.with_sigma(z, t, cond)[..., : z.shape[-1]]
 
     @nn.compact
     def with_sigma(
-        self,
-        z: Float[Array, "B H W C"],
-        t: Float[Array, " B"],
-        context: Float[Array, "B L E"],
-        pooled: Float[Array, "B P"],
-    ) -> Float[Array, "B H W C2"]:
+        self, z: Float[Array, "B *S C"], t: Float[Array, " B"], cond: TextConditioning
+    ) -> Float[Array, "B *S C2"]:
         """The prediction and, where it is learned, the variance: all channels of the final layer."""
         x, y = self.image_tokens(z), self.time_vector(t)
+        count = x.shape[1]
         if self.classes:
-            y = y + self._label_vector(pooled)
+            y = y + self._label_vector(cond.pooled)
         else:
-            y = y + self.pooled_vector(pooled)
-            x = jnp.concatenate([self.dense(self.width, "context_embed")(context), x], axis=1)
-        x, _ = self.stack(Block, self.depth)(x, y)
-        rows, columns, channels = z.shape[1:]
-        count = rows * columns // self.patch**2
-        return self.image(x[:, -count:], y, (rows, columns, channels * (1 + self.learn_sigma)))
+            y = y + self.pooled_vector(cond.pooled)
+            x = jnp.concatenate([self.dense(self.width, "context_embed")(cond.context), x], axis=1)
+        x = self.run_stacks([Stack(Block, "blocks", self.depth, {})], x, y, tokens=lambda x: x[:, -count:])
+        return self.image(x[:, -count:], y, (*z.shape[1:-1], z.shape[-1] * (1 + self.learn_sigma)))
 
     def _label_vector(self, pooled: Float[Array, "B P"]) -> Float[Array, "B D"]:
         if pooled.shape[1] != self.classes:
@@ -81,15 +76,12 @@ class DiT(Backbone):
         table = nn.Embed(self.classes + 1, self.width, embedding_init=layers.small_normal, name="label_embed")
         return table(label).astype(self.dtype)
 
-    def forward_flops(self, image: tuple[int, int, int], text: tuple[int, int], pooled_width: int) -> int:
-        """Exact floating-point operations of the matrix products for one example, 2 m k n each; see `MMDiT`.
-
-        Args:
-            image: (H, W, C). text: (L, E). pooled_width: P.
-        """
-        tokens = self.tokens(image) + (0 if self.classes else text[0])
-        ends = self.macs_of_ends(image, (0, 0) if self.classes else text, pooled_width)
+    def forward_flops(self, inputs: Inputs) -> int:
+        """Exact floating-point operations of the matrix products for one example, 2 m k n each; see `MMDiT`."""
+        text, image = inputs.cond.context.shape, self.tokens(inputs.shape)
+        tokens = image + (0 if self.classes else text[0])
+        ends = self.macs_of_ends(inputs, (0, 0) if self.classes else text)
         if self.classes:
-            ends -= pooled_width * self.width + self.width**2  # a label's vector is looked up
-        ends += self.learn_sigma * self.tokens(image) * self.width * self.patch**2 * image[-1]
+            ends -= inputs.cond.pooled.shape[0] * self.width + self.width**2  # a label's vector is looked up
+        ends += self.learn_sigma * image * self.width * self.patch_values(inputs.shape)
         return 2 * (ends + self.depth * Stream.macs(self.spec, tokens, tokens))

@@ -1,6 +1,7 @@
 """Layers that the backbones share. B batch, N tokens, D width, H heads, K head width."""
 
 import functools
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -11,9 +12,9 @@ from jaxtyping import Array, Float
 
 from rfjax.errors import UserError
 from rfjax.models.matmul import dot_general, product
+from rfjax.models.positions import MAX_PERIOD
 from rfjax.models.shards import WHOLE, Shards
 
-MAX_PERIOD = 10_000.0
 FREQUENCIES = 256
 
 xavier = nn.initializers.xavier_uniform()
@@ -124,33 +125,43 @@ class QKV(nn.Module):
         qkv = DenseGeneral(shape, dtype=self.dtype, kernel_init=xavier, name="linear")(self.shards.share(x))
         q, k, v = (qkv[:, :, i] for i in range(3))
         if self.qk_norm:
-            q = nn.RMSNorm(epsilon=1e-6, dtype=jnp.float32, name="q_norm")(q).astype(self.dtype)
-            k = nn.RMSNorm(epsilon=1e-6, dtype=jnp.float32, name="k_norm")(k).astype(self.dtype)
+            q = nn.RMSNorm(epsilon=EPSILON, dtype=jnp.float32, name="q_norm")(q).astype(self.dtype)
+            k = nn.RMSNorm(epsilon=EPSILON, dtype=jnp.float32, name="k_norm")(k).astype(self.dtype)
         return q, k, v
 
 
-def check_patches(rows: int, columns: int, patch: int) -> None:
-    """Raises UserError if an image can't be cut into whole patches."""
-    if rows % patch or columns % patch:
-        raise UserError(
-            f"an image of {rows} x {columns} can't be cut into patches of {patch} x {patch}: take multiples of {patch}"
-        )
+def check_patches(sides: tuple[int, ...], patch: tuple[int, ...]) -> None:
+    """Raises UserError if an image (H, W) or a video (F, H, W) can't be cut into whole patches."""
+    written = [" x ".join(map(str, each)) for each in (sides, patch)]
+    if len(sides) != len(patch):
+        raise UserError(f"an example of {written[0]} has another number of axes than the patches of {written[1]}")
+    if any(side % length for side, length in zip(sides, patch, strict=True)):
+        raise UserError(f"an image of {written[0]} can't be cut into patches of {written[1]}: take multiples of them")
 
 
-def patchify(image: Float[Array, "B H W C"], patch: int) -> Float[Array, "B N F"]:
-    """Cuts an image into patches in row-major order; a patch is flattened as (row, column, channel).
+def patchify(z: Float[Array, "B *S C"], patch: tuple[int, ...]) -> Float[Array, "B N F"]:
+    """Cuts examples into patches in row-major order; a patch is flattened in row-major order too, channels last.
+
+    Args:
+        z: images (B, H, W, C) or videos (B, F, H, W, C).
+        patch: the sides of a patch.
 
     Raises:
         UserError: if a side is no multiple of the patch.
     """
-    b, h, w, c = image.shape
-    check_patches(h, w, patch)
-    x = image.reshape(b, h // patch, patch, w // patch, patch, c).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(b, (h // patch) * (w // patch), patch * patch * c)
+    b, *sides, c = z.shape
+    check_patches(tuple(sides), patch)
+    pairs = [length for side, p in zip(sides, patch, strict=True) for length in (side // p, p)]
+    outer, inner = range(1, 2 * len(patch), 2), range(2, 2 * len(patch) + 1, 2)
+    x = z.reshape(b, *pairs, c).transpose(0, *outer, *inner, 2 * len(patch) + 1)
+    return x.reshape(b, -1, math.prod(patch) * c)
 
 
-def unpatchify(tokens: Float[Array, "B N F"], shape: tuple[int, int, int], patch: int) -> Float[Array, "B H W C"]:
-    """The inverse of `patchify` for an image of shape (H, W, C)."""
-    h, w, c = shape
-    x = tokens.reshape(tokens.shape[0], h // patch, w // patch, patch, patch, c).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(tokens.shape[0], h, w, c)
+def unpatchify(tokens: Float[Array, "B N F"], shape: tuple[int, ...], patch: tuple[int, ...]) -> Float[Array, "B *S C"]:
+    """The inverse of `patchify` for examples of shape (*S, C)."""
+    *sides, c = shape
+    axes = len(patch)
+    grid = [side // length for side, length in zip(sides, patch, strict=True)]
+    places = [axis for i in range(axes) for axis in (1 + i, 1 + axes + i)]
+    x = tokens.reshape(tokens.shape[0], *grid, *patch, c).transpose(0, *places, 2 * axes + 1)
+    return x.reshape(tokens.shape[0], *shape)

@@ -11,9 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from rfjax.conditioning import TextConditioning
 from rfjax.errors import UserError
 from rfjax.models.backbone import Backbone
-from rfjax.models.blocks import Spec, Stream, sow_attention
+from rfjax.models.blocks import Spec, Stack, Stream, sow_attention
+from rfjax.models.inputs import Inputs
 
 Tokens = tuple[Float[Array, "B N D"], tuple[Float[Array, "B _ D"], ...]]  # the image's, and each kind of text's
 
@@ -27,7 +29,9 @@ class JointBlock(nn.Module):
     """A block of MM-DiT, shaped for a scan: ((x, texts), y) -> ((x, texts), None).
 
     Attributes:
-        last: the text comes out unchanged, since nobody reads it. dual: the image also attends to itself alone.
+        spec: of the network.
+        last: the text comes out unchanged, since no layer reads it.
+        dual: the image also attends to itself alone.
     """
 
     spec: Spec
@@ -36,29 +40,26 @@ class JointBlock(nn.Module):
 
     @nn.compact
     def __call__(self, carry: Tokens, y: Float[Array, "B D"]) -> tuple[Tokens, None]:
-        x, texts = carry
-        sets = [Stream(self.spec, pre_only=self.last, name=name) for name in text_names(len(texts))]
-        image = Stream(self.spec, dual=self.dual, name="image")
-        before = [stream.before(tokens, y) for stream, tokens in zip(sets, texts, strict=True)]
-        (qx, kx, vx), rest_x = image.before(x, y)
-        # The text's queries of the last block would only make an output that is thrown away.
-        q = qx if self.last else jnp.concatenate([*(qkv[0] for qkv, _ in before), qx], axis=1)
-        k, v = (jnp.concatenate([*(qkv[i] for qkv, _ in before), own], axis=1) for i, own in ((1, kx), (2, vx)))
+        image, texts = carry
+        streams = [Stream(self.spec, pre_only=self.last, name=name) for name in text_names(len(texts))]
+        streams.append(Stream(self.spec, dual=self.dual, name="image"))
+        tokens = [*texts, image]
+        adas = [stream.adaln(y) for stream in streams]
+        qkvs = [stream.project(x, ada) for stream, x, ada in zip(streams, tokens, adas, strict=True)]
+        q, k, v = (jnp.concatenate(parts, axis=1) for parts in zip(*qkvs, strict=True))
+        if self.last:
+            q = qkvs[-1][0]  # no layer would read what the text's queries found
         sow_attention(self, q, k)
-        *out, out_x = jnp.split(
-            self.spec.attend(q, k, v), [] if self.last else np.cumsum([t.shape[1] for t in texts]).tolist(), axis=1
-        )
-        x = image.after(image.attended(x, out_x, rest_x), rest_x)
-        if not self.last:
-            texts = tuple(
-                stream.after(stream.attended(tokens, o, rest), rest)
-                for stream, tokens, o, (_, rest) in zip(sets, texts, out, before, strict=True)
-            )
-        return (x, texts), None
+        ends = [] if self.last else np.cumsum([x.shape[1] for x in texts]).tolist()
+        attended = jnp.split(self.spec.attend(q, k, v), ends, axis=1)
+        first = len(texts) if self.last else 0
+        rows = zip(streams[first:], tokens[first:], attended, adas[first:], strict=True)
+        out = [stream.add_mlp(stream.add_attention(x, found, ada), ada) for stream, x, found, ada in rows]
+        return (out[-1], texts if self.last else tuple(out[:-1])), None
 
 
 class MMDiT(Backbone):
-    """The network: (z, t, context, pooled) -> prediction, of the shape of z; see `Backbone` for its settings.
+    """The network: (z, t, cond) -> prediction, of the shape of z; see `Backbone` for its settings.
 
     Attributes:
         texts: how many text tokens belong to each kind that has weights of its own; (): all of them to one.
@@ -70,26 +71,22 @@ class MMDiT(Backbone):
 
     @nn.compact
     def __call__(
-        self,
-        z: Float[Array, "B H W C"],
-        t: Float[Array, " B"],
-        context: Float[Array, "B L E"],
-        pooled: Float[Array, "B P"],
-    ) -> Float[Array, "B H W C"]:
+        self, z: Float[Array, "B *S C"], t: Float[Array, " B"], cond: TextConditioning
+    ) -> Float[Array, "B *S C"]:
         x = self.image_tokens(z)
-        y = self.time_vector(t) + self.pooled_vector(pooled)
-        kinds = self._kinds(context.shape[1])
-        parts = jnp.split(context, np.cumsum(kinds)[:-1].tolist(), axis=1)
+        y = self.time_vector(t) + self.pooled_vector(cond.pooled)
+        kinds = self._kinds(cond.context.shape[1])
+        parts = jnp.split(cond.context, np.cumsum(kinds)[:-1].tolist(), axis=1)
         embeds = [name.replace("text", "context_embed") for name in text_names(len(kinds))]
         texts = tuple(self.dense(self.width, name)(part) for name, part in zip(embeds, parts, strict=True))
-        carry = (x, texts)
         dual = min(self.dual_blocks, self.depth - 1)
-        if dual:
-            carry, _ = self.stack(JointBlock, dual, "dual_blocks", dual=True)(carry, y)
-        if self.depth - 1 - dual:
-            carry, _ = self.stack(JointBlock, self.depth - 1 - dual)(carry, y)
-        last = self.one(JointBlock, "last_block", last=True, dual=self.dual_blocks == self.depth)
-        (x, _), _ = last(carry, y)
+        stacks = [
+            Stack(JointBlock, "dual_blocks", dual, {"dual": True}),
+            Stack(JointBlock, "blocks", self.depth - 1 - dual, {}),
+        ]
+        last = Stack(JointBlock, "last_block", 0, {"last": True, "dual": self.dual_blocks == self.depth})
+        stacks = [*(stack for stack in stacks if stack.count), last]
+        x, _ = self.run_stacks(stacks, (x, texts), y, tokens=lambda carry: carry[0])
         return self.image(x, y, z.shape[1:])
 
     def _kinds(self, length: int) -> tuple[int, ...]:
@@ -105,19 +102,17 @@ class MMDiT(Backbone):
             )
         return kinds
 
-    def forward_flops(self, image: tuple[int, int, int], text: tuple[int, int], pooled_width: int) -> int:
+    def forward_flops(self, inputs: Inputs) -> int:
         """Exact floating-point operations of the matrix products for one example, 2 m k n each.
 
         Norms, activations and softmax are left out, as is usual. Note what 6 N D gets wrong here: modulation runs once
         per example, and a token passes through one stream only.
-
-        Args:
-            image: (H, W, C). text: (L, E). pooled_width: P.
         """
-        spec, tokens, kinds = self.spec, self.tokens(image), self._kinds(text[0])
+        text = inputs.cond.context.shape
+        spec, tokens, kinds = self.spec, self.tokens(inputs.shape), self._kinds(text[0])
         keys = tokens + text[0]
         texts = sum(Stream.macs(spec, length, keys) for length in kinds)
         last_texts = sum(Stream.macs(spec, length, keys, pre_only=True) for length in kinds)
         blocks = sum(Stream.macs(spec, tokens, keys, dual=i < self.dual_blocks) for i in range(self.depth))
         blocks += (self.depth - 1) * texts + last_texts
-        return 2 * (self.macs_of_ends(image, text, pooled_width) + blocks)
+        return 2 * (self.macs_of_ends(inputs, text) + blocks)

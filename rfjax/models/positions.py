@@ -1,5 +1,6 @@
 """Fixed position embeddings of image tokens, for images of any aspect ratio."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,7 @@ from jaxtyping import Float, Float32
 
 from rfjax.errors import UserError
 
-MAX_PERIOD = 10_000.0
+MAX_PERIOD = 10_000.0  # of every sinusoid
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,27 @@ def crop(length: int, largest: int) -> int:
     return (largest - length) // 2
 
 
+def sincos(grid: tuple[int, ...], width: int, positions: Positions = Positions()) -> Float32[np.ndarray, "N D"]:
+    """Embeds a grid of patches, (rows, columns) of an image or (frames, rows, columns) of a video, in row-major order.
+
+    A video's embedding is the sum of its frame's, over the whole width, and its place's in the frame, as in Latte
+    (Ma et al. 2024).
+    """
+    *frames, rows, columns = grid
+    place = sincos_2d(rows, columns, width, positions)
+    if not frames:
+        return place
+    time = _waves(np.arange(math.prod(frames)), width)
+    return (time[:, None] + place[None]).reshape(-1, width).astype(np.float32)
+
+
+def _waves(places: Float[np.ndarray, " n"], width: int) -> Float[np.ndarray, "n width"]:
+    """[sin | cos] of place x omega_i with omega_i = 10000^(-i / (width/2))."""
+    omega = MAX_PERIOD ** -(np.arange(width // 2) / (width / 2))
+    angle = places.reshape(-1, 1) * omega
+    return np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
+
+
 def sincos_2d(rows: int, columns: int, width: int, positions: Positions = Positions()) -> Float32[np.ndarray, "N D"]:
     """Two-dimensional sine-cosine embedding of a (rows, columns) grid of patches, in row-major order, shape (N, D).
 
@@ -63,10 +85,5 @@ def sincos_2d(rows: int, columns: int, width: int, positions: Positions = Positi
     """
     if width % 4:
         raise ValueError(f"a sine-cosine embedding of two axes needs a width divisible by 4, not {width}")
-    omega = MAX_PERIOD ** -(np.arange(width // 4) / (width / 4))
     row, column = np.meshgrid(positions.axis(rows), positions.axis(columns), indexing="ij")
-    halves = []
-    for axis in (column, row):
-        angle = axis.reshape(-1, 1) * omega
-        halves += [np.sin(angle), np.cos(angle)]
-    return np.concatenate(halves, axis=1).astype(np.float32)
+    return np.concatenate([_waves(axis, width // 2) for axis in (column, row)], axis=1).astype(np.float32)

@@ -7,8 +7,8 @@ units, and the outputs of the two Linears behind them are added up (Megatron, Sh
 """
 
 import functools
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,22 @@ FSDP, TENSOR = "fsdp", "tensor"
 GATHERED = "gathered weight"  # never kept for the backward pass
 
 
+class Adapter(Protocol):
+    """Low-rank or other factors beside base weights: hashable, a part of the compiled step's key.
+
+    The factors of a weight lie beside it in the tree, under names of their own. Under the scan over depth both have a
+    leading axis, which `merge` must allow for.
+    """
+
+    def init(self, params: Any, key: Array) -> Any:
+        """The factors of the base weights: a nested dict that holds them alone, at their places in the tree."""
+        ...
+
+    def merge(self, params: Any) -> Any:
+        """A nested dict of base weights with factors beside them -> the weights, without the factors."""
+        ...
+
+
 @dataclass(frozen=True)
 class Shards:
     """What a network has to know of the mesh; by default it has its weights whole.
@@ -27,18 +43,33 @@ class Shards:
         dimensions: (path of a weight, its dimension that is spread over `fsdp`, counted from the last, so negative).
         tensor: devices that share the heads and the hidden units.
         dtype: that weights are put together in: the one of the matrix products.
+        adapter: merges factors that are trained into base weights that are not.
     """
 
     dimensions: tuple[tuple[str, int], ...] = ()
     tensor: int = 1
     dtype: Any = jnp.float32
-    _by_path: dict[str, int] = field(init=False, repr=False, compare=False)
+    adapter: Adapter | None = None
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_by_path", dict(self.dimensions))
+    @property
+    def changes(self) -> bool:
+        """Whether `gather` returns something else than it is given."""
+        return bool(self.dimensions) or self.adapter is not None
+
+    @functools.cached_property
+    def _by_path(self) -> dict[str, int]:
+        return dict(self.dimensions)
 
     def gather(self, tree: Any, prefix: str = "") -> Any:
-        """A tree of this device's parts of weights, below a path, -> the whole weights, but for `tensor`'s part."""
+        """Makes the weights that the network reads of those that this device stores.
+
+        Args:
+            tree: this device's parts of the weights below a path.
+            prefix: that path; "": the whole tree.
+
+        Returns:
+            The whole weights, but for `tensor`'s part, with the adapter's factors merged into them.
+        """
 
         def whole(path: Any, leaf: Array) -> Array:
             name = "/".join(filter(None, [prefix, jax.tree_util.keystr(path, simple=True, separator="/")]))
@@ -47,7 +78,8 @@ class Shards:
                 return leaf
             return checkpoint_name(_gather(leaf, leaf.ndim + dimension, jnp.dtype(self.dtype)), GATHERED)
 
-        return jax.tree_util.tree_map_with_path(whole, tree) if self.dimensions else tree
+        tree = jax.tree_util.tree_map_with_path(whole, tree) if self.dimensions else tree
+        return self.adapter.merge(tree) if self.adapter else tree
 
     def share(self, x: Array) -> Array:
         """What all devices have alike, for weights of which each has a part: its gradient is added up over them."""

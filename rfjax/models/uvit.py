@@ -19,12 +19,16 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from rfjax.conditioning import TextConditioning
 from rfjax.errors import UserError
 from rfjax.models import crossdit, layers
 from rfjax.models.backbone import Backbone
+from rfjax.models.blocks import Stack
+from rfjax.models.inputs import Inputs
 
 BLOCKS = 2  # residual blocks of a level, each way
 KERNEL = 3
+HALVES = (2, 2)  # patches between two levels
 
 
 def group_norm(channels: int, name: str) -> nn.GroupNorm:
@@ -73,7 +77,7 @@ def convolution(side: tuple[int, int], inside: int, outside: int) -> int:
 
 
 class UViT(Backbone):
-    """The network: (z, t, context, pooled) -> prediction, of the shape of z; see `Backbone` for its settings."""
+    """The network: (z, t, cond) -> prediction, of the shape of z; see `Backbone` for its settings."""
 
     def levels(self) -> list[int]:
         """Channels of each convolutional level, the finest first.
@@ -81,27 +85,23 @@ class UViT(Backbone):
         Raises:
             UserError: if the patch is no power of two above 1, or the width can't be halved so often.
         """
-        count = self.patch.bit_length() - 1
-        if count < 1 or 2**count != self.patch or self.width % self.patch:
+        patch = self.patch[0]
+        count = patch.bit_length() - 1
+        if self.patch != (2**count, 2**count) or count < 1 or self.width % patch:
             raise UserError(
                 f"UViT halves the resolution and doubles the channels until a patch is one token, up to the width: its "
-                f"patch must be 2, 4, 8 ... and divide the width, and they are {self.patch} and {self.width}"
+                f"patch must be 2, 4, 8 ... and divide the width, and they are {patch} and {self.width}"
             )
         return [self.width // 2 ** (count - level) for level in range(count)]
 
     @nn.compact
     def __call__(
-        self,
-        z: Float[Array, "B H W C"],
-        t: Float[Array, " B"],
-        context: Float[Array, "B L E"],
-        pooled: Float[Array, "B P"],
+        self, z: Float[Array, "B H W C"], t: Float[Array, " B"], cond: TextConditioning
     ) -> Float[Array, "B H W C"]:
-        rows, columns, channels = z.shape[1:]
-        layers.check_patches(rows, columns, self.patch)
+        self.grid(z.shape[1:])
         levels = self.levels()
-        y = self.time_vector(t) + self.pooled_vector(pooled)
-        c = self.dense(self.width, "context_embed")(context)
+        y = self.time_vector(t) + self.pooled_vector(cond.pooled)
+        c = self.dense(self.width, "context_embed")(cond.context)
         x = nn.Conv(levels[0], (KERNEL, KERNEL), dtype=self.dtype, kernel_init=layers.xavier, name="stem")(z)
         kept = []
         for level, (width, above) in enumerate(zip(levels, [*levels[1:], self.width], strict=True)):
@@ -109,32 +109,31 @@ class UViT(Backbone):
                 x = ResBlock(width, self.dtype, name=f"down_{level}_{i}")(x, y)
                 kept.append(x)
             shape = (x.shape[1] // 2, x.shape[2] // 2)
-            x = self.dense(above, f"reduce_{level}")(layers.patchify(x, 2)).reshape(-1, *shape, above)
-        table = self.position_table(*x.shape[1:3])
+            x = self.dense(above, f"reduce_{level}")(layers.patchify(x, HALVES)).reshape(-1, *shape, above)
+        table = self.position_table(x.shape[1:3])
         tokens = (x.reshape(x.shape[0], -1, self.width) + table).astype(self.dtype)
-        tokens, _ = self.stack(crossdit.Block, self.depth)(tokens, (y, c))
+        tokens = self.run_stacks([Stack(crossdit.Block, "blocks", self.depth, {})], tokens, (y, c))
         x = tokens.reshape(x.shape)
         for level, width in reversed(list(enumerate(levels))):
             x = self.dense(4 * width, f"expand_{level}")(x.reshape(x.shape[0], -1, x.shape[-1]))
-            x = layers.unpatchify(x, (kept[-1].shape[1], kept[-1].shape[2], width), 2)
+            x = layers.unpatchify(x, (kept[-1].shape[1], kept[-1].shape[2], width), HALVES)
             for i in reversed(range(BLOCKS)):
                 x = ResBlock(width, self.dtype, name=f"up_{level}_{i}")(jnp.concatenate([x, kept.pop()], axis=-1), y)
         x = nn.silu(group_norm(levels[0], "final_norm")(x)).astype(self.dtype)
-        final = nn.Conv(channels, (KERNEL, KERNEL), dtype=self.dtype, kernel_init=nn.initializers.zeros, name="final")
+        final = nn.Conv(
+            z.shape[-1], (KERNEL, KERNEL), dtype=self.dtype, kernel_init=nn.initializers.zeros, name="final"
+        )
         return final(x).astype(jnp.float32) * (-1 if self.time == "1-t" else 1)
 
-    def forward_flops(self, image: tuple[int, int, int], text: tuple[int, int], pooled_width: int) -> int:
-        """Exact floating-point operations of the matrix products and convolutions for one example; see `MMDiT`.
-
-        Args:
-            image: (H, W, C). text: (L, E). pooled_width: P.
-        """
-        (h, w, channels), width, levels = image, self.width, self.levels()
-        count = layers.FREQUENCIES * width + pooled_width * width + 2 * width**2 + text[0] * text[1] * width
+    def forward_flops(self, inputs: Inputs) -> int:
+        """Exact floating-point operations of the matrix products and convolutions for one example; see `MMDiT`."""
+        (h, w, channels), width, levels = inputs.shape, self.width, self.levels()
+        text, (pooled,) = inputs.cond.context.shape, inputs.cond.pooled.shape
+        count = layers.FREQUENCIES * width + pooled * width + 2 * width**2 + text[0] * text[1] * width
         count += convolution((h, w), channels, levels[0]) + convolution((h, w), levels[0], channels)
         for level, (own, above) in enumerate(zip(levels, [*levels[1:], width], strict=True)):
             side = (h >> level, w >> level)
             count += BLOCKS * ResBlock.macs(side, own, own, width)
             count += BLOCKS * ResBlock.macs(side, 2 * own, own, width)
             count += 2 * side[0] * side[1] * own * above  # to the level below and back
-        return 2 * (count + self.depth * crossdit.Block.macs(self.spec, self.tokens(image), text[0]))
+        return 2 * (count + self.depth * crossdit.Block.macs(self.spec, self.tokens(inputs.shape), text[0]))

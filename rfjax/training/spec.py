@@ -1,34 +1,55 @@
-"""From a config to the objects that it names."""
+"""From a config to all that the compiled programs of a run depend on; nothing is allocated."""
 
-import functools
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
 import optax
 
-from rfjax import data
+from rfjax import lookup
 from rfjax.compiling import worth_full_opt
 from rfjax.config import Config, Optimizer
+from rfjax.encoders import Codec, Encoder, TextEncoder, make_encoders
 from rfjax.models import Backbone, Inputs, Positions, build
+from rfjax.models.backbone import Head
 from rfjax.models.matmul import on_cpu
+from rfjax.models.projector import Projector
+from rfjax.models.shards import Adapter
+from rfjax.objectives import Objective, make_objective
+from rfjax.training.optimizer import make_optimizer, make_schedule
 
 MOST_UNROLLED = 12  # blocks: more take minutes to compile
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """All that the compiled programs of a run depend on; nothing allocated.
+    """All that the compiled programs of a run depend on.
 
-    Runs whose parts are equal share their programs, whatever their data and their formulation.
+    Runs whose specs are equal share their programs, whatever their data and their formulation.
 
     Attributes:
+        encoders: the codec, the text encoder, and others.
+        objective: what is minimised.
+        model: the network, with the heads of the objective.
+        inputs: the shapes that it reads.
+        adapter: factors that are trained in place of the weights; None: the weights are.
+        trainable: a regular expression that the paths of trained weights match; "": all are trained.
+        settings: of the optimizer.
+        depth: of the ladder's rule.
+        steps: of the schedule.
+        log_every: steps between lines of metrics.
+        accumulate: parts of a batch that a device works on one after the other.
+        explosion: how many times the recent median is too large a loss.
         full_opt: compile with full effort, see `compiling.worth_full_opt`.
     """
 
-    encoder: data.TextEncoder
+    encoders: tuple[Encoder, ...]
+    objective: Objective
     model: Backbone
     inputs: Inputs
+    adapter: Adapter | None
+    trainable: str
     settings: Optimizer
     depth: int
     steps: int
@@ -38,26 +59,46 @@ class RunSpec:
     full_opt: bool
 
     @property
+    def codec(self) -> Codec:
+        """The encoder of the data itself."""
+        return self.encoders[0]
+
+    @property
+    def text(self) -> TextEncoder:
+        """The encoder of the conditioning."""
+        return self.encoders[1]
+
+    @property
     def optimizer(self) -> optax.GradientTransformation:
+        """Of the trained weights."""
         return make_optimizer(self.settings, self.depth, self.steps)
 
     @property
     def schedule(self) -> optax.Schedule:
+        """Of the learning rate."""
         return make_schedule(self.settings, self.depth, self.steps)
+
+    def trains(self, path: str) -> bool:
+        """Whether a base weight, by its path, is trained."""
+        return self.adapter is None and re.search(self.trainable, path) is not None
 
 
 def make_run_spec(config: Config) -> RunSpec:
     """Builds everything but the data, which may need a disk, and the formulation."""
-    encoder, size = data.make_encoder(config.text), config.data.image_size
-    inputs = Inputs((size, size, config.data.channels), (encoder.length, encoder.width), encoder.pooled_width)
-    model, training = make_model(config, encoder), config.training
-    long = worth_full_opt(training.steps * training.batch * 3 * model.forward_flops(*inputs.shapes))
+    encoders, objective, training = make_encoders(config), make_objective(config), config.training
+    codec, text = encoders[:2]
+    inputs = Inputs(codec.shape, text.output)
+    model = make_model(config, text, objective.heads)
+    long = worth_full_opt(training.steps * training.batch * 3 * model.forward_flops(inputs))
     if config.model.unroll < 0 and long and on_cpu() and model.depth <= MOST_UNROLLED:
         model = model.clone(unroll=model.depth)
     return RunSpec(
-        encoder=encoder,
+        encoders=encoders,
+        objective=objective,
         model=model,
         inputs=inputs,
+        adapter=lookup.find(config.model.adapter, {}, "model.adapter")(config) if config.model.adapter else None,
+        trainable=training.trainable,
         settings=config.optimizer,
         depth=config.model.depth,
         steps=training.steps,
@@ -68,26 +109,31 @@ def make_run_spec(config: Config) -> RunSpec:
     )
 
 
-def make_model(config: Config, encoder: data.TextEncoder) -> Backbone:
-    """The backbone that the config names, for an encoder's text."""
-    model = config.model
+def make_model(config: Config, text: TextEncoder, heads: tuple[Head, ...] = ()) -> Backbone:
+    """The backbone that the config names, for an encoder's text, with the heads of a checkpoint and of an objective."""
+    model, data = config.model, config.data
     own: dict[str, Any] = {"time": model.time} if model.time else {}
     if model.backbone in ("dit", "sit"):
-        own |= {"learn_sigma": model.learn_sigma, "classes": 0 if encoder.length else encoder.pooled_width}
+        own |= {"learn_sigma": model.learn_sigma, "classes": text.classes}
     if model.backbone.startswith("mmdit"):
         own["dual_blocks"] = model.dual_blocks
     if model.backbone == "mmdit3":
-        own["texts"] = encoder.kinds
+        own["texts"] = text.kinds
     if model.width:
         own["width"] = model.width
     if model.heads:
         own["heads"] = model.heads
     patches = lambda side: -(-side // model.patch)  # noqa: E731
+    frames = (model.frame_patch,) if len(data.shape) == 4 else ()
+    projectors = tuple(
+        Head(f"projector_{i}", min(model.projector_block, model.depth), Projector(width, model.projector_width))
+        for i, width in enumerate(model.projectors)
+    )
     return build(
         model.backbone,
         model.depth,
         model.width_per_depth,
-        patch=model.patch,
+        patch=(*frames, model.patch, model.patch),
         mlp_ratio=model.mlp_ratio,
         qk_norm=model.qk_norm,
         remat=model.remat,
@@ -95,48 +141,12 @@ def make_model(config: Config, encoder: data.TextEncoder) -> Backbone:
         dtype=jnp.dtype(model.precision),
         attention=model.attention or None,
         positions=Positions(
-            size=patches(config.data.image_size) if model.largest_image or model.base_image else 0,
+            size=patches(data.image_size) if model.largest_image or model.base_image else 0,
             largest=patches(model.largest_image),
             base=patches(model.base_image),
             stored=model.stored_positions,
         ),
         frequency_shift=model.frequency_shift,
+        readouts=(*projectors, *heads),
         **own,
     )
-
-
-def peak_learning_rate(config: Optimizer, depth: int) -> float:
-    """The ladder's rule: learning_rate x depth^depth_exponent."""
-    return config.learning_rate * depth**config.depth_exponent
-
-
-def make_schedule(config: Optimizer, depth: int, steps: int) -> optax.Schedule:
-    """Linear warm-up to the peak (the first step is not zero), then constant, cosine or linear to zero at `steps`."""
-    peak, warmup = peak_learning_rate(config, depth), max(config.warmup, 1)
-    rest = max(steps - warmup, 1)
-    after = {
-        "none": optax.constant_schedule(peak),
-        "cosine": optax.cosine_decay_schedule(peak, rest),
-        "linear": optax.linear_schedule(peak, 0.0, rest),
-    }[config.decay]
-    return optax.join_schedules([optax.linear_schedule(peak / warmup, peak, warmup), after], [warmup])
-
-
-@functools.cache
-def make_optimizer(config: Optimizer, depth: int, steps: int) -> optax.GradientTransformation:
-    """Clipping by global norm, then AdamW with weight decay on matrices only."""
-    adamw = optax.adamw(
-        make_schedule(config, depth, steps),
-        b1=config.b1,
-        b2=config.b2,
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-        mask=_matrices if config.weight_decay else None,
-    )
-    whole = optax.chain(optax.clip_by_global_norm(config.clip), adamw) if config.clip else adamw
-    return optax.flatten(whole) if config.flatten else whole
-
-
-def _matrices(params: Any) -> Any:
-    # By name: under the scan over depth a bias has two axes as well.
-    return {name: _matrices(value) if isinstance(value, dict) else name == "kernel" for name, value in params.items()}

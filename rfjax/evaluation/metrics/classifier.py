@@ -15,7 +15,7 @@ from jaxtyping import Float32, Int, Shaped
 
 from rfjax.data import digits
 from rfjax.errors import UserError
-from rfjax.evaluation.features import check_images, detail
+from rfjax.evaluation.metrics.features import check_images, detail
 
 SIDE = 8
 HIDDEN = (256, 32)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64, Shaped, UInt8
+from jaxtyping import Bool, Float32, Float64, Int64, Shaped, UInt8
 from scipy import ndimage
 
 from rfjax.data.shapes import COLOURS, NUMBERS, PLURALS, RELATIONS, SHAPES, SKILLS, distance
@@ -86,15 +86,27 @@ def score(images: Shaped[np.ndarray, "..."], captions: Sequence[str]) -> Composi
     Raises:
         UserError: for images that `read` or captions that `parse` refuses, none at all, or numbers that differ.
     """
+    right, skills = judge(images, captions)
+    value, stderr, by_skill = summarise(right, skills)
+    return Composition(value, stderr, by_skill, {name: skills.count(name) for name in by_skill})
+
+
+def judge(images: Shaped[np.ndarray, "..."], captions: Sequence[str]) -> tuple[Bool[np.ndarray, " n"], list[str]]:
+    """Whether each image shows what its caption says, and which skill that asks for; arguments as in `score`."""
     if len(images) != len(captions) or not len(captions):
         raise UserError(f"a composition score needs a caption for each image, got {len(images)} and {len(captions)}")
     claims = [parse(caption) for caption in captions]
     right = np.array([holds(claim, found) for claim, found in zip(claims, read(images), strict=True)])
-    skill = np.array([claim.skill for claim in claims])
+    return right, [claim.skill for claim in claims]
+
+
+def summarise(right: Bool[np.ndarray, " n"], skills: list[str]) -> tuple[float, float, dict[str, float]]:
+    """The mean over the skills that occur, its binomial standard error, and the share of each skill."""
+    skill = np.array(skills)
     counts = {name: int((skill == name).sum()) for name in SKILLS if (skill == name).any()}
-    skills = {name: float(right[skill == name].mean()) for name in counts}
-    variance = sum(p * (1 - p) / counts[name] for name, p in skills.items())
-    return Composition(float(np.mean(list(skills.values()))), float(variance**0.5 / len(skills)), skills, counts)
+    by_skill = {name: float(right[skill == name].mean()) for name in counts}
+    variance = sum(p * (1 - p) / counts[name] for name, p in by_skill.items())
+    return float(np.mean(list(by_skill.values()))), float(variance**0.5 / len(by_skill)), by_skill
 
 
 @functools.cache

@@ -1,0 +1,62 @@
+"""Metrics of generated pictures: each takes them batch by batch, as they are made, and never holds them all.
+
+A metric is made for one run and one set of pictures: `init`, then `update` for each batch, then `result`. On several
+processes all of them call it alike, with pictures that are spread over the mesh.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Array, UInt8
+
+from rfjax import config as configs
+from rfjax import lookup
+from rfjax.evaluation.quantity import Quantity
+
+OWN = "own"  # the data set's own scores, where it has any
+METRICS = {
+    "shapes": "rfjax.evaluation.metrics.shapes:make",
+    "digits": "rfjax.evaluation.metrics.digits:make",
+}
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """The contract.
+
+    Attributes:
+        quantities: what `result` holds that reports should show, with labels and directions.
+    """
+
+    quantities: tuple[Quantity, ...]
+
+    def init(self) -> Any:
+        """The state before the first batch."""
+        ...
+
+    def update(self, state: Any, images: UInt8[Array, "B H W C"], captions: Sequence[str]) -> Any:
+        """The state after one more batch.
+
+        Args:
+            state: of `init` or of the batch before.
+            images: pictures on the mesh.
+            captions: what they should show, B of them.
+
+        Raises:
+            UserError: for pictures or captions that the metric is not for.
+        """
+        ...
+
+    def result(self, state: Any) -> dict[str, Any]:
+        """Plain values for a line of metrics, among them those of `quantities` with their errors."""
+        ...
+
+
+def make_metrics(config: configs.Config) -> tuple[Metric, ...]:
+    """The metrics that `config.sampling.metrics` names; "own" stands for the data set's own, or for none."""
+    found = []
+    names = [config.data.name if name == OWN else name for name in config.sampling.metrics]
+    for name in names:
+        if name in METRICS or lookup.is_path(name):
+            found.append(lookup.find(name, METRICS, "sampling.metrics")(config))
+    return tuple(found)

@@ -1,0 +1,84 @@
+"""The encode stage: one jitted program on the mesh between loading and the step."""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from rfjax import data
+from rfjax.encoders import Encoder
+from rfjax.training import mesh as meshes
+
+STREAM = 2  # of random numbers: 0 are the initial weights, 1 the noise of training
+
+
+@dataclass(frozen=True)
+class EncodeStage:
+    """Encoders with their frozen weights, which are placed once and are no part of the training state.
+
+    Attributes:
+        encoders: the codec, the text encoder, and others.
+        weights: of each encoder, on the devices.
+    """
+
+    encoders: tuple[Encoder, ...]
+    weights: tuple[Any, ...]
+
+    @classmethod
+    def place(cls, encoders: tuple[Encoder, ...], mesh: Mesh) -> "EncodeStage":
+        """Reads the weights and places them by the rules of `training.mesh`."""
+        weights = tuple(one.weights() for one in encoders)
+        return cls(encoders, jax.device_put(weights, meshes.shard_tree(weights, mesh)))
+
+    def names(self, source: data.Source) -> list[str]:
+        """The arrays of a data set that the encoders use."""
+        wanted = {name for one in self.encoders for name in one.reads}
+        return [name for name in source.fields if name in wanted]
+
+    def prepare(self, examples: data.Examples) -> dict[str, np.ndarray]:
+        """What goes to the devices, made in the threads that load data."""
+        found: dict[str, np.ndarray] = {}
+        for one in self.encoders:
+            found |= one.prepare(examples.arrays, examples.captions)
+        return found
+
+    def __call__(self, batch: Mapping[str, Any], seed: Any, step: Any) -> dict[str, Any]:
+        """Encodes a batch on the devices: {"z", "cond", other encoders' names, "slot"}.
+
+        Args:
+            batch: of `prepare`, with `slot`, on the devices.
+            seed: of the run, on the devices.
+            step: the number of the batch, on the devices; both are for encoders that draw random numbers.
+        """
+        return jit_encode(self.encoders)(self.weights, batch, seed, step)
+
+    def condition(self, arrays: Mapping[str, Any]) -> Any:
+        """The conditioning of prepared text on the devices."""
+        return _jit_condition(self.encoders[1])(self.weights[1], arrays)
+
+
+@functools.cache
+def jit_encode(encoders: tuple[Encoder, ...]) -> Callable[..., dict[str, Any]]:
+    """(weights, batch, seed, step) -> encoded batch, jitted. An example's key depends on (seed, step, slot) alone."""
+
+    def encode(weights: Any, batch: Any, seed: Any, step: Any) -> dict[str, Any]:
+        step_key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), STREAM), step)
+        keys = jax.vmap(lambda place: jax.random.fold_in(step_key, place))(batch["slot"])
+        made = {one.name: one.encode(own, batch, keys) for one, own in zip(encoders, weights, strict=True)}
+        return made | {"slot": batch["slot"]}
+
+    return jax.jit(encode)
+
+
+@functools.cache
+def _jit_condition(text: Any) -> Callable[..., Any]:
+    def condition(weights: Any, arrays: Any) -> Any:
+        rows = len(next(iter(arrays.values())))
+        keys = jax.random.split(jax.random.key(0), rows)
+        return text.encode(weights, arrays, keys)
+
+    return jax.jit(condition)

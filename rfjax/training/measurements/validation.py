@@ -1,0 +1,71 @@
+"""The validation loss of the last and of the averaged weights."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+from rfjax import config as configs
+from rfjax.evaluation import validation
+from rfjax.training.context import RunContext
+from rfjax.training.measurements import LAST, At, Line
+from rfjax.training.run import not_finite
+from rfjax.training.state import State, weights_of
+
+
+class NotFinite(Exception):
+    """A finished run's validation loss is no number: the run has failed."""
+
+
+class Validation:
+    """Lines of kind "validation", and at the end of kind "examples": the loss of each triple."""
+
+    at_end: ClassVar[str] = LAST
+
+    def every(self, config: configs.Config) -> int:
+        """The config's `training.validate_every`."""
+        return config.training.validate_every
+
+    def run(self, context: RunContext, state: State, at: At) -> Iterator[Line]:
+        """Measures both kinds of weights.
+
+        Raises:
+            NotFinite: at the end of the run, for a loss that is not finite.
+        """
+        config, losses = context.config.validation, {}
+
+        def load(indices: list[int]) -> dict[str, Any]:
+            context.pause("measuring the validation loss")
+            return context.load("validation", indices)
+
+        for weights in ("raw", "ema"):
+            with context.clock("validation"):
+                found = validation.measure(
+                    context.network(weights_of(context.spec, state, ema=weights == "ema")),
+                    load,
+                    formulation=context.everywhere(context.formulation.arrays),
+                    levels=config.levels,
+                    examples=config.examples,
+                    batch=config.batch,
+                    floors=validation.known_floors(context.formulation, config.levels),
+                )
+            losses[weights] = found.loss
+            yield "validation", {**at.progress, "weights": weights, **found.record()}
+            if at.final:
+                rounded = [round(float(loss), 7) for loss in found.examples]
+                yield "examples", {"weights": weights, "grid": config.levels, "losses": rounded}
+        if bad := not_finite(losses, at.step):
+            if at.final:
+                raise NotFinite(f"{bad}: lower config.optimizer.learning_rate, or look at the data")
+            context.display.warn(f"{context.run.name}: {bad}: it is left out of the run's curve")
+
+    def result(self, lines: Sequence[Line]) -> dict[str, Any]:
+        """{"validation": {weights: loss and levels}}."""
+        found = {values["weights"]: values for kind, values in lines if kind == "validation"}
+        keys = ("grid", "loss", "stderr", "levels", "floors", "floors_drawn")
+        return {"validation": {weights: {key: values[key] for key in keys} for weights, values in found.items()}}
+
+
+def averaged_loss(lines: Sequence[Line]) -> float:
+    """The validation loss of the averaged weights among lines; infinite where it is not finite or not there."""
+    losses = [values["loss"] for kind, values in lines if kind == "validation" and values["weights"] == "ema"]
+    return min((loss for loss in losses if math.isfinite(loss)), default=math.inf)

@@ -1,0 +1,59 @@
+"""The optimizer: AdamW with clipping, the ladder's learning rate, its schedule, and the average of the weights."""
+
+import functools
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int
+
+from rfjax.config import Optimizer
+
+
+def peak_learning_rate(config: Optimizer, depth: int) -> float:
+    """The ladder's rule: learning_rate x depth^depth_exponent."""
+    return config.learning_rate * depth**config.depth_exponent
+
+
+def make_schedule(config: Optimizer, depth: int, steps: int) -> optax.Schedule:
+    """Linear warm-up to the peak (the first step is not zero), then constant, cosine or linear to zero at `steps`."""
+    peak, warmup = peak_learning_rate(config, depth), max(config.warmup, 1)
+    rest = max(steps - warmup, 1)
+    after = {
+        "none": optax.constant_schedule(peak),
+        "cosine": optax.cosine_decay_schedule(peak, rest),
+        "linear": optax.linear_schedule(peak, 0.0, rest),
+    }[config.decay]
+    return optax.join_schedules([optax.linear_schedule(peak / warmup, peak, warmup), after], [warmup])
+
+
+@functools.cache
+def make_optimizer(config: Optimizer, depth: int, steps: int) -> optax.GradientTransformation:
+    """Clipping by global norm, then AdamW with weight decay on matrices only."""
+    adamw = optax.adamw(
+        make_schedule(config, depth, steps),
+        b1=config.b1,
+        b2=config.b2,
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        mask=_matrices if config.weight_decay else None,
+    )
+    whole = optax.chain(optax.clip_by_global_norm(config.clip), adamw) if config.clip else adamw
+    return optax.flatten(whole) if config.flatten else whole
+
+
+def _matrices(params: Any) -> Any:
+    # By name: under the scan over depth a bias has two axes as well.
+    return {name: _matrices(value) if isinstance(value, dict) else name == "kernel" for name, value in params.items()}
+
+
+def ema_update(average: Any, params: Any, step: Int[Array, ""], settings: Optimizer) -> Any:
+    """Every `ema_every` steps, average <- decay average + (1 - decay) params, decay warmed up as (1 + n) / (10 + n).
+
+    The warm-up forgets the initial weights, which would spoil a short run.
+    """
+    every = settings.ema_every
+    n = (step // every).astype(jnp.float32)
+    decay = jnp.minimum(settings.ema_decay, n / (9 + n))  # n counts from 1: (1 + (n - 1)) / (10 + (n - 1))
+    take = jnp.where(step % every == 0, 1 - decay, 0.0)
+    return optax.incremental_update(params, average, take)
