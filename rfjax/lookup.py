@@ -30,7 +30,7 @@ def find(name: str, table: Mapping[str, str], key: str) -> Any:
         UserError: if the table has no such name, the module can't be imported, or it has no such attribute.
     """
     if name not in table and not is_path(name):
-        raise UserError(f"config.{key} = '{name}' is not among its choices{nearest(name, table)}")
+        raise UserError(f"config.{key} = '{name}' is not one of its choices{nearest(name, table)}")
     path = table.get(name, name)
     module, _, attribute = path.partition(":")
     try:

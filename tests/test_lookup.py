@@ -21,7 +21,7 @@ def test_a_name_is_an_entry_or_an_import_path():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("rot", r"config.k = 'rot' is not among its choices .did you mean 'root'"),
+        ("rot", r"config.k = 'rot' is not one of its choices .did you mean 'root'"),
         ("no_such_module:x", r"the module 'no_such_module' can't be imported"),
         ("math:no_such_thing", r"the module 'math' has no 'no_such_thing'"),
     ],

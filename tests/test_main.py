@@ -35,10 +35,13 @@ SCALING = f"--config={ROOT / 'configs' / 'scaling.py'}"
         ([SCALING, "--config.flow.formulation=rf/lognrm(0,1)"], "did you mean 'rf/lognorm'"),
         (
             [SCALING, "--config.workdir=gs://bucket/study"],
-            "config.workdir = 'gs://bucket/study' is no path of a file system",
+            "config.workdir = 'gs://bucket/study' is not a path of a file system",
         ),
-        ([SCALING, "--config.training.start_from=s3://b/run"], "config.training.start_from = 's3://b/run' is no path"),
-        ([SCALING, "--config.workdir=~nobody_here/x"], "begins with ~, and this machine knows no home folder for it"),
+        (
+            [SCALING, "--config.training.start_from=s3://b/run"],
+            "config.training.start_from = 's3://b/run' is not a path",
+        ),
+        ([SCALING, "--config.workdir=~nobody_here/x"], "begins with ~, but this machine knows no such home folder"),
         ([SCALING, "--steps=3"], "steps"),
         ([SCALING, "steps=3"], "what does 'steps=3' mean"),
     ],
@@ -90,7 +93,7 @@ def test_help_helps(capsys):
     assert main.main([SCALING, "--help"]) == 0
     out = capsys.readouterr().out
     assert "--config.model.width_per_depth=16" in out
-    assert "head width" in out
+    assert "width per unit of depth" in out
 
 
 @pytest.mark.parametrize("variant", ["", "fashion_mnist", "learning_rate", "surface", "pod"])
@@ -129,14 +132,14 @@ def test_a_path_may_begin_at_home(monkeypatch, key):
         config = getattr(config, name)
     assert config == "/home/me/work"
     with pytest.raises(
-        UserError, match=f"config.{key} = '~nobody-here/x' begins with ~, and this machine knows no home"
+        UserError, match=f"config.{key} = '~nobody-here/x' begins with ~, but this machine knows no such"
     ):
         main.read_flags([SCALING, f"--config.{key}=~nobody-here/x"])
 
 
 @pytest.mark.parametrize("key", ["workdir", "data.path", "data.data_dir", "training.start_from"])
 def test_an_address_is_no_folder(key):
-    with pytest.raises(UserError, match=f"config.{key} = 'gs://bucket/x' is no path of a file system"):
+    with pytest.raises(UserError, match=f"config.{key} = 'gs://bucket/x' is not a path of a file system"):
         main.read_flags([SCALING, f"--config.{key}=gs://bucket/x"])
 
 

@@ -1,7 +1,7 @@
-"""What a config may hold, and clear errors for what it may not.
+"""The keys of a config, and the checks of their values.
 
-A file in `configs/` starts from `default()`, an `ml_collections.ConfigDict` that flags can override, and `parse` turns
-the result into the frozen `Config`, checked, before anything is compiled. Imports no JAX.
+A file in `configs/` starts from `default()`, an `ml_collections.ConfigDict` that flags can override. `parse` checks the
+result and returns a frozen `Config` before anything is compiled. This package imports no JAX.
 """
 
 from rfjax.config.checks import check as check

@@ -1,4 +1,4 @@
-"""Values that are each allowed and can't work together: a sentence before anything is compiled."""
+"""Checks of values that are valid one by one but not together, before anything is compiled."""
 
 import os
 from pathlib import Path
@@ -7,12 +7,16 @@ from rfjax.config.keys import Config, Generate
 from rfjax.config.setting import setting
 from rfjax.errors import UserError
 
-# What 0 means for the size of images.
+# The size that 0 stands for in config.data, by data source.
 OWN_SIZE = {"shapes": {"image_size": 16, "channels": 3}, "digits": {"image_size": 8, "channels": 1}}
 
 
 def check(config: Config) -> None:
-    """Raises UserError for values that are each allowed but can't work together."""
+    """Checks a config's values against each other.
+
+    Raises:
+        UserError: if two or more values don't fit together; the message names their keys.
+    """
     data, training = config.data, config.training
     _check_workdir(config.workdir)
     if data.name not in OWN_SIZE and not (data.image_size and data.channels):
@@ -47,11 +51,11 @@ def check(config: Config) -> None:
 
 
 LONGEST_NAME, LONGEST_PATH = 255, 4096  # bytes, on Linux, macOS and most network file systems
-ROOM = 512  # bytes of a path that the folder of a run and the files of a checkpoint take
+ROOM = 512  # bytes that the folder of a run and the files of a checkpoint add to the path
 
 
 def _check_workdir(workdir: str) -> None:
-    """Raises UserError if a study's files would have names that file systems refuse."""
+    """Refuses a folder whose files would have longer names than file systems allow."""
     if not workdir:
         raise UserError("config.workdir must name the folder of the study")
     longest = max(len(os.fsencode(part)) for part in Path(workdir).parts)
@@ -63,7 +67,7 @@ def _check_workdir(workdir: str) -> None:
 
 
 def _check_model(config: Config) -> None:
-    """Raises UserError for a network that can't be built, or can't read the data's images and text."""
+    """Refuses a network that can't be built, or can't read the data's images and text."""
     data, model, text = config.data, config.model, config.text
     if data.image_size % model.patch:
         raise UserError(
@@ -95,44 +99,43 @@ def _check_model(config: Config) -> None:
             f"config.model.patch = {model.patch} must be 2, 4, 8 ... and divide the width, {width}, for 'uvit', which "
             "halves the resolution until a patch is one token"
         )
-    if model.dual_blocks > (model.depth if model.backbone.startswith("mmdit") else 0):
+    if model.dual_blocks > (most := model.depth if model.backbone.startswith("mmdit") else 0):
         raise UserError(
-            f"config.model.dual_blocks = {model.dual_blocks}, and '{model.backbone}' of depth {model.depth} has "
-            f"{model.depth if model.backbone.startswith('mmdit') else 'none'} that could be"
+            f"config.model.dual_blocks = {model.dual_blocks} must be at most {most} for '{model.backbone}' of depth "
+            f"{model.depth}"
         )
     if model.attention == "cudnn" and model.precision != "bfloat16":
         raise UserError(
-            f"config.model.attention = 'cudnn' takes bfloat16 alone, and config.model.precision = '{model.precision}': "
-            "set one of them"
+            f"config.model.attention = 'cudnn' needs config.model.precision = 'bfloat16', not '{model.precision}'"
         )
     if model.learn_sigma and model.backbone not in ("dit", "sit"):
-        raise UserError(f"config.model.learn_sigma is for dit and sit, not '{model.backbone}'")
+        raise UserError(f"config.model.learn_sigma works with dit and sit, not with '{model.backbone}'")
 
 
 def _check_sampling(config: Config) -> None:
-    """Raises UserError for samples that can't be drawn."""
+    """Refuses settings that no sampler can generate pictures with."""
     sampling, training = config.sampling, config.training
     wanted = [setting(text) for text in sampling.settings] if sampling.count else []
     if sampling.count and not wanted:
-        raise UserError("config.sampling.settings names no setting: give one, or config.sampling.count = 0")
+        raise UserError("config.sampling.settings is empty: give one setting, or set config.sampling.count = 0")
     for one in wanted:
         if one.guidance != 1 and config.text.drop in (0, 1):
             raise UserError(
-                f"config.sampling.settings: '{one.name}' asks for guidance, but {_unguided(config.text.drop)}: use "
-                f"'{one.steps}@1.0', or another drop"
+                f"config.sampling.settings: '{one.name}' needs guidance, but {_unguided(config.text.drop)}: use "
+                f"'{one.steps}@1.0', or another config.text.drop"
             )
     names = [one.name for one in wanted]
     if repeated := next((name for name in names if names.count(name) > 1), None):
-        raise UserError(f"config.sampling.settings names '{repeated}' twice: say it once")
+        raise UserError(f"config.sampling.settings names '{repeated}' twice: name it once")
     if config.data.channels and sampling.guidance_channels > config.data.channels:
         raise UserError(
-            f"config.sampling.guidance_channels = {sampling.guidance_channels}, and the images have "
-            f"config.data.channels = {config.data.channels}: 0 guides them all"
+            f"config.sampling.guidance_channels = {sampling.guidance_channels} exceeds config.data.channels = "
+            f"{config.data.channels}: 0 guides all channels"
         )
     if sampling.guidance_low > sampling.guidance_high:
         raise UserError(
             f"config.sampling.guidance_low = {sampling.guidance_low:g} and guidance_high = {sampling.guidance_high:g} "
-            "must be an interval within [0, 1]"
+            "must be an interval within [0, 1], the lower value first"
         )
     every, saved = training.validate_every, training.checkpoint_every
     if training.select == "best" and (not every or every % saved):
@@ -147,21 +150,28 @@ def _unguided(drop: float) -> str:
 
 
 def _check_generate(sample: Generate) -> None:
-    """Raises UserError for a job `generate` that no model could do."""
+    """Refuses a job `generate` that no model could do."""
     if not sample.source:
         raise UserError("config.generate.source must name the folder of a run, or a checkpoint of another project")
     if sample.prompts and sample.encodings:
         raise UserError(
-            "config.generate.prompts and config.generate.encodings both say what to draw: give one of them (the file "
-            "of encodings may hold captions)"
+            "config.generate.prompts and config.generate.encodings are both set: set one of them (the file of "
+            "encodings may hold captions)"
         )
 
 
 def check_generate(sample: Generate, run: Config) -> tuple[int, int]:
-    """The height and width to draw, for a model with the config `run`.
+    """Checks the job `generate` against a model.
+
+    Args:
+        sample: the job's section.
+        run: the config of the model.
+
+    Returns:
+        The height and width of the pictures, in the model's pixels.
 
     Raises:
-        UserError: for what this model can't draw.
+        UserError: if the model can't generate pictures of this size, with this guidance or from these prompts.
     """
     model, text = run.model, run.text
     # A checkpoint's table of positions is counted in patches, the other limits in pixels.
@@ -177,12 +187,12 @@ def check_generate(sample: Generate, run: Config) -> tuple[int, int]:
             raise UserError(f"config.generate.{name} = {length}, and this model has positions for {largest} at most")
     if sample.guidance != 1 and text.drop in (0, 1):
         raise UserError(
-            f"config.generate.guidance = {sample.guidance:g} can't guide this model, for {_unguided(text.drop)}: set "
-            "config.generate.guidance = 1"
+            f"config.generate.guidance = {sample.guidance:g} can't guide this model because "
+            f"{_unguided(text.drop)}: set config.generate.guidance = 1"
         )
     if sample.prompts and text.encoder == "stored":
         raise UserError(
-            "this model's text encoder is not part of rfjax, so it can't read config.generate.prompts: encode them "
-            "with it and name an .npz file with context and pooled by config.generate.encodings"
+            "this model can't read config.generate.prompts because its text encoder is not part of rfjax: encode the "
+            "prompts with that encoder, and name an .npz file with context and pooled in config.generate.encodings"
         )
     return sample.height or run.data.image_size, sample.width or run.data.image_size

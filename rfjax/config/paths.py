@@ -1,4 +1,4 @@
-"""A config's paths: `~` written out, and no address of what is no file system."""
+"""Paths in a config: `~` is expanded, and addresses of object stores are refused."""
 
 import dataclasses
 import re
@@ -8,15 +8,18 @@ from typing import Any
 from rfjax.errors import UserError
 
 PATHS = ("workdir", "training.start_from", "generate.source", "generate.encodings", "study.source")
-DATA = ("data.path", "data.data_dir")  # `~` is written out where they are opened: a study keeps the name it was given
-REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")  # gs://bucket, and what Path makes of it
+DATA = ("data.path", "data.data_dir")  # `~` is expanded when they are opened: a study records the path as written
+REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")  # gs://bucket, and gs:/bucket as Path writes it
 
 
 def resolved(config: Any) -> Any:
-    """The config with `~` and `~user` written out in each key that names a folder or file of rfjax's own.
+    """Expands `~` and `~user` in all keys of PATHS.
+
+    Returns:
+        The config with whole paths.
 
     Raises:
-        UserError: for a user that is not known here, and for an address such as gs://bucket.
+        UserError: if this machine does not know the user, or a path is an address such as gs://bucket.
     """
     for key in DATA:
         section, _, name = key.rpartition(".")
@@ -32,8 +35,8 @@ def resolved(config: Any) -> Any:
 def _check_local(path: str, key: str) -> None:
     if REMOTE.match(path):
         raise UserError(
-            f"{key} = '{path}' is no path of a file system, which rfjax needs for locks, renames and appended lines: "
-            "mount it (NFS, Filestore, or a bucket with a hierarchical namespace by gcsfuse) and name the folder"
+            f"{key} = '{path}' is not a path of a file system, and rfjax needs one for locks, renames and appended "
+            "lines: mount it (NFS, Filestore, or a bucket with a hierarchical namespace by gcsfuse) and name the folder"
         )
 
 
@@ -43,18 +46,18 @@ def _expanded(path: str, key: str) -> str:
 
 
 def expanded(path: str | Path, key: str) -> Path:
-    """The path with `~` and `~user` written out.
+    """Expands `~` and `~user` in a path.
 
     Args:
         path: as the user wrote it.
-        key: which names it, for the message.
+        key: the key that holds the path, for the message.
 
     Raises:
-        UserError: for a user that is not known here, or one without a home folder.
+        UserError: if this machine does not know the user, or the user has no home folder.
     """
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise UserError(
-            f"{key} = '{path}' begins with ~, and this machine knows no home folder for it: write the whole path"
+            f"{key} = '{path}' begins with ~, but this machine knows no such home folder: write the whole path"
         ) from error

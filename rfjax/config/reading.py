@@ -1,4 +1,4 @@
-"""From a file in `configs/` and its flags to a checked `Config`, and to the runs of a study."""
+"""Turns a file of `configs/` and its flags into a checked `Config`, and a study into its runs."""
 
 import dataclasses
 import itertools
@@ -18,7 +18,7 @@ from rfjax.config.rules import bounds, check_value, convert
 from rfjax.config.versions import upgraded
 from rfjax.errors import UserError, nearest
 
-# Keys that say where and how to run, not what: a study may go on with others.
+# Keys that change where and how a study runs but not its results, so that it may continue with other values.
 OPERATIONAL = (
     "job",
     "workdir",
@@ -39,13 +39,17 @@ OPERATIONAL = (
 
 
 def default() -> ml_collections.ConfigDict:
-    """Every key with its default; a config file changes some, flags change more. Unknown keys are refused."""
+    """All keys with their defaults, locked against unknown keys; a config file and flags change some of them."""
     result = ml_collections.ConfigDict(dataclasses.asdict(Config()), convert_dict=True)
     return result.lock()
 
 
 def axes(base: ml_collections.ConfigDict, values: Mapping[str, tuple[Any, ...]]) -> None:
-    """Sets the axes of a study: {"model.depth": (1, 2, 3)} makes three runs; two axes make all the combinations.
+    """Sets the axes of a study.
+
+    Args:
+        base: the config that all runs share, changed in place.
+        values: key -> its values. {"model.depth": (1, 2, 3)} makes three runs; two axes make all combinations.
 
     Raises:
         UserError: if an axis is not a key of the config.
@@ -63,10 +67,10 @@ def axes(base: ml_collections.ConfigDict, values: Mapping[str, tuple[Any, ...]])
 
 
 def parse(values: ml_collections.ConfigDict) -> Config:
-    """Checks a ConfigDict and makes it a Config.
+    """Turns a ConfigDict into a checked Config.
 
     Raises:
-        UserError: for an unknown key, a wrong type, or a value that can't work, with the key's name.
+        UserError: if a key is unknown, has a value of a wrong type, or has one that can't work; the message names it.
     """
     config = resolved(from_dict(values.to_dict()))
     check(config)
@@ -76,7 +80,16 @@ def parse(values: ml_collections.ConfigDict) -> Config:
 
 
 def from_dict(values: Mapping[str, Any], cls: type = Config, where: str = "") -> Any:
-    """Builds a dataclass of this module from nested plain values; checks names, types, choices and ranges."""
+    """Builds a `Config`, or a section of one, from nested plain values.
+
+    Args:
+        values: name of a key or section -> value; missing keys get their defaults.
+        cls: the dataclass to build.
+        where: the dotted path of the section, for messages.
+
+    Raises:
+        UserError: if a name is unknown, or a value breaks its key's rule.
+    """
     values = upgraded(values) if cls is Config else values
     hints = get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
@@ -100,10 +113,10 @@ def from_dict(values: Mapping[str, Any], cls: type = Config, where: str = "") ->
 
 
 def filled(plain: Mapping[str, Any], cls: type = Config, where: str = "") -> dict[str, Any]:
-    """A plain config that may be of another version: with defaults for keys that it lacks, and with all that it has.
+    """Fills in a plain config of another version: adds defaults for missing keys and keeps unknown keys.
 
     Raises:
-        UserError: for a value of another type, with the key's name.
+        UserError: if a value is of a wrong type; the message names its key.
     """
     plain = upgraded(plain) if cls is Config else plain
     hints, result = get_type_hints(cls), dict(plain)
@@ -129,11 +142,14 @@ def _flatten(values: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, 
 
 MOST_RUNS = 10_000  # of a study
 LONGEST_NAME = 200  # characters of a run's name: a folder's name may have 255 bytes
-BASE_ONLY = ("study", "generate", "plan", "cluster")  # sections that are read once for all runs
+BASE_ONLY = ("study", "generate", "plan", "cluster")  # sections that have one value for all runs
 
 
 def runs(config: Config) -> list[tuple[str, Config]]:
-    """The named runs of a study: every combination of its axes, in order; one run named "run" where it has none.
+    """The runs of a study: all combinations of its axes, in order, or one run named "run" if it has no axes.
+
+    Returns:
+        (name, config) of each run.
 
     Raises:
         UserError: if an axis is not a key of the config, has no values, or a value does not fit; if two runs would have
@@ -157,7 +173,7 @@ def runs(config: Config) -> list[tuple[str, Config]]:
             raise UserError(
                 f"the study's run '{name[:60]}...' has a name of over {LONGEST_NAME} bytes: shorten its axes"
             )
-        folder = unicodedata.normalize("NFC", name).casefold()  # some file systems take them for one
+        folder = unicodedata.normalize("NFC", name).casefold()  # some file systems don't tell such names apart
         if folder in folders:
             raise UserError(
                 f"two runs of config.study.axes would share the folder '{name}': {folders[folder]} and "
@@ -174,7 +190,7 @@ def _check_axes(axis: Mapping[str, tuple[Any, ...]]) -> None:
         section, _, _ = path.partition(".")
         if section in BASE_ONLY:
             raise UserError(
-                f"config.study.axes.{path} can't differ between runs: config.{section} is read once for all of them"
+                f"config.study.axes.{path} can't differ between runs: config.{section} holds for all of them"
             )
         if not values:
             raise UserError(f"config.study.axes.{path} has no values: give at least one, such as (1, 2)")
@@ -183,7 +199,7 @@ def _check_axes(axis: Mapping[str, tuple[Any, ...]]) -> None:
 
 
 def _check_axis(path: str) -> None:
-    """Raises UserError if an axis is not a key of the config."""
+    """Refuses an axis that is not a key of the config."""
     known = [key for key, value, _ in entries() if "." in key and not isinstance(value, dict)]
     if path not in known:
         raise UserError(f"config.study.axes.{path} is not a key of the config{nearest(path, known)}")
@@ -210,7 +226,7 @@ def _label(path: str, value: Any) -> str:
 
 
 def entries(cls: type = Config, where: str = "") -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
-    """Every key as (dotted path, default, metadata)."""
+    """All keys as (dotted path, default, metadata)."""
     for field in dataclasses.fields(cls):
         value = field.default_factory() if field.default is dataclasses.MISSING else field.default
         if dataclasses.is_dataclass(value):
@@ -220,9 +236,9 @@ def entries(cls: type = Config, where: str = "") -> Iterator[tuple[str, Any, Map
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """Sentences on the keys that differ between two plain configs, leaving the operational ones aside.
+    """Sentences on the keys in which two plain configs differ, without the keys of OPERATIONAL.
 
-    A key that is newer than a config has its default there.
+    A key that a config of an older version lacks has its default there.
     """
     flat = [dict(_flatten(_completed(upgraded(c)))) for c in (ours, theirs)]
     paths = [p for p in {**flat[0], **flat[1]} if not any(p == o or p.startswith(o + ".") for o in OPERATIONAL)]
@@ -235,7 +251,7 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]
 
 
 def _completed(plain: Mapping[str, Any]) -> Mapping[str, Any]:
-    """With defaults for newer keys, and the schedule by its own name: "own" is what older studies called it."""
+    """Adds defaults for missing keys, and replaces the schedule "own" by the name of the schedule that it means."""
     try:
         config = from_dict(plain)
         schedule = names.schedule_of(config.sampling.schedule, config.flow.formulation)
@@ -245,7 +261,7 @@ def _completed(plain: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def describe(plain: Mapping[str, Any]) -> str:
-    """The list of keys for `--help`, with the values of a plain config."""
+    """The text of `--help`: all keys with their values in a plain config, what they do, and their bounds."""
     lines = []
     for path, _, metadata in entries():
         value: Any = plain

@@ -1,4 +1,4 @@
-"""What one key of a config may hold: its type, its choices, its lowest and its highest value."""
+"""The rule of one key of a config: its type, its choices and its bounds."""
 
 import dataclasses
 import math
@@ -28,13 +28,13 @@ def key(
     """Declares a key of a config.
 
     Args:
-        default: the value where a config says nothing.
-        doc: what the key means, with its unit; `--help` prints it.
-        choices: the allowed values; empty: any of the type.
-        low: the smallest allowed number, of a tuple its smallest item. Each key that holds numbers has one.
-        high: the largest allowed number, likewise.
-        also: a number outside of these bounds that is allowed too, because it means something else.
-        paths: besides the choices, an import path `MODULE:NAME` is allowed.
+        default: the value if a config does not set the key.
+        doc: what the key does, its unit and its effect, in full sentences; `--help` prints it.
+        choices: the allowed values. Empty allows all values of the type.
+        low: the smallest allowed number, or item of a tuple. Each key of numbers has a `low` and a `high`.
+        high: the largest allowed number, or item of a tuple.
+        also: one more allowed number outside the bounds, which has a special meaning.
+        paths: whether an import path `MODULE:NAME` is allowed in addition to the choices.
     """
     metadata = {"doc": doc, "choices": choices, "low": low, "high": high, "also": also, "paths": paths}
     if isinstance(default, dict):
@@ -43,10 +43,15 @@ def key(
 
 
 def convert(value: Any, hint: Any, path: str) -> Any:
-    """The value as the type of its key: integers pass as floats, lists as tuples.
+    """Converts a value to the type of its key: an integer to a float, a list to a tuple.
+
+    Args:
+        value: as a config or a file holds it.
+        hint: the type annotation of the key.
+        path: the key's dotted path, for the message.
 
     Raises:
-        UserError: if it is of another type.
+        UserError: if the value is of another type.
     """
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         try:
@@ -62,7 +67,11 @@ def convert(value: Any, hint: Any, path: str) -> Any:
 
 
 def check_value(value: Any, rule: Mapping[str, Any], path: str) -> None:
-    """Raises UserError for a value that its key's rule, the metadata of `key`, does not allow."""
+    """Checks a value against its key's rule, the metadata that `key` made.
+
+    Raises:
+        UserError: if the rule does not allow the value.
+    """
     if isinstance(value, tuple):
         if len(value) > MOST_ITEMS:
             raise UserError(f"config.{path} has {len(value):,} items, and at most {MOST_ITEMS:,} are allowed")
@@ -77,7 +86,7 @@ def check_value(value: Any, rule: Mapping[str, Any], path: str) -> None:
 
 
 def bounds(rule: Mapping[str, Any]) -> str:
-    """The bounds of a key's numbers in words, such as "from 1 to 1000, or 0"; empty where it has none."""
+    """The bounds of a key in words, such as "from 1 to 1000, or 0"; empty if the key has none."""
     if rule["low"] is None:
         return ""
     also = "" if rule["also"] is None else f", or {rule['also']:g}"
@@ -89,7 +98,7 @@ def _plain(number: float) -> str:
 
 
 def _short(value: Any) -> str:
-    """The value as a person typed it, or its beginning."""
+    """The value as Python writes it, cut if it is long."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:60]}... ({len(text):,} characters)"
 
@@ -97,12 +106,12 @@ def _short(value: Any) -> str:
 def _check_text(text: str, rule: Mapping[str, Any], path: str) -> None:
     if rule["choices"] and text not in rule["choices"] and not (rule["paths"] and is_path(text)):
         raise UserError(
-            f"config.{path} = {_short(text)} is not among its choices{nearest(text[:80], map(str, rule['choices']))}"
+            f"config.{path} = {_short(text)} is not one of its choices{nearest(text[:80], map(str, rule['choices']))}"
         )
     if len(text) > LONGEST_TEXT:
         raise UserError(f"config.{path} has {len(text):,} characters, and at most {LONGEST_TEXT:,} are allowed")
     for character in text:
         if unicodedata.category(character) in ("Cc", "Cs"):
             raise UserError(
-                f"config.{path} holds the character U+{ord(character):04X}, which no text or path may: remove it"
+                f"config.{path} holds the character U+{ord(character):04X}, which texts and paths can't have: remove it"
             )

@@ -1,9 +1,9 @@
-"""Configs that older versions of rfjax wrote: their keys under the names of today."""
+"""Current names for the keys of configs that older versions of rfjax wrote."""
 
 from collections.abc import Mapping
 from typing import Any
 
-# Old path -> new path, of a key or a section; a key's own line comes before its section's.
+# Old path -> new path of a key or a section. The line of a key stands before the line of its section.
 RENAMED = {
     "samples.grid": "sampling.schedule",
     "samples": "sampling",
@@ -14,7 +14,7 @@ JOBS = {"sample": "generate"}
 
 
 def new_name(path: str) -> str:
-    """The path of a key or a section today; a path that never changed is returned as it is."""
+    """The current path of a key or a section; returns the path itself if it was never renamed."""
     for old, new in RENAMED.items():
         if path == old or path.startswith(f"{old}."):
             return new + path[len(old) :]
@@ -22,7 +22,7 @@ def new_name(path: str) -> str:
 
 
 def upgraded(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """A plain config of any version, nested, with today's names; what it lacks is not filled in."""
+    """A nested plain config of any version under the current names; missing keys stay missing."""
     result = _moved(plain)
     study = result.get("study")
     if isinstance(study, Mapping) and isinstance(study.get("axes"), Mapping):
@@ -42,5 +42,5 @@ def _moved(plain: Mapping[str, Any]) -> dict[str, Any]:
         for name, item in value.items():
             target, _, key = new_name(f"{section}.{name}").partition(".")
             result.setdefault(target, {})[key] = item
-        result.setdefault(new_name(section), {})  # an empty section stays one
+        result.setdefault(new_name(section), {})  # keeps an empty section
     return result

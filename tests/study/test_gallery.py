@@ -103,7 +103,7 @@ def test_seed_size_weights_and_sampler_are_flags(source, tmp_path):
         ({"encodings": __file__}, "can't be read: it must be an .npz file"),
         ({"encodings": "/dev/zero"}, "/dev/zero is a device, and must be a file"),
         ({"channels": 4}, "guidance_channels"),
-        ({"prompts": ("a red circle",), "encodings": "both.npz"}, "both say what to draw"),
+        ({"prompts": ("a red circle",), "encodings": "both.npz"}, "are both set"),
     ],
 )
 def test_a_mistake_is_one_sentence_before_a_folder_is_made(source, tmp_path, values, words):

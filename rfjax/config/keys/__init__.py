@@ -1,0 +1,47 @@
+"""All keys of a config, by section: each with its default, its bounds and what it does. `--help` prints this list."""
+
+import dataclasses
+import json
+from typing import Any
+
+from rfjax.config.keys.data import Data, Text
+from rfjax.config.keys.machines import Cluster, Mesh, Plan
+from rfjax.config.keys.model import Flow, Model
+from rfjax.config.keys.sampling import Generate, Sampling
+from rfjax.config.keys.study import Study
+from rfjax.config.keys.training import Optimizer, Recovery, Training, Validation
+from rfjax.config.rules import key
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Holds the job, its folder, and one attribute for each section."""
+
+    job: str = key(
+        "study",
+        "Chooses the job: `study` trains the runs and writes the report, `report` rewrites the report from the files "
+        "of a study, `generate` makes pictures with one model, `plan` computes what the study needs on other devices.",
+        choices=("study", "report", "generate", "plan"),
+    )
+    workdir: str = key(
+        "work/scaling", "Names the folder that the study, or the pictures of the job `generate`, are written to."
+    )
+    only: str = key("", "Trains only the run of this name and writes no report. Empty trains all runs.")
+    data: Data = dataclasses.field(default_factory=Data)
+    text: Text = dataclasses.field(default_factory=Text)
+    flow: Flow = dataclasses.field(default_factory=Flow)
+    model: Model = dataclasses.field(default_factory=Model)
+    optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
+    training: Training = dataclasses.field(default_factory=Training)
+    mesh: Mesh = dataclasses.field(default_factory=Mesh)
+    cluster: Cluster = dataclasses.field(default_factory=Cluster)
+    recovery: Recovery = dataclasses.field(default_factory=Recovery)
+    plan: Plan = dataclasses.field(default_factory=Plan)
+    validation: Validation = dataclasses.field(default_factory=Validation)
+    sampling: Sampling = dataclasses.field(default_factory=Sampling)
+    generate: Generate = dataclasses.field(default_factory=Generate)
+    study: Study = dataclasses.field(default_factory=Study)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values, ready for JSON; `from_dict` is the inverse."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))

@@ -1,0 +1,149 @@
+"""The sections `data` and `text`: which examples a run sees, and how their captions become arrays."""
+
+import dataclasses
+
+from rfjax.config.rules import key
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Chooses the data set and says how its images are read."""
+
+    name: str = key(
+        "shapes",
+        "Chooses the data source: `shapes` renders coloured shapes, `digits` are scikit-learn's 8 x 8 digits, `tfds` "
+        "is a prepared TensorFlow Datasets data set, `folder` is a directory of images, `latents` are stored latents. "
+        "`none` stands in the config of an imported network that has no data.",
+        choices=("shapes", "digits", "tfds", "folder", "latents", "none"),
+    )
+    image_size: int = key(
+        16,
+        "Sets the side of the square images in pixels; for stored latents it is the side in latent pixels. 0 takes "
+        "the source's own size, which `shapes` (16) and `digits` (8) have.",
+        low=0,
+        high=16_384,
+    )
+    channels: int = key(
+        3,
+        "Sets the number of channels of an image or a latent. 0 takes the source's own number, which `shapes` (3) and "
+        "`digits` (1) have.",
+        low=0,
+        high=4096,
+    )
+    resize: str = key(
+        "crop",
+        "Sets how `tfds` and `folder` make an image square: `crop` keeps the proportions and cuts off the longer "
+        "side, `squash` changes the proportions and keeps all of the image.",
+        choices=("crop", "squash"),
+    )
+    flip: bool = key(
+        False,
+        "Mirrors each training image with probability 1/2. Leave it off for `shapes`, `digits`, and captions that "
+        "mention left and right, because mirrored images would contradict them.",
+    )
+    dataset: str = key(
+        "",
+        "Names the prepared data set of `tfds`. Add `:version` or `/config` if the folder holds several.",
+    )
+    data_dir: str = key("work/tfds", "Names the folder that holds the prepared data sets of `tfds`.")
+    train_split: str = key("train[:95%]", "Selects the slice of a `tfds` data set that is trained on.")
+    validation_split: str = key(
+        "train[95%:]", "Selects the slice of a `tfds` data set that measures validation losses."
+    )
+    image_key: str = key("", "Names the feature of `tfds` that holds the image. Empty finds it by its type.")
+    label_key: str = key("", "Names the feature of `tfds` that holds the class label. Empty finds it by its type.")
+    caption_key: str = key("", "Names the feature of `tfds` that holds the caption. Empty finds it by its name.")
+    caption_template: str = key(
+        "a photo of a {}", "Makes a caption for a `tfds` example without one: the name of its label replaces `{}`."
+    )
+    path: str = key(
+        "",
+        "Names the directory of images of `folder`, or the directory of `latents` that holds train/ and validation/.",
+    )
+    captions_file: str = key(
+        "captions.jsonl",
+        "Names the JSON-lines file of captions in the directory of `folder`. If the default file does not exist, "
+        "metadata.jsonl is read instead.",
+    )
+    validation_percent: float = key(
+        5.0,
+        "Sets the percentage of the examples that are kept out of training for the validation loss. It applies to "
+        "`folder`, and to `latents` without a validation/ directory.",
+        low=0,
+        high=99,
+    )
+    layout: str = key(
+        "",
+        "Sets the order of the axes in the files of `latents`. Empty finds the order from the arrays' shape.",
+        choices=("", "nhwc", "nchw"),
+    )
+    outside: bool = key(
+        False,
+        "Allows data files outside the data set's own folder, reached by a path in the captions file or through a "
+        "symbolic link. Switch it on only for data that you trust.",
+    )
+    changed: str = key(
+        "refuse",
+        "Sets what happens when the data differ from those that a run recorded: `refuse` stops the job, `allow` "
+        "continues and states the difference in the report.",
+        choices=("refuse", "allow"),
+    )
+    max_bad: float = key(
+        0.05,
+        "Sets the largest fraction of broken records that `folder` and `tfds` leave out with a warning. The job stops "
+        "if there are more.",
+        low=0,
+        high=1,
+    )
+    cache_mb: float = key(
+        512.0,
+        "Keeps the decoded examples of `folder` and `tfds` in memory if a split fits in this many MiB. A larger value "
+        "uses more memory and saves decoding in every epoch.",
+        low=0,
+        high=1e7,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """Chooses the text encoder and the shapes of its outputs."""
+
+    encoder: str = key(
+        "words",
+        "Chooses the text encoder: `words` is the built-in encoder of hashed words, `stored` reads encodings from the "
+        "data set, `labels` gives class labels to the backbones `dit` and `sit`.",
+        choices=("words", "stored", "labels"),
+    )
+    length: int = key(
+        8,
+        "Sets the number L of text tokens. Longer captions are cut, shorter ones are padded.",
+        low=1,
+        high=65_536,
+    )
+    width: int = key(64, "Sets the number E of channels of a text token.", low=2, high=65_536)
+    pooled_width: int = key(
+        64,
+        "Sets the number P of channels of the pooled text vector. With the encoder `labels` it is the number of "
+        "classes.",
+        low=1,
+        high=1_000_000,
+    )
+    vocabularies: int = key(
+        1,
+        "Makes `words` stand for this many encoders. Each hashes words in its own way and adds L tokens to the text.",
+        low=1,
+        high=16,
+    )
+    layout: str = key(
+        "one",
+        "Describes `stored` encodings: `one` encoder, or `sd3` for CLIP L, CLIP G and T5 as Stable Diffusion 3 joins "
+        "them.",
+        choices=("one", "sd3"),
+    )
+    drop: float = key(
+        0.1,
+        "Sets the probability of zeroing an encoder's outputs in training, which classifier-free guidance needs. Each "
+        "encoder is dropped independently; SD3 drops each of its three with probability 0.464.",
+        low=0,
+        high=1,
+    )

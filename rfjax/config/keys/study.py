@@ -1,0 +1,57 @@
+"""The section `study`: many runs, and the law that is fitted to them."""
+
+import dataclasses
+from typing import Any
+
+from rfjax.config.rules import key
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Sets the runs of a study, and the report that compares them."""
+
+    name: str = key("scaling", "Sets the title of the report.")
+    report: str = key(
+        "scaling",
+        "Chooses the report that compares the runs. `sampling` trains nothing: it samples the models of `source`.",
+        choices=("scaling", "formulations", "sampling", "architectures"),
+    )
+    source: str = key("", "Names the folder of the finished study whose models the report `sampling` samples.")
+    axes: dict[str, Any] = key(
+        {},
+        "Lists the keys in which the runs differ, with their values: axes.model.depth = (1, 2, 3) makes three runs. "
+        "Several axes make all combinations of their values.",
+    )
+    x: str = key(
+        "parameters",
+        "Chooses the size that the law is a function of: the number of parameters, or the FLOPs of training.",
+        choices=("parameters", "train_flops"),
+    )
+    law: str = key(
+        "power_offset",
+        "Chooses the law in the report's headline: `power` is L = A x^-alpha, `power_offset` adds a constant E to it. "
+        "E depends on the number of training examples.",
+        choices=("power", "power_offset"),
+    )
+    objective: str = key(
+        "log_squares",
+        "Chooses what the fit minimises: squared errors of the loss, squared errors of its logarithm, or the Huber "
+        "loss of the latter, which outliers affect less.",
+        choices=("squares", "log_squares", "log_huber"),
+    )
+    weights: str = key(
+        "ema",
+        "Chooses the weights whose validation loss is fitted: `ema` takes the moving average, `raw` the trained "
+        "weights.",
+        choices=("ema", "raw"),
+    )
+    hold_out: int = key(
+        1,
+        "Keeps this many of the largest runs out of the fit, and judges the fit by its prediction of them.",
+        low=0,
+        high=1000,
+    )
+    surface: bool = key(
+        False,
+        "Also fits a surface L(N, D) of parameters N and examples D to the checkpoints along each run.",
+    )
