@@ -90,7 +90,6 @@ WRITES = {"write_text", "write_bytes", "savefig", "imsave", "save", "savez", "sa
 TEMPORARY = ("partial", "replacing(")  # names that files.atomic and interop's `replacing` give
 OTHERWISE = {  # what else is called so, and why it leaves no half-written file
     "data/fashion_mnist.py": ["Image.fromarray(image).save(png,"],  # memory
-    "data/verified.py": ["json.dump(known, file)"],  # a temporary file
     "interop/__init__.py": ["engine.dump("],  # no file
     "interop/pt.py": ["archive.open("],  # within a temporary file
     "study/gallery.py": ["np.savez(file,"],  # a temporary file

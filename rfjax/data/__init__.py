@@ -1,103 +1,64 @@
-"""Sources of captioned images, text conditioning, and the pipeline that makes batches of them."""
+"""Sources of captioned pictures and other named arrays, and the pipeline that makes batches of them.
+
+A source's module has `open_source(config, split)`, which reads the keys of config.data that it needs, and may have
+`check(config)`, which raises UserError for values that this source can't use.
+"""
 
 from rfjax import config as configs
+from rfjax import lookup
 from rfjax.data.pipeline import Batch as Batch
 from rfjax.data.pipeline import Order as Order
+from rfjax.data.pipeline import Prepare as Prepare
 from rfjax.data.pipeline import batches as batches
 from rfjax.data.pipeline import batches_ready as batches_ready
 from rfjax.data.pipeline import load as load
 from rfjax.data.text import Labels, Stored, WordVectors
 from rfjax.data.text import TextEncoder as TextEncoder
+from rfjax.data.types import Examples as Examples
+from rfjax.data.types import Field as Field
 from rfjax.data.types import Source as Source
 from rfjax.data.types import Split
 from rfjax.errors import UserError
 
-
-def _shapes(config: configs.Data, split: Split) -> Source:
-    from rfjax.data.shapes import Shapes
-
-    return Shapes(split, config.image_size)
-
-
-def _digits(config: configs.Data, split: Split) -> Source:
-    from rfjax.data import digits
-
-    return digits.load(split=split, image_size=config.image_size, channels=config.channels)
-
-
-def _tfds(config: configs.Data, split: Split) -> Source:
-    from rfjax.data import tfds
-
-    return tfds.load(
-        dataset=config.dataset,
-        data_dir=config.data_dir,
-        split_spec={"train": config.train_split, "validation": config.validation_split, "test": "test"}[split],
-        image_size=config.image_size,
-        channels=config.channels,
-        caption_key=config.caption_key,
-        image_key=config.image_key,
-        label_key=config.label_key,
-        caption_template=config.caption_template,
-        resize=config.resize,
-        cache_mb=config.cache_mb,
-        max_bad=config.max_bad,
-        outside=config.outside,
-    )
-
-
-def _folder(config: configs.Data, split: Split) -> Source:
-    from rfjax.data import folder
-
-    return folder.load(
-        path=config.path,
-        split=split,
-        image_size=config.image_size,
-        channels=config.channels,
-        captions_file=config.captions_file,
-        resize=config.resize,
-        validation_percent=config.validation_percent,
-        cache_mb=config.cache_mb,
-        max_bad=config.max_bad,
-        outside=config.outside,
-    )
-
-
-def _latents(config: configs.Data, split: Split) -> Source:
-    from rfjax.data import latents
-
-    return latents.load(
-        path=config.path,
-        split=split,
-        image_size=config.image_size,
-        channels=config.channels,
-        layout=config.layout,
-        validation_percent=config.validation_percent,
-        outside=config.outside,
-    )
-
-
-def _none(config: configs.Data, split: Split) -> Source:
-    raise UserError("this network came without data (config.data.name = 'none'): name a data set")
-
-
-# Each imports its module when it is asked for: TensorFlow Datasets and scikit-learn take a second or more.
+# A source's module is imported when it is opened: TensorFlow Datasets and scikit-learn take a second or more.
 SOURCES = {
-    "shapes": _shapes,
-    "digits": _digits,
-    "tfds": _tfds,
-    "folder": _folder,
-    "latents": _latents,
-    "none": _none,
+    "shapes": "rfjax.data.shapes:open_source",
+    "digits": "rfjax.data.digits:open_source",
+    "tfds": "rfjax.data.tfds:open_source",
+    "folder": "rfjax.data.folder:open_source",
+    "latents": "rfjax.data.latents:open_source",
+    "none": "rfjax.data:absent",
 }
 
 
 def open_source(config: configs.Data, split: Split) -> Source:
-    """Opens the data set that the config names.
+    """Opens one split of the source that the config names.
+
+    Args:
+        config: its `name` is one of SOURCES, or `MODULE:NAME` of a function such as this.
+        split: "train", "validation" or "test".
 
     Raises:
-        UserError: if it is missing or can't be used, with what to do.
+        UserError: if the source is missing or can't be used, with what to do.
     """
-    return SOURCES[config.name](config, split)
+    source = lookup.find(config.name, SOURCES, "data.name")(config, split)
+    if not isinstance(source, Source):
+        raise UserError(f"config.data.name = '{config.name}' opens no source: it needs fields, a length, and examples")
+    for name, field in source.fields.items():
+        if name in ("caption", "index", "slot"):
+            raise UserError(f"config.data.name = '{config.name}': no field may have the name '{name}'")
+        if field.flips and len(field.shape) < 2:
+            raise UserError(f"config.data.name = '{config.name}': '{name}' flips, and has no axes (..., W, C)")
+    return source
+
+
+def absent(config: configs.Data, split: Split) -> Source:
+    """Stands for the source of a network that came without data.
+
+    Raises:
+        UserError: always.
+    """
+    raise UserError("this network came without data (config.data.name = 'none'): name a data set")
 
 
 def make_encoder(config: configs.Text) -> TextEncoder:

@@ -28,8 +28,10 @@ class Record:
     """A picture's line.
 
     Attributes:
-        file: relative to the folder, with "/". caption: the text. split: which the name as written decides.
-        size: of the file, in bytes, once it was looked at.
+        file: relative to the folder, with "/".
+        caption: the text.
+        split: the line's own, or by the file's name as the line has it.
+        size: of the file, in bytes, once `verified.verify` has looked at it.
     """
 
     file: str
@@ -38,11 +40,11 @@ class Record:
     size: int = 0
 
 
-def find(folder: Path, name: str) -> Path:
-    """The captions file: where the default is not there, Hugging Face's. Raises UserError where there is none."""
+def captions_file(folder: Path, name: str) -> Path:
+    """The captions file: if the default is missing, Hugging Face's. Raises UserError if both are missing."""
     if not folder.is_dir():
         raise UserError(
-            f"There is no folder {str(folder)!r}: path must be a folder of pictures with a {CAPTIONS_FILE}."
+            f"there is no folder {str(folder)!r}: config.data.path must be a folder of pictures with a {CAPTIONS_FILE}"
         )
     names = (name, HUGGING_FACE_FILE) if name == CAPTIONS_FILE else (name,)
     for candidate in names:
@@ -50,14 +52,15 @@ def find(folder: Path, name: str) -> Path:
             return folder / candidate
     others = sorted(entry.name for entry in folder.glob("*.jsonl"))
     hint = nearest(name, others) or ' (one line for each picture: {"file": "a.png", "caption": "a red kite"})'
-    raise UserError(f"The folder {str(folder)!r} has no {' or '.join(names)}{hint}.")
+    raise UserError(f"the folder {str(folder)!r} has no {' or '.join(names)}{hint}")
 
 
-def parse(path: Path, shares: Mapping[str, float]) -> tuple[list[Record], list[Problem]]:
-    """Returns the lines that can be used and those that cannot.
+def parse(path: Path, percent: float) -> tuple[list[Record], list[Problem]]:
+    """Reads the lines, and names the problems of those that can't be used.
 
     Args:
-        path: of the captions file. shares: percent of the pictures in each small split.
+        path: of the captions file.
+        percent: of the pictures in the validation split, 0..100.
 
     Raises:
         UserError: if the file can't be read, is not UTF-8 as a whole, or takes more memory than there is.
@@ -68,7 +71,7 @@ def parse(path: Path, shares: Mapping[str, float]) -> tuple[list[Record], list[P
             lines = EXPANSION * os.fstat(file.fileno()).st_size
             paths.check_memory(f"'{path}', with all its lines,", lines, "prepare a TensorFlow Datasets data set of it")
             for number, line in enumerate(_lines(file, path), start=1):
-                _read(line, f"{path.name} line {number}", shares, records, problems)
+                _parse_line(line, f"{path.name} line {number}", percent, records, problems)
     except OSError as error:
         raise UserError(f"'{path}' can't be read ({error.strerror})") from error
     return records, problems
@@ -87,8 +90,8 @@ def _lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
         yield from line.splitlines() if more is line else [line]
 
 
-def _read(line: bytes, place: str, shares: Mapping[str, float], records: list[Record], problems: list[Problem]) -> None:
-    """Puts a line where it belongs."""
+def _parse_line(line: bytes, place: str, percent: float, records: list[Record], problems: list[Problem]) -> None:
+    """Adds a line to the records or to the problems."""
     if not line.strip():
         return
     file = ""
@@ -107,7 +110,7 @@ def _read(line: bytes, place: str, shares: Mapping[str, float], records: list[Re
             raise ValueError("no caption")
         if any("\ud800" <= letter <= "\udfff" for letter in file + caption):
             raise ValueError("half of a surrogate pair, which is no character")
-        split = fields.get("split") or split_of(file, shares)
+        split = fields.get("split") or split_of(file, percent)
         if split not in SPLITS:
             raise ValueError(f"unknown split {split!r}{nearest(str(split), SPLITS)}")
         records.append(Record(file, caption, split))
@@ -118,20 +121,16 @@ def _read(line: bytes, place: str, shares: Mapping[str, float], records: list[Re
 
 
 def _first_text(fields: Mapping[str, Any], keys: Iterable[str]) -> str:
-    """Returns the text of the first of `keys` that is there (the first of a list of texts), or ""."""
+    """The text of the first of `keys` that the line has (the first of a list of texts), or ""."""
     value = next((fields[key] for key in keys if key in fields), "")
     value = value[0] if isinstance(value, list) and value else value
     return value.strip() if isinstance(value, str) else ""
 
 
-def split_of(file: str, shares: Mapping[str, float]) -> str:
-    """Returns a picture's split: its hash is a point in 0..100, validation takes the low end and test the next part."""
+def split_of(file: str, percent: float) -> str:
+    """A picture's split: "validation" if its hash, a point in 0..100, is below `percent`, else "train"."""
     point = int.from_bytes(hashlib.sha256(file.encode()).digest()[:8], "big") / 2**64 * 100
-    for split, percent in shares.items():
-        if point < percent:
-            return split
-        point -= percent
-    return "train"
+    return "validation" if point < percent else "train"
 
 
 def form(name: str) -> str:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from rfjax import config as configs
 from rfjax.data import images
-from rfjax.data.types import Example, Split, check_index, check_split
+from rfjax.data.types import Example, Field, Split, check_index, check_split
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 CAPTION = "a handwritten {}"
@@ -29,13 +30,18 @@ class Digits:
     pixels: UInt8[np.ndarray, "N H W C"]
     labels: Int[np.ndarray, "N"]
 
+    @property
+    def fields(self) -> dict[str, Field]:
+        """See `types.Source`."""
+        return {"image": Field(self.pixels.shape[1:], "uint8", flips=True), "label": Field((), "int64")}
+
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Example:
         index = check_index(index, len(self))
-        label = int(self.labels[index])
-        return Example(image=self.pixels[index], caption=CAPTION.format(WORDS[label]), index=index, label=label)
+        label = np.int64(self.labels[index])
+        return Example(image=self.pixels[index], label=label, caption=CAPTION.format(WORDS[label]), index=index)
 
     def names(self) -> Iterator[str]:
         """See `types.Named`: the digits in their order."""
@@ -49,6 +55,20 @@ def permutation() -> list[int]:
     writers, whom scikit-learn keeps together.
     """
     return sorted(range(_COUNT), key=lambda index: hashlib.sha256(f"digit {index}".encode()).digest())
+
+
+def check(config: configs.Data) -> None:
+    """Checks the values of the config that the digits depend on.
+
+    Raises:
+        UserError: for a size or a number of channels that pictures can't have.
+    """
+    images.check(config.image_size, config.channels)
+
+
+def open_source(config: configs.Data, split: Split) -> Digits:
+    """Opens one split; arguments as of `load`."""
+    return load(split=split, image_size=config.image_size, channels=config.channels)
 
 
 def load(*, split: Split, image_size: int, channels: int = 1) -> Digits:

@@ -5,9 +5,13 @@
       cats/tom.jpg          one line for each picture; more than one line may name the same picture
 
 Hugging Face's `metadata.jsonl` ({"file_name": ..., "text": ...}) is read as well. Every picture is decoded once before
-training begins, so that nothing stumbles in the middle; what was found is kept in the user's cache folder
-($XDG_CACHE_HOME or ~/.cache, then rfjax/), never in the folder itself, and a picture is looked at again only when its
-size or time changes. Beyond about a million pictures, a TFDS data set (`rfjax.data.tfds`) starts faster.
+training begins, so that a bad one can't stop the training later. The user's cache folder ($XDG_CACHE_HOME or ~/.cache,
+then rfjax/) records the good ones, and a picture is decoded again only if its size or time changes. Nothing is written
+to the folder itself. Beyond about a million pictures, a TFDS data set (`rfjax.data.tfds`) starts faster.
+
+A line's own "split" field decides on the picture's split. If there is none, a hash of the file name does, so that a
+picture never changes its split when others come or go. A record is bad if its picture is broken or missing, its caption
+is missing or its line is malformed, or if no line names the picture; hidden files don't count.
 """
 
 import os
@@ -19,17 +23,20 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from rfjax import config as configs
 from rfjax.config.paths import expanded
 from rfjax.data import captions, images, paths, verified
-from rfjax.data.captions import CAPTIONS_FILE, Record
-from rfjax.data.types import Example, Memory, Problem, Split, check_index, check_problems, check_split
+from rfjax.data.captions import Record
+from rfjax.data.types import Example, Memory, Problem, Split, check_index, check_problems, check_split, fields_of
 from rfjax.errors import UserError
 
 
 class Folder:
     """The captioned pictures of one split, in the order of the captions file; a `Source`.
 
-    problems: every picture or line of the whole folder, in any split, that is left out, and why.
+    Attributes:
+        fields: see `types.Source`.
+        problems: every picture or line of the whole folder, in any split, that is left out, and why.
     """
 
     def __init__(
@@ -37,13 +44,15 @@ class Folder:
         path: Path,
         records: tuple[Record, ...],
         problems: tuple[Problem, ...],
-        read: Callable[[bytes], UInt8[np.ndarray, "H W C"]],
+        decode: Callable[[bytes], UInt8[np.ndarray, "H W C"]],
         cache_mb: float,
     ) -> None:
-        """See `load`, which finds the records, at least one, and has decoded their pictures once."""
+        """See `open_source`, which finds the records, at least one, and has decoded their pictures once."""
         self.problems = problems
-        self._path, self._records, self._read_image = path, records, read
-        self._memory = Memory(len(records), self._read(0), cache_mb)
+        self._path, self._records, self._decode = path, records, decode
+        sample = self._read(0)
+        self.fields = fields_of(sample)
+        self._memory = Memory(len(records), sample, cache_mb)
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -66,10 +75,10 @@ class Folder:
         record = self._records[index]
         file = self._path / record.file
         try:
-            image = self._read_image(paths.read(file, verified.LARGEST))
+            image = self._decode(paths.read(file, verified.LARGEST))
         except (OSError, ValueError, UserError) as error:
             raise UserError(
-                f"{file} was good when the run began and cannot be read now ({error}): put it back."
+                f"{file} was good when the run began, and can't be read now ({error}): put it back"
             ) from error
         return Example(image=image, caption=record.caption, index=index)
 
@@ -83,76 +92,62 @@ class Folder:
         return paths.read(self._path / self._records[index].file, verified.LARGEST)
 
 
-def load(
-    *,
-    path: str,
-    split: Split,
-    image_size: int,
-    channels: int,
-    captions_file: str = CAPTIONS_FILE,
-    resize: images.Resize = "crop",
-    validation_percent: float = 5.0,
-    test_percent: float = 0.0,
-    cache_mb: float = 512,
-    max_bad: float = 0.05,
-    outside: bool = False,
-) -> Folder:
-    """Returns one split of a folder of captioned pictures.
+def check(config: configs.Data) -> None:
+    """Checks the values of the config that a folder depends on.
 
-    path: the folder; it may be read-only.
-    split: "train", "validation" or "test". A line's own "split" field decides, and where it has none a hash of the file
-        name: validation_percent of the pictures, test_percent, and the rest for training. A picture never changes its
-        split when others come or go, and raising test_percent moves pictures only from train.
-    image_size, channels, resize: pixels a side, 1 or 3, and how a picture is fitted: see `images.fit`.
-    captions_file: in the folder; where the default is not there, metadata.jsonl is.
-    cache_mb: the split is kept decoded in memory (MiB) where it fits under this, each picture from its first read on.
-    max_bad: the fraction of records, 0..1, that may be bad and left out. Bad is a broken or missing picture, a missing
-        caption, a malformed line, and a picture that no line names; hidden files are passed over.
-    outside: whether a line may name a picture outside of the folder, by its path or behind a link.
+    Raises:
+        UserError: for a size, a number of channels or a way to resize that pictures can't have.
+    """
+    images.check(config.image_size, config.channels, config.resize)
 
-    Raises UserError where the folder or its captions file is missing, where a line names a picture outside, where more
-    is bad than max_bad, and where the split is empty.
+
+def open_source(config: configs.Data, split: Split) -> Folder:
+    """Opens one split of a folder of captioned pictures.
+
+    Args:
+        config: path (the folder, which may be read-only), image_size, channels, resize, captions_file,
+            validation_percent, cache_mb, max_bad and outside.
+        split: "train", "validation" or "test".
+
+    Raises:
+        UserError: if the folder or its captions file is missing, a line names a picture outside of the folder, more
+            records are bad than max_bad allows, or the split is empty.
     """
     check_split(split)
-    images.check(image_size, channels, resize)
-    if not 0 <= validation_percent + test_percent <= 100 or min(validation_percent, test_percent) < 0:
-        raise UserError(
-            f"validation_percent = {validation_percent:g} and test_percent = {test_percent:g} leave no room."
-        )
-    folder = expanded(path, "config.data.path")
-    file = captions.find(folder, captions_file)
-    shares = {"validation": validation_percent, "test": test_percent}
-    records, problems = captions.parse(file, shares)
-    if not outside:
+    check(config)
+    folder = expanded(config.path, "config.data.path")
+    file = captions.captions_file(folder, config.captions_file)
+    records, problems = captions.parse(file, config.validation_percent)
+    if not config.outside:
         paths.check_inside(folder, [os.path.relpath(file, folder)], "config.data.captions_file")
         paths.check_inside(folder, (record.file for record in records), file.name)
-    there = _pictures(folder)
-    records, unclear = captions.match(records, folder, there)
-    problems += unclear
+    pictures = _pictures(folder)
+    records, ambiguous = captions.match(records, folder, pictures)
+    problems += ambiguous
     named = {record.file for record in records} | {problem.file for problem in problems}
-    problems += [Problem(name, f"no line in {file.name}") for name in sorted(there - named)]
-    looks = verified.verify(folder, {record.file for record in records}, channels)
+    problems += [Problem(name, f"no line in {file.name}") for name in sorted(pictures - named)]
+    looks = verified.verify(folder, {record.file for record in records}, config.channels)
     problems += [Problem(record.file, reason) for record in records if (reason := looks[record.file].reason)]
     good = [record for record in records if not looks[record.file].reason]
-    check_problems(problems, len(good) + len(problems), max_bad, f"Folder {str(folder)!r}")
+    check_problems(problems, len(good) + len(problems), config.max_bad, f"folder {str(folder)!r}")
     chosen = tuple(replace(record, size=looks[record.file].size) for record in good if record.split == split)
     if not chosen:
         raise UserError(
-            f"Split {split!r} of the folder {str(folder)!r} is empty: of {len(good)} pictures, validation_percent = "
-            f"{validation_percent:g} and test_percent = {test_percent:g} leave none to it; raise its percentage, or "
-            f'add "split": "{split}" to lines of {file.name}.'
+            f"split {split!r} of the folder {str(folder)!r} is empty: of {len(good)} pictures, "
+            f"config.data.validation_percent = {config.validation_percent:g} leaves none to it; change it, or add "
+            f'"split": "{split}" to lines of {file.name}'
         )
-    read = partial(images.read, size=image_size, channels=channels, mode=resize)
-    return Folder(folder, chosen, tuple(problems), read, cache_mb)
+    decode = partial(images.read, size=config.image_size, channels=config.channels, mode=config.resize)
+    return Folder(folder, chosen, tuple(problems), decode, config.cache_mb)
 
 
 def _pictures(folder: Path) -> set[str]:
-    """Returns the pictures in a folder and below it, by their extensions, but for hidden ones."""
-    found = set()
+    """The pictures in a folder and below it, by their extensions, except hidden ones."""
+    pictures = set()
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         below = os.path.relpath(place, folder)
         for name in files:
             if os.path.splitext(name)[1].lower() in images.EXTENSIONS and not name.startswith("."):
-                found.add(os.path.normpath(os.path.join(below, name)).replace(os.sep, "/"))
-    return found
+                pictures.add(os.path.normpath(os.path.join(below, name)).replace(os.sep, "/"))
+    return pictures

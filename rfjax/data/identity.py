@@ -22,6 +22,7 @@ from rfjax.data.types import Examples, Named, Source, Stored, take
 SAMPLED = 64  # training examples whose bytes are compared
 DIGITS = 32  # of a hash, in hexadecimal
 _BLOCK = 64  # examples that are read at once
+_FIRST = ("image", "latent", "label", "context", "pooled")  # fields in the order that a hash has them; others follow
 
 
 @dataclass(frozen=True)
@@ -113,12 +114,12 @@ def _pieces(source: Source, indices: Sequence[int]) -> Iterator[bytes]:
         yield from _fields(take(source, indices[start : start + _BLOCK]))
 
 
-def _fields(found: Examples) -> Iterator[bytes]:
-    for row, caption in enumerate(found.captions):
+def _fields(examples: Examples) -> Iterator[bytes]:
+    names = [name for name in _FIRST if name in examples.arrays] + sorted(examples.arrays.keys() - set(_FIRST))
+    for row, caption in enumerate(examples.captions):
         yield caption.encode("utf-8", "surrogatepass")
-        for column in (found.image, found.label, found.context, found.pooled):
-            if column is not None:
-                yield np.ascontiguousarray(column[row]).tobytes()
+        for name in names:
+            yield np.ascontiguousarray(examples.arrays[name][row]).tobytes()
 
 
 def _digest(pieces: Iterable[bytes]) -> str:

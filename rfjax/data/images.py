@@ -1,4 +1,4 @@
-"""Pictures to arrays: decode, resize, crop, flip. Pillow and numpy only; every function is pure.
+"""Pictures to arrays: decode, resize, crop. Pillow and numpy only; every function is pure.
 
 Resizing is Pillow's bicubic filter, which widens its support when it shrinks a picture (antialiasing).
 """
@@ -147,8 +147,3 @@ def read(data: bytes, size: int, channels: int, mode: Resize = "crop") -> UInt8[
     Raises ValueError where the bytes are no whole picture.
     """
     return _fit(_decode(data, channels, at_least=2 * size), size, mode)
-
-
-def random_flip(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Returns the (H, W, C) picture mirrored left to right with probability 1/2, else as it is: one draw from `rng`."""
-    return image[:, ::-1].copy() if rng.random() < 0.5 else image

@@ -11,8 +11,11 @@
 
 Latents come with labels, with context and pooled, with captions, or with more than one of them. A large set lies in
 shards, latents_00000.npy with labels_00000.npy and so on, which follow each other in the order of their names. Nothing
-is scaled: the numbers are those that the network shall see. `np.lib.format.open_memmap(file, mode="w+", ...)` writes a
-file that is larger than memory.
+is scaled, and every array keeps its stored dtype. `np.lib.format.open_memmap(file, mode="w+", ...)` writes a file that
+is larger than memory.
+
+Without a folder validation, a hash of a latent's file name and row decides on its split. An example never changes its
+split when shards come or go.
 """
 
 import hashlib
@@ -25,14 +28,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int64, Shaped
 
+from rfjax import config as configs
 from rfjax.config.paths import expanded
 from rfjax.data import paths
 from rfjax.data.arrays import CONTEXT, LABELS, LATENTS, POOLED, Arrays, Lines, Part
-from rfjax.data.shapes import fractions
-from rfjax.data.types import Example, Examples, Split, check_index, check_split
+from rfjax.data.hashing import fractions
+from rfjax.data.types import Example, Examples, Field, Split, check_index, check_split
 from rfjax.errors import UserError, nearest
 
 CAPTIONS = "captions"
+FIELDS = {LATENTS: "latent", LABELS: "label", CONTEXT: "context", POOLED: "pooled"}  # file -> field
 LAYOUTS = ("nhwc", "nchw")
 
 _ROWS = 2**20  # whose split is found at once
@@ -45,7 +50,9 @@ class Latents:
     """The latents of one split, read from their files at each access; a `Source` that gives batches whole.
 
     Attributes:
-        arrays: by field. lines: the captions, where there are any. channels_first: the files hold (n, C, H, W).
+        arrays: by field.
+        lines: the captions, or None.
+        channels_first: whether the files hold (n, C, H, W).
         chosen: this split's rows of the folder, counted over all shards; None: all of them.
     """
 
@@ -54,18 +61,21 @@ class Latents:
     channels_first: bool
     chosen: Int64[np.ndarray, " k"] | None
 
+    @property
+    def fields(self) -> dict[str, Field]:
+        """See `types.Source`."""
+        fields = {name: Field(array.shape, str(array.dtype)) for name, array in self.arrays.items()}
+        shape = self.arrays["latent"].shape
+        shape = (*shape[1:], shape[0]) if self.channels_first else shape
+        return fields | {"latent": fields["latent"]._replace(shape=shape, flips=True)}
+
     def __len__(self) -> int:
-        return sum(self.arrays[LATENTS].counts) if self.chosen is None else len(self.chosen)
+        return sum(self.arrays["latent"].counts) if self.chosen is None else len(self.chosen)
 
     def __getitem__(self, index: int) -> Example:
         index = check_index(index, len(self))
-        found = self.take([index])
-        example = Example(image=found.image[0], caption=found.captions[0], index=index)
-        if found.label is not None:
-            example["label"] = int(found.label[0])
-        if found.context is not None and found.pooled is not None:
-            example |= {"context": found.context[0], "pooled": found.pooled[0]}
-        return example
+        arrays, captions = self.take([index])
+        return {name: array[0] for name, array in arrays.items()} | {"caption": captions[0], "index": index}
 
     def names(self) -> Iterator[str]:
         """See `types.Named`: each file's name, its rows and its size in bytes."""
@@ -73,31 +83,33 @@ class Latents:
             for file, rows in zip(field.files, field.counts, strict=True):
                 yield f"{file.name}\0{rows}\0{file.stat().st_size}"
 
-    def take(self, indices: Sequence[int], encodings: bool = True) -> Examples:
-        """See `types.Batched`; images stay float16 where they are stored so.
+    def take(self, indices: Sequence[int], names: Sequence[str] | None = None) -> Examples:
+        """See `types.Batched`.
 
         Raises:
             UserError: for numbers that are not finite, with file and row.
         """
-        asked = np.asarray(indices, np.int64)
-        for wrong in asked[(asked < 0) | (asked >= len(self))]:
+        rows = np.asarray(indices, np.int64)
+        for wrong in rows[(rows < 0) | (rows >= len(self))]:
             check_index(int(wrong), len(self))
-        places = asked if self.chosen is None else self.chosen[asked]
-        parts, back = _parts(places, self.arrays[LATENTS].counts)
+        places = rows if self.chosen is None else self.chosen[rows]
+        parts, back = _parts(places, self.arrays["latent"].counts)
 
-        def column(name: str) -> np.ndarray | None:
-            known = name in self.arrays and (encodings or name not in (CONTEXT, POOLED))
-            return self.arrays[name].take(parts)[back] if known else None
+        def column(name: str) -> np.ndarray:
+            return self.arrays[name].take(parts)[back]
 
-        image, label = column(LATENTS), column(LABELS)
-        if self.channels_first:
-            image = _channels_last(image)
+        arrays = {name: column(name) for name in (self.arrays if names is None else names)}
+        if self.channels_first and "latent" in arrays:
+            arrays["latent"] = _channels_last(arrays["latent"])
         if self.lines:
             captions = self.lines.take(parts)
             captions = captions if back is ... else [captions[place] for place in back]
+        elif "label" in self.arrays:
+            labels = arrays["label"] if "label" in arrays else column("label")
+            captions = [str(number) for number in labels.tolist()]
         else:
-            captions = [""] * len(asked) if label is None else [str(number) for number in label.tolist()]
-        return Examples(image, captions, label, column(CONTEXT), column(POOLED))
+            captions = [""] * len(rows)
+        return Examples(arrays, captions)
 
 
 def _parts(places: Int64[np.ndarray, " m"], counts: Sequence[int]) -> tuple[list[Part], Any]:
@@ -121,119 +133,111 @@ def _channels_last(images: Shaped[np.ndarray, "n C H W"]) -> Shaped[np.ndarray, 
     return turned
 
 
-def load(
-    *,
-    path: str,
-    split: Split,
-    image_size: int,
-    channels: int,
-    layout: str = "",
-    validation_percent: float = 5.0,
-    outside: bool = False,
-) -> Latents:
-    """Returns one split of a folder of latents; no latent is read yet.
+def open_source(config: configs.Data, split: Split) -> Latents:
+    """Opens one split of a folder of latents, and reads no latent yet.
 
-    path: the folder; it may be read-only.
-    split: "train", "validation" or "test": the folder within. Where there is no folder validation, a hash of an
-        example's file name and row decides: validation_percent of them, 0..100, and the rest for training. An example
-        never changes its split when shards come or go.
-    image_size, channels: side in latent pixels, and channels, that the files must have.
-    layout: "nhwc" or "nchw"; "": as their shape shows.
-    outside: whether a file may be a link to one outside of the folder.
+    Args:
+        config: path (the folder, which may be read-only), image_size and channels (of a latent), layout,
+            validation_percent and outside.
+        split: "train", "validation" or "test": the folder within.
 
-    Raises UserError where a folder or a file is missing, damaged, or disagrees with the others or with image_size and
-    channels, and where the split is empty.
+    Raises:
+        UserError: if a folder or a file is missing, damaged, or disagrees with the others or with the config, or the
+            split is empty.
     """
     check_split(split)
-    if not 0 <= validation_percent <= 100:
-        raise UserError(f"validation_percent = {validation_percent:g} is a share: from 0 to 100.")
-    root = expanded(path, "config.data.path")
+    root = expanded(config.path, "config.data.path")
     divided = split != "test" and not (root / "validation").is_dir()
     folder = root / ("train" if divided else split)
     _check_folder(root, folder)
-    files = _find(folder)
-    if not outside:
-        every = (file for found in files.values() for file in found)
-        paths.check_inside(root, (str(file.relative_to(root)) for file in every), f"'{folder}'")
-    arrays = {name: Arrays(name, found) for name, found in files.items() if name != CAPTIONS}
+    files = _files(folder)
+    if not config.outside:
+        names = (str(file.relative_to(root)) for shards in files.values() for file in shards)
+        paths.check_inside(root, names, f"'{folder}'")
+    arrays = {FIELDS[name]: Arrays(name, shards) for name, shards in files.items() if name != CAPTIONS}
     lines = Lines(files[CAPTIONS]) if CAPTIONS in files else None
-    latents = arrays[LATENTS]
+    latents = arrays["latent"]
     for other in (*arrays.values(), *([lines] if lines else [])):
         for file, rows, ours, wanted in zip(other.files, other.counts, latents.files, latents.counts, strict=True):
             if rows != wanted:
                 raise UserError(
-                    f"'{file}' has {rows} rows, and '{ours.name}' has {wanted}: they must be of the same examples."
+                    f"'{file}' has {rows} rows, and '{ours.name}' has {wanted}: they must be of the same examples"
                 )
     if not sum(latents.counts):
-        raise UserError(f"'{folder}' holds no latents: its files have no rows.")
-    first = _channels_first(latents, image_size, channels, layout)
-    chosen = None
-    if divided:
-        needed = _BYTES_OF_A_ROW * sum(latents.counts)
-        paths.check_memory(f"the list of the rows of '{root}'", needed, "make a folder 'validation' beside 'train'")
-        chosen = np.flatnonzero(_held_out(latents, validation_percent) == (split == "validation"))
-        if not len(chosen):
-            raise UserError(
-                f"Split '{split}' of '{root}' is empty: of {sum(latents.counts)} latents, validation_percent = "
-                f"{validation_percent:g} leaves none to it; change it, or make a folder 'validation' beside 'train'."
-            )
+        raise UserError(f"'{folder}' holds no latents: its files have no rows")
+    first = _channels_first(latents, config.image_size, config.channels, config.layout)
+    chosen = _share(root, latents, split, config.validation_percent) if divided else None
     return Latents(arrays, lines, first, chosen)
+
+
+def _share(root: Path, latents: Arrays, split: Split, percent: float) -> Int64[np.ndarray, " k"]:
+    """The rows of a folder without validation that are the split's."""
+    count = sum(latents.counts)
+    needed = _BYTES_OF_A_ROW * count
+    paths.check_memory(f"the list of the rows of '{root}'", needed, "make a folder 'validation' beside 'train'")
+    chosen = np.flatnonzero(_held_out(latents, percent) == (split == "validation"))
+    if not len(chosen):
+        raise UserError(
+            f"split '{split}' of '{root}' is empty: of {count} latents, validation_percent = {percent:g} leaves none "
+            "to it; change it, or make a folder 'validation' beside 'train'"
+        )
+    return chosen
 
 
 def _check_folder(root: Path, folder: Path) -> None:
     if not root.is_dir():
-        raise UserError(f"There is no folder '{root}': path must be a folder with train/latents.npy.")
+        raise UserError(f"there is no folder '{root}': config.data.path must be a folder with train/latents.npy")
     if not folder.is_dir():
         there = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
         loose = any(_FILE.fullmatch(entry.name) for entry in root.iterdir())
         hint = f": move its files into '{folder}'" if loose else nearest(folder.name, there)
-        raise UserError(f"'{root}' has no folder '{folder.name}'{hint}.")
+        raise UserError(f"'{root}' has no folder '{folder.name}'{hint}")
 
 
-def _find(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """The files of each field in the order of the shards. Raises UserError where they are not complete."""
-    found: dict[str, dict[str, Path]] = {}
+def _files(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """The files of each kind in the order of the shards. Raises UserError if they are not complete."""
+    there: dict[str, dict[str, Path]] = {}
     for entry in sorted(folder.iterdir()):
         if matched := _FILE.fullmatch(entry.name):
             name, shard = matched[1] or matched[3], matched[2] or matched[4] or ""
-            found.setdefault(name, {})[shard] = entry
+            there.setdefault(name, {})[shard] = entry
     names = sorted(entry.name for entry in folder.iterdir())
-    if LATENTS not in found:
-        raise UserError(f"'{folder}' has no latents.npy, and no latents_00000.npy{nearest('latents.npy', names)}.")
-    shards = found[LATENTS]
+    if LATENTS not in there:
+        raise UserError(f"'{folder}' has no latents.npy, and no latents_00000.npy{nearest('latents.npy', names)}")
+    shards = there[LATENTS]
     if "" in shards and len(shards) > 1:
-        raise UserError(f"'{folder}' has latents.npy and {max(shards.values()).name}: keep the whole or its shards.")
-    for name, files in found.items():
+        raise UserError(f"'{folder}' has latents.npy and {max(shards.values()).name}: keep the whole or its shards")
+    for name, files in there.items():
         for shard in sorted(shards.keys() ^ files.keys()):
-            there, other = (LATENTS, name) if shard in shards else (name, LATENTS)
+            has, other = (LATENTS, name) if shard in shards else (name, LATENTS)
             lacking = f"{other}{shard}.{'txt' if other == CAPTIONS else 'npy'}"
-            raise UserError(f"'{folder}' has {found[there][shard].name} and no {lacking}: each needs the other.")
+            raise UserError(f"'{folder}' has {there[has][shard].name} and no {lacking}: each needs the other")
     for one, other in ((CONTEXT, POOLED), (POOLED, CONTEXT)):
-        if one in found and other not in found:
-            raise UserError(f"'{folder}' has {one} and no {other}: the network reads both.")
-    if len(found) == 1:
+        if one in there and other not in there:
+            raise UserError(f"'{folder}' has {one} and no {other}: the network reads both")
+    if len(there) == 1:
         raise UserError(
             f"'{folder}' says nothing about its latents: put labels.npy, context.npy with pooled.npy, or captions.txt "
-            f"there{'' if '' in shards else ', in the same shards'}."
+            f"there{'' if '' in shards else ', in the same shards'}"
         )
-    return {name: tuple(files.values()) for name, files in found.items()}
+    return {name: tuple(files.values()) for name, files in there.items()}
 
 
 def _channels_first(latents: Arrays, size: int, channels: int, layout: str) -> bool:
-    """Whether the files hold (n, C, H, W). Raises UserError where they can't be, or could be either."""
+    """Whether the files hold (n, C, H, W). Raises UserError if they can't, or if nothing shows it."""
     shape, wanted = latents.shape, {"nhwc": (size, size, channels), "nchw": (channels, size, size)}
     possible = [name for name in LAYOUTS if shape == wanted[name] and layout in ("", name)]
-    asked = f"config.data.image_size = {size} and config.data.channels = {channels}"
+    settings = f"config.data.image_size = {size} and config.data.channels = {channels}"
     if not possible:
         side, rest = (shape[0], shape[2]) if shape[0] == shape[1] else (shape[2], shape[0])
         hint = f": set them to {side} and {rest}" if side == shape[1] and not layout else ""
         raise UserError(
-            f"'{latents.files[0]}' holds latents of shape {shape}, but {asked} say {wanted[layout or 'nhwc']}{hint}."
+            f"'{latents.files[0]}' holds latents of shape {shape}, but {settings} say {wanted[layout or 'nhwc']}{hint}"
         )
     if len(possible) > 1:
         raise UserError(
             f"'{latents.files[0]}' holds latents of shape {shape}, and nothing shows which axis is the channels: set "
-            "config.data.layout = 'nchw' for PyTorch's order, else 'nhwc'."
+            "config.data.layout = 'nchw' for PyTorch's order, else 'nhwc'"
         )
     return possible == ["nchw"]
 

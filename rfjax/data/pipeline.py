@@ -1,28 +1,21 @@
-"""From a source to batches: order, shuffling, sharding by process, and text, by Grain."""
+"""From a source to batches, by Grain: order, shuffling, flips, and each process's share."""
 
 import functools
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float16, Float32, Int32, Int64, UInt8
+from jaxtyping import Int64
 
-from rfjax.data import images
-from rfjax.data.text import Encoded, Labels, Stored, TextEncoder
 from rfjax.data.types import Examples, Source, take
-from rfjax.errors import UserError
 
-
-class Batch(TypedDict):
-    """One process's rows of a batch; `slot` is each example's place in the global batch."""
-
-    image: UInt8[np.ndarray, "b H W C"] | Float32[np.ndarray, "b H W C"] | Float16[np.ndarray, "b H W C"]
-    context: Float32[np.ndarray, "b L E"]
-    pooled: Float32[np.ndarray, "b P"]
-    slot: Int32[np.ndarray, " b"]
+# One process's rows of a batch, (b, ...) each. "slot", int32 (b,), is each example's place in the global batch.
+Batch = dict[str, np.ndarray]
+# Turns the named arrays and captions of examples into the arrays of a batch, on the host.
+Prepare = Callable[[Examples], dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -47,28 +40,25 @@ class Order:
         return step
 
 
-def load(source: Source, encoder: TextEncoder, indices: Sequence[int]) -> tuple[Batch, list[str]]:
-    """Reads the examples of these indices as one batch, and their captions; `slot` counts from 0.
+def load(
+    source: Source, indices: Sequence[int], prepare: Prepare, names: Sequence[str] | None = None
+) -> tuple[Batch, list[str]]:
+    """Reads one batch; `slot` counts from 0.
+
+    Args:
+        source: the examples.
+        indices: which of them, in this order.
+        prepare: makes the batch's arrays.
+        names: the fields to read; None: all.
+
+    Returns:
+        The batch and its captions.
 
     Raises:
-        UserError: if the encoder is for class labels or stored encodings and the source has none.
+        UserError: as `take` and `prepare`.
     """
-    found = take(source, indices, encodings=not isinstance(encoder, Labels))
-    context, pooled = _text(found, encoder)
-    slot = np.arange(len(found.captions), dtype=np.int32)
-    return {"image": found.image, "context": context, "pooled": pooled, "slot": slot}, found.captions
-
-
-def _text(found: Examples, encoder: TextEncoder) -> Encoded:
-    if isinstance(encoder, Labels):
-        if found.label is None:
-            raise UserError("this data set has no class labels: choose another config.text.encoder than 'labels'")
-        return encoder([str(label) for label in found.label.tolist()])
-    if found.context is not None and found.pooled is not None:
-        return Encoded(found.context.astype(np.float32, copy=False), found.pooled.astype(np.float32, copy=False))
-    if isinstance(encoder, Stored):
-        raise UserError("this data set stores no encodings: choose another config.text.encoder than 'stored'")
-    return encoder(found.captions)
+    examples = take(source, indices, names)
+    return prepare(examples) | {"slot": np.arange(len(examples.captions), dtype=np.int32)}, examples.captions
 
 
 MOST_THREADS = 16  # that make batches; a batch of each lies ready
@@ -128,32 +118,48 @@ class _Rows:
 
 
 def batches(
-    source: Source, encoder: TextEncoder, order: Order, rows: Sequence[int] | None = None, start: int = 0
+    source: Source,
+    prepare: Prepare,
+    order: Order,
+    rows: Sequence[int] | None = None,
+    start: int = 0,
+    *,
+    names: Sequence[str] | None = None,
 ) -> Iterator[Batch]:
-    """An endless Grain iterator over one process's rows of training batches, from step `start` on.
+    """An endless Grain iterator over one process's rows of training batches.
 
     The global batch k holds the positions k batch ... (k + 1) batch - 1 of the shuffled, repeated source, whatever the
-    number of processes, and an example's flip depends on (seed, position) alone.
+    number of processes. An example's flip depends on (seed, position) alone.
 
     Args:
-        source: examples. encoder: for captions that come without encodings.
-        order: of the examples. rows: of each batch, that this process loads; by default all.
+        source: the examples.
+        prepare: makes a batch's arrays, in several threads at once.
+        order: of the examples.
+        rows: of each batch, that this process loads; None: all.
+        start: the first batch's step.
+        names: the fields to read; None: all.
     """
     import grain  # it imports JAX, which preparing and reading data sets does not need
 
     def assemble(places: Sequence[tuple[int, int]]) -> Batch:
         positions, indices = zip(*places, strict=True)
-        result, _ = load(source, encoder, indices)
+        examples = take(source, indices, names)
         if order.flip:
-            streams = [np.random.Generator(np.random.Philox(key=[order.seed, p])) for p in positions]
-            result["image"] = np.stack(
-                [images.random_flip(g, im) for g, im in zip(streams, result["image"], strict=True)]
-            )
-        result["slot"] = (np.asarray(positions) % order.batch).astype(np.int32)
-        return result
+            examples = _flipped(examples, source, order.seed, positions)
+        return prepare(examples) | {"slot": (np.asarray(positions) % order.batch).astype(np.int32)}
 
     shuffled = getattr(source, "shuffles", True)
     chosen = _Rows(len(source), shuffled, order, range(order.batch) if rows is None else rows, start)
     ready = grain.MapDataset.source(chosen).map(assemble)
     options = grain.ReadOptions(num_threads=threads(), prefetch_buffer_size=batches_ready())
     return iter(ready.to_iter_dataset(options))
+
+
+def _flipped(examples: Examples, source: Source, seed: int, positions: Sequence[int]) -> Examples:
+    """Mirrors half of the examples left to right, each in all fields that flip: (n, ..., W, C)."""
+    draws = [np.random.Generator(np.random.Philox(key=[seed, place])).random() for place in positions]
+    mirrored, arrays, fields = np.asarray(draws) < 0.5, dict(examples.arrays), source.fields
+    for name in [name for name in arrays if fields[name].flips]:
+        arrays[name] = arrays[name].copy()
+        arrays[name][mirrored] = arrays[name][mirrored][..., ::-1, :]
+    return examples._replace(arrays=arrays)

@@ -9,7 +9,7 @@ from typing import Any
 from rfjax import untrusted
 from rfjax.config.paths import expanded
 from rfjax.data import paths
-from rfjax.data.fields import kind_of
+from rfjax.data.features import kind_of
 from rfjax.errors import UserError, nearest
 
 ARRAY_RECORD = "array_record"
@@ -20,39 +20,43 @@ _LARGEST = 2**28  # bytes of a file that describes a data set
 _OWN = "tensorflow_datasets."  # the package whose classes a data set's features may be
 
 
-def find(dataset: str, data_dir: str) -> Path:
-    """Returns the folder of a prepared data set, data_dir/name[/config]/version; arguments as in `load`.
+def dataset_folder(dataset: str, data_dir: str) -> Path:
+    """The folder of a prepared data set, data_dir/name[/config]/version, without importing tfds.
 
-    Quick, and without importing tfds. Raises UserError where it is not there, with what is.
+    Args:
+        dataset, data_dir: as in the config; see `tfds.open_source`.
+
+    Raises:
+        UserError: if it is missing, with what there is.
     """
     named = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     root = expanded(named, "config.data.data_dir")
     matched = _NAME.fullmatch(dataset)
     if not matched:
-        raise UserError(f"The data set's name must be like 'name', 'name/config' or 'name:1.0.0', not {dataset!r}.")
+        raise UserError(f"the data set's name must be like 'name', 'name/config' or 'name:1.0.0', not {dataset!r}")
     name, version = matched.groups()
     hint = f"; `python -m rfjax.data.fashion_mnist --data_dir {root}` prepares it" if name == "fashion_mnist" else ""
     if not root.is_dir():
-        raise UserError(f"There is no data set {dataset!r}: its data_dir {str(root)!r} is not a folder{hint}.")
+        raise UserError(f"there is no data set {dataset!r}: its data_dir {str(root)!r} is not a folder{hint}")
     there = prepared(root)
     if not there:
-        raise UserError(f"There is no prepared TFDS data set in the data_dir {str(root)!r}{hint}.")
+        raise UserError(f"there is no prepared TFDS data set in the data_dir {str(root)!r}{hint}")
     if name not in there:
         configs = [other for other in there if other.startswith(f"{name}/")]
         if len(configs) > 1:
-            raise UserError(f"Data set {name!r} needs a config: choose from {', '.join(sorted(configs))}.")
+            raise UserError(f"data set {name!r} needs a config: choose from {', '.join(sorted(configs))}")
         if not configs:
-            raise UserError(f"No data set {dataset!r} is prepared in {str(root)!r}{nearest(name, there)}{hint}.")
+            raise UserError(f"no data set {dataset!r} is prepared in {str(root)!r}{nearest(name, there)}{hint}")
         name = configs[0]
     versions = there[name]
     version = version or max(versions, key=lambda text: tuple(map(int, text.split("."))))
     if version not in versions:
-        raise UserError(f"Data set {name!r} has no version {version}{nearest(version, versions)}.")
+        raise UserError(f"data set {name!r} has no version {version}{nearest(version, versions)}")
     return root / name / version
 
 
 def prepared(root: Path) -> dict[str, list[str]]:
-    """Returns the complete data sets in a folder: {"name" or "name/config": versions}."""
+    """The complete data sets in a folder: {"name" or "name/config": versions}."""
     there: dict[str, list[str]] = {}
     for pattern in ("*/*/dataset_info.json", "*/*/*/dataset_info.json"):
         for folder in (path.parent for path in sorted(root.glob(pattern))):
@@ -62,7 +66,7 @@ def prepared(root: Path) -> dict[str, list[str]]:
 
 
 def open_folder(folder: Path, what: str, outside: bool) -> Any:
-    """The data set's builder, by the files that describe it. Raises UserError where they can't be used."""
+    """The data set's builder, by the files that describe it. Raises UserError if they can't be used."""
     try:
         described = [entry for entry in sorted(folder.iterdir()) if entry.suffix in (".json", ".txt")]
         if not outside:
@@ -72,7 +76,7 @@ def open_folder(folder: Path, what: str, outside: bool) -> Any:
         named = re.findall(r'"pythonClassName":\s*"([^"]*)"', (folder / "features.json").read_text(encoding="utf-8"))
         if foreign := [name for name in named if not name.startswith(_OWN)]:  # TFDS would import it, whatever it is
             raise UserError(
-                f"The {what} has a feature of a class outside of {_OWN[:-1]}, which is not read: {foreign[0]}."
+                f"the {what} has a feature of a class outside of {_OWN[:-1]}, which is not read: {foreign[0]}"
             )
         import tensorflow_datasets as tfds  # most of a second: only where it is asked for
 
@@ -80,23 +84,26 @@ def open_folder(folder: Path, what: str, outside: bool) -> Any:
     except UserError:
         raise
     except Exception as error:  # of damaged JSON, TFDS raises nearly anything
-        raise UserError(f"The {what} can't be opened ({first_line(error)}): copy it again.") from error
+        raise UserError(f"the {what} can't be opened ({first_line(error)}): copy it again") from error
 
 
 def open_records(
     builder: Any, split_spec: str, features: Mapping[str, Any], what: str
 ) -> tuple[Sequence[Mapping[str, Any]], list[str]]:
-    """The records of a split, whose pictures stay files, and what is read of which file, with its size.
+    """Opens the records of a split.
+
+    Returns:
+        The records, whose pictures stay files; and each file's name, its size in bytes and its part of the split.
 
     Raises:
-        UserError: if the split is not there, is empty, or one of its files is missing.
+        UserError: if the split is missing or empty, or one of its files is missing.
     """
     import tensorflow_datasets as tfds
 
     if ARRAY_RECORD not in {form.value for form in builder.info.available_file_formats()}:
         raise UserError(
-            f"The {what} is stored as {builder.info.file_format.value}, not {ARRAY_RECORD}: prepare it again with "
-            f'download_and_prepare(file_format="{ARRAY_RECORD}").'
+            f"the {what} is stored as {builder.info.file_format.value}, not {ARRAY_RECORD}: prepare it again with "
+            f'download_and_prepare(file_format="{ARRAY_RECORD}")'
         )
     try:
         count = builder.info.splits[split_spec].num_examples
@@ -105,22 +112,22 @@ def open_records(
         word = re.split(r"\W", split_spec)[0]
         hint = ' (slices are written "train[:95%]")' if word in sizes else nearest(word, sizes)
         there = ", ".join(f"{name} ({size})" for name, size in sizes.items())
-        raise UserError(f"The {what} has no split {split_spec!r}{hint}; it has: {there}.") from error
+        raise UserError(f"the {what} has no split {split_spec!r}{hint}; it has: {there}") from error
     if not count:
-        raise UserError(f"The {what} has no record in split {split_spec!r}.")
+        raise UserError(f"the {what} has no record in split {split_spec!r}")
     parts = builder.info.splits[split_spec].file_instructions
     if missing := [part for part in parts if not Path(part.filename).is_file()]:
         name = Path(missing[0].filename).name
-        raise UserError(f"The {what} lacks {len(missing)} of its files, such as {name}: copy it again.")
-    files_kept = {key: tfds.decode.SkipDecoding() for key, feature in features.items() if kind_of(feature) == "image"}
-    records = builder.as_data_source(split_spec, decoders=files_kept, file_format=ARRAY_RECORD)
-    return records, [_said(Path(part.filename), part) for part in parts]
+        raise UserError(f"the {what} lacks {len(missing)} of its files, such as {name}: copy it again")
+    decoders = {key: tfds.decode.SkipDecoding() for key, feature in features.items() if kind_of(feature) == "image"}
+    records = builder.as_data_source(split_spec, decoders=decoders, file_format=ARRAY_RECORD)
+    return records, [_part(Path(part.filename), part) for part in parts]
 
 
-def _said(file: Path, part: Any) -> str:
+def _part(file: Path, part: Any) -> str:
     return f"{file.name}\0{file.stat().st_size}\0{part.skip}\0{part.take}"
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in a line."""
+    """The first line of an error's message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -8,9 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64, UInt8, UInt64
+from jaxtyping import Float32, Float64, Int64, UInt8
 
-from rfjax.data.types import Example, Examples
+from rfjax import config as configs
+from rfjax.data.hashing import fractions
+from rfjax.data.types import Example, Examples, Field, Split, check_split
 
 SKILLS = ("single object", "two objects", "counting", "colours", "position", "colour attribution")
 SHAPES = ("circle", "square", "triangle", "cross")
@@ -61,6 +63,12 @@ class Scene:
     background: Float64[np.ndarray, "n 3"]
 
 
+def open_source(config: configs.Data, split: Split) -> "Shapes":
+    """Opens one split, rendered at config.image_size pixels a side."""
+    check_split(split)
+    return Shapes(split, config.image_size)
+
+
 @dataclass(frozen=True)
 class Shapes:
     """Random access to one split; `image_size` in pixels (16 or more), always three channels."""
@@ -70,6 +78,11 @@ class Shapes:
     seed: int = 0
     shuffles: bool = False  # neighbours are independent already
     drawn: bool = True  # by a generator, whose version and seed say nearly all that `identity` wants to know
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        """See `types.Source`."""
+        return {"image": Field((self.image_size, self.image_size, 3), "uint8", flips=True)}
 
     def __len__(self) -> int:
         return 2**SPLIT_BITS
@@ -82,30 +95,19 @@ class Shapes:
         """See `types.Named`: the generator and what it is told."""
         yield f"shapes {VERSION}, seed {self.seed}, split {self.split}"
 
-    def take(self, indices: Sequence[int], encodings: bool = True) -> Examples:
-        """See `types.Batched`; there are no encodings."""
-        return Examples(*self.read(indices))
+    def take(self, indices: Sequence[int], names: Sequence[str] | None = None) -> Examples:
+        """See `types.Batched`; renders nothing if `names` lacks the image."""
+        scene = self._scene(indices)
+        pictures = {"image": render(scene, self.image_size)} if names is None or "image" in names else {}
+        return Examples(pictures, describe(scene))
 
     def read(self, indices: Sequence[int]) -> tuple[UInt8[np.ndarray, "n S S 3"], list[str]]:
-        """Draws n examples at once: several times faster than one by one."""
-        own = np.asarray(indices, np.int64) + (SPLITS[self.split] << SPLIT_BITS)
-        scene = imagine(own, self.seed)
-        return draw(scene, self.image_size), describe(scene)
+        """Renders n examples at once: several times faster than one by one."""
+        arrays, captions = self.take(indices)
+        return arrays["image"], captions
 
-
-def fractions(index: Int64[np.ndarray, " n"], seed: int, slots: int) -> Float64[np.ndarray, "n slots"]:
-    """Uniform numbers in [0, 1), from (seed, index, slot) by two rounds of SplitMix64 (Steele et al. 2014)."""
-    golden = np.uint64(0x9E3779B97F4A7C15)
-    with np.errstate(over="ignore"):
-        state = _mix(index.astype(np.uint64)[:, None] + np.uint64(seed + 1) * golden)
-        state = _mix(state + np.arange(1, slots + 1, dtype=np.uint64) * golden)
-    return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-def _mix(z: UInt64[np.ndarray, "*n"]) -> UInt64[np.ndarray, "*n"]:
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+    def _scene(self, indices: Sequence[int]) -> Scene:
+        return imagine(np.asarray(indices, np.int64) + (SPLITS[self.split] << SPLIT_BITS), self.seed)
 
 
 def imagine(index: Int64[np.ndarray, " n"], seed: int = 0) -> Scene:
@@ -151,8 +153,8 @@ def _other(first: Int64[np.ndarray, " n"], u: Float64[np.ndarray, " n"], choices
     return (first + 1 + (u * (choices - 1)).astype(np.int64)) % choices
 
 
-def draw(scene: Scene, size: int) -> UInt8[np.ndarray, "n S S 3"]:
-    """Renders scenes with one pixel of smoothing at the edges."""
+def render(scene: Scene, size: int) -> UInt8[np.ndarray, "n S S 3"]:
+    """Renders scenes at size x size pixels, with one pixel of smoothing at the edges."""
     centre = ((np.arange(size) + 0.5) / size).astype(np.float32)
     palette = np.array(list(COLOURS.values()), np.float32)
     image = np.broadcast_to(scene.background[:, None, None].astype(np.float32), (len(scene.x), size, size, 3)).copy()

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
+from rfjax import config as configs
 from rfjax.data import images, prepared
-from rfjax.data.fields import Fields, find_fields
+from rfjax.data.features import Features, find_features
 from rfjax.data.prepared import first_line
-from rfjax.data.types import Example, Memory, Problem, check_index, check_problems
+from rfjax.data.types import Example, Memory, Problem, Split, check_index, check_problems, check_split, fields_of
 from rfjax.errors import UserError
 
 _BLOCK = 32  # records
@@ -26,28 +27,42 @@ _BLOCK = 32  # records
 class Tfds:
     """A split of a prepared data set; a `Source`.
 
-    A record that cannot be decoded, or has no caption, is replaced by the next good one, wherever in the run it is
-    read, and added to `problems`: its index always gives the same example. Reading raises UserError when the problems
-    are more than the fraction `max_bad` of the records.
+    The next good record replaces one that can't be decoded or has no caption, whenever it is read, so that an index
+    always gives the same example. `problems` lists the bad ones. Reading raises UserError if they are more than the
+    fraction `max_bad` of the records.
+
+    Attributes:
+        fields: see `types.Source`.
     """
 
     def __init__(
         self,
         records: Sequence[Mapping[str, Any]],
         where: str,
-        fields: Fields,
-        read: Callable[[Any], np.ndarray],
+        features: Features,
+        decode: Callable[[Any], np.ndarray],
         *,
         files: Sequence[str],
         cache_mb: float,
         max_bad: float,
     ) -> None:
-        """See `load`, which finds the arguments; where: the data set and its split, for messages; read: the image of
-        a record's image feature, which raises ValueError where it is bad; files: what is read of which file."""
-        self._records, self._where, self._fields, self._max_bad = records, where, fields, max_bad
-        self._read_image, self._files = read, tuple(files)
+        """See `open_source`, which finds the arguments.
+
+        Args:
+            records: of the split.
+            where: the data set and its split, for messages.
+            features: where an example lies in a record.
+            decode: makes the array of a record's image feature; raises ValueError for a bad one.
+            files: for each file its name, its size and its part of the split.
+            cache_mb: MiB under which the split is kept decoded. Blocks of 32 fill the memory as they are first read.
+            max_bad: a fraction of the records, 0..1.
+        """
+        self._records, self._where, self._features, self._max_bad = records, where, features, max_bad
+        self._decode_image, self._files = decode, tuple(files)
         self._bad: dict[int, Problem] = {}
-        self._memory = Memory(len(records), self._read(0), cache_mb)
+        sample = self._read(0)
+        self.fields = fields_of(sample)
+        self._memory = Memory(len(records), sample, cache_mb)
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -77,11 +92,11 @@ class Tfds:
         for position, record in zip(block, records, strict=True):
             example = self._memory.put(self._read(position, record))
             if position == index:
-                found = example
-        return found
+                result = example
+        return result
 
     def _read(self, index: int, record: Mapping[str, Any] | None = None) -> Example:
-        """Returns the example at `index`, whose record may have been read already, or the next good one."""
+        """The example at `index`, whose record may have been read already, or the next good one."""
         for position in chain(range(index, len(self)), range(index)):
             if position in self._bad:
                 continue
@@ -91,7 +106,7 @@ class Tfds:
             except ValueError as error:
                 self._bad[position] = Problem(f"record {position}", str(error))
                 check_problems(self.problems, len(self), self._max_bad, self._where)
-        raise UserError(f"{self._where}: none of its {len(self)} records is good.")
+        raise UserError(f"{self._where}: none of its {len(self)} records is good")
 
     def _record(self, position: int) -> Mapping[str, Any]:
         """Raises ValueError for a damaged record; UserError for one that can't be read, which may be there again."""
@@ -103,7 +118,7 @@ class Tfds:
             raise ValueError(f"a damaged record ({first_line(error)})") from error
 
     def names(self) -> Iterator[str]:
-        """See `types.Named`: what is read of which file, and the file's size in bytes."""
+        """See `types.Named`: each file's name, its size in bytes and its part of the split."""
         yield from self._files
 
     def stored(self, index: int) -> bytes:
@@ -116,104 +131,104 @@ class Tfds:
             raise _unreadable(self._where, index, error) from error
 
     def _decode(self, record: Mapping[str, Any], index: int) -> Example:
-        image = self._read_image(record[self._fields.image])
-        example = Example(image=image, caption=self._caption(record), index=index)
-        example.update({key: np.asarray(record[key], np.float32) for key in self._fields.stored})
-        if self._fields.label:
-            example["label"] = int(record[self._fields.label])
+        features = self._features
+        example: Example = {"latent" if features.latent else "image": self._decode_image(record[features.image])}
+        example |= {"caption": self._caption(record), "index": index}
+        example |= {key: np.asarray(record[key], np.float32) for key in features.stored}
+        if features.label:
+            example["label"] = np.int64(record[features.label])
         return example
 
     def _caption(self, record: Mapping[str, Any]) -> str:
-        fields = self._fields
-        if fields.text:
-            text = record[fields.text]
-            text = text[fields.text_part] if fields.text_part else text
+        features = self._features
+        if features.text:
+            text = record[features.text]
+            text = text[features.text_part] if features.text_part else text
             if isinstance(text, np.ndarray | list | tuple):
                 text = text[0] if len(text) else ""
             text = (text.decode() if isinstance(text, bytes) else str(text)).strip()
             if not text:
-                raise ValueError(f"an empty {fields.text}")
+                raise ValueError(f"an empty {features.text}")
             return text
-        if fields.label:
-            label = int(record[fields.label])
+        if features.label:
+            label = int(record[features.label])
             if label < 0:  # TFDS's way to say that a test set has no labels
-                raise ValueError(f"no {fields.label}")
-            return fields.captions[label]
+                raise ValueError(f"no {features.label}")
+            return features.captions[label]
         return ""
 
 
-def load(
-    *,
-    dataset: str,
-    data_dir: str,
-    split_spec: str,
-    image_size: int,
-    channels: int,
-    caption_key: str = "",
-    image_key: str = "",
-    label_key: str = "",
-    caption_template: str = "a photo of a {}",
-    resize: images.Resize = "crop",
-    cache_mb: float = 512,
-    max_bad: float = 0.05,
-    outside: bool = False,
-) -> Tfds:
-    """Returns a split of a prepared TFDS data set.
+def check(config: configs.Data) -> None:
+    """Checks the values of the config that a TFDS data set depends on.
 
-    dataset: "name", "name:1.2.0", "name/config" or "name/config:1.2.0"; the newest version where none is given.
-    data_dir: the folder of prepared data sets; "" means $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-    split_spec: in TFDS's own words, such as "train", "train[:95%]" or "train[:100]+test".
-    image_size, channels, resize: pixels a side, 1 or 3, and how a picture is fitted: see `images.fit`. Where the data
-        set stores latents, image_size and channels must be those of a latent.
-    image_key: the feature with the picture. "": `latent`, else the only image, else the one called "image".
-    caption_key: the feature with the text; of a list of captions the first is taken. "": the only one of CAPTION_KEYS,
-        unless label_key is given. A text goes before a label.
-    label_key: the class label of which captions are made. "": the only label, else the one called "label".
-    caption_template: "{}" stands for the label's own name in lower case, its underscores as spaces.
-    cache_mb: the split is kept decoded in memory (MiB) where it fits under this. It is filled in blocks of 32 as they
-        are first read, in the reader's threads while the model compiles, so loading stays quick.
-    max_bad: the fraction of the split's records that may be bad, 0..1; see `Tfds`.
-    outside: whether a file may be a link to one outside of the data set's folder.
-
-    Float features `latent` (H, W, C), `context` (L, E) and `pooled` (P,) are passed on unscaled as float32: an image
-    already encoded, and the stored encodings of its caption (with them, a caption may be missing altogether: "").
-
-    Raises UserError where the folder, the data set, the split or a feature is missing or ambiguous, listing what is
-    there, where a file of the split is missing, and where too many records are bad.
+    Raises:
+        UserError: for a template without one place for the label.
     """
-    if caption_template.count("{}") != 1:
-        raise UserError(f"caption_template must hold {{}} once, where the label goes, not {caption_template!r}.")
-    folder = prepared.find(dataset, data_dir)
-    what = f"data set {dataset!r} in {str(folder)!r}"
-    builder = prepared.open_folder(folder, what, outside)
-    features = dict(builder.info.features)
-    fields = find_fields(
-        features, image=image_key, text=caption_key, label=label_key, template=caption_template, what=what
-    )
-    if not fields.latent:
-        images.check(image_size, channels, resize)
-    records, files_read = prepared.open_records(builder, split_spec, features, what)
-    read: Callable[[Any], np.ndarray] = partial(images.read, size=image_size, channels=channels, mode=resize)
-    if fields.latent:
-        shape = (image_size, image_size, channels)
-        stored = tuple(features[fields.image].shape)
-        if None in stored:  # each record has a shape of its own
-            stored = np.shape(records[0][fields.image])
-        if shape != stored:
-            raise UserError(f"The {what} stores latents of shape {stored}, but image_size and channels say {shape}.")
-        read = partial(_latent, shape=shape)
-    where = f"{dataset} {split_spec}"
-    return Tfds(records, where, fields, read, files=files_read, cache_mb=cache_mb, max_bad=max_bad)
+    if config.caption_template.count("{}") != 1:
+        raise UserError(
+            f"config.data.caption_template must hold {{}} once, where the label goes, not {config.caption_template!r}"
+        )
+
+
+def open_source(config: configs.Data, split: Split) -> Tfds:
+    """Opens a split of a prepared TFDS data set.
+
+    Float features `latent` (H, W, C), `context` (L, E) and `pooled` (P,) become fields of these names, unscaled, as
+    float32. A data set with stored encodings needs no caption: it is "".
+
+    Args:
+        config: dataset ("name", "name:1.2.0", "name/config" or "name/config:1.2.0"; the newest version if none is
+            given), data_dir ("": $TFDS_DATA_DIR, else ~/tensorflow_datasets), train_split and validation_split (in
+            TFDS's own words, such as "train[:95%]" or "train[:100]+test"), image_size and channels (of a picture, or of
+            a stored latent), resize, image_key, caption_key (without it, only a text with one of CAPTION_KEYS is taken,
+            and none if label_key is given), label_key, caption_template, cache_mb, max_bad and outside.
+        split: "train", "validation" or "test".
+
+    Raises:
+        UserError: if the folder, the data set, the split or a feature is missing or ambiguous, with what there is; if
+            a file of the split is missing; if too many records are bad.
+    """
+    check_split(split)
+    check(config)
+    spec = {"train": config.train_split, "validation": config.validation_split, "test": "test"}[split]
+    folder = prepared.dataset_folder(config.dataset, config.data_dir)
+    what = f"data set {config.dataset!r} in {str(folder)!r}"
+    builder = prepared.open_folder(folder, what, config.outside)
+    kinds = dict(builder.info.features)
+    keys = {"image": config.image_key, "text": config.caption_key, "label": config.label_key}
+    features = find_features(kinds, **keys, template=config.caption_template, what=what)
+    if not features.latent:
+        images.check(config.image_size, config.channels, config.resize)
+    records, files = prepared.open_records(builder, spec, kinds, what)
+    if features.latent:
+        decode = partial(_latent, shape=_latent_shape(config, kinds[features.image], records, features, what))
+    else:
+        decode = partial(images.read, size=config.image_size, channels=config.channels, mode=config.resize)
+    where = f"{config.dataset} {spec}"
+    return Tfds(records, where, features, decode, files=files, cache_mb=config.cache_mb, max_bad=config.max_bad)
+
+
+def _latent_shape(
+    config: configs.Data, kind: Any, records: Sequence[Mapping[str, Any]], features: Features, what: str
+) -> tuple[int, int, int]:
+    """The latents' shape. Raises UserError if it is not the config's."""
+    shape = (config.image_size, config.image_size, config.channels)
+    stored = tuple(kind.shape)
+    if None in stored:  # each record has a shape of its own
+        stored = np.shape(records[0][features.image])
+    if shape != stored:
+        raise UserError(f"the {what} stores latents of shape {stored}, but image_size and channels say {shape}")
+    return shape
 
 
 def _damaged(error: RuntimeError) -> bool:
-    """Whether a record is not what was written; otherwise, the whole file can't be read."""
+    """Whether one record is damaged; otherwise, the whole file can't be read."""
     return str(error).startswith("Corrupted") and "Failed to read RiegeliPostscript" not in str(error)
 
 
 def _unreadable(where: str, position: int, error: Exception) -> UserError:
     return UserError(
-        f"{where}: record {position} can't be read ({first_line(error)}): look after the disk, or copy it again."
+        f"{where}: record {position} can't be read ({first_line(error)}): check the disk, or copy it again"
     )
 
 

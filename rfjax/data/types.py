@@ -2,9 +2,9 @@
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, NotRequired, Protocol, TypedDict, get_args, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import numpy as np
 
@@ -15,47 +15,55 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[str, ...] = get_args(Split)
 
 
-class Example(TypedDict):
-    """One captioned image.
+# The arrays that a source declares, by name, then "caption" (str) and "index" (int): the position in the source,
+# 0 <= index < len(source), which keys the example's randomness.
+Example = dict[str, Any]
 
-    image: uint8 (H, W, C), C = 1 or 3, values 0..255; or float32 or float16 (H, W, C) where the data set stores
-        latents, unscaled.
-    caption: the text; "" only where the data set stores text encodings and no text.
-    index: the position in the source, 0 <= index < len(source); it keys the randomness of this example.
-    label: optional, the number of its class, from 0.
-    context: optional, float32 (L, E): the stored encoding of each text token.
-    pooled: optional, float32 (P,): the stored encoding of the whole text.
+
+class Field(NamedTuple):
+    """A named array that every example of a source has.
+
+    The standard names are "image" (uint8 (H, W, C), C = 1 or 3), "latent" (float16 or float32 (H, W, C), unscaled, in
+    place of "image"), "label" (the number of a class, from 0), "context" (L, E) and "pooled" (P,), the stored encodings
+    of the text. A source may declare any other name.
+
+    Attributes:
+        shape: of one example's array.
+        dtype: its name, such as "uint8".
+        flips: a mirrored picture mirrors this array too, along axis -2: (..., W, C).
     """
 
-    image: np.ndarray
-    caption: str
-    index: int
-    label: NotRequired[int]
-    context: NotRequired[np.ndarray]
-    pooled: NotRequired[np.ndarray]
+    shape: tuple[int, ...]
+    dtype: str
+    flips: bool = False
 
 
 class Examples(NamedTuple):
-    """n examples, each field of `Example` as one array over all of them; None for what the data set lacks.
+    """n examples.
 
-    image: (n, H, W, C). captions: n of them. label: integers (n,). context: (n, L, E) and pooled: (n, P), floats.
+    Attributes:
+        arrays: the fields by name, each (n, *shape).
+        captions: n texts; "" if the data set stores encodings and no text.
     """
 
-    image: np.ndarray
+    arrays: dict[str, np.ndarray]
     captions: list[str]
-    label: np.ndarray | None = None
-    context: np.ndarray | None = None
-    pooled: np.ndarray | None = None
 
 
 @runtime_checkable
 class Source(Protocol):
-    """Random access to captioned images of one size.
+    """Random access to captioned examples, which all have the same named arrays.
 
-    Deterministic (an index gives the same example for ever), picklable, and safe to read from several threads. The
-    arrays may be shared between reads and read-only: copy before writing into one. An index outside of
-    0 <= index < len(source) raises IndexError.
+    A source is deterministic (an index always gives the same example), picklable, and safe to read from several
+    threads. Reads may share their arrays, and these may be read-only: copy an array before you write into it. An index
+    outside of 0 <= index < len(source) raises IndexError. A source whose neighbours are independent may set
+    `shuffles = False`; then it is read in order.
     """
+
+    @property
+    def fields(self) -> Mapping[str, Field]:
+        """The arrays of each example, by name."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -64,10 +72,10 @@ class Source(Protocol):
 
 @runtime_checkable
 class Batched(Source, Protocol):
-    """A source that gives many examples at once, faster than one by one, and the same."""
+    """A source that reads many examples at once, faster than one by one, with the same result."""
 
-    def take(self, indices: Sequence[int], encodings: bool = True) -> Examples:
-        """The examples of these indices, in their order; encodings: with context and pooled, where it stores them."""
+    def take(self, indices: Sequence[int], names: Sequence[str] | None = None) -> Examples:
+        """Reads the examples of these indices, in their order; `names`: the fields to read, None for all."""
         ...
 
 
@@ -89,17 +97,46 @@ class Stored(Source, Protocol):
         ...
 
 
-def take(source: Source, indices: Sequence[int], encodings: bool = True) -> Examples:
-    """The examples of these indices of any source; arguments as in `Batched.take`."""
+def take(source: Source, indices: Sequence[int], names: Sequence[str] | None = None) -> Examples:
+    """Reads examples of any source.
+
+    Args:
+        source: the examples.
+        indices: which of them, in this order.
+        names: the fields to read; None: all.
+
+    Raises:
+        UserError: if the source has no such field, or an example differs from the fields that the source declares.
+    """
+    fields = source.fields
+    for name in names or ():
+        if name not in fields:
+            raise UserError(f"the data set has no field '{name}'; it has: {', '.join(fields)}")
     if isinstance(source, Batched):
-        return source.take(indices, encodings)
-    rows: list[Any] = [source[int(index)] for index in indices]
+        return source.take(indices, names)
+    rows = [source[int(index)] for index in indices]
+    arrays = {name: _column(name, fields[name], rows) for name in (fields if names is None else names)}
+    return Examples(arrays, [row["caption"] for row in rows])
 
-    def column(name: str) -> np.ndarray | None:
-        return np.stack([row[name] for row in rows]) if all(name in row for row in rows) else None
 
-    text = (column("context"), column("pooled")) if encodings else (None, None)
-    return Examples(np.stack([row["image"] for row in rows]), [row["caption"] for row in rows], column("label"), *text)
+def _column(name: str, field: Field, rows: Sequence[Example]) -> np.ndarray:
+    values, dtype = [np.asarray(row.get(name)) for row in rows], np.dtype(field.dtype)
+    for row, value in zip(rows, values, strict=True):
+        if value.shape != field.shape or value.dtype != dtype:
+            raise UserError(
+                f"the source declares '{name}' as {dtype} of shape {field.shape}, and example {row['index']} has "
+                + (f"{value.dtype} of shape {value.shape}" if name in row else "none")
+            )
+    return np.stack(values)
+
+
+def fields_of(example: Example) -> dict[str, Field]:
+    """The fields of a source, from one of its examples; pictures and latents flip."""
+    return {
+        name: Field(value.shape, str(value.dtype), flips=name in ("image", "latent"))
+        for name, value in example.items()
+        if isinstance(value, np.ndarray | np.generic)
+    }
 
 
 @dataclass(frozen=True, order=True)

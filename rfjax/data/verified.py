@@ -1,16 +1,17 @@
-"""Which pictures of a folder are whole: each is decoded once, and what was found is kept in the user's cache folder."""
+"""Which pictures of a folder are whole: each is decoded once, and the user's cache folder records the good ones."""
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from rfjax import files
 from rfjax.data import images, paths
 from rfjax.errors import UserError
 
@@ -20,17 +21,22 @@ _PROGRESS_FROM = 1000  # pictures to look at before a progress bar is worth its 
 
 
 class Look(NamedTuple):
-    """What was found of a file: its size in bytes, and why it is no whole picture, "" for a good one."""
+    """A file's state.
+
+    Attributes:
+        size: in bytes.
+        reason: why it is no whole picture; "" for a good one.
+    """
 
     size: int
     reason: str
 
 
-def verify(folder: Path, files: set[str], channels: int) -> dict[str, Look]:
-    """Looks at each file, decoding only those that the cache does not know, as they are decoded later.
+def verify(folder: Path, names: set[str], channels: int) -> dict[str, Look]:
+    """Decodes each file that the cache does not have as a good picture.
 
-    The cache knows good pictures: a bad one is looked at each time, for the reader may have learnt its format since.
-    A JPEG is decoded at its smallest scale, where the decoder still reads every byte.
+    A bad picture is decoded at each start, because a newer Pillow may read it. A JPEG is decoded at its smallest scale,
+    at which the decoder still reads every byte.
     """
     cache = cache_file(folder, channels)
     known = _read_cache(cache)
@@ -56,17 +62,17 @@ def verify(folder: Path, files: set[str], channels: int) -> dict[str, Look]:
             return "a picture that takes more memory than there is"
         return ""
 
-    stamps = {file: stamp(file) for file in sorted(files)}
+    stamps = {file: stamp(file) for file in sorted(names)}
     new = [file for file, mark in stamps.items() if not mark or known.get(file) != mark]
-    found = dict.fromkeys(stamps.keys() - set(new), "")
+    reasons = dict.fromkeys(stamps.keys() - set(new), "")
     try:
         with ThreadPoolExecutor() as pool:
             for file, reason in zip(new, _progress(pool.map(check, new), len(new)), strict=True):
-                found[file] = reason
-    finally:  # an interrupted look at a large folder goes on where it was
+                reasons[file] = reason
+    finally:  # the next start continues an interrupted look at a large folder
         if new:
-            _write_cache(cache, {file: stamps[file] for file, reason in found.items() if not reason})
-    return {file: Look(stamps[file][0] if stamps[file] else 0, reason) for file, reason in found.items()}
+            _write_cache(cache, {file: stamps[file] for file, reason in reasons.items() if not reason})
+    return {file: Look(stamps[file][0] if stamps[file] else 0, reason) for file, reason in reasons.items()}
 
 
 def _progress(results: Iterable[str], count: int) -> Iterable[str]:
@@ -79,14 +85,13 @@ def _progress(results: Iterable[str], count: int) -> Iterable[str]:
 
 
 def cache_file(folder: Path, channels: int) -> Path | None:
-    """Where the cache of a folder is, which was looked at with these channels; None for a user without a home."""
+    """The cache of a folder for these channels; None for a user without a home folder."""
     root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     try:
         root = Path(root).expanduser()
     except RuntimeError:  # neither $HOME nor an entry among the system's users, as in some containers
         logging.getLogger(__name__).warning(
-            "This user has no home folder, so pictures are looked at anew at each start: set XDG_CACHE_HOME to a "
-            "folder for what is found."
+            "this user has no home folder, so each start decodes every picture: set XDG_CACHE_HOME to a folder"
         )
         return None
     grey = "-grey" if channels == 1 else ""
@@ -94,7 +99,7 @@ def cache_file(folder: Path, channels: int) -> Path | None:
 
 
 def _read_cache(cache: Path | None) -> dict[str, list[int]]:
-    """Returns {good file: [size in bytes, time in ns]}; nothing where there is no cache, or a damaged one."""
+    """{good file: [size in bytes, time in ns]}; empty without a cache, or with a damaged one."""
     try:
         known = json.loads(cache.read_bytes()) if cache else {}
     except (OSError, ValueError, RecursionError):
@@ -103,13 +108,7 @@ def _read_cache(cache: Path | None) -> dict[str, list[int]]:
 
 
 def _write_cache(cache: Path | None, known: Mapping[str, list[int]]) -> None:
-    """Replaces the cache atomically; without a place to write, the next run looks at the pictures again."""
-    if not cache:
-        return
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=cache.parent, suffix=".tmp", delete=False, encoding="utf-8") as file:
-            json.dump(known, file)
-        os.replace(file.name, cache)
-    except OSError:
-        pass
+    """Replaces the cache; without a place to write, the next run looks at the pictures again."""
+    if cache:
+        with contextlib.suppress(OSError, UserError):
+            files.write(cache, json.dumps(known))

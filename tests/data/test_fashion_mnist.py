@@ -6,6 +6,7 @@ import struct
 import numpy as np
 import pytest
 
+from rfjax import config as configs
 from rfjax.data import fashion_mnist, tfds
 from rfjax.errors import UserError
 
@@ -41,9 +42,8 @@ def run(source, data_dir):
 
 
 def read(data_dir, split):
-    return tfds.load(
-        dataset="fashion_mnist", data_dir=str(data_dir), split_spec=split, image_size=28, channels=1, cache_mb=0
-    )
+    settings = {"name": "tfds", "dataset": "fashion_mnist", "data_dir": str(data_dir), "train_split": "train"}
+    return tfds.open_source(configs.Data(**settings, image_size=28, channels=1, cache_mb=0.0), split)
 
 
 def captions_of(source):

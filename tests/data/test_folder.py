@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from rfjax import config as configs
 from rfjax.data import captions, folder, images, paths
 from rfjax.data.types import SPLITS, Problem, Source
 from rfjax.errors import UserError
@@ -46,8 +47,8 @@ def pictures(tmp_path):
 
 
 def load(path, split="train", **settings) -> folder.Folder:
-    defaults = {"image_size": 6, "channels": 3, "validation_percent": 25.0}
-    return folder.load(path=str(path), split=split, **(defaults | settings))
+    plain = {"name": "folder", "path": str(path), "image_size": 6, "channels": 3, "validation_percent": 25.0}
+    return folder.open_source(configs.Data(**(plain | settings)), split)
 
 
 def add(path, *lines):
@@ -72,31 +73,26 @@ def test_pictures_and_captions_belong_together(pictures, cache_mb):
 
 
 def test_splits_do_not_move_when_pictures_come(pictures):
-    before = {split: set(load(pictures, split, test_percent=20.0).files) for split in SPLITS}
+    before = {split: set(load(pictures, split).files) for split in ("train", "validation")}
     for index in range(40, 60):
         Image.fromarray(picture(index)).save(pictures / f"{index}.png")
         add(pictures, {"file": f"{index}.png", "caption": "new"})
-    after = {split: set(load(pictures, split, test_percent=20.0).files) for split in SPLITS}
-    for split in SPLITS:
-        assert before[split] <= after[split]
-    fewer = {split: set(load(pictures, split).files) for split in ("train", "validation")}
-    assert fewer["validation"] == after["validation"]
-    assert fewer["train"] == after["train"] | after["test"]
+    for split, files in before.items():
+        assert files < set(load(pictures, split).files)
 
 
 def test_the_shares_are_those_asked_for():
-    shares = {"validation": 5.0, "test": 10.0}
-    found = [captions.split_of(f"picture {index}.png", shares) for index in range(20000)]
-    for split, share in {"validation": 0.05, "test": 0.10, "train": 0.85}.items():
+    found = [captions.split_of(f"picture {index}.png", 5.0) for index in range(20000)]
+    for split, share in {"validation": 0.05, "train": 0.95}.items():
         assert abs(found.count(split) - 20000 * share) < 4 * np.sqrt(20000 * share * (1 - share))
 
 
 @settings(max_examples=40)
 @given(st.text(max_size=20), st.floats(0, 100))
 def test_all_or_nothing_shares(name, percent):
-    assert captions.split_of(name, {"validation": 0.0, "test": 0.0}) == "train"
-    assert captions.split_of(name, {"validation": 100.0, "test": 0.0}) == "validation"
-    assert captions.split_of(name, {"validation": percent, "test": 0.0}) in ("train", "validation")
+    assert captions.split_of(name, 0.0) == "train"
+    assert captions.split_of(name, 100.0) == "validation"
+    assert captions.split_of(name, percent) in ("train", "validation")
 
 
 def test_a_line_may_name_its_split(pictures):
@@ -230,14 +226,14 @@ def test_a_picture_that_goes_away_later_is_named(pictures):
 
 
 def test_mistakes_are_one_sentence(pictures, tmp_path):
-    with pytest.raises(UserError, match=r"There is no folder .*nowhere"):
+    with pytest.raises(UserError, match=r"there is no folder .*nowhere"):
         load(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"has no captions.jsonl or metadata.jsonl"):
         load(pictures / "b")
-    with pytest.raises(UserError, match=r"Split 'test' of the folder .* is empty: of 40 pictures"):
+    with pytest.raises(UserError, match=r"split 'test' of the folder .* is empty: of 40 pictures"):
         load(pictures, "test")
-    with pytest.raises(UserError, match="leave no room"):
-        load(pictures, validation_percent=60.0, test_percent=60.0)
+    with pytest.raises(UserError, match="did you mean 'squash'"):
+        load(pictures, resize="sqash")
     with pytest.raises(UserError, match="did you mean 'train'"):
         load(pictures, "tran")
     with pytest.raises(IndexError, match="index 40 is outside"):

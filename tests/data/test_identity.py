@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rfjax.data import digits, folder, identity, latents, shapes
+from rfjax import config as configs
+from rfjax import data
+from rfjax.data import digits, identity, shapes
 from rfjax.data.types import Named, Source
 
 COUNT = 60
@@ -42,18 +44,20 @@ def root(made, tmp_path) -> Path:
     return shutil.copytree(made, tmp_path / "root")
 
 
+def pictures(root: Path, split: str) -> Source:
+    config = configs.Data("folder", path=str(root / "pictures"), image_size=8, channels=3, validation_percent=25.0)
+    return data.open_source(config, split)
+
+
 def of_pictures(root: Path, examples: int = 8) -> identity.Identity:
-    splits = [
-        folder.load(path=str(root / "pictures"), split=split, image_size=8, channels=3, validation_percent=25.0)
-        for split in ("train", "validation")
-    ]
+    splits = [pictures(root, split) for split in ("train", "validation")]
     assert all(isinstance(source, Named) for source in splits)
     return identity.identify(*splits, examples)
 
 
 def of_latents(root: Path, examples: int = 8) -> identity.Identity:
     splits = [
-        latents.load(path=str(root / "latents"), split=split, image_size=4, channels=2)
+        data.open_source(configs.Data("latents", path=str(root / "latents"), image_size=4, channels=2), split)
         for split in ("train", "validation")
     ]
     return identity.identify(*splits, examples)
@@ -80,9 +84,7 @@ def test_copies_of_the_same_files_are_the_same_data(made, root):
 
 def test_a_picture_that_is_gone_is_counted_and_moves_the_validation_examples(made, root):
     before = of_pictures(made, 12)
-    validation = folder.load(
-        path=str(root / "pictures"), split="validation", image_size=8, channels=3, validation_percent=25.0
-    )
+    validation = pictures(root, "validation")
     gone = validation.files[0]
     (root / "pictures" / gone).unlink()
     edit(root / "pictures" / "captions.jsonl", json.dumps({"file": gone})[1:-1], '"file": "0.bmp", "split": "train"')
@@ -117,9 +119,7 @@ def test_another_order_caption_or_size_is_noticed_in_either_split(made, root):
 def test_one_byte_of_a_validation_example_is_noticed_and_beyond_those_used_it_is_not(made, root, of):
     before = of(made, 8)
     if of is of_pictures:
-        names = folder.load(
-            path=str(root / "pictures"), split="validation", image_size=8, channels=3, validation_percent=25.0
-        ).files
+        names = pictures(root, "validation").files
         inside, beyond = ((root / "pictures" / names[row], -1) for row in (7, 8))
     else:
         file = root / "latents" / "validation" / "latents_0.npy"
@@ -171,7 +171,7 @@ def test_drawn_data_are_known_by_their_generator(monkeypatch):
 def test_a_source_that_says_nothing_is_known_by_its_number_and_its_contents():
     class Plain:
         def __init__(self, values):
-            self.values = values
+            self.values, self.fields = values, {"image": data.Field((2, 2, 1), "float32")}
 
         def __len__(self):
             return len(self.values)

@@ -9,17 +9,17 @@ from rfjax import data
 from rfjax.data import digits, pipeline, pixels
 from rfjax.data.digits import load as load_digits
 from rfjax.data.shapes import Shapes
-from rfjax.data.text import Labels, WordVectors
-from rfjax.errors import UserError
 
-ENCODER = WordVectors(8, 16, 16)
+
+def prepare(examples):
+    return dict(examples.arrays)
 
 
 class Numbers:
     """A source whose images are their index."""
 
     def __init__(self, count):
-        self.count = count
+        self.count, self.fields = count, {"image": data.Field((2, 2, 1), "uint8", flips=True)}
 
     def __len__(self):
         return self.count
@@ -30,7 +30,7 @@ class Numbers:
 
 def take(count, rows=None, start=0, **options):
     order = data.Order(**{"batch": 4, "seed": 0} | options)
-    iterator = data.batches(Numbers(10), ENCODER, order, rows, start)
+    iterator = data.batches(Numbers(10), prepare, order, rows, start)
     return [next(iterator) for _ in range(count)]
 
 
@@ -52,7 +52,7 @@ def test_long_data_sets_are_shuffled_without_a_list(monkeypatch):
 def test_each_process_loads_its_rows_of_the_same_global_batch():
     whole, some = take(5), take(5, rows=[0, 3])
     for batch, part in zip(whole, some, strict=True):
-        for name in ("slot", "image", "context"):
+        for name in ("slot", "image"):
             np.testing.assert_array_equal(part[name], batch[name][[0, 3]])
 
 
@@ -69,8 +69,8 @@ def test_the_stream_starts_anywhere_and_leaves_out_what_is_to_be_skipped(steps, 
 
 def test_a_flip_depends_on_the_place_alone():
     source = load_digits(split="train", image_size=8, channels=1)
-    plain = next(data.batches(source, ENCODER, data.Order(64, 0)))["image"]
-    first, second = (next(data.batches(source, ENCODER, data.Order(64, 0, flip=True)))["image"] for _ in range(2))
+    plain = next(data.batches(source, prepare, data.Order(64, 0)))["image"]
+    first, second = (next(data.batches(source, prepare, data.Order(64, 0, flip=True)))["image"] for _ in range(2))
     np.testing.assert_array_equal(first, second)
     flipped = [np.array_equal(a, b[:, ::-1]) and not np.array_equal(a, b) for a, b in zip(first, plain, strict=True)]
     same = [np.array_equal(a, b) for a, b in zip(first, plain, strict=True)]
@@ -79,7 +79,7 @@ def test_a_flip_depends_on_the_place_alone():
 
 
 def test_endless_sources_are_read_in_order():
-    iterator = data.batches(Shapes("train", 16), ENCODER, data.Order(4, 0))
+    iterator = data.batches(Shapes("train", 16), prepare, data.Order(4, 0))
     next(iterator)
     batch = next(iterator)
     np.testing.assert_array_equal(batch["image"], Shapes("train", 16).read(range(4, 8))[0])
@@ -107,15 +107,21 @@ def test_every_source_of_the_table_opens_from_its_config(split):
     assert data.open_source(configs.parse(c).data, split)[0]["caption"].startswith("a handwritten")
 
 
-def test_class_labels_come_from_the_source():
+def renamed(examples):
+    return {f"copy of {name}": array for name, array in examples.arrays.items()}
+
+
+@pytest.mark.parametrize("names", [None, ("label",), ("image",), ()])
+def test_a_batch_holds_the_fields_that_are_named_and_its_captions(names):
     source = load_digits(split="validation", image_size=8)
-    batch, captions = data.load(source, Labels(10), range(6))
-    np.testing.assert_array_equal(batch["pooled"].argmax(-1), source.labels[:6])
-    assert captions[0] == f"a handwritten {digits.WORDS[source.labels[0]]}"
-    with pytest.raises(UserError, match="no class labels: choose another"):
-        data.load(Shapes("train", 16), Labels(10), range(2))
-    with pytest.raises(UserError, match="is not the number of a class, 0 to 1"):
-        data.load(source, Labels(2), range(20))
+    batch, captions = data.load(source, [5, 2], renamed, names)
+    assert set(batch) == {"slot"} | {f"copy of {name}" for name in (source.fields if names is None else names)}
+    assert batch["slot"].dtype == np.int32 and batch["slot"].tolist() == [0, 1]
+    assert captions == [f"a handwritten {digits.WORDS[source.labels[index]]}" for index in (5, 2)]
+    if names == ("label",):
+        np.testing.assert_array_equal(batch["copy of label"], source.labels[[5, 2]])
+        order = data.Order(2, 0)
+        assert set(next(data.batches(source, prepare, order, names=names))) == {"label", "slot"}
 
 
 @pytest.mark.parametrize(("cores", "expected"), [(1, 2), (2, 2), (12, 12), (224, pipeline.MOST_THREADS)])

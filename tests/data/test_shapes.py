@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfjax.data import shapes
+from rfjax.data import hashing, shapes
 from rfjax.data.shapes import COLOURS, NUMBERS, PLURALS, RELATIONS, SHAPES, SKILLS, SPLITS, Shapes
 
 
@@ -20,7 +20,7 @@ def test_an_index_is_the_same_alone_and_in_a_batch(index, split, size):
     assert alone["image"].shape == (size, size, 3)
 
 
-def test_every_machine_draws_the_same_bits():
+def test_every_machine_renders_the_same_bits():
     images, captions = Shapes("train", 16).read(range(500))
     digest = hashlib.sha256(images.tobytes() + "\n".join(captions).encode()).hexdigest()
     assert digest == "86b70b61bc2e6ecfc803f72707146ead2788a48f354f2498839e70e5256d42b6"
@@ -28,14 +28,14 @@ def test_every_machine_draws_the_same_bits():
 
 def test_splits_never_meet():
     first = {
-        split: shapes.fractions(np.arange(5) + (place << shapes.SPLIT_BITS), 0, 4) for split, place in SPLITS.items()
+        split: hashing.fractions(np.arange(5) + (place << shapes.SPLIT_BITS), 0, 4) for split, place in SPLITS.items()
     }
     assert len({array.tobytes() for array in first.values()}) == 3
     assert len(Shapes("train")) == 2**40  # so the highest index of a split is below the lowest of the next
 
 
 def test_fractions_are_uniform_and_independent_between_slots():
-    u = shapes.fractions(np.arange(20_000), 0, 4)
+    u = hashing.fractions(np.arange(20_000), 0, 4)
     assert np.abs(u.mean(0) - 0.5).max() < 4 * 0.289 / 20_000**0.5
     assert np.abs(np.corrcoef(u.T) - np.eye(4)).max() < 4 / 20_000**0.5
     assert np.abs(np.corrcoef(u[:-1, 0], u[1:, 0])[0, 1]) < 4 / 20_000**0.5
@@ -86,7 +86,7 @@ def test_objects_never_touch_and_never_leave_the_image():
 
 def test_the_middle_of_an_object_has_its_colour():
     scene = shapes.imagine(np.arange(2000))
-    images = shapes.draw(scene, 32)
+    images = shapes.render(scene, 32)
     palette = np.array(list(COLOURS.values()))
     for k in range(4):
         rows = np.flatnonzero(scene.count > k)
@@ -94,7 +94,7 @@ def test_the_middle_of_an_object_has_its_colour():
         np.testing.assert_array_equal(pixel, palette[scene.colour[rows, k]])
 
 
-def test_drawing_is_fast_enough_for_training():
+def test_rendering_is_fast_enough_for_training():
     source = Shapes("train", 16)
     source.read(range(64))
     start = time.process_time()

@@ -15,7 +15,9 @@ import pytest
 import tensorflow_datasets
 from PIL import Image
 
-from rfjax.data import fields, identity, prepared, tfds
+from rfjax import config as configs
+from rfjax.data import features as tfds_features
+from rfjax.data import identity, prepared, tfds
 from rfjax.data.types import Source
 from rfjax.errors import UserError
 
@@ -105,14 +107,8 @@ def data_dir(tmp_path_factory) -> Path:
 
 
 def load(data_dir, dataset="labelled:1.0.0", split_spec="train", image_size=6, channels=3, **settings) -> tfds.Tfds:
-    return tfds.load(
-        dataset=dataset,
-        data_dir=str(data_dir),
-        split_spec=split_spec,
-        image_size=image_size,
-        channels=channels,
-        **settings,
-    )
+    plain = {"dataset": dataset, "data_dir": str(data_dir), "train_split": split_spec, "image_size": image_size}
+    return tfds.open_source(configs.Data(name="tfds", channels=channels, **plain, **settings), "train")
 
 
 @pytest.mark.parametrize("cache_mb", [0, 512])
@@ -126,6 +122,7 @@ def test_labels_become_captions_and_pictures_are_cropped(data_dir, cache_mb):
         captions = ("a photo of a ankle boot", "a photo of a hot dog", "a photo of a cat")
         assert example["caption"] == captions[index % 3] and example["index"] == index
     assert set(example) == {"image", "caption", "index", "label"}
+    assert source.fields == {"image": ((6, 6, 3), "uint8", True), "label": ((), "int64", False)}
     with pytest.raises(IndexError):
         source[40]
 
@@ -147,13 +144,15 @@ def test_slices_are_tfds_slices(data_dir):
 
 def test_versions_and_configs(data_dir):
     assert len(load(data_dir, "labelled")) == 5  # 1.10.0 is newer than 1.9.0
-    assert prepared.find("labelled", str(data_dir)).name == "1.10.0"
-    assert prepared.find("labelled:1.9.0", str(data_dir)).name == "1.9.0"
-    assert prepared.find("configured", str(data_dir)) == prepared.find("configured/small:1.0.0", str(data_dir))
+    assert prepared.dataset_folder("labelled", str(data_dir)).name == "1.10.0"
+    assert prepared.dataset_folder("labelled:1.9.0", str(data_dir)).name == "1.9.0"
+    assert prepared.dataset_folder("configured", str(data_dir)) == prepared.dataset_folder(
+        "configured/small:1.0.0", str(data_dir)
+    )
     assert prepared.prepared(data_dir)["labelled"] == ["1.0.0", "1.10.0", "1.9.0"]  # and nothing incomplete
     shutil.copytree(data_dir / "configured" / "small", data_dir / "configured" / "large")
     with pytest.raises(UserError, match="needs a config: choose from configured/large, configured/small"):
-        prepared.find("configured", str(data_dir))
+        prepared.dataset_folder("configured", str(data_dir))
 
 
 def test_captions_are_found_and_the_first_is_taken(data_dir):
@@ -169,7 +168,7 @@ def test_latents_and_encodings_pass_unchanged(data_dir):
     source = load(data_dir, "encoded", image_size=4, channels=2)
     for index in range(4):
         example, stored = source[index], encoded(index)
-        for key, feature in (("image", "latent"), ("context", "context"), ("pooled", "pooled")):
+        for key, feature in (("latent", "latent"), ("context", "context"), ("pooled", "pooled")):
             assert example[key].dtype == np.float32
             np.testing.assert_array_equal(example[key], stored[feature].astype(np.float32))
         assert example["caption"] == ""
@@ -213,7 +212,7 @@ def test_pickles_and_threads_give_the_same(data_dir):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"dataset": "labeled"}, "No data set 'labeled' is prepared in .* \\(did you mean 'labelled'\\?\\)"),
+        ({"dataset": "labeled"}, "no data set 'labeled' is prepared in .* \\(did you mean 'labelled'\\?\\)"),
         ({"dataset": "labelled:3.0.0"}, "has no version 3.0.0"),
         ({"dataset": "la belled"}, "name must be like 'name', 'name/config' or 'name:1.0.0'"),
         (
@@ -224,10 +223,10 @@ def test_pickles_and_threads_give_the_same(data_dir):
         ({"split_spec": "train[:0]"}, "has no record in split"),
         (
             {"image_key": "picture"},
-            "has no feature 'picture', asked for by image_key; it has: image \\(image\\), label",
+            "has no feature 'picture', which config.data.image_key names; it has: image \\(image\\), label",
         ),
-        ({"caption_key": "label"}, "'label' of the data set .* cannot be the caption_key"),
-        ({"label_key": "image"}, "cannot be the label_key"),
+        ({"caption_key": "label"}, "'label' of the data set .* can't be the caption_key"),
+        ({"label_key": "image"}, "can't be the label_key"),
         ({"channels": 2}, "channels must be 1"),
     ],
 )
@@ -336,7 +335,7 @@ LABEL, TEXT, IMAGE = kinds.ClassLabel(num_classes=2), kinds.Text(), kinds.Image(
         ({"a": IMAGE, "b": IMAGE, "label": LABEL}, "set image_key to one of a, b"),
         ({"image": IMAGE, "caption": TEXT, "text": TEXT}, "set caption_key to one of caption, text"),
         ({"image": IMAGE, "x": LABEL, "y": LABEL}, "set label_key to one of x, y"),
-        ({"image": IMAGE, "name": TEXT}, r"no caption or label that shows itself.*name \(text\)"),
+        ({"image": IMAGE, "name": TEXT}, r"no clear caption or label.*name \(text\)"),
         (
             {"sound": kinds.Tensor(shape=(3,), dtype=np.float32), "caption": TEXT},
             "has no image; it has: caption .*, sound",
@@ -345,7 +344,7 @@ LABEL, TEXT, IMAGE = kinds.ClassLabel(num_classes=2), kinds.Text(), kinds.Image(
 )
 def test_ambiguous_features_are_listed(features, message):
     with pytest.raises(UserError, match=message):
-        fields.find_fields(features, image="", text="", label="", template="{}", what="data set")
+        tfds_features.find_features(features, image="", text="", label="", template="{}", what="data set")
 
 
 def test_stored_as_tfrecord_is_one_sentence(data_dir, tmp_path):
@@ -367,10 +366,11 @@ socket.socket.connect = socket.getaddrinfo = refuse
 from rfjax.data import digits, fashion_mnist, folder, images, tfds, types
 from rfjax.errors import UserError
 assert "tensorflow_datasets" not in sys.modules and "sklearn" not in sys.modules
-load = dict(data_dir=sys.argv[1], split_spec="train", image_size=6, channels=3)
-print(tfds.load(dataset="labelled", **load)[1]["caption"])
+from rfjax.config import Data
+settings = dict(name="tfds", data_dir=sys.argv[1], train_split="train", image_size=6, channels=3)
+print(tfds.open_source(Data(dataset="labelled", **settings), "train")[1]["caption"])
 try:
-    tfds.load(dataset="cifar10", **load)  # TFDS knows how to download this one
+    tfds.open_source(Data(dataset="cifar10", **settings), "train")  # TFDS knows how to download this one
 except UserError as error:
     print(error)
 assert digits.load(split="test", image_size=8)[0]["image"].any()
@@ -390,6 +390,6 @@ def test_neither_jax_nor_tensorflow_nor_a_network_is_needed(data_dir):
     assert run.returncode == 0, run.stderr
     caption, missing, imported = run.stdout.splitlines()
     assert caption == "a photo of a hot dog"
-    assert missing.startswith("No data set 'cifar10' is prepared in")
+    assert missing.startswith("no data set 'cifar10' is prepared in")
     assert imported == "[]"
     assert run.stderr == ""

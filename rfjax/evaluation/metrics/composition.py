@@ -2,7 +2,7 @@
 
 As GenEval (Ghosh et al. 2023) does with a detector, `read` finds the objects in an image, and `holds` checks them
 against the caption's text. The reader works by synthesis: a connected patch of one colour is compared with the four
-shapes as `shapes.draw` would render them at the patch's centre and size, and the likest one is taken.
+shapes as `shapes.render` would render them at the patch's centre and size, and the likest one is taken.
 """
 
 import functools

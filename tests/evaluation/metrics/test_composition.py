@@ -123,7 +123,7 @@ def test_what_shows_no_object_is_read_as_none(size):
 def test_other_colours_and_kinds_are_read_as_such(index, size, colours, kinds):
     scene = shapes.imagine(np.array([index]))
     other = dataclasses.replace(scene, colour=np.array(colours)[scene.colour], kind=np.array(kinds)[scene.kind])
-    (found,) = read(shapes.draw(other, size))
+    (found,) = read(shapes.render(other, size))
     assert contents(found) == contents(truth(other)[0])
 
 
@@ -142,7 +142,7 @@ def test_a_mirror_swaps_left_and_right(index, size):
 @given(INDEX, st.integers(-2, 2), st.integers(-2, 2))
 def test_a_shifted_image_has_its_objects_shifted(index, right, down):
     scene = shapes.imagine(np.array([index]))
-    room = np.pad(shapes.draw(scene, 24), ((0, 0), (4, 4), (4, 4), (0, 0)), mode="edge")
+    room = np.pad(shapes.render(scene, 24), ((0, 0), (4, 4), (4, 4), (0, 0)), mode="edge")
     (here,), (there,) = read(room), read(np.roll(room, (down, right), (1, 2)))
     place = lambda o, x, y: (o.kind, o.colour, round(o.x + x, 3), round(o.y + y, 3), round(o.radius, 3))  # noqa: E731
     assert len(here) == scene.count[0]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from rfjax.data.shapes import SPLIT_BITS, Scene, Shapes, draw, imagine
+from rfjax.data.shapes import SPLIT_BITS, Scene, Shapes, imagine, render
 from rfjax.errors import UserError
 from rfjax.evaluation.features import COUNT, shapes_features
 from rfjax.evaluation.frechet import fit_gaussian, frechet_distance
@@ -70,12 +70,12 @@ MODES = {
 
 @functools.cache
 def floor(size):
-    return [distance(draw(scene(10**4 * k), size)) for k in range(1, 6)]
+    return [distance(render(scene(10**4 * k), size)) for k in range(1, 6)]
 
 
 @pytest.mark.parametrize(("size", "start"), [(16, 0), (16, 5000), (32, 0)])
 def test_the_distance_grows_with_noise_and_blur_from_what_the_eye_cannot_see(size, start):
-    images = draw(scene(start), size)
+    images = render(scene(start), size)
     for spoil, levels in ((noisy, (0, 2, 4, 8, 16, 32, 64, 128)), (blurred, (0, 0.5, 0.7, 1, 1.5, 2, 4))):
         found = [distance(spoil(images, level)) for level in levels]
         assert (np.diff(found) > 0).all(), (spoil.__name__, found)
@@ -85,7 +85,7 @@ def test_the_distance_grows_with_noise_and_blur_from_what_the_eye_cannot_see(siz
 @pytest.mark.parametrize("mode", MODES)
 def test_the_distance_grows_with_the_share_of_a_mode_that_is_missing(size, mode):
     found = [
-        distance(draw(without(scene(), MODES[mode], part), size))
+        distance(render(without(scene(), MODES[mode], part), size))
         for part in ((0, 0.25, 0.5, 0.75, 1) if size == 16 else (0, 0.5, 1))
     ]
     assert (np.diff(found) > 0).all(), found
@@ -94,7 +94,7 @@ def test_the_distance_grows_with_the_share_of_a_mode_that_is_missing(size, mode)
 
 
 def test_the_sampling_error_falls_with_the_count():
-    found = [distance(draw(scene(10**5, count), 16)) for count in (128, 512, 2048)]
+    found = [distance(render(scene(10**5, count), 16)) for count in (128, 512, 2048)]
     assert found[0] > found[1] > found[2]
 
 
@@ -121,12 +121,12 @@ def test_a_lone_square_has_the_features_that_are_written():
 @pytest.mark.parametrize("size", [16, 24, 32, 33])
 def test_true_images_have_as_many_objects_as_the_scene_says(size):
     true = scene()
-    objects = shapes_features(draw(true, size))[:, -1]
+    objects = shapes_features(render(true, size))[:, -1]
     assert (np.rint(objects**2) == true.count).mean() > 0.99
 
 
 def test_features_belong_to_an_image_whatever_is_beside_it():
-    images = draw(scene(0, 600), 16)
+    images = render(scene(0, 600), 16)
     np.testing.assert_allclose(shapes_features(images)[550:], shapes_features(images[550:]), atol=1e-6)
     assert shapes_features(images[:0]).shape == (0, COUNT)
 

@@ -16,20 +16,30 @@ LATENT, CONTEXT, POOLED = "latent", "context", "pooled"  # float features that a
 
 
 @dataclass(frozen=True)
-class Fields:
-    """Where an example lies in a record: the features' names, and what each label is called in words."""
+class Features:
+    """Where an example lies in a record.
+
+    Attributes:
+        image: name of the feature with the picture or latent.
+        latent: whether it is a latent.
+        text: name of the feature with the text; "" without one.
+        text_part: of a list of records such as COCO's {"id", "text"}, the one with the words.
+        label: name of the feature with the label; "" without one.
+        captions: of each label.
+        stored: which of context and pooled there are.
+    """
 
     image: str
     latent: bool
-    text: str  # "" without one
-    text_part: str  # of a list of records such as COCO's {"id", "text"}, the one with the words
-    label: str  # "" without one
-    captions: tuple[str, ...]  # of each label
-    stored: tuple[str, ...]  # which of context, pooled
+    text: str
+    text_part: str
+    label: str
+    captions: tuple[str, ...]
+    stored: tuple[str, ...]
 
 
 def kind_of(feature: "FeatureConnector") -> str:
-    """Returns "image", "latent", "label", "text" or "": what a feature can serve as."""
+    """What a feature can serve as: "image", "latent", "label", "text" or ""."""
     from tensorflow_datasets.core import features as kinds
 
     if isinstance(feature, kinds.Image):
@@ -44,7 +54,7 @@ def kind_of(feature: "FeatureConnector") -> str:
 
 
 def _text_part(feature: "FeatureConnector") -> str | None:
-    """Returns "" for a text or a list of texts, "text" for a list of {"id", "text"}, None without one clear text."""
+    """ "" for a text or a list of texts, "text" for a list of {"id", "text"}, None without one clear text."""
     from tensorflow_datasets.core import features as kinds
 
     if isinstance(feature, kinds.Sequence):
@@ -60,24 +70,24 @@ def _text_part(feature: "FeatureConnector") -> str | None:
     )
 
 
-def find_fields(
+def find_features(
     features: Mapping[str, "FeatureConnector"], *, image: str, text: str, label: str, template: str, what: str
-) -> Fields:
-    """Settles which feature is what; "" asks for it to be found. Raises UserError, listing the features."""
+) -> Features:
+    """Decides which feature is what; "" leaves the choice to it. Raises UserError, with the list of the features."""
     features = dict(sorted(features.items()))  # TFDS gives them in an order that changes from process to process
     kinds = {key: kind_of(feature) for key, feature in features.items()}
     there = ", ".join(f"{key} ({kinds[key] or type(feature).__name__})" for key, feature in features.items())
 
     def check(setting: str, key: str, allowed: tuple[str, ...]) -> str:
         if key not in kinds:
-            raise UserError(f"The {what} has no feature {key!r}, asked for by {setting}; it has: {there}.")
+            raise UserError(f"the {what} has no feature {key!r}, which config.data.{setting} names; it has: {there}")
         if kinds[key] not in allowed:
-            raise UserError(f"Feature {key!r} of the {what} cannot be the {setting}; it has: {there}.")
+            raise UserError(f"feature {key!r} of the {what} can't be the {setting}; it has: {there}")
         return key
 
     def choose(setting: str, kind: str, among: list[str], usual: str) -> str:
         if len(among) > 1 and usual not in among:
-            raise UserError(f"The {what} has more than one {kind}: set {setting} to one of {', '.join(among)}.")
+            raise UserError(f"the {what} has more than one {kind}: set {setting} to one of {', '.join(among)}")
         return usual if usual in among else "".join(among)
 
     if image:
@@ -87,9 +97,9 @@ def find_fields(
     else:
         image = choose("image_key", "image", [key for key, kind in kinds.items() if kind == "image"], "image")
     if not image:
-        raise UserError(f"The {what} has no image; it has: {there}.")
+        raise UserError(f"the {what} has no image; it has: {there}")
     if kinds[image] == "image" and np.dtype(features[image].np_dtype).kind == "f":
-        raise UserError(f"Feature {image!r} of the {what} holds a picture of floats, whose range is not known.")
+        raise UserError(f"feature {image!r} of the {what} holds a picture of floats, whose range is not known")
     if text:
         check("caption_key", text, ("text",))
     elif not label:
@@ -101,11 +111,11 @@ def find_fields(
         label = choose("label_key", "label", [key for key, kind in kinds.items() if kind == "label"], "label")
     stored = tuple(key for key, rank in ((CONTEXT, 2), (POOLED, 1)) if _is_float(features.get(key), rank))
     if not (text or label or stored):
-        raise UserError(f"The {what} has no caption or label that shows itself: set caption_key; it has: {there}.")
+        raise UserError(f"the {what} has no clear caption or label: set config.data.caption_key; it has: {there}")
     names = features[label].names if label and not text else ()
     captions = tuple(template.replace("{}", name.lower().replace("_", " ")) for name in names)
     part = (_text_part(features[text]) if text else "") or ""
-    return Fields(image, kinds[image] == "latent", text, part, "" if text else label, captions, stored)
+    return Features(image, kinds[image] == "latent", text, part, "" if text else label, captions, stored)
 
 
 def _is_float(feature: "FeatureConnector | None", rank: int) -> bool:
