@@ -6,6 +6,7 @@ from pathlib import Path
 from rfjax.config.keys import Config, Generate
 from rfjax.config.setting import setting
 from rfjax.errors import UserError
+from rfjax.lookup import is_path
 
 # The size that 0 stands for in config.data, by data source.
 OWN_SIZE = {"shapes": {"image_size": 16, "channels": 3}, "digits": {"image_size": 8, "channels": 1}}
@@ -69,10 +70,14 @@ def _check_workdir(workdir: str) -> None:
 def _check_model(config: Config) -> None:
     """Refuses a network that can't be built, or can't read the data's images and text."""
     data, model, text = config.data, config.model, config.text
-    if data.image_size % model.patch:
-        raise UserError(
-            f"config.data.image_size = {data.image_size} is not a multiple of config.model.patch = {model.patch}"
-        )
+    sides = data.shape[-3:-1] or (data.image_size,)
+    if len(data.shape) not in (0, 3, 4):
+        raise UserError(f"config.data.shape = {data.shape} must be (H, W, C) of an image or (F, H, W, C) of a video")
+    if any(side % model.patch for side in sides):
+        key, value = ("shape", data.shape) if data.shape else ("image_size", data.image_size)
+        raise UserError(f"config.data.{key} = {value} is not a multiple of config.model.patch = {model.patch}")
+    if len(data.shape) == 4 and data.shape[0] % model.frame_patch:
+        raise UserError(f"config.data.shape = {data.shape} has no multiple of frame_patch = {model.frame_patch} frames")
     width, heads = model.width or model.width_per_depth * model.depth, model.heads or model.depth
     if width % 4:
         how = "width" if model.width else "width_per_depth x depth"
@@ -84,7 +89,7 @@ def _check_model(config: Config) -> None:
             f"config.model.largest_image = {model.largest_image} is smaller than config.data.image_size = "
             f"{data.image_size}"
         )
-    if text.encoder == "labels" and model.backbone not in ("dit", "sit"):
+    if text.encoder == "labels" and model.backbone not in ("dit", "sit") and not is_path(model.backbone):
         raise UserError(
             f"config.model.backbone = '{model.backbone}' reads text, not class labels: with config.text.encoder = "
             "'labels', take dit or sit"

@@ -18,6 +18,7 @@ from rfjax.config.rules import bounds, check_value, convert
 from rfjax.config.versions import upgraded
 from rfjax.errors import UserError, nearest
 
+OPTIONS = "options"  # the section whose keys a config file makes up
 # Keys that change where and how a study runs but not its results, so that it may continue with other values.
 OPERATIONAL = (
     "job",
@@ -33,6 +34,7 @@ OPERATIONAL = (
     "training.accumulate",
     "training.attention_every",
     "training.keep_checkpoints",
+    "training.measurements",
     "generate",
     "study",
 )
@@ -105,7 +107,7 @@ def from_dict(values: Mapping[str, Any], cls: type = Config, where: str = "") ->
         elif get_origin(hints[name]) is dict:
             if not isinstance(value, Mapping):
                 raise UserError(f"config.{path} is a section, not a value: {value!r}")
-            made[name] = dict(_flatten(value))
+            made[name] = dict(value) if name == OPTIONS else dict(_flatten(value))
         else:
             made[name] = convert(value, hints[name], path)
             check_value(made[name], fields[name].metadata, path)
@@ -201,7 +203,7 @@ def _check_axes(axis: Mapping[str, tuple[Any, ...]]) -> None:
 def _check_axis(path: str) -> None:
     """Refuses an axis that is not a key of the config."""
     known = [key for key, value, _ in entries() if "." in key and not isinstance(value, dict)]
-    if path not in known:
+    if path not in known and not path.startswith(f"{OPTIONS}."):
         raise UserError(f"config.study.axes.{path} is not a key of the config{nearest(path, known)}")
 
 

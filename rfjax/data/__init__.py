@@ -12,12 +12,11 @@ from rfjax.data.pipeline import Prepare as Prepare
 from rfjax.data.pipeline import batches as batches
 from rfjax.data.pipeline import batches_ready as batches_ready
 from rfjax.data.pipeline import load as load
-from rfjax.data.text import Labels, Stored, WordVectors
-from rfjax.data.text import TextEncoder as TextEncoder
 from rfjax.data.types import Examples as Examples
 from rfjax.data.types import Field as Field
 from rfjax.data.types import Source as Source
 from rfjax.data.types import Split
+from rfjax.data.types import take as take
 from rfjax.errors import UserError
 
 # A source's module is imported when it is opened: TensorFlow Datasets and scikit-learn take a second or more.
@@ -59,12 +58,3 @@ def absent(config: configs.Data, split: Split) -> Source:
         UserError: always.
     """
     raise UserError("this network came without data (config.data.name = 'none'): name a data set")
-
-
-def make_encoder(config: configs.Text) -> TextEncoder:
-    """The frozen text encoder that the config names."""
-    if config.encoder == "labels":
-        return Labels(config.pooled_width)
-    if config.encoder == "stored":
-        return Stored(config.length, config.width, config.pooled_width, config.layout)
-    return WordVectors(config.length * config.vocabularies, config.width, config.pooled_width, config.vocabularies)

@@ -11,6 +11,7 @@ from rfjax.conditioning import Conditioning
 from rfjax.errors import UserError
 from rfjax.flow.paths import Number
 
+
 @dataclass(frozen=True)
 class Guidance:
     """How to guide.

@@ -103,18 +103,17 @@ def places(found: Found, parts: RunSpec) -> Layout:
 
 def _read(tensors: Tensors, found: Found, mesh: configs.Mesh, dtype: Any) -> Weights:
     parts = make_run_spec(found.config)
-    target = weights.abstract(found.config, parts, meshes.make_mesh(mesh))
+    target = weights.abstract(parts, meshes.make_mesh(mesh))
     where, ignore = places(found, parts), layouts.find(found.layout).ignore
     leaves = engine.load(tensors, where, flat(target), dtype, ignore)
     tree = jax.tree.unflatten(jax.tree.structure(target), [leaves[path] for path in flat(target)])
-    return Weights(found.config, parts, tree["params"], 0, tree["projectors"])
+    return Weights(found.config, parts, tree, 0)
 
 
 def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """{"params": ..., "projectors": ...} as the leaves' paths in a layout -> leaves, in the tree's order."""
+    """A tree of weights as paths in a layout -> leaves, in the tree's order."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    named = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-    return {name.removeprefix("params/"): leaf for name, leaf in named.items()}
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def bring(
@@ -129,7 +128,7 @@ def bring(
     with told.open(path) as tensors:
         found = inspect(tensors, layout, told)
         made = _read(tensors, found, mesh or configs.Mesh(), np.float32)
-        where = places(found, made.parts)
+        where = places(found, made.spec)
         dtypes = {leaf: engine.kept(tensors.dtype(pieces[0].name)).name for leaf, pieces in where.items()}
     weights.write(folder, made)
     write_json(folder / ORIGIN, {"source": str(path), "layout": found.layout, "dtypes": dtypes})
@@ -147,12 +146,12 @@ def export(made: Weights, path: Path, layout: str, dtype: Any = None, max_shard:
     Raises:
         UserError: if the layout has no place for this network, or the path does not fit the layout.
     """
-    kind, parts, config = layouts.find(layout), made.parts, made.config
+    kind, parts, config = layouts.find(layout), made.spec, made.config
     layouts.check_export(layout, config, parts.model)
     if path.suffix != kind.file and (kind.file or path.suffix in (".safetensors", ".pt")):
         wanted = f"a file that ends in {kind.file}" if kind.file else "a folder"
         raise UserError(f"the layout '{layout}' is {wanted}, not {path}")
-    leaves = flat({"params": made.params, "projectors": made.projectors})
+    leaves = flat(made.params)
     if kind.table and not parts.model.positions.stored:
         parts, leaves = _with_table(parts, leaves)
     elif not kind.table and (side := parts.model.positions.stored):
@@ -175,7 +174,7 @@ def export(made: Weights, path: Path, layout: str, dtype: Any = None, max_shard:
 def _with_table(parts: RunSpec, leaves: Mapping[str, Any]) -> tuple[RunSpec, dict[str, Any]]:
     """The same network with its positions as a table of the largest image's size, rather than by formula."""
     model, positions = parts.model, parts.model.positions
-    side = positions.largest or parts.inputs.image[0] // model.patch
+    side = positions.largest or parts.inputs.shape[0] // model.patch[0]
     table = sincos_2d(side, side, model.width, positions)
     stored = model.clone(positions=dataclasses.replace(positions, stored=side))
     return dataclasses.replace(parts, model=stored), {**leaves, "positions": table}

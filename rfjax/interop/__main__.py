@@ -84,7 +84,7 @@ def _run(given: argparse.Namespace) -> int:
             f"draw from it: python -m rfjax.main --config=configs/generate.py --config.generate.source={given.folder}"
         )
         return 0
-    made = weights.read(given.folder, configs.Mesh(), given.weights == "ema")
+    made = weights.read_weights(given.folder, configs.Mesh(), given.weights == "ema")
     came = interop.origin(given.folder) or {}
     target = interop.export(made, given.target, given.layout, given.dtype or came.get("dtypes"), given.shard_bytes)
     print(f"{target}: {_size(made.params)} parameters, {time.time() - began:.1f} s")
@@ -125,14 +125,14 @@ def _inspect(given: argparse.Namespace) -> int:
             raise
     model = found.config.model
     size = measure(parts.model, parts.inputs)
-    reads = f"text of width {parts.inputs.text[1]}, a pooled vector of {parts.inputs.pooled_width}"
+    reads = f"text of width {parts.inputs.cond.context.shape[1]}, a pooled vector of {parts.inputs.cond.pooled.shape[0]}"
     if found.config.text.encoder == "labels":
-        reads = f"{parts.inputs.pooled_width} classes"
+        reads = f"{parts.inputs.cond.pooled.shape[0]} classes"
     sizes = f"depth {model.depth}, width {model.width}, {model.heads} heads, patch {model.patch}"
     rows = {
         "layout": f"{found.layout} ({layouts.find(found.layout).what})",
         "network": f"{model.backbone}, {sizes}",
-        "image": " x ".join(map(str, parts.inputs.image)),
+        "image": " x ".join(map(str, parts.inputs.shape)),
         "reads": reads,
         "is told": f"{parts.model.time}, formulation {found.config.flow.formulation}",
         "parameters": f"{size.parameters:,}",

@@ -17,8 +17,8 @@ from rfjax.interop.layout import Layout, same
 from rfjax.interop.rules import AttentionNames, Rules, StreamNames
 from rfjax.interop.stored import Tensors
 from rfjax.models import layers
-from rfjax.models.backbones import Inputs
 from rfjax.models.dit import SIZES, DiT
+from rfjax.models.inputs import Inputs
 
 # What the network is told of t, by whose weights they are; and how it was trained.
 TIMES = {"dit": "1000t-1", "sit": "1-t", "repa": "t"}
@@ -44,7 +44,7 @@ def layout(model: DiT, inputs: Inputs, projectors: tuple[int, ...] = (), hidden:
         projectors: widths of the encoders that REPA's projectors aim at. hidden: width of their hidden layers.
     """
     rules, width, side = Rules(), model.width, model.positions.stored
-    rules.patches("patch_embed", "x_embedder.proj", model.patch, inputs.image[-1], width)
+    rules.patches("patch_embed", "x_embedder.proj", model.patch[0], inputs.shape[-1], width)
     rules.table("positions", "pos_embed", side * side, width)
     rules.dense("time_embed/fc1", "t_embedder.mlp.0", layers.FREQUENCIES, width)
     rules.dense("time_embed/fc2", "t_embedder.mlp.2", width, width)
@@ -56,7 +56,7 @@ def layout(model: DiT, inputs: Inputs, projectors: tuple[int, ...] = (), hidden:
     for i, target in enumerate(projectors):
         sizes = (width, hidden, hidden, target)
         for j in range(3):
-            rules.dense(f"projectors/{i}/fc{j + 1}", f"projectors.{i}.{2 * j}", sizes[j], sizes[j + 1])
+            rules.dense(f"projector_{i}/fc{j + 1}", f"projectors.{i}.{2 * j}", sizes[j], sizes[j + 1])
     return rules.layout()
 
 
@@ -64,7 +64,7 @@ def folder_layout(model: DiT, inputs: Inputs) -> Layout:
     """Where each of our parameters is in a diffusers folder, whose blocks each have a copy of two embeddings."""
     rules, width = Rules(), model.width
     embed = [f"transformer_blocks.{layer}.norm1.emb" for layer in range(model.depth)]
-    rules.patches("patch_embed", "pos_embed.proj", model.patch, inputs.image[-1], width)
+    rules.patches("patch_embed", "pos_embed.proj", model.patch[0], inputs.shape[-1], width)
     for ours, name, size in (("fc1", "linear_1", layers.FREQUENCIES), ("fc2", "linear_2", width)):
         first, *copies = (f"{each}.timestep_embedder.{name}" for each in embed)
         rules.dense(f"time_embed/{ours}", first, size, width, copies=copies)
@@ -78,7 +78,7 @@ def folder_layout(model: DiT, inputs: Inputs) -> Layout:
 
 
 def _outputs(model: DiT, inputs: Inputs) -> int:
-    return model.patch**2 * inputs.image[-1] * (1 + model.learn_sigma)
+    return model.patch[0]**2 * inputs.shape[-1] * (1 + model.learn_sigma)
 
 
 def make_config(whose: str, image: tuple[int, int], classes: int, model: Mapping[str, Any]) -> Config:
@@ -175,10 +175,10 @@ def to_folder(model: DiT, inputs: Inputs) -> dict[str, Any]:
         )
     return {
         "_class_name": "DiTTransformer2DModel",
-        "sample_size": inputs.image[0],
-        "patch_size": model.patch,
-        "in_channels": inputs.image[-1],
-        "out_channels": inputs.image[-1] * (1 + model.learn_sigma),
+        "sample_size": inputs.shape[0],
+        "patch_size": model.patch[0],
+        "in_channels": inputs.shape[-1],
+        "out_channels": inputs.shape[-1] * (1 + model.learn_sigma),
         "num_layers": model.depth,
         "attention_head_dim": model.width // model.heads,
         "num_attention_heads": model.heads,

@@ -19,7 +19,7 @@ from rfjax.interop.layout import Index, Layout
 from rfjax.interop.rules import AttentionNames, Rules, StreamNames
 from rfjax.interop.stored import Tensors, shown
 from rfjax.models import layers
-from rfjax.models.backbones import Inputs
+from rfjax.models.inputs import Inputs
 from rfjax.models.mmdit import MMDiT
 
 TEXT_TOKENS = 154  # 77 of CLIP's and 77 of T5's; the network takes any number
@@ -102,13 +102,13 @@ ELSEWHERE = (r"(?!model\.diffusion_model\.)",)
 def layout(model: MMDiT, inputs: Inputs, names: Names) -> Layout:
     """Where each of our parameters is, for a model whose table of positions is stored."""
     rules, spec, width = Rules(), model.spec, model.width
-    channels, side = inputs.image[-1], model.positions.stored
-    rules.patches("patch_embed", names.patch, model.patch, channels, width)
+    channels, side = inputs.shape[-1], model.positions.stored
+    rules.patches("patch_embed", names.patch, model.patch[0], channels, width)
     rules.table("positions", names.positions, side * side, width)
-    rules.dense("context_embed", names.context, inputs.text[1], width)
+    rules.dense("context_embed", names.context, inputs.cond.context.shape[1], width)
     for ours, theirs, size in (
         ("time_embed", names.time, layers.FREQUENCIES),
-        ("pooled_embed", names.pooled, inputs.pooled_width),
+        ("pooled_embed", names.pooled, inputs.cond.pooled.shape[0]),
     ):
         rules.dense(f"{ours}/fc1", theirs[0], size, width)
         rules.dense(f"{ours}/fc2", theirs[1], width, width)
@@ -122,7 +122,7 @@ def layout(model: MMDiT, inputs: Inputs, names: Names) -> Layout:
             names.text.add_pre_only(rules, f"{ours}/text", block, spec, place, swapped=names.scale_first)
     modulation = rules.swapped if names.scale_first else rules.dense
     modulation("final_modulation/linear", names.final_modulation, width, 2 * width)
-    rules.dense("final", names.final, width, model.patch**2 * channels)
+    rules.dense("final", names.final, width, model.patch[0]**2 * channels)
     return rules.layout()
 
 
@@ -195,16 +195,16 @@ def to_folder(model: MMDiT, inputs: Inputs) -> dict[str, Any]:
         raise UserError(f"diffusers' SD3 has MLPs of ratio 4, and this model's is {model.mlp_ratio}")
     return {
         "_class_name": "SD3Transformer2DModel",
-        "sample_size": inputs.image[0],
-        "patch_size": model.patch,
-        "in_channels": inputs.image[-1],
-        "out_channels": inputs.image[-1],
+        "sample_size": inputs.shape[0],
+        "patch_size": model.patch[0],
+        "in_channels": inputs.shape[-1],
+        "out_channels": inputs.shape[-1],
         "num_layers": model.depth,
         "attention_head_dim": model.width // model.heads,
         "num_attention_heads": model.heads,
-        "joint_attention_dim": inputs.text[1],
+        "joint_attention_dim": inputs.cond.context.shape[1],
         "caption_projection_dim": model.width,
-        "pooled_projection_dim": inputs.pooled_width,
+        "pooled_projection_dim": inputs.cond.pooled.shape[0],
         "pos_embed_max_size": model.positions.stored,
         "dual_attention_layers": list(range(model.dual_blocks)),
         "qk_norm": "rms_norm" if model.qk_norm else None,

@@ -81,4 +81,4 @@ class Objective(Protocol):
 
 def make_objective(config: configs.Config) -> Objective:
     """The objective that the config names."""
-    return lookup.find(config.objective.name, OBJECTIVES, "objective.name")(config)
+    return lookup.find(config.training.objective, OBJECTIVES, "training.objective")(config)

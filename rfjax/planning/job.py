@@ -19,7 +19,7 @@ from rfjax.errors import Exit, UserError, nearest
 from rfjax.jsonl import write_json
 from rfjax.planning import advice, hlo, text
 from rfjax.planning.chips import CHIPS
-from rfjax.planning.tracing import Compiled, Memory, Step, compile_step, image_type, trace
+from rfjax.planning.tracing import Compiled, Memory, Step, compile_step, trace, z_type
 from rfjax.training import mesh as meshes
 from rfjax.training.spec import make_run_spec
 
@@ -123,7 +123,11 @@ def run(config: Config, started: float) -> int:
     record = {"config": config.to_dict(), "jax": jax.__version__, "plans": []}
     console = text.console()
     for name, one in wanted.items():
-        key = make_run_spec(one), one.training.batch, image_type(one)  # seeds and formulations make no difference
+        key = (
+            (spec := make_run_spec(one)),
+            one.training.batch,
+            z_type(one, spec),
+        )  # seeds and formulations make no difference
         if key in plans:
             console.print(f"{name}: as {plans[key].name}")
         else:

@@ -12,10 +12,11 @@ from jax.sharding import Mesh, NamedSharding
 from rfjax import flow
 from rfjax.config import Config
 from rfjax.planning.programs import Program, program
-from rfjax.training import loop
 from rfjax.training import mesh as meshes
 from rfjax.training import step as steps
+from rfjax.training.context import check_mesh
 from rfjax.training.spec import RunSpec, make_run_spec
+from rfjax.training.state import abstract_state
 
 MOST_COMPILED = 2048  # devices that a process of JAX's CPU client has; those beyond seem to it another process's
 
@@ -75,17 +76,17 @@ def trace(config: Config, devices: Sequence[jax.Device]) -> Step:
     """
     if config.model.unroll < 0:  # what runs there is not what would run on this CPU
         config = replace(config, model=replace(config.model, unroll=1))
-    mesh, parts = meshes.make_mesh(config.mesh, devices), make_run_spec(config)
-    loop.check_mesh(config, parts, mesh)
-    state = steps.abstract_state(parts, mesh)
-    rows = arguments(config, parts, mesh)
-    stage = steps.jit_update(parts, mesh).trace(state, *rows)
+    mesh, spec = meshes.make_mesh(config.mesh, devices), make_run_spec(config)
+    check_mesh(config, spec, mesh)
+    state = abstract_state(spec, mesh)
+    rows = arguments(config, spec, mesh)
+    stage = steps.jit_update(spec, mesh).trace(state, *rows)
     counted = program(stage.jaxpr, mesh.size)
     weights, batch = local_bytes(state.params), local_bytes(rows)
     memory = Memory(
         parameters=weights,
-        average=local_bytes(state.average),
-        moments=local_bytes(state.moments),
+        average=local_bytes(state.ema_params),
+        moments=local_bytes(state.opt_state),
         gradients=weights,
         batch=batch,
         kept=counted.kept,
@@ -94,28 +95,23 @@ def trace(config: Config, devices: Sequence[jax.Device]) -> Step:
     return Step(stage, mesh, counted, memory, sum(x.size for x in jax.tree.leaves(state.params)))
 
 
-def arguments(config: Config, parts: RunSpec, mesh: Mesh) -> tuple[Any, Any]:
-    """A batch and its draws as shapes, spread over the mesh. Text is float32, images are of `image_type`."""
-    size, inputs = config.training.batch, parts.inputs
-    batch = {
-        "image": jax.ShapeDtypeStruct((size, *inputs.image), image_type(config)),
-        "context": jax.ShapeDtypeStruct((size, *inputs.text), jnp.float32),
-        "pooled": jax.ShapeDtypeStruct((size, inputs.pooled_width), jnp.float32),
-        "slot": jax.ShapeDtypeStruct((size,), jnp.int32),
-    }
-    numbers = flow.formulation(config.flow.formulation, config.flow.shift).arrays
-    scalar = jax.ShapeDtypeStruct((), jnp.int32)
-    seed = jax.ShapeDtypeStruct((), jnp.uint32)
-    draws = jax.eval_shape(steps.recipe(parts, config).draw, numbers, seed, scalar, batch["slot"])
-    spread = NamedSharding(mesh, meshes.BATCH)
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=spread), (batch, draws))
+def arguments(config: Config, spec: RunSpec, mesh: Mesh) -> tuple[Any, Any]:
+    """An encoded batch and its noise as shapes, spread over the mesh. Latents are of the type `config.plan.latents`."""
+    size, spread = config.training.batch, NamedSharding(mesh, meshes.BATCH)
+    whole = lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape), leaf.dtype)  # noqa: E731
+    scalar = lambda dtype: jax.ShapeDtypeStruct((), dtype)  # noqa: E731
+    slot = jax.ShapeDtypeStruct((size,), jnp.int32)
+    z = jax.ShapeDtypeStruct(spec.inputs.shape, z_type(config, spec))
+    batch = {"z": whole(z), "cond": jax.tree.map(whole, spec.inputs.cond), "slot": slot}
+    formulation = flow.formulation(config.flow.formulation, config.flow.shift).arrays
+    sample = steps.jit_noise(spec.objective, spec.inputs, mesh)
+    noise = jax.eval_shape(sample, formulation, scalar(jnp.uint32), scalar(jnp.int32), slot)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=spread), (batch, noise))
 
 
-def image_type(config: Config) -> jnp.dtype:
-    """Pictures are bytes (`data.pixels`), latents what config.plan.latents says, for no data set is opened."""
-    data = config.data
-    latents = data.name == "latents" or config.text.encoder == "stored" or data.channels not in (1, 3)
-    return jnp.dtype(config.plan.latents if latents else jnp.uint8)
+def z_type(config: Config, spec: RunSpec) -> jnp.dtype:
+    """Pictures become float32; latents are what config.plan.latents says, for no data set is opened."""
+    return jnp.dtype(jnp.float32 if spec.codec.pictures else config.plan.latents)
 
 
 def local_bytes(tree: Any) -> int:

@@ -8,12 +8,12 @@ import numpy as np
 from rfjax import untrusted
 from rfjax.data import paths
 from rfjax.errors import UserError
-from rfjax.evaluation.sampling import Captions
+from rfjax.evaluation.generation import Prompts
 
 NAMES = ("context", "pooled", "captions")
 
 
-def read_encodings(file: Path) -> Captions:
+def read_encodings(file: Path) -> Prompts:
     """Reads an .npz file with `context` (n, L, E), `pooled` (n, P) and perhaps `captions` (n).
 
     Raises:
@@ -42,7 +42,7 @@ def read_encodings(file: Path) -> Captions:
     if not counts[0] or set(counts) != {counts[0]}:
         said = "{} of context, {} of pooled, {} captions".format(*counts)
         raise UserError(f"{where} must have as many rows of each array, one or more: it has {said}")
-    return Captions(tuple(map(str, captions.ravel())), context, pooled)
+    return Prompts(tuple(map(str, captions.ravel())), {"context": context, "pooled": pooled})
 
 
 def _arrays(file: Path) -> dict[str, np.ndarray]:

@@ -1,6 +1,7 @@
-"""The sampling study: draws from the finished models of another study, at several settings of the sampler."""
+"""The sampling study: generates with the finished models of another study, at several settings of the sampler."""
 
 import contextlib
+import functools
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -13,58 +14,58 @@ from rfjax import config as configs
 from rfjax import data, models
 from rfjax.config import Config
 from rfjax.data.identity import Identity
-from rfjax.errors import Exit, UserError
-from rfjax.evaluation import pictures, sampling, scorers
+from rfjax.errors import UserError
+from rfjax.evaluation import generation
+from rfjax.evaluation.metrics import make_metrics
+from rfjax.evaluation.sampler import SamplerSettings, all_settings
 from rfjax.jsonl import FILE, read_lines, write_json
 from rfjax.study import records
-from rfjax.study.display import StudyDisplay
-from rfjax.study.folder import Session, prepare_folder, take_turns
+from rfjax.study.folder import Session, prepare_folder
+from rfjax.study.jobs import Job, Task
 from rfjax.training import mesh as meshes
 from rfjax.training import provenance, weights
-from rfjax.training.logs import Metrics
+from rfjax.training.encode import EncodeStage
+from rfjax.training.log import Display, Metrics
+from rfjax.training.measurements.samples import save_pictures
 from rfjax.training.processes import check_ours
 from rfjax.training.run import CONFIG, RESULT
 from rfjax.training.stop import Interrupted, Stop
 
 
-def run_study(config: Config, started: float) -> int:
-    """Samples every complete run of `config.study.source`, then writes the report; returns the exit code.
-
-    Settings that are done already are skipped, so the same command goes on where this one was stopped.
+def make_job(config: Config, started: float) -> Job:
+    """Finds every complete run of `config.study.source`; the job samples them at the settings that are missing here.
 
     Raises:
-        UserError: if the source is no study, has no complete run, or was trained on data that are not these; later, if
-            another job takes a run away because this one stood still. Interrupted: when stopped by a signal.
+        UserError: if the source is no study, has no complete run, or was trained on data that are not these.
     """
     session = Session(started)
     source = records.read(Path(config.study.source))
-    complete = [rung for rung in source.rungs if rung.state == "complete"]
+    complete = [run for run in source.rungs if run.state == "complete"]
     if not complete:
         raise UserError(f"no run of {config.study.source} is complete: finish that study first")
-    settings = sampling.settings(config.sampling)
+    settings = all_settings(config.sampling)
     found = find_data(complete, config)
     trouble = prepare_folder(config, list(source.study["runs"]))
-    display = StudyDisplay(sum(_cost(rung, settings) for rung in complete), active=jax.process_index() == 0)
-    for rung in source.rungs:
-        if rung not in complete:
-            display.warn(f"{rung.name} is left out, for it is not complete ({rung.state})")
-    display.warn(trouble) if trouble else None
+    warnings = [
+        f"{run.name} is left out, for it is not complete ({run.state})" for run in source.rungs if run not in complete
+    ]
+    tasks = [_task(run, found[run.name], config, settings) for run in complete]
     session.add({"start-up": time.time() - started})
-    by_folder = {Path(config.workdir) / "runs" / rung.name: rung for rung in complete}
+    flops = sum(task.steps * task.step_flops for task in tasks)
+    return Job(config, tasks, session, flops, warnings=[*warnings, *filter(None, [trouble])])
 
-    def work(folder: Path) -> None:
-        began, rung = time.time(), by_folder[folder]
-        found[rung.name].write(folder)
-        drawn = sample(rung, folder, config, display, stop)
-        session.add({"samples": time.time() - began})
-        display.say(f"{rung.name}: {drawn} settings drawn, {time.time() - began:.0f} s")
 
-    with Stop().on_signals() as stop, display.bars:
-        done = lambda folder: not missing(folder, settings)  # noqa: E731
-        take_turns(by_folder, config, done, work, stop=stop, say=display.say)
-    if jax.process_index() == 0:
-        display.say(session.close(config))
-    return Exit.DONE
+def _task(run: records.RunRecord, found: "Found", config: Config, settings: dict[str, SamplerSettings]) -> Task:
+    folder = Path(config.workdir) / "runs" / run.name
+    return Task(
+        name=run.name,
+        folder=folder,
+        steps=len(settings),
+        step_flops=_cost(run, settings) / len(settings),
+        complete=lambda: not missing(folder, settings),
+        work=functools.partial(sample, run, found, config),
+        summary=lambda result, seconds: f"{run.name}: {len(result['scores'])} settings drawn, {seconds:.0f} s",
+    )
 
 
 @dataclass(frozen=True)
@@ -101,57 +102,74 @@ def find_data(rungs: Iterable[records.RunRecord], config: Config) -> dict[str, F
     return found
 
 
-def missing(folder: Path, settings: dict[str, pictures.Settings]) -> list[str]:
+def missing(folder: Path, settings: dict[str, SamplerSettings]) -> list[str]:
     """The settings that a run's folder here lacks."""
     lines, _ = read_lines(folder / FILE)
     done = {line["setting"] for line in lines if line["kind"] == "scores"}
     return [name for name in settings if name not in done]
 
 
-def _cost(rung: records.RunRecord, settings: dict[str, pictures.Settings]) -> float:
-    return rung.size["forward_flops"] * sum(one.steps * (1 if one.guidance.none else 2) for one in settings.values())
+def _cost(run: records.RunRecord, settings: dict[str, SamplerSettings]) -> float:
+    return run.size["forward_flops"] * sum(one.steps * (1 if one.guidance.none else 2) for one in settings.values())
 
 
-def sample(rung: records.RunRecord, folder: Path, config: Config, display: StudyDisplay, stop: Stop) -> int:
-    """Draws one run's settings that its folder here lacks, with averaged weights; returns how many those were.
+def sample(run: records.RunRecord, found: Found, config: Config, display: Display, stop: Stop) -> dict[str, Any]:
+    """Samples one run at the settings that its folder here lacks, with averaged weights; returns the result.
 
     Raises:
-        Interrupted: between two batches, if `stop` is wished. Taken: if another job has the run by now.
+        Interrupted: between two batches, if `stop` is wished.
+        Taken: if another job has the run by now.
     """
-    settings = sampling.settings(config.sampling)
-    wanted, first = missing(folder, settings), jax.process_index() == 0
-    mesh, read = meshes.make_mesh(config.mesh), weights.read(rung.folder, config.mesh)
-    run, parts = read.config, read.parts
-    asked = sampling.captions(data.open_source(run.data, "validation"), parts.encoder, config.sampling.count)
-    scorer = scorers.scorer(run.data.name, run.data.image_size, run.data.channels)
-    size = models.measure(parts.model, parts.inputs)
+    folder, first, began = Path(config.workdir) / "runs" / run.name, jax.process_index() == 0, time.monotonic()
+    found.write(folder)
+    settings = all_settings(config.sampling)
+    wanted = missing(folder, settings)
+    mesh, read = meshes.make_mesh(config.mesh), weights.read_weights(run.folder, config.mesh)
+    spec, stage = read.spec, EncodeStage.place(read.spec.encoders, mesh)
+    prompts = generation.first_prompts(
+        data.open_source(read.config.data, "validation"), spec.encoders, config.sampling.count
+    )
+    metrics = make_metrics(replace(read.config, sampling=config.sampling))
     if first:
-        write_json(folder / CONFIG, run.to_dict())
-    facts = {"name": rung.name, "size": asdict(size) | {"train_flops": size.train_flops}, "steps": run.training.steps}
-    found: dict[str, Any] = {}
+        write_json(folder / CONFIG, read.config.to_dict())
 
     def place(values: Any) -> jax.Array:
         if stop.granted():
-            raise Interrupted(f"stopped while drawing samples of {rung.name}", stop.code)
+            raise Interrupted(f"stopped while drawing samples of {run.name}", stop.code)
         return meshes.place(values, mesh)
 
-    metrics = Metrics(folder, active=first, start=read.step)
-    bars = display.run(rung.name, len(settings), _cost(rung, settings) / len(settings))
-    with contextlib.closing(metrics), bars as bar:
-        metrics.write("start", read.step, **facts)
-        for number, (name, chosen) in enumerate(settings.items(), 1):
+    scores: dict[str, Any] = {}
+    with contextlib.closing(Metrics(folder, active=first, start=read.step)) as lines:
+        lines.write("start", read.step, **_description(run, read, metrics))
+        for number, (name, one) in enumerate(settings.items(), 1):
             if name not in wanted:
                 continue
-            bar.say(f"drawing at {name}")
-            drawn = sampling.draw(read.trained(), asked, chosen, config.sampling.batch, place)
-            found[name] = sampling.record(drawn, asked.texts, chosen, scorer)
-            metrics.write("scores", read.step, weights="ema", setting=name, **found[name])
-            shown = config.sampling.shown
-            if first and shown and parts.inputs.image[-1] in pictures.PIXELS:
-                pictures.save(folder / "samples", name, pictures.to_show(drawn.images[:shown]), asked.texts[:shown])
-            score = found[name].get("score")
-            bar.advance(number, f"{name} drawn" if score is None else f"score {score:.3f} at {name}")
+            display.say(f"drawing at {name}")
+            made = generation.generate(
+                read.sampleable(stage),
+                prompts,
+                one,
+                config.sampling.batch,
+                encode=stage.condition,
+                place=place,
+                metrics=metrics,
+                keep=config.sampling.shown,
+            )
+            scores[name] = generation.record(made, config.sampling.count, one, metrics)
+            lines.write("scores", read.step, weights="ema", setting=name, **scores[name])
+            save_pictures(folder / "samples", name, made, replace(prompts, true=None), spec.codec)
+            display.advance(number, f"{name} drawn")
     check_ours(folder)
     if first:
-        write_json(folder / RESULT, {"name": rung.name, "status": "complete", "scores": found})
-    return len(found)
+        write_json(folder / RESULT, {"name": run.name, "status": "complete", "scores": scores})
+    return {"scores": scores, "split_seconds": {"samples": time.monotonic() - began}}
+
+
+def _description(run: records.RunRecord, read: weights.Weights, metrics: Iterable[Any]) -> dict[str, Any]:
+    size = models.measure(read.spec.model, read.spec.inputs)
+    return {
+        "name": run.name,
+        "size": asdict(size) | {"train_flops": size.train_flops},
+        "steps": read.config.training.steps,
+        "quantities": [one.to_dict() for metric in metrics for one in metric.quantities],
+    }

@@ -1,41 +1,36 @@
-"""Runs a study: every run of its grid that is not complete yet, then the report."""
+"""The job `study`: trains every run of the study's grid that is not complete yet."""
 
-import contextlib
+import functools
 import time
-import traceback
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from rfjax import config as configs
-from rfjax import data, files, flow, models
+from rfjax import data, flow, models
 from rfjax.config import Config
 from rfjax.data import paths
-from rfjax.errors import Exit, UserError, nearest, printable
-from rfjax.ownership import Taken, check_ours
-from rfjax.study.display import StudyDisplay
-from rfjax.study.folder import Session, prepare_folder, take_turns
+from rfjax.errors import UserError, nearest
+from rfjax.study.folder import Session, prepare_folder
+from rfjax.study.jobs import Job, Task
 from rfjax.training import loop, provenance, weights
 from rfjax.training import mesh as meshes
+from rfjax.training.context import check_mesh, check_shapes
 from rfjax.training.run import Run
 from rfjax.training.spec import make_run_spec
-from rfjax.training.stop import Interrupted, Stop
 
 
-def run_study(config: Config, started: float) -> int:
-    """Trains what is missing, then writes the report; returns the exit code.
-
-    A run that fails is reported and the others go on. The same command goes on where this one was stopped. Several jobs
-    may work on one study: a run that another has is left to it.
+def make_job(config: Config, started: float) -> Job:
+    """Checks all runs of a study and makes its folder; the job trains what is missing.
 
     Args:
         config: with `only`, one run is trained and no report written.
         started: `time.time()` at the start of the process, to account for imports.
 
     Raises:
-        UserError: before anything is compiled, for what the user can mend; later, if the disk is full, if another job
-            has the only run, or takes one away because this job stood still. Interrupted: when stopped by a signal.
+        UserError: for what the user can mend.
     """
     session = Session(started)
     runs = [Run(name, run, Path(config.workdir) / "runs" / name) for name, run in configs.runs(config)]
@@ -52,77 +47,34 @@ def run_study(config: Config, started: float) -> int:
         run.mend()
     session.add({"start-up": time.time() - started})
     todo = sum(run.config.training.steps * flops[run.name] for run in wanted if run.name not in complete)
-    display = StudyDisplay(todo, active=jax.process_index() == 0)
-    for trouble in filter(None, troubles):
-        display.warn(trouble)
-    by_folder, failures = {run.folder: run for run in wanted}, {}
-
-    def train(folder: Path) -> None:
-        run = by_folder[folder]
-        failed, split = _train(run, display, flops[run.name], stop)
-        failures.update(failed)
-        session.add(split)
-
-    with Stop().on_signals() as stop, display.bars:
-        done = lambda folder: by_folder[folder].complete()  # noqa: E731
-        take_turns(by_folder, config, done, train, stop=stop, say=display.say)
-    if jax.process_index() == 0 and not config.only:
-        display.say(session.close(config))
-    if failures:
-        display.say(f"failed: {', '.join(failures)}; the same command tries them again", style="red")
-    return _code(failures.values())
+    tasks = [_task(run, flops[run.name]) for run in wanted]
+    return Job(config, tasks, session, todo, warnings=[*filter(None, troubles)])
 
 
-def _code(failures: Iterable[Exception]) -> Exit:
-    """DONE without failures, MISTAKE where the user can mend them all."""
-    kinds = {isinstance(error, UserError) for error in failures}
-    return Exit.FAILED if False in kinds else Exit.MISTAKE if kinds else Exit.DONE
-
-
-def _train(
-    run: Run, display: StudyDisplay, step_flops: float, stop: Stop
-) -> tuple[dict[str, Exception], dict[str, float]]:
-    """Trains a run that is ours; returns its failure by name, which process 0 writes down, and its seconds by activity.
-
-    Raises:
-        UserError: if the disk is full, or if another job has taken the run. Interrupted: when stopped by a signal.
-    """
-    first, began, path = jax.process_index() == 0, time.monotonic(), run.folder / "failure.txt"
-    try:
-        with display.run(run.name, run.config.training.steps, step_flops) as bar:
-            result = loop.train(run, bar, stop)
-    except (files.FullDisk, Taken, Interrupted):
-        raise  # the other runs would meet a full disk too; what is another's is left to it
-    except Exception as error:  # one rung must not take the others down
-        check_ours(run.folder)
-        sentence = printable(str(error)).strip() or type(error).__name__
-        if first:
-            _write_down(path, f"{sentence}\n\n{printable(traceback.format_exc())}", display)
-        display.say(f"{run.name}: failed: {sentence.splitlines()[0]}", style="red")
-        return {run.name: error}, {}
-    if first:
-        with contextlib.suppress(OSError):  # the result outdoes it
-            path.unlink(missing_ok=True)
-    loss = result["validation"][run.config.study.weights]
-    display.say(
-        f"{run.name}: validation loss {loss['loss']:.4f} ± {loss['stderr']:.4f}, "
-        f"{result['size']['parameters']:,} parameters, {time.monotonic() - began:.0f} s"
+def _task(run: Run, step_flops: float) -> Task:
+    return Task(
+        name=run.name,
+        folder=run.folder,
+        steps=run.config.training.steps,
+        step_flops=step_flops,
+        complete=run.complete,
+        work=functools.partial(loop.train, run),
+        summary=functools.partial(_summary, run),
     )
-    return {}, result["split_seconds"]
 
 
-def _write_down(path: Path, text: str, display: StudyDisplay) -> None:
-    """Writes why a run failed, where that can be written; a result that could not be read must not outdo it."""
-    try:
-        files.write(path, text)
-    except (OSError, UserError) as error:
-        display.warn(f"why it failed can't be written down: {error}")
+def _summary(run: Run, result: dict[str, Any], seconds: float) -> str:
+    said = f"{result['size']['parameters']:,} parameters"
+    if loss := result.get("validation", {}).get(run.config.study.weights):
+        said = f"validation loss {loss['loss']:.4f} ± {loss['stderr']:.4f}, {said}"
+    return f"{run.name}: {said}, {seconds:.0f} s"
 
 
 def check(run: Run, *, new: bool = True) -> float:
     """Everything about a run that can be known before compiling it; returns the FLOPs of a step.
 
     Args:
+        run: what is checked.
         new: whether it may begin with the weights that it is to start from.
 
     Raises:
@@ -130,21 +82,21 @@ def check(run: Run, *, new: bool = True) -> float:
     """
     mesh = meshes.make_mesh(run.config.mesh)
     meshes.check_attention(run.config.model.attention, mesh)
-    parts = make_run_spec(run.config)
-    loop.check_mesh(run.config, parts, mesh)
+    spec = make_run_spec(run.config)
+    check_mesh(run.config, spec, mesh)
     flow.formulation(run.config.flow.formulation, run.config.flow.shift)
     if new and run.config.training.start_from:
-        weights.check_start(Path(run.config.training.start_from), run.config, parts)
-    return models.measure(parts.model, parts.inputs).train_flops * run.config.training.batch
+        weights.check_start(Path(run.config.training.start_from), run.config, spec)
+    return models.measure(spec.model, spec.inputs).train_flops * run.config.training.batch
 
 
 def check_data(config: Config, runs: Iterable[Run]) -> None:
     """Raises UserError if the data can't be opened, are too small for the validation loss or a batch of them too large
     for memory, or are not those that these runs of the study recorded."""
-    parts = make_run_spec(config)
+    spec = make_run_spec(config)
     _check_memory(config)
     sources, found = provenance.open_data(config)
-    loop.check_shapes(sources["train"], config, parts)
+    check_shapes(sources["train"], spec)
     if (count := len(sources["validation"])) < config.validation.examples:
         raise UserError(
             f"the validation split of '{config.data.dataset or config.data.name}' has {count:,} examples, fewer than "

@@ -5,12 +5,13 @@ Batch k is a function of the config and of k, so the state's step says all that 
 
 import contextlib
 import itertools
+import math
 import re
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ from orbax.checkpoint import v1 as ocp
 from rfjax import files, ownership
 from rfjax.errors import UserError
 from rfjax.training.processes import all_agree, check_ours, from_first
-from rfjax.training.step import State
+from rfjax.training.state import State
 
 STEP = re.compile(r"0|[1-9][0-9]{0,8}")
 LEFT = re.compile(r"[0-9]+\.(orbax-checkpoint-tmp.*|removed)")  # by a save or a removal that was killed
@@ -31,6 +32,31 @@ ROOM = 1.1  # free space asked for before a save, over the size of the state
 
 class Damaged(UserError):
     """A checkpoint that can't be read, or whose numbers are not those that were saved."""
+
+
+class Progress(NamedTuple):
+    """What a run knows besides its state.
+
+    Attributes:
+        seconds: of training so far.
+        measured: the step at which everything was measured last; -1: never.
+        best_step: the step of the lowest validation loss of the averaged weights; -1: none yet.
+        best_loss: that loss.
+    """
+
+    seconds: float = 0.0
+    measured: int = -1
+    best_step: int = -1
+    best_loss: float = math.inf
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """As arrays, for a checkpoint."""
+        return {name: np.asarray(value, PROGRESS[name]) for name, value in self._asdict().items()}
+
+
+PROGRESS = {"seconds": np.float32, "measured": np.int32, "best_step": np.int32, "best_loss": np.float64}
+# What fields of the state were called when `progress` was `seconds` alone: a checkpoint from then is read by this map.
+BEFORE = {"ema_params": "average", "opt_state": "moments"}
 
 
 def small_whole() -> ocp.Context:
@@ -97,7 +123,7 @@ class Checkpoints:
         """What Orbax has finished, by step; only reading tells whether it is whole."""
         return [step for step in self._numbered() if is_finished(self._folder / str(step))]
 
-    def save(self, state: State, seconds: float) -> None:
+    def save(self, state: State, progress: Progress) -> None:
         """Starts to save; returns once the arrays are copied, and waits first for the save before.
 
         All processes of a job come here. A process that has lost the run's lock saves nothing; one that loses it while
@@ -120,7 +146,7 @@ class Checkpoints:
         if jax.process_index() == 0 and _exists(self._folder / str(step)):
             self._put_aside(step)
         all_agree(True)
-        tree = {"state": state, "seconds": np.asarray(seconds, np.float32), "fingerprint": fingerprint(state)}
+        tree = {"state": state, "progress": progress.arrays(), "fingerprint": fingerprint(state)}
         with small_whole(), files.full_disk(self._folder):
             response = ocp.save_checkpointables_async(self._path(step), {"run": tree})
         self._saving = step, self._thread.submit(self._finish, step, response.result)
@@ -156,7 +182,7 @@ class Checkpoints:
                     (self._folder / str(step)).rename(removed)  # so that a kill leaves no half of a checkpoint
                     _remove(removed)
 
-    def newest(self, abstract: State, say: Callable[[str], None]) -> tuple[State, float] | None:
+    def newest(self, abstract: State, say: Callable[[str], None]) -> tuple[State, Progress] | None:
         """Reads the newest checkpoint that is whole; None if there is none, nor anything that has one's name.
 
         What has a higher number and is not whole is told of and put aside in `checkpoints.damaged`, once a whole one
@@ -193,8 +219,8 @@ class Checkpoints:
         target = next(aside / name for name in names if not _exists(aside / name))
         shutil.move(self._folder / str(step), target)
 
-    def restore(self, abstract: State, step: int | None = None) -> tuple[State, float]:
-        """Reads a checkpoint, the newest finished one by default, into the shardings of `abstract`: (state, seconds).
+    def restore(self, abstract: State, step: int | None = None) -> tuple[State, Progress]:
+        """Reads a checkpoint, the newest finished one by default, into the shardings of `abstract`.
 
         Raises:
             UserError: if there is none. Damaged: if it can't be read, or has changed since it was saved; then on all
@@ -203,12 +229,10 @@ class Checkpoints:
         self.wait()
         if step is None and (step := from_first(max(self.finished(), default=NONE))) == NONE:
             raise UserError(f"{self._folder} has no checkpoint yet: train the run first")
-        count = len(jax.tree.leaves(abstract))
-        wanted = {"state": abstract, "seconds": np.zeros((), np.float32), "fingerprint": np.zeros(count, np.uint32)}
         where, loaded, reason = f"the checkpoint {self._folder / str(step)}", None, ""
         try:
             if is_finished(self._folder / str(step)):
-                loaded = ocp.load_checkpointables(self._path(step), {"run": wanted})["run"]
+                loaded = _load(self._path(step), abstract)
             else:
                 reason = "it is no folder that a save has finished"
         except Exception as error:  # Orbax, TensorStore and JSON each raise errors of their own
@@ -223,7 +247,7 @@ class Checkpoints:
         if int(loaded["state"].step) != step:
             raise Damaged(f"{where} is of step {int(loaded['state'].step)}, so its name is not its own")
         self._latest = max(step, self._latest or 0)
-        return loaded["state"], float(loaded["seconds"])
+        return loaded["state"], loaded["progress"]
 
     def _path(self, step: int) -> Path:
         return (self._folder / str(step)).absolute()
@@ -236,6 +260,22 @@ class Checkpoints:
                 self._retire()
         finally:
             self._thread.shutdown()
+
+
+def _load(path: Path, abstract: State) -> dict[str, Any]:
+    """The state, the progress and the fingerprint in a finished checkpoint, of this version or of the one before."""
+    fingerprint = np.zeros(len(jax.tree.leaves(abstract)), np.uint32)
+    if "progress" in ocp.checkpointables_metadata(path).metadata["run"]:
+        wanted = {"state": abstract, "progress": Progress().arrays(), "fingerprint": fingerprint}
+        loaded = ocp.load_checkpointables(path, {"run": wanted})["run"]
+        return loaded | {"progress": Progress(**{name: value.item() for name, value in loaded["progress"].items()})}
+    named = {BEFORE.get(name, name): getattr(abstract, name) for name in ("step", "params", *BEFORE, "health")}
+    older = {"state": named | {"loss_sum": abstract.sums["loss"]}, "seconds": np.float32(0), "fingerprint": fingerprint}
+    loaded = ocp.load_checkpointables(path, {"run": jax.tree.map(lambda x: x, older)})["run"]
+    old = loaded["state"]
+    fields = {name: old[BEFORE.get(name, name)] for name in ("step", "params", *BEFORE, "health")}
+    state = abstract.replace(**fields, sums={"loss": old["loss_sum"]})
+    return loaded | {"state": state, "progress": Progress(float(loaded["seconds"]))}
 
 
 def is_finished(path: Path) -> bool:

@@ -1,294 +1,269 @@
-"""One run from its config: trains, measures, draws, and writes everything down; goes on where it was stopped."""
+"""One run from its config: trains, measures, saves, and goes on where it was stopped."""
 
-import functools
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+import contextlib
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from clu import parameter_overview
 
-from rfjax import data, files, flow, models
-from rfjax.config import Config
-from rfjax.errors import UserError
-from rfjax.jsonl import FILE, read_lines, write_json
-from rfjax.models.counting import abstract_parameters
-from rfjax.training import measuring, provenance, recovery
+from rfjax import data
+from rfjax.evaluation.metrics import make_metrics
+from rfjax.jsonl import write_json
 from rfjax.training import mesh as meshes
+from rfjax.training import recovery
 from rfjax.training import weights as stored
-from rfjax.training.checkpoints import Checkpoints
-from rfjax.training.logs import Clock, Metrics
-from rfjax.training.measuring import Work
-from rfjax.training.processes import check_ours, from_first
-from rfjax.training.progress import Display, Lines
+from rfjax.training.checkpoints import Checkpoints, Progress
+from rfjax.training.context import RunContext, open_context
+from rfjax.training.log import Display, Metrics, TrainingLog
+from rfjax.training.measurements import LAST, SELECTED, At, Line, Scheduled, make_measurements
+from rfjax.training.measurements.validation import averaged_loss
+from rfjax.training.processes import check_ours
 from rfjax.training.recovery import Diverged, Skip
-from rfjax.training.run import RESULT, Run, not_finite
-from rfjax.training.spec import RunSpec, make_run_spec
-from rfjax.training.step import Draws, State, abstract_state, compile_update, initial_state, jit_draw, recipe
+from rfjax.training.run import RESULT, Run
+from rfjax.training.state import State, abstract_state, initial_state
+from rfjax.training.step import jit_update
 from rfjax.training.stop import Interrupted, Stop
-from rfjax.training.watchdog import Watchdog
-
-
-class NotFinite(Exception):
-    """A finished run's validation loss that is no number: the run has failed."""
 
 
 def train(run: Run, display: Display, stop: Stop) -> dict[str, Any]:
-    """Trains a run to its end, from its newest checkpoint where there is one, and returns its result.
+    """Trains a run to its end, from its newest checkpoint if it has one, and returns its result.
 
     Raises:
-        UserError: for what the user can mend, a full disk among it. Interrupted: after a checkpoint, if `stop` is
-            wished. Diverged: if the loss is not finite or explodes, and no batch may be skipped (any more). NotFinite:
-            if the validation loss of the finished run is not finite. Taken: if another job has the run by now.
+        UserError: for what the user can mend, a full disk among it.
+        Interrupted: after a checkpoint, if `stop` is wished.
+        Diverged: if the loss is not finite or explodes, and no batch may be skipped (any more).
+        NotFinite: if the validation loss of the finished run is not finite.
+        Taken: if another job has taken the run.
     """
-    clock, watchdog = Clock(), Watchdog(run.name, run.folder, run.config.recovery)
-    with watchdog.watching(), clock("setup"):
-        config = run.config
-        mesh = meshes.make_mesh(config.mesh)
-        parts = make_run_spec(config)
-        check_mesh(config, parts, mesh)
-        formulation = flow.formulation(config.flow.formulation, config.flow.shift)
-        size = models.measure(parts.model, parts.inputs)
-        work = Work(run, parts, formulation, mesh, clock, size, stop, watchdog)
-        sources = provenance.open_and_admit(run, display.warn)
-        check_shapes(sources["train"], config, parts)
-        if jax.process_index() == 0:
-            run.write_config()
-            shapes = abstract_parameters(parts.model, parts.inputs)
-            table = parameter_overview.get_parameter_overview(shapes, include_stats=False)
-            files.write(run.folder / "parameters.txt", f"{table}\n")
-        every = config.training.validate_every if config.training.select == "best" else 0
-        saved = Checkpoints(run.folder / "checkpoints", config.training.keep_checkpoints, every)
-        trained = _Training(work, sources, saved, display)
-        try:
-            state, seconds = trained.fit_and_recover()
-            result = trained.finish(state, seconds)
-        finally:
-            with clock("checkpoints"):
-                saved.close()
-    result["split_seconds"] = clock.total()
+    with open_context(run, display, stop) as context, contextlib.closing(_Training(context)) as training:
+        state = training.begin()
+        sample_noise, update = context.noise(), jit_update(context.spec, context.mesh)
+        with context.clock("training"):
+            while training.step < run.config.training.steps:
+                batch = training.next_batch(state)
+                with jax.transfer_guard("disallow"):
+                    noise = sample_noise(state.step, batch["slot"])
+                training.measure(state, batch, noise)
+                with training.compiling(), jax.transfer_guard("disallow"):
+                    state, metrics = update(state, batch, noise)
+                try:
+                    training.after_update(state, metrics)
+                except Diverged as trouble:
+                    state = training.go_back(trouble)
+        result = training.finish(state)
+    result["split_seconds"] = context.clock.total()
     check_ours(run.folder)
     if jax.process_index() == 0:
         write_json(run.folder / RESULT, result)
     return result
 
 
-def check_mesh(config: Config, parts: RunSpec, mesh: jax.sharding.Mesh) -> None:
-    """Raises UserError if the mesh can't divide the batches or the model, or the optimizer can't be spread over it."""
-    meshes.check_batch("training.batch", config.training.batch, mesh, config.training.accumulate)
-    meshes.check_batch("validation.batch", config.validation.batch, mesh)
-    meshes.check_model(parts.model, abstract_parameters(parts.model, parts.inputs), mesh)
-    if config.optimizer.flatten and mesh.size > mesh.shape[meshes.DATA]:
-        raise UserError(
-            "config.optimizer.flatten makes one vector of all weights, which config.mesh.fsdp and tensor can't share "
-            "out: set config.optimizer.flatten = False"
-        )
-
-
-def check_shapes(source: data.Source, config: Config, parts: RunSpec) -> None:
-    """Raises UserError if the data set's examples do not have the shapes that the config says."""
-    batch, _ = data.load(source, parts.encoder, [0])
-    for name, found, wanted in (
-        ("image", batch["image"].shape[1:], parts.inputs.image),
-        ("context", batch["context"].shape[1:], parts.inputs.text),
-        ("pooled", batch["pooled"].shape[1:], (parts.inputs.pooled_width,)),
-    ):
-        if tuple(found) != tuple(wanted):
-            raise UserError(f"'{name}' of the data set has shape {tuple(found)}, but the config says {tuple(wanted)}")
-
-
-@dataclass(frozen=True)
 class _Training:
-    """A run at work."""
+    """What changes around the state while a run trains: its place in the data, its log, its checkpoints."""
 
-    work: Work
-    sources: dict[str, data.Source]
-    saved: Checkpoints
-    display: Display
+    def __init__(self, context: RunContext) -> None:
+        """Opens the checkpoints; `begin` opens the log."""
+        config, folder = context.config, context.run.folder
+        every = config.training.validate_every if config.training.select == "best" else 0
+        self.context, self.step, self.progress = context, 0, Progress()
+        self.saved = Checkpoints(folder / "checkpoints", config.training.keep_checkpoints, every)
+        self.measurements = make_measurements(config)
+        self.skips: tuple[Skip, ...] = recovery.read(folder)
+        self._seed = context.everywhere(np.uint32(config.training.seed))
+        self._compiled = False
+        self._metrics: Metrics | None = None
 
-    def fit_and_recover(self) -> tuple[State, float]:
-        """The loop, again without the batch after each loss that went wrong; returns the last state and the seconds.
+    def close(self) -> None:
+        """Closes the log and the checkpoints."""
+        if self._metrics:
+            self._metrics.close()
+        with self.context.clock("checkpoints"):
+            self.saved.close()
+
+    def begin(self) -> State:
+        """Returns the newest checkpoint's state or fresh weights, and opens data and log there."""
+        context, config = self.context, self.context.config
+        with context.clock("setup"):
+            state, self.progress = self._state()
+            self.step = int(state.step)
+            self._close_log()
+            self._metrics = Metrics(context.run.folder, active=jax.process_index() == 0, start=self.step)
+            self.log = TrainingLog(self._metrics, config, context.size, context.clock, context.display)
+            self.log.start(self.step, self.progress.seconds)
+            self._metrics.write("start", self.step, **self._description())
+            rows = meshes.rows_here(config.training.batch, context.mesh)
+            skipped = tuple(skip.batch for skip in self.skips)
+            self._order = data.Order(config.training.batch, config.training.seed, config.data.flip, skipped)
+            source, encode = context.sources["train"], context.encode
+            names = encode.names(source)
+            self._batches: Iterator[data.Batch] = data.batches(
+                source, encode.prepare, self._order, rows, self.step, names=names
+            )
+        return state
+
+    def _close_log(self) -> None:
+        if self._metrics:
+            self._metrics.close()
+
+    def _state(self) -> tuple[State, Progress]:
+        context, config = self.context, self.context.config
+        if self.saved.begun():
+            context.doing("reading the newest checkpoint")
+            warn = lambda sentence: context.display.warn(f"{context.run.name}: {sentence}")  # noqa: E731
+            if found := self.saved.newest(abstract_state(context.spec, context.mesh), warn):
+                return found
+        context.doing("drawing the initial weights")
+        state = initial_state(context.spec, context.mesh, config.training.seed)
+        start = config.training.start_from
+        return (stored.start_from(Path(start), state, context.spec, config) if start else state), Progress()
+
+    def _description(self) -> dict[str, Any]:
+        """The line that each start begins with."""
+        context = self.context
+        quantities = [one.to_dict() for metric in make_metrics(context.config) for one in metric.quantities]
+        return {
+            "name": context.run.name,
+            "size": asdict(context.size) | {"train_flops": context.size.train_flops},
+            "steps": context.config.training.steps,
+            "quantities": quantities,
+            "devices": jax.device_count(),
+            "processes": jax.process_count(),
+            "device": jax.devices()[0].device_kind,
+            "mesh": dict(context.mesh.shape),
+        }
+
+    def next_batch(self, state: State) -> dict[str, Any]:
+        """The encoded batch of the next update, on the devices."""
+        context = self.context
+        context.watchdog.beat(f"waiting for the batch of step {self.step + 1}")
+        with context.clock("data"):
+            batch = meshes.put_rows(next(self._batches), context.config.training.batch, context.mesh)
+        return context.encode(batch, self._seed, state.step)
+
+    @contextlib.contextmanager
+    def compiling(self) -> Iterator[None]:
+        """Charges the first update to compilation."""
+        if self._compiled:
+            self.context.watchdog.beat(f"at training step {self.step + 1}")
+            yield
+            return
+        self.context.doing("compiling the training step")
+        with self.context.clock("compilation"):
+            yield
+        self._compiled = True
+
+    def measure(self, state: State, batch: Any, noise: Any) -> None:
+        """Measures what is due before the next update, unless that was done before the run was stopped.
+
+        Raises:
+            Interrupted: after a checkpoint, if the run should stop.
+        """
+        due = [one for one in self.measurements if one.due(self.step)]
+        if not due or self.progress.measured == self.step:
+            return
+        jax.block_until_ready(state)
+        at = At(self.step, self.log.progress(self.step), False, batch, noise)
+        try:
+            for scheduled in due:
+                self._offer(self._write(scheduled, state, at))
+        except Interrupted:
+            if self.saved.latest != self.step:
+                self.save(state)
+            raise
+        self.progress = self.progress._replace(measured=self.step)
+
+    def _write(self, scheduled: Scheduled, state: State, at: At) -> list[Line]:
+        """Runs one measurement and writes its lines as they come."""
+        lines = []
+        for kind, values in scheduled.measurement.run(self.context, state, at):
+            self._metrics.write(kind, at.step, **values)
+            lines.append((kind, values))
+        return lines
+
+    def _offer(self, lines: list[Line]) -> None:
+        """Notes the step if its averaged weights are the best so far (SD3 App. B.3)."""
+        if (loss := averaged_loss(lines)) < self.progress.best_loss:
+            self.progress = self.progress._replace(best_step=self.step, best_loss=loss)
+
+    def after_update(self, state: State, metrics: dict[str, jax.Array]) -> None:
+        """Counts the step, writes a line, saves, and stops if that is wished.
+
+        Raises:
+            Diverged: if a loss went wrong since the last line.
+            Interrupted: after a checkpoint, if the run should stop.
+        """
+        training, stop = self.context.config.training, self.context.stop
+        self.step += 1
+        stopping = stop.granted() and self.step < training.steps
+        saving = self.step % training.checkpoint_every == 0 or self.step == training.steps or stopping
+        self.log.look(self.step, metrics, saving)
+        if saving:
+            self._metrics.sync()
+            self.save(state)
+        if stopping:
+            raise Interrupted(f"stopped at step {self.step} of {training.steps}", stop.code)
+
+    def save(self, state: State) -> None:
+        """Starts a checkpoint in the background."""
+        self.context.watchdog.beat("saving a checkpoint")
+        jax.block_until_ready(state)
+        with self.context.clock("checkpoints"):
+            self.saved.save(state, self.progress._replace(seconds=self.log.spent()))
+
+    def go_back(self, trouble: Diverged) -> State:
+        """Returns to the last checkpoint, to go on without the batch of a loss that went wrong.
 
         Raises:
             Diverged: if no batch may be skipped (any more).
         """
-        run, settings = self.work.run, self.work.config.recovery
-        skips = recovery.read(run.folder)
-        while True:
-            try:
-                return self.fit(skips)
-            except Diverged as trouble:
-                self.saved.wait()
-                good = self.saved.latest or 0
-                if len(skips) >= settings.skips:
-                    where = f"the checkpoint of step {good}" if good else "no checkpoint"
-                    raise Diverged(
-                        trouble.step, trouble.loss, recovery.give_up(trouble, where, settings, len(skips))
-                    ) from None
-                batch = self._order(skips).number(trouble.step - 1)
-                skips = (*skips, Skip(trouble.step, batch, f"{trouble.loss:.4g}", good))
-                self.display.warn(f"{run.name}: {trouble}: goes back to step {good} and skips batch {batch}")
-                check_ours(run.folder)
-                if jax.process_index() == 0:
-                    recovery.write(run.folder, skips)
+        run, settings = self.context.run, self.context.config.recovery
+        self.saved.wait()
+        good = self.saved.latest or 0
+        if len(self.skips) >= settings.skips:
+            where = f"the checkpoint of step {good}" if good else "no checkpoint"
+            sentence = recovery.give_up(trouble, where, settings, len(self.skips))
+            raise Diverged(trouble.step, trouble.loss, sentence) from None
+        batch = self._order.number(trouble.step - 1)
+        self.skips = (*self.skips, Skip(trouble.step, batch, f"{trouble.loss:.4g}", good))
+        self.context.display.warn(f"{run.name}: {trouble}: goes back to step {good} and skips batch {batch}")
+        check_ours(run.folder)
+        if jax.process_index() == 0:
+            recovery.write(run.folder, self.skips)
+        return self.begin()
 
-    def fit(self, skips: tuple[Skip, ...]) -> tuple[State, float]:
-        """The loop; returns the final state and the seconds of training over all sessions.
-
-        Raises:
-            Diverged: at the line of metrics, or the checkpoint, after a loss that went wrong.
-        """
-        work, training, clock = self.work, self.work.config.training, self.work.clock
-        with clock("setup"):
-            state, earlier = self._begin()
-        start = step = int(state.step)
-        metrics = Metrics(work.run.folder, active=jax.process_index() == 0, start=start)
-        metrics.write("start", start, **measuring.facts(work))
-        lines = Lines(work, metrics, self.display, start, earlier)
-        batches = self._batches(skips, start)
-        draw, update = self._draw(), None
-        try:
-            with clock("training"):
-                while step < training.steps:
-                    if step and training.validate_every and step % training.validate_every == 0:
-                        self._measure_along(state, lines.spent(), metrics, again=step == start)
-                    work.watchdog.beat(f"waiting for the batch of step {step + 1}")
-                    with clock("data"):
-                        batch = meshes.put_rows(next(batches), training.batch, work.mesh)
-                    update = update or self._compile(draw, state, batch)
-                    with jax.transfer_guard("disallow"):
-                        drawn = draw(state.step, batch["slot"])
-                    if training.attention_every and step % training.attention_every == 0:
-                        metrics.write("attention", step, **measuring.attention(work, state.params, batch, drawn))
-                    work.watchdog.beat(f"at training step {step + 1}")
-                    with jax.transfer_guard("disallow"):
-                        state, measured = update(state, batch, drawn)
-                    step += 1
-                    stopping = work.stop.granted() and step < training.steps
-                    saving = step % training.checkpoint_every == 0 or step == training.steps or stopping
-                    lines.look(step, measured, saving)
-                    if saving:
-                        metrics.sync()
-                        self._save(state, lines.spent())
-                    if stopping:
-                        raise Interrupted(f"stopped at step {step} of {training.steps}", work.stop.code)
-        except Interrupted:
-            if self.saved.latest != step:  # it came in the midst of a measurement
-                self._save(state, lines.spent())
-            raise
-        finally:
-            metrics.close()
-        return state, lines.spent()
-
-    def _draw(self) -> Callable[..., Draws]:
-        """(step, slot) -> what is random in a step."""
-        work = self.work
-        draw = jit_draw(recipe(work.parts, work.config), work.mesh)
-        seed = work.everywhere(np.uint32(work.config.training.seed))
-        return functools.partial(draw, work.everywhere(work.formulation.arrays), seed)
-
-    def _compile(self, draw: Callable[..., Draws], state: State, batch: Any) -> Callable[..., Any]:
-        self.display.say("compiling the training step")
-        self.work.watchdog.beat("compiling the training step")
-        with self.work.clock("compilation"):
-            drawn = draw(state.step, batch["slot"])
-            return compile_update(self.work.parts, self.work.mesh, state, batch, drawn)
-
-    def _begin(self) -> tuple[State, float]:
-        """The newest checkpoint's state and seconds, or fresh weights."""
-        work, config = self.work, self.work.config
-        if self.saved.begun():
-            self.display.say("reading the newest checkpoint")
-            work.watchdog.beat("reading a checkpoint")
-            warn = lambda sentence: self.display.warn(f"{work.run.name}: {sentence}")  # noqa: E731
-            if found := self.saved.newest(abstract_state(work.parts, work.mesh), warn):
-                return found
-        self.display.say("drawing the initial weights")
-        work.watchdog.beat("drawing the initial weights")
-        state = initial_state(work.parts, work.mesh, config.training.seed)
-        start = config.training.start_from
-        return (stored.start_from(Path(start), state, config) if start else state), 0.0
-
-    def _order(self, skips: tuple[Skip, ...]) -> data.Order:
-        training = self.work.config.training
-        skipped = tuple(skip.batch for skip in skips)
-        return data.Order(training.batch, training.seed, self.work.config.data.flip, skipped)
-
-    def _batches(self, skips: tuple[Skip, ...], start: int) -> Iterator[data.Batch]:
-        rows = meshes.rows_here(self.work.config.training.batch, self.work.mesh)
-        return data.batches(self.sources["train"], self.work.parts.encoder, self._order(skips), rows, start)
-
-    def _save(self, state: State, seconds: float) -> None:
-        self.work.watchdog.beat("saving a checkpoint")
-        jax.block_until_ready(state)
-        with self.work.clock("checkpoints"):
-            self.saved.save(state, seconds)
-
-    def _measure_along(self, state: State, seconds: float, metrics: Metrics, again: bool) -> None:
-        """What is measured between steps. again: a session before this one may have done so already."""
-        if again and self._measured(int(state.step)):
-            return
-        jax.block_until_ready(state)
-        losses = measuring.validate(self.work, state, seconds, self.sources["validation"], metrics)
-        if bad := _bad(losses, int(state.step)):
-            self.display.warn(f"{self.work.run.name}: {bad}: it is left out of the run's curve")
-        if self.work.config.sampling.along:
-            measuring.draw(self.work, state, self.sources["validation"], metrics, whole=False)
-
-    def _measured(self, step: int) -> bool:
-        lines, _ = read_lines(self.work.run.folder / FILE)
-        found = {(line["kind"], line.get("weights")) for line in lines if line["step"] == step}
-        wanted = {("validation", "raw"), ("validation", "ema")}
-        if self.work.config.sampling.along:
-            wanted |= {("scores", "ema")}
-        return bool(from_first(found >= wanted))
-
-    def finish(self, state: State, seconds: float) -> dict[str, Any]:
-        """Validation of the final weights, samples of the selected ones, and the run's result.
+    def finish(self, state: State) -> dict[str, Any]:
+        """Measures the final weights, then the selected ones, and returns the run's result.
 
         Raises:
             NotFinite: if a validation loss is not finite.
         """
-        work, source, step = self.work, self.sources["validation"], int(state.step)
-        metrics = Metrics(work.run.folder, active=jax.process_index() == 0, start=step)
-        try:
-            self.display.say("measuring the validation loss")
-            losses = measuring.validate(work, state, seconds, source, metrics, examples=True)
-            if bad := _bad(losses, step):
-                raise NotFinite(f"{bad}: lower config.optimizer.learning_rate, or look at the data")
-            if work.config.training.select == "best":
-                best = self._best_step(step, losses["ema"]["loss"])
-                if best != step:
-                    state = self.saved.restore(abstract_state(work.parts, work.mesh), best)[0]
-            self.display.say("drawing samples")
-            scores = measuring.draw(work, state, source, metrics)
-        finally:
-            metrics.close()
+        context, training = self.context, self.context.config.training
+        at = At(self.step, self.log.progress(self.step), True)
+        found = self._measure_at_end(LAST, state, at)
+        if training.select == "best" and self.progress.best_step not in (-1, self.step):
+            state = self.saved.restore(abstract_state(context.spec, context.mesh), self.progress.best_step)[0]
+        selected = int(state.step)
+        found |= self._measure_at_end(SELECTED, state, At(selected, at.progress, True))
         return {
-            "name": work.run.name,
+            "name": context.run.name,
             "status": "complete",
-            "step": step,
-            "depth": work.config.model.depth,
-            "size": asdict(work.size) | {"train_flops": work.size.train_flops},
-            **work.progress(step, seconds),
-            "validation": losses,
-            "selected_step": int(state.step),
-            "scores": scores,
+            "step": self.step,
+            "depth": context.config.model.depth,
+            "size": asdict(context.size) | {"train_flops": context.size.train_flops},
+            **at.progress,
+            **found,
+            "selected_step": selected,
         }
 
-    def _best_step(self, last: int, loss: float) -> int:
-        """The step of the lowest validation loss of the averaged weights so far (SD3 App. B.3)."""
-        lines, _ = read_lines(self.work.run.folder / FILE)
-        losses = {
-            line["step"]: line["loss"]
-            for line in lines
-            if line["kind"] == "validation" and line["weights"] == "ema" and math.isfinite(line["loss"])
-        } | {last: loss}
-        return from_first(min(losses, key=losses.__getitem__))
-
-
-def _bad(losses: dict[str, dict[str, Any]], step: int) -> str:
-    return not_finite({weights: measured["loss"] for weights, measured in losses.items()}, step)
+    def _measure_at_end(self, which: str, state: State, at: At) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for scheduled in self.measurements:
+            if scheduled.measurement.at_end == which:
+                self.context.doing(f"measuring: {scheduled.name}")
+                lines = self._write(scheduled, state, at)
+                self._offer(lines)
+                found |= scheduled.measurement.result(lines)
+        return found

@@ -1,13 +1,13 @@
 """The weights of a network without the rest of a run: of a finished run, or brought in from another project."""
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 from jax.sharding import Mesh
 from orbax.checkpoint import v1 as ocp
 
@@ -15,19 +15,20 @@ from rfjax import config as configs
 from rfjax import flow
 from rfjax.config import Config
 from rfjax.errors import UserError
-from rfjax.evaluation import pictures
+from rfjax.evaluation.sampler import Sampleable
 from rfjax.jsonl import write_json
 from rfjax.models.counting import abstract_parameters
-from rfjax.models.projector import Projector
 from rfjax.training import mesh as meshes
 from rfjax.training.checkpoints import Checkpoints, small_whole
+from rfjax.training.encode import EncodeStage
 from rfjax.training.spec import RunSpec, make_run_spec
-from rfjax.training.step import State, abstract_state
+from rfjax.training.state import State, abstract_state, joined, partition, weights_of
 from rfjax.untrusted import read_json
 
 FOLDER = "weights"  # of a run's folder that was made of another project's checkpoint
-# How a network is computed, whatever its weights.
-INTERNAL = ("remat", "unroll", "precision", "attention", "projectors", "projector_width")
+# How a network is computed, whatever its weights; and the heads, which the network itself does not need.
+INTERNAL = ("remat", "unroll", "precision", "attention", "projectors", "projector_width", "projector_block")
+PROJECTORS = "projectors"  # the tree beside "params" that folders of older versions have, in place of heads
 
 
 @dataclass(frozen=True)
@@ -35,52 +36,59 @@ class Weights:
     """A network that can be used.
 
     Attributes:
-        config, parts: of the run. params: the tree of weights. step: how many updates they have seen.
-        projectors: weights of REPA's projectors, by number; empty where there are none.
+        config: of the run.
+        spec: of the run.
+        params: the tree of weights that the network reads, heads included.
+        step: how many updates they have seen.
     """
 
     config: Config
-    parts: RunSpec
+    spec: RunSpec
     params: Any
     step: int
-    projectors: Mapping[str, Any] = field(default_factory=dict)
 
-    def trained(self, image: tuple[int, int, int] | None = None) -> pictures.Trained:
-        """As something to sample from, at the size of the training images or at another (H, W, C)."""
+    def sampleable(self, stage: EncodeStage, shape: tuple[int, ...] | None = None) -> Sampleable:
+        """As something to sample from.
+
+        Args:
+            stage: the run's encoders with their weights.
+            shape: of z; None: that of the training images.
+        """
         formulation = flow.formulation(self.config.flow.formulation, self.config.flow.shift)
-        image = image or self.parts.inputs.image
-        flops = self.parts.model.forward_flops(image, *self.parts.inputs.shapes[1:])
-        return pictures.Trained(self.parts.model, self.params, formulation, image, flops)
+        codec = dataclasses.replace(self.spec.codec, shape=shape) if shape else self.spec.codec
+        inputs = dataclasses.replace(self.spec.inputs, shape=codec.shape)
+        flops = self.spec.model.forward_flops(inputs)
+        return Sampleable(self.spec.model, self.params, formulation, codec, stage.weights[0], flops)
 
 
-def abstract(config: Config, parts: RunSpec, mesh: Mesh) -> dict[str, Any]:
-    """{"params", "projectors"}: the trees of weights as shapes, with their shardings."""
-    tokens = jax.ShapeDtypeStruct((1, 1, parts.model.width), jnp.float32)
-    projectors = {
-        str(i): jax.eval_shape(Projector(target, config.model.projector_width).init, jax.random.key(0), tokens)[
-            "params"
-        ]
-        for i, target in enumerate(config.model.projectors)
-    }
-    shapes = {"params": abstract_parameters(parts.model, parts.inputs), "projectors": projectors}
+def abstract(spec: RunSpec, mesh: Mesh) -> dict[str, Any]:
+    """The tree of weights as shapes, with their shardings."""
+    shapes = abstract_parameters(spec.model, spec.inputs)
     shardings = meshes.shard_tree(shapes, mesh)
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
 
 
-def start_from(folder: Path, state: State, config: Config) -> State:
-    """A fresh state with the weights of another run's folder, averaged ones where it has them, in both places.
+def start_from(folder: Path, state: State, spec: RunSpec, config: Config) -> State:
+    """Puts the weights of another run's folder, averaged ones where it has them, into a fresh state and its average.
+
+    Heads that the other run lacks keep their fresh weights.
 
     Raises:
         UserError: if that run's network is another than this one's.
     """
-    other = read(folder, config.mesh)
-    _check_alike(folder, other.config, other.params, config, state.params)
+    other = read_weights(folder, config.mesh)
+    fresh = joined(state.frozen, {} if spec.adapter else state.params)
+    _check_alike(folder, (other.config, other.spec, other.params), (config, spec, fresh))
+    ours, theirs = (traverse_util.flatten_dict(tree, sep="/") for tree in (fresh, other.params))
     put = lambda value, like: jax.device_put(value.astype(like.dtype), like.sharding)  # noqa: E731
-    params = jax.tree.map(put, other.params, state.params)
-    return state.replace(params=params, average=jax.tree.map(jnp.copy, params))
+    taken = {path: put(theirs[path], leaf) if path in theirs else leaf for path, leaf in ours.items()}
+    params, frozen = partition(spec, traverse_util.unflatten_dict(taken, sep="/"))
+    if spec.adapter:
+        return state.replace(frozen=frozen)
+    return state.replace(params=params, frozen=frozen, ema_params=jax.tree.map(jnp.copy, params))
 
 
-def check_start(folder: Path, config: Config, parts: RunSpec) -> None:
+def check_start(folder: Path, config: Config, spec: RunSpec) -> None:
     """Raises UserError if a run can't begin with the weights in another run's folder; none of them is read."""
     try:
         other = _read_config(folder)
@@ -89,29 +97,30 @@ def check_start(folder: Path, config: Config, parts: RunSpec) -> None:
     except UserError as error:
         raise UserError(f"config.training.start_from: {error}") from error
     theirs = make_run_spec(other)
-    there, here = (abstract_parameters(each.model, each.inputs) for each in (theirs, parts))
-    _check_alike(folder, other, there, config, here)
+    there, here = (abstract_parameters(each.model, each.inputs) for each in (theirs, spec))
+    _check_alike(folder, (other, theirs, there), (config, spec, here))
 
 
-def _check_alike(folder: Path, their_config: Config, theirs: Any, our_config: Config, ours: Any) -> None:
-    """Raises UserError if two trees of weights, or of their shapes, are not of the same network."""
-    there, here = (dataclasses.asdict(each.model) for each in (their_config, our_config))
-    differing = [name for name in here if here[name] != there[name] and name not in INTERNAL]
-    found, wanted = (
-        {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in leaves}
-        for leaves in map(jax.tree_util.tree_leaves_with_path, (theirs, ours))
-    )
+Network = tuple[Config, RunSpec, Any]  # config, spec, the tree of weights or of their shapes
+
+
+def _check_alike(folder: Path, there: Network, here: Network) -> None:
+    """Raises UserError if two trees of weights, or of their shapes, are not of the same network, heads aside."""
+    theirs, ours = (dataclasses.asdict(config.model) for config, _, _ in (there, here))
+    differing = [name for name in ours if ours[name] != theirs[name] and name not in INTERNAL]
+    found, wanted = (_shapes(spec, tree) for _, spec, tree in (there, here))
     where = f"config.training.start_from: {folder}"
     if found != wanted and differing:
-        raise UserError(
-            f"{where} holds another network: "
-            + ", ".join(
-                f"config.model.{name} is {there[name]!r} there and {here[name]!r} here" for name in differing[:3]
-            )
-        )
+        said = [f"config.model.{name} is {theirs[name]!r} there and {ours[name]!r} here" for name in differing[:3]]
+        raise UserError(f"{where} holds another network: {', '.join(said)}")
     for name in {**wanted, **found}:
         if found.get(name) != wanted.get(name):
             raise UserError(f"{where} holds {name} of shape {found.get(name)}, and here it is {wanted.get(name)}")
+
+
+def _shapes(spec: RunSpec, tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = traverse_util.flatten_dict(tree, sep="/")
+    return {path: leaf.shape for path, leaf in leaves.items() if not spec.model.is_head(path)}
 
 
 def check_empty(folder: Path) -> None:
@@ -128,9 +137,8 @@ def write(folder: Path, made: Weights) -> None:
     """
     check_empty(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tree = {"params": made.params, "projectors": dict(made.projectors)}
     with small_whole():
-        ocp.save_pytree((folder / FOLDER).absolute(), tree)
+        ocp.save_pytree((folder / FOLDER).absolute(), {"params": made.params})
     write_json(folder / "config.json", made.config.to_dict())  # last: a folder with a config is whole
 
 
@@ -153,27 +161,39 @@ def _read_config(folder: Path) -> Config:
     return config
 
 
-def read(folder: Path, mesh: configs.Mesh, average: bool = True) -> Weights:
+def read_weights(folder: Path, mesh: configs.Mesh, average: bool = True) -> Weights:
     """Reads the weights in a run's folder: those of its newest checkpoint, or the ones that were written by `write`.
 
     Args:
+        folder: of the run.
+        mesh: the devices.
         average: take the average of the weights, where the run has one.
 
     Raises:
         UserError: if the folder is not a run's, has no weights yet, or is of another version.
     """
     config = _read_config(folder)
-    made, parts = meshes.make_mesh(mesh), make_run_spec(config)
+    made, spec = meshes.make_mesh(mesh), make_run_spec(config)
     if (folder / FOLDER).is_dir():
-        tree = ocp.load_pytree((folder / FOLDER).absolute(), abstract(config, parts, made))
-        return Weights(config, parts, tree["params"], 0, tree["projectors"])
+        return Weights(config, spec, _read_tree((folder / FOLDER).absolute(), abstract(spec, made)), 0)
     if not (folder / "checkpoints").is_dir():
         raise UserError(f"the run in {folder} has no checkpoint yet: train it first")
     saved = Checkpoints(folder / "checkpoints", config.training.keep_checkpoints, writes=False)
     try:
         if not saved.finished():
             raise UserError(f"the run in {folder} has no checkpoint yet: train it first")
-        state, _ = saved.restore(abstract_state(parts, made))
+        state, _ = saved.restore(abstract_state(spec, made))
     finally:
         saved.close()
-    return Weights(config, parts, state.average if average else state.params, int(state.step))
+    return Weights(config, spec, weights_of(spec, state, ema=average), int(state.step))
+
+
+def _read_tree(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+    """The tree that `write` wrote, or that an older version wrote with its projectors beside the network."""
+    if PROJECTORS not in ocp.pytree_metadata(path).metadata:
+        return ocp.load_pytree(path, {"params": wanted})["params"]
+    prefix = "projector_"
+    heads = {name.removeprefix(prefix): tree for name, tree in wanted.items() if name.startswith(prefix)}
+    params = {name: tree for name, tree in wanted.items() if not name.startswith(prefix)}
+    tree = ocp.load_pytree(path, {"params": params, PROJECTORS: heads})
+    return tree["params"] | {f"{prefix}{name}": head for name, head in tree[PROJECTORS].items()}

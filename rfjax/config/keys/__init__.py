@@ -27,6 +27,13 @@ class Config:
         "work/scaling", "Names the folder that the study, or the pictures of the job `generate`, are written to."
     )
     only: str = key("", "Trains only the run of this name and writes no report. Empty trains all runs.")
+    encoders: tuple[str, ...] = key(
+        (), "Lists frozen encoders, each named as MODULE:NAME, that run on each batch before the training step."
+    )
+    options: dict[str, Any] = key(
+        {},
+        "Holds values for your own modules. A config file sets them, as in options.weight = 0.5; flags change them.",
+    )
     data: Data = dataclasses.field(default_factory=Data)
     text: Text = dataclasses.field(default_factory=Text)
     flow: Flow = dataclasses.field(default_factory=Flow)

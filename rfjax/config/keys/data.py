@@ -15,6 +15,7 @@ class Data:
         "is a prepared TensorFlow Datasets data set, `folder` is a directory of images, `latents` are stored latents. "
         "`none` stands in the config of an imported network that has no data.",
         choices=("shapes", "digits", "tfds", "folder", "latents", "none"),
+        paths=True,
     )
     image_size: int = key(
         16,
@@ -29,6 +30,21 @@ class Data:
         "`digits` (1) have.",
         low=0,
         high=4096,
+    )
+    shape: tuple[int, ...] = key(
+        (),
+        "Sets the shape of one example as the network sees it, channels last: (H, W, C) of an image that is not "
+        "square, (F, H, W, C) of a video. Empty takes (image_size, image_size, channels).",
+        low=1,
+        high=65_536,
+    )
+    codec: str = key(
+        "",
+        "Chooses what turns the data set's arrays into the network's input and samples into pictures: `pixels` scales "
+        "pictures to -1 ... 1, `latents` passes stored latents on. Empty takes `latents` for the source `latents` and "
+        "for other numbers of channels than 1 and 3, else `pixels`.",
+        choices=("", "pixels", "latents"),
+        paths=True,
     )
     resize: str = key(
         "crop",
@@ -113,6 +129,7 @@ class Text:
         "Chooses the text encoder: `words` is the built-in encoder of hashed words, `stored` reads encodings from the "
         "data set, `labels` gives class labels to the backbones `dit` and `sit`.",
         choices=("words", "stored", "labels"),
+        paths=True,
     )
     length: int = key(
         8,

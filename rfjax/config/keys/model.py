@@ -31,6 +31,7 @@ class Model:
         "mmdit",
         "Chooses the architecture. `mmdit3` is `mmdit` with separate weights for each of two text encoders.",
         choices=("mmdit", "mmdit3", "dit", "sit", "crossdit", "uvit"),
+        paths=True,
     )
     depth: int = key(
         4,
@@ -136,3 +137,18 @@ class Model:
         high=65_536,
     )
     projector_width: int = key(2048, "Sets the hidden width, in channels, of the REPA projectors.", low=1, high=65_536)
+    projector_block: int = key(
+        8,
+        "Sets the number of the block, counted from 1, whose image tokens the REPA projectors read. A network with "
+        "fewer blocks takes its last.",
+        low=1,
+        high=1000,
+    )
+    frame_patch: int = key(1, "Sets the number of frames of a video that one token covers.", low=1, high=1024)
+    adapter: str = key(
+        "",
+        "Names an adapter as MODULE:NAME. Its factors are trained and the network's own weights are frozen. Empty "
+        "trains the weights.",
+        choices=("",),
+        paths=True,
+    )

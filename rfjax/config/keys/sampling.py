@@ -30,6 +30,11 @@ class Sampling:
         "Lists the settings to generate with, each written STEPS@GUIDANCE: the number of sampler steps and the scale "
         "of classifier-free guidance. A scale of 1 means no guidance.",
     )
+    metrics: tuple[str, ...] = key(
+        ("own",),
+        "Lists the metrics of the pictures: `own` is the data set's own score (`shapes` and `digits` have one), others "
+        "are named as MODULE:NAME.",
+    )
     sampler: str = key(
         "euler",
         "Chooses the sampler.",

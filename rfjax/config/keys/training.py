@@ -113,6 +113,23 @@ class Training:
         low=0,
         high=MOST_STEPS,
     )
+    objective: str = key(
+        "flow_matching",
+        "Chooses what training minimises: `flow_matching` is SD3's conditional flow-matching loss.",
+        choices=("flow_matching",),
+        paths=True,
+    )
+    trainable: str = key(
+        "",
+        "Trains only the weights whose path, such as blocks/image/qkv/linear/kernel, matches this regular expression, "
+        "and freezes the others. Empty trains all.",
+    )
+    measurements: tuple[str, ...] = key(
+        ("validation", "samples", "attention"),
+        "Lists what is measured, each written NAME or NAME@STEPS with the number of steps between two measurements. "
+        "`validation` and `samples` measure at the end too. Without a number they follow validate_every, "
+        "sampling.along and attention_every.",
+    )
     start_from: str = key(
         "",
         "Names the folder of a run whose weights are the initial weights: a run of a study, or one that `python -m "

@@ -45,9 +45,11 @@ class Measurement(Protocol):
 
     Attributes:
         at_end: "never", or of the "last" weights, or of those that the run "selected".
+        from_start: whether fresh weights are measured too.
     """
 
     at_end: str
+    from_start: bool
 
     def every(self, config: configs.Config) -> int:
         """The steps between two of them along the run; 0: none along the run."""
@@ -76,9 +78,9 @@ class Scheduled:
     measurement: Measurement
     every: int
 
-    def due(self, step: int, *, from_start: bool) -> bool:
-        """Whether it measures before the update that follows `step` updates; at 0 only with a batch of training."""
-        return self.every > 0 and step % self.every == 0 and (step > 0 or from_start)
+    def due(self, step: int) -> bool:
+        """Whether it measures before the update that follows `step` updates; fresh weights count for `from_start`."""
+        return self.every > 0 and step % self.every == 0 and (step > 0 or self.measurement.from_start)
 
 
 def make_measurements(config: configs.Config) -> tuple[Scheduled, ...]:

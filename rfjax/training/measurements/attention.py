@@ -23,6 +23,7 @@ class Attention:
     """Lines of kind "attention"."""
 
     at_end: ClassVar[str] = NEVER
+    from_start: ClassVar[bool] = True
 
     def every(self, config: configs.Config) -> int:
         """The config's `training.attention_every`."""

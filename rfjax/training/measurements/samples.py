@@ -27,6 +27,7 @@ class Samples:
     """
 
     at_end: ClassVar[str] = SELECTED
+    from_start: ClassVar[bool] = False
 
     def every(self, config: configs.Config) -> int:
         """Each validation, with `sampling.along`."""

@@ -20,6 +20,7 @@ class Validation:
     """Lines of kind "validation", and at the end of kind "examples": the loss of each triple."""
 
     at_end: ClassVar[str] = LAST
+    from_start: ClassVar[bool] = False
 
     def every(self, config: configs.Config) -> int:
         """The config's `training.validate_every`."""
