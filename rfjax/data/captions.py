@@ -139,11 +139,7 @@ def form(name: str) -> str:
 
 
 def match(records: Iterable[Record], folder: Path, pictures: Collection[str]) -> tuple[list[Record], list[Problem]]:
-    """Gives each record its file's name in the Unicode form that the folder has.
-
-    Returns:
-        The records; and a problem for each name that more than one file has in another form.
-    """
+    """Gives each record its file's name in the folder's Unicode form; a name that fits several files is a problem."""
     forms: dict[str, list[str]] = {}
     matched, problems = [], []
     for record in records:

@@ -70,7 +70,7 @@ def _text_part(feature: "FeatureConnector") -> str | None:
 def find_features(
     features: Mapping[str, "FeatureConnector"], *, image: str, text: str, label: str, template: str, what: str
 ) -> Features:
-    """Decides which feature is what; "" leaves the choice to it. Raises UserError, with the list of the features."""
+    """Decides which feature is what; "": by its kind. Refuses, with a UserError, an ambiguous or missing one."""
     features = dict(sorted(features.items()))  # their order in TFDS changes from process to process
     kinds = {key: kind_of(feature) for key, feature in features.items()}
     listed = ", ".join(f"{key} ({kinds[key] or type(feature).__name__})" for key, feature in features.items())

@@ -73,18 +73,15 @@ def identify(train: Source, validation: Source, examples: int) -> Identity:
     spread = sorted({place * count // SAMPLED for place in range(SAMPLED)}) if count else []
     first = range(min(examples, len(validation), SAMPLED if getattr(validation, "drawn", False) else examples))
     return Identity(
-        train=Split(count, _names(train), len(spread), _content(train, spread)),
-        validation=Split(len(validation), _names(validation), len(first), _content(validation, first)),
+        train=Split(count, _names(train), len(spread), _digest(_pieces(train, spread))),
+        validation=Split(len(validation), _names(validation), len(first), _digest(_pieces(validation, first))),
     )
 
 
 def differences(before: Identity, now: Identity) -> list[str]:
     """The changes in words, such as "the training split has 15 examples, and had 16"; empty for the same data."""
     changes = []
-    for name, old, new in (
-        ("training", before.train, now.train),
-        ("validation", before.validation, now.validation),
-    ):
+    for name, old, new in (("training", before.train, now.train), ("validation", before.validation, now.validation)):
         if old.count != new.count:
             changes.append(f"the {name} split has {new.count:,} examples, and had {old.count:,}")
         elif old.names != new.names:
@@ -99,10 +96,6 @@ def _names(source: Source) -> str:
     if not isinstance(source, Named):
         return ""
     return _digest(name.encode("utf-8", "surrogatepass") for name in source.names())
-
-
-def _content(source: Source, indices: Sequence[int]) -> str:
-    return _digest(_pieces(source, indices))
 
 
 def _pieces(source: Source, indices: Sequence[int]) -> Iterator[bytes]:

@@ -63,7 +63,7 @@ def prepared(root: Path) -> dict[str, list[str]]:
 
 
 def open_folder(folder: Path, what: str, outside: bool) -> Any:
-    """The data set's builder, by the files that describe it. Raises UserError if they can't be used."""
+    """The data set's builder, from the files that describe it; refuses, with a UserError, damaged ones."""
     try:
         described = [entry for entry in sorted(folder.iterdir()) if entry.suffix in (".json", ".txt")]
         if not outside:

@@ -121,18 +121,18 @@ def take(source: Source, indices: Sequence[int], names: Sequence[str] | None = N
 
 
 def _column(name: str, field: Field, rows: Sequence[Example]) -> np.ndarray:
-    with contextlib.suppress(KeyError, ValueError):  # a row without the array, or with one of another shape
+    with contextlib.suppress(KeyError, ValueError):  # no rows; a row without the array, or with one of another shape
         column = np.stack([row[name] for row in rows])
         if column.shape[1:] == field.shape and column.dtype == field.dtype:
             return column
     for row in rows:
         value = np.asarray(row.get(name))
         if value.shape != field.shape or value.dtype != field.dtype:
-            has = f"{value.dtype} of shape {value.shape}" if name in row else "none"
-            break
-    raise UserError(
-        f"the source declares '{name}' as {field.dtype} of shape {field.shape}, and example {row['index']} has {has}"
-    )
+            raise UserError(
+                f"the source declares '{name}' as {field.dtype} of shape {field.shape}, and example {row['index']} has "
+                + (f"{value.dtype} of shape {value.shape}" if name in row else "none")
+            )
+    return np.empty((0, *field.shape), field.dtype)
 
 
 def fields_of(example: Example) -> dict[str, Field]:
