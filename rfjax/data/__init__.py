@@ -52,9 +52,5 @@ def open_source(config: configs.Data, split: Split) -> Source:
 
 
 def absent(config: configs.Data, split: Split) -> Source:
-    """Stands for the source of a network that came without data.
-
-    Raises:
-        UserError: always.
-    """
+    """Refuses, with a UserError, to open the data of a network that came without them."""
     raise UserError("this network came without data (config.data.name = 'none'): name a data set")

@@ -1,4 +1,4 @@
-"""Files of many rows, NumPy arrays and lines of text, in shards: memory-mapped, checked, read a few at a time."""
+"""Files of many rows in shards, NumPy arrays and lines of text: memory-mapped and checked."""
 
 import codecs
 import mmap
@@ -19,11 +19,11 @@ LATENTS, LABELS, CONTEXT, POOLED = "latents", "labels", "context", "pooled"
 _RANKS = {LATENTS: 4, LABELS: 1, CONTEXT: 3, POOLED: 2}
 _INFINITE = {2: ("i2", 0x7C00, "u2", 0xFC00), 4: ("i4", 0x7F80_0000, "u4", 0xFF80_0000)}  # +inf, and -inf, as bits
 _LONGEST_HEADER = 2**16  # bytes that describe an array; numpy refuses more, but only after it has read them
-_BLOCK = 2**24  # bytes of text that are looked through at once
+_BLOCK = 2**24  # bytes of text that are searched at once
 
 
 class Part(NamedTuple):
-    """Rows of one shard: which of the shards, its rows, and the slice of the result that they fill."""
+    """Some rows of one shard, and the slice of the result that they fill."""
 
     shard: int
     rows: Int64[np.ndarray, " m"]
@@ -31,10 +31,10 @@ class Part(NamedTuple):
 
 
 class Arrays:
-    """One field of a data set, an array for each shard, which differ in their number of rows alone."""
+    """One field of a data set: an array for each shard; the shards differ only in their number of rows."""
 
     def __init__(self, name: str, shards: tuple[Path, ...]) -> None:
-        """name: of _RANKS. Raises UserError where a file can't be used."""
+        """Maps the files, of the kind `name` in _RANKS; refuses, with a UserError, one that can't be used."""
         self.name, self.files = name, shards
         self._maps = [_open(file, name) for file in shards]
         self.counts = tuple(len(array) for array in self._maps)
@@ -43,32 +43,32 @@ class Arrays:
             if (array.shape[1:], array.dtype) != (self.shape, self.dtype):
                 raise UserError(
                     f"'{file}' holds {array.dtype} of shape {array.shape[1:]} in each row, and '{shards[0].name}' "
-                    f"{self.dtype} of shape {self.shape}: write all shards alike."
+                    f"{self.dtype} of shape {self.shape}: write all shards alike"
                 )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.name, self.files)
 
     def take(self, parts: Sequence[Part]) -> Shaped[np.ndarray, "m *row"]:
-        """The rows of all parts, copied, in the stored dtype. Raises UserError for a number that is not finite."""
+        """Copies the rows of all parts, in the stored dtype; refuses, with a UserError, numbers that are not finite."""
         if self.shape:
             for part in parts:
-                _ask_for(self._maps[part.shard], part.rows)
-        found = np.empty((parts[-1].filled.stop, *self.shape), self.dtype)
+                _read_ahead(self._maps[part.shard], part.rows)
+        result = np.empty((parts[-1].filled.stop, *self.shape), self.dtype)
         for part in parts:
             # Indices are checked before; in mode "raise", numpy would copy twice.
-            np.take(self._maps[part.shard], part.rows, axis=0, out=found[part.filled], mode="clip")
-        if self.dtype.kind == "f" and not finite(found):
-            self._name_the_bad(parts, found)
-        return found
+            np.take(self._maps[part.shard], part.rows, axis=0, out=result[part.filled], mode="clip")
+        if self.dtype.kind == "f" and not finite(result):
+            self._refuse(parts, result)
+        return result
 
-    def _name_the_bad(self, parts: Sequence[Part], found: np.ndarray) -> None:
+    def _refuse(self, parts: Sequence[Part], values: np.ndarray) -> None:
         for part in parts:
-            for row, values in zip(part.rows, found[part.filled], strict=True):
-                if not np.isfinite(values).all():
+            for row, numbers in zip(part.rows, values[part.filled], strict=True):
+                if not np.isfinite(numbers).all():
                     raise UserError(
                         f"'{self.files[part.shard]}' holds numbers that are not finite in row {row} (the first is 0): "
-                        "encode it again, or leave it out."
+                        "encode it again, or leave it out"
                     )
 
 
@@ -80,23 +80,23 @@ def _open(file: Path, name: str) -> np.memmap:
         raise
     except Exception as error:  # of a hostile header, numpy and Python's own parser raise nearly anything
         raise UserError(
-            f"'{file}' is not a whole .npy file of plain numbers ({error}): write it again with np.save."
+            f"'{file}' is not a whole .npy file of plain numbers ({error}): write it again with np.save"
         ) from error
     wanted = "integers" if name == LABELS else "float16 or float32"
     fits = array.dtype.kind in "iu" if name == LABELS else array.dtype in (np.float16, np.float32)
     if not (fits and array.dtype.isnative):
-        raise UserError(f"'{file}' holds {array.dtype}, and {name} must be {wanted}: convert it with .astype.")
+        raise UserError(f"'{file}' holds {array.dtype}, and {name} must be {wanted}: convert it with .astype")
     if array.ndim != _RANKS[name]:
-        raise UserError(f"'{file}' has shape {array.shape}, and {name} must be {_RANKS[name]}-dimensional.")
+        raise UserError(f"'{file}' has shape {array.shape}, and {name} must be {_RANKS[name]}-dimensional")
     if not array.flags.c_contiguous:
-        raise UserError(f"'{file}' is in Fortran order: save np.ascontiguousarray(x).")
+        raise UserError(f"'{file}' is in Fortran order: save np.ascontiguousarray(x)")
     if name == LABELS and len(array) and array.min() < 0:
-        raise UserError(f"'{file}' has label {array.min()} in row {array.argmin()}: labels are numbers from 0.")
+        raise UserError(f"'{file}' has label {array.min()} in row {array.argmin()}: labels are numbers from 0")
     return array
 
 
 def _check_header(file: Path) -> None:
-    """Raises ValueError for a header that takes longer to read than a header can take; UserError for no file."""
+    """Refuses a header that is longer than any can be, with a ValueError, and what is no file, with a UserError."""
     with untrusted.regular(file, paths.ANY_SIZE) as opened:
         start = opened.read(12)  # six letters, two numbers of the version, then the header's length
     size = int.from_bytes(start[8:10] if start[6:7] == b"\1" else start[8:12], "little")
@@ -104,8 +104,8 @@ def _check_header(file: Path) -> None:
         raise ValueError(f"a header of {size:,} bytes")
 
 
-def _ask_for(array: np.memmap, rows: Int64[np.ndarray, " m"]) -> None:
-    """Asks the system to read rows ahead, all at once: without this, each waits for the one before it."""
+def _read_ahead(array: np.memmap, rows: Int64[np.ndarray, " m"]) -> None:
+    """Asks the system to read rows ahead, all at once; otherwise, each waits for the one before it."""
     page, start = mmap.PAGESIZE, array.offset % mmap.ALLOCATIONGRANULARITY
     length = array.strides[0]
     first = start + rows * length
@@ -115,7 +115,7 @@ def _ask_for(array: np.memmap, rows: Int64[np.ndarray, " m"]) -> None:
 
 
 def finite(values: Float16[np.ndarray, "*n"] | Float32[np.ndarray, "*n"]) -> bool:
-    """Whether all numbers are finite: by their bits, twenty times faster for float16 than numpy's own way.
+    """Whether all numbers are finite, by their bits: twenty times faster for float16 than np.isfinite.
 
     As signed integers, the bits of +inf and NaN are the largest; as unsigned ones, those of -inf and NaN.
     """
@@ -127,7 +127,7 @@ class Lines:
     """The captions of a data set, a text file for each shard."""
 
     def __init__(self, texts: tuple[Path, ...]) -> None:
-        """Finds where the lines begin; the text stays in the files. Raises UserError where one is no text in UTF-8."""
+        """Finds the lines, which stay in the files; refuses, with a UserError, a text that is no UTF-8."""
         self.files = texts
         self._texts = [_map(file) for file in texts]
         self._ends = [_ends(file, text) for file, text in zip(texts, self._texts, strict=True)]
@@ -152,10 +152,10 @@ def _map(file: Path) -> UInt8[np.ndarray, " b"]:
 
 
 def _ends(file: Path, text: UInt8[np.ndarray, " b"]) -> Int64[np.ndarray, " n"]:
-    """Where each line ends. Raises UserError where the text is not UTF-8, or has more lines than memory holds."""
+    """The end of each line. Refuses, with a UserError, a text that is no UTF-8 or has too many lines for the memory."""
     if text[:2].tobytes() in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-        raise UserError(f"'{file}' is UTF-16: save it as UTF-8.")
-    decoder, found, lines = codecs.getincrementaldecoder("utf-8")(), [], 0
+        raise UserError(f"'{file}' is UTF-16: save it as UTF-8")
+    decoder, blocks, lines = codecs.getincrementaldecoder("utf-8")(), [], 0
     for start in range(0, len(text), _BLOCK):
         block = text[start : start + _BLOCK]
         ends = np.flatnonzero(block == ord("\n")) + (start + 1)
@@ -163,10 +163,10 @@ def _ends(file: Path, text: UInt8[np.ndarray, " b"]) -> Int64[np.ndarray, " n"]:
             decoder.decode(block.tobytes(), final=start + _BLOCK >= len(text))
         except UnicodeDecodeError as error:
             before = np.searchsorted(ends, start + error.start, side="right")
-            raise UserError(f"'{file}' line {lines + before + 1} is not UTF-8 ({error.reason}).") from error
-        found.append(ends)
+            raise UserError(f"'{file}' line {lines + before + 1} is not UTF-8 ({error.reason})") from error
+        blocks.append(ends)
         lines += len(ends)
         paths.check_memory(f"the list of the lines of '{file}'", 2 * ends.itemsize * lines, "divide it into shards")
     if len(text) and text[-1] != ord("\n"):
-        found.append(np.array([len(text)]))
-    return np.concatenate([np.empty(0, np.int64), *found])
+        blocks.append(np.array([len(text)]))
+    return np.concatenate([np.empty(0, np.int64), *blocks])

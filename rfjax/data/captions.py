@@ -1,4 +1,4 @@
-"""The captions of a folder of pictures: JSON lines, one for each picture, with its file, its caption and its split."""
+"""The captions of a folder of pictures: a JSON line for each, with its file, its caption and perhaps its split."""
 
 import codecs
 import hashlib
@@ -41,7 +41,7 @@ class Record:
 
 
 def captions_file(folder: Path, name: str) -> Path:
-    """The captions file: if the default is missing, Hugging Face's. Raises UserError if both are missing."""
+    """The captions file: if the default is missing, Hugging Face's; if both are missing, a UserError."""
     if not folder.is_dir():
         raise UserError(
             f"there is no folder {str(folder)!r}: config.data.path must be a folder of pictures with a {CAPTIONS_FILE}"
@@ -63,7 +63,7 @@ def parse(path: Path, percent: float) -> tuple[list[Record], list[Problem]]:
         percent: of the pictures in the validation split, 0..100.
 
     Raises:
-        UserError: if the file can't be read, is not UTF-8 as a whole, or takes more memory than there is.
+        UserError: if the file can't be read, is UTF-16, or takes more memory than this machine has.
     """
     records, problems = [], []
     try:
@@ -78,7 +78,7 @@ def parse(path: Path, percent: float) -> tuple[list[Record], list[Problem]]:
 
 
 def _lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
-    """The lines, without a byte-order mark; of one that is too long, its beginning."""
+    """The lines, without a byte-order mark; of one longer than LONGEST, its beginning."""
     while line := file.readline(LONGEST):
         if file.tell() == len(line):
             if line.startswith(_UTF16):
@@ -134,16 +134,12 @@ def split_of(file: str, percent: float) -> str:
 
 
 def form(name: str) -> str:
-    """A name in one Unicode form (NFC), in which "é" is one letter: macOS stores some names in another."""
+    """A name in Unicode's form NFC, in which "é" is one letter; macOS stores some names in another form."""
     return unicodedata.normalize("NFC", name)
 
 
 def match(records: Iterable[Record], folder: Path, pictures: Collection[str]) -> tuple[list[Record], list[Problem]]:
-    """Gives each record its file's name as the folder has it, in whichever Unicode form that is.
-
-    Returns:
-        The records; and problems, where more than one file has the name in another form.
-    """
+    """Gives each record its file's name in the folder's Unicode form; a name that fits several files is a problem."""
     forms: dict[str, list[str]] = {}
     matched, problems = [], []
     for record in records:
@@ -153,11 +149,11 @@ def match(records: Iterable[Record], folder: Path, pictures: Collection[str]) ->
         if not forms:
             for name in sorted(pictures):
                 forms.setdefault(form(name), []).append(name)
-        there = forms.get(form(record.file), [record.file])
-        if len(there) == 1:
-            matched.append(replace(record, file=there[0]))
+        names = forms.get(form(record.file), [record.file])
+        if len(names) == 1:
+            matched.append(replace(record, file=names[0]))
         else:
             problems.append(
-                Problem(record.file, f"{len(there)} files have this name in other Unicode forms: keep one of them")
+                Problem(record.file, f"{len(names)} files have this name in other Unicode forms: keep one of them")
             )
     return matched, problems

@@ -22,9 +22,11 @@ _BOUNDS = {"train": (0, 1437), "validation": (1437, 1617), "test": (1617, _COUNT
 
 @dataclass(frozen=True)
 class Digits:
-    """The digits of one split, held in memory; a `Source`.
+    """The digits of one split, in memory; a `Source`.
 
-    pixels: uint8 (N, H, W, C), 0 = paper, 255 = ink; labels: the digit of each.
+    Attributes:
+        pixels: 0 = paper, 255 = ink.
+        labels: the digit of each.
     """
 
     pixels: UInt8[np.ndarray, "N H W C"]
@@ -49,20 +51,16 @@ class Digits:
 
 
 def permutation() -> list[int]:
-    """Returns the fixed order of the 1,797 digits, of which the splits are the first 80 % and twice 10 %.
+    """The fixed order of the 1,797 digits, of which the splits are the first 80 % and twice 10 %.
 
-    The order is by a hash of each position: a shuffle that depends on no library's random numbers. It mixes the
-    writers, whom scikit-learn keeps together.
+    A hash of each position decides, so that the order depends on no library's random numbers. It mixes the writers,
+    whose digits lie together in scikit-learn.
     """
     return sorted(range(_COUNT), key=lambda index: hashlib.sha256(f"digit {index}".encode()).digest())
 
 
 def check(config: configs.Data) -> None:
-    """Checks the values of the config that the digits depend on.
-
-    Raises:
-        UserError: for a size or a number of channels that pictures can't have.
-    """
+    """Refuses, with a UserError, a size or a number of channels that pictures can't have."""
     images.check(config.image_size, config.channels)
 
 
@@ -72,17 +70,19 @@ def open_source(config: configs.Data, split: Split) -> Digits:
 
 
 def load(*, split: Split, image_size: int, channels: int = 1) -> Digits:
-    """Returns one split of the digits, captioned "a handwritten seven".
+    """Loads one split of the digits, with captions such as "a handwritten seven".
 
-    split: "train" (1,437), "validation" (180) or "test" (180); disjoint, the same on every machine.
-    image_size: pixels a side; 8 keeps the pixels, another size resizes them (Pillow's bicubic filter).
-    channels: 1, or 3 equal ones.
+    Args:
+        split: "train" (1,437), "validation" (180) or "test" (180), the same on every machine.
+        image_size: pixels a side; Pillow's bicubic filter resizes to other sizes than 8.
+        channels: 1, or 3 equal ones.
 
-    Raises UserError for another split, size or number of channels. A digit must not be flipped.
+    Raises:
+        UserError: for another split, size or number of channels.
     """
     check_split(split)
     images.check(image_size, channels)
-    from sklearn.datasets import load_digits  # half a second to import: only where digits are asked for
+    from sklearn.datasets import load_digits  # half a second to import: only if digits are used
 
     data = load_digits()
     start, stop = _BOUNDS[split]

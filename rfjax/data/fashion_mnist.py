@@ -1,11 +1,11 @@
-"""Prepares Debian's `dataset-fashion-mnist` as a TFDS data set: real data from a package, with no download at run time.
+"""Prepares Debian's `dataset-fashion-mnist` as a TFDS data set: real pictures without a download at run time.
 
     apt-get install dataset-fashion-mnist        # 31 MB, MIT licence
     python -m rfjax.data.fashion_mnist           # writes work/tfds/fashion_mnist/1.0.0, 43 MB, in ten seconds
 
 60,000 training and 10,000 test pictures of clothes, grey, 28 x 28, ten balanced classes (Xiao et al. 2017,
-arXiv:1708.07747). Stored as ArrayRecord with the features image (PNG, 28 x 28 x 1) and label, in TFDS's own shuffled
-order; no TensorFlow is needed to write or to read it.
+arXiv:1708.07747). ArrayRecord holds the features image (PNG, 28 x 28 x 1) and label, in TFDS's shuffled order. Neither
+writing nor reading needs TensorFlow.
 """
 
 import argparse
@@ -32,18 +32,19 @@ from rfjax.errors import UserError
 NAME, VERSION = "fashion_mnist", "1.0.0"
 PACKAGE = "dataset-fashion-mnist"
 SOURCE, DATA_DIR = "/usr/share/datasets/fashion-mnist", "work/tfds"
-# The data set's own names but for the first, "T-shirt/top": "a photo of a t-shirt" reads as a caption should.
+# The data set's own names, except the first, "T-shirt/top": "a photo of a t-shirt" is a better caption.
 LABELS = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
 _SPLITS = {"train": "train", "test": "t10k"}  # ours -> the files' prefix
-_LARGEST = 2**28  # bytes of a file, packed or not; the package's largest has 47 million
+_LARGEST = 2**28  # bytes of a file, compressed or not; the package's largest has 47 million
 _UNSIGNED_BYTES = 0x08  # idx's code for its type of value
 
 
 def read_idx(path: Path, ndim: int) -> UInt8[np.ndarray, "..."]:
-    """Returns the array in a gzipped idx file of unsigned bytes (yann.lecun.com/exdb/mnist: magic, sizes, values).
+    """The array in a gzipped idx file of unsigned bytes (yann.lecun.com/exdb/mnist: magic, sizes, values).
 
-    Raises UserError where the file is not whole or does not hold `ndim` dimensions.
+    Raises:
+        UserError: if the file is damaged or does not hold `ndim` dimensions.
     """
     try:
         with untrusted.regular(path, _LARGEST) as file, gzip.open(file) as unpacked:
@@ -54,17 +55,17 @@ def read_idx(path: Path, ndim: int) -> UInt8[np.ndarray, "..."]:
             raise ValueError(f"its {len(data)} bytes are no {ndim}-dimensional array of bytes")
         return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
     except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}): install the package {PACKAGE} again.") from error
+        raise UserError(f"{path} can't be read ({error}): install the package {PACKAGE} again") from error
 
 
 def read_split(source: Path, prefix: str) -> tuple[UInt8[np.ndarray, "N H W"], UInt8[np.ndarray, "N"]]:
-    """Returns the images and labels of the files that begin with `prefix`; raises UserError where one is wrong."""
+    """The images and labels of the files that begin with `prefix`; refuses, with a UserError, wrong ones."""
     images = read_idx(source / f"{prefix}-images-idx3-ubyte.gz", ndim=3)
     labels = read_idx(source / f"{prefix}-labels-idx1-ubyte.gz", ndim=1)
     if len(images) != len(labels) or labels.max(initial=0) >= len(LABELS):
         raise UserError(
-            f"The files {prefix}-* in {source} do not belong together: {len(images)} images, {len(labels)} labels up "
-            f"to {labels.max(initial=0)}."
+            f"the files {prefix}-* in {source} do not belong together: {len(images)} images, {len(labels)} labels up "
+            f"to {labels.max(initial=0)}"
         )
     return images, labels
 
@@ -72,21 +73,22 @@ def read_split(source: Path, prefix: str) -> tuple[UInt8[np.ndarray, "N H W"], U
 def prepare(source: Path, data_dir: Path) -> tuple[Path, bool]:
     """Writes the data set to data_dir/fashion_mnist/1.0.0; returns that folder, and whether it had to be written.
 
-    It is written beside its place and renamed when it is whole, so a killed preparation leaves nothing that can be
-    taken for complete; the next one that succeeds clears the remains away.
+    TFDS writes to a temporary folder and renames it at the end, so that nothing looks complete after a kill. The next
+    preparation removes what a killed one left.
 
-    Raises UserError where the source is missing or damaged, or something else is in the way.
+    Raises:
+        UserError: if the source is missing or damaged, or the folder holds something else.
     """
     folder = data_dir / NAME / VERSION
     if VERSION in (prepared.prepared(data_dir).get(NAME, ()) if data_dir.is_dir() else ()):
         return folder, False
     if folder.exists():
-        raise UserError(f"{folder} is there, but is not a complete TFDS data set: move it away.")
+        raise UserError(f"{folder} exists, but is not a complete TFDS data set: move it away")
     names = [f"{prefix}-{kind}-ubyte.gz" for prefix in _SPLITS.values() for kind in ("images-idx3", "labels-idx1")]
     if missing := [name for name in names if not (source / name).is_file()]:
         raise UserError(
-            f"No {missing[0]} in {str(source)!r}: `apt-get install {PACKAGE}` (Debian, Ubuntu) puts it in {SOURCE}, or "
-            "give --source the folder that holds it."
+            f"no {missing[0]} in {str(source)!r}: `apt-get install {PACKAGE}` (Debian, Ubuntu) puts it in {SOURCE}, or "
+            "give --source the folder that holds it"
         )
     arrays = {split: read_split(source, prefix) for split, prefix in _SPLITS.items()}
     _write(arrays, data_dir)
@@ -127,12 +129,12 @@ def _write(arrays: dict[str, tuple[np.ndarray, np.ndarray]], data_dir: Path) -> 
     Builder.VERSION = tfds.core.Version(VERSION)
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(io.StringIO()):  # TFDS says "Downloading", and nothing is
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints "Downloading", and downloads nothing
         Builder(data_dir=data_dir).download_and_prepare(file_format="array_record")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code: 0, or 2 after one sentence about what the user can mend."""
+    """Runs the command; returns its exit code: 0, or 2 after an error that the user can correct."""
     terminal.print_anything()
     parser = argparse.ArgumentParser(
         prog="python -m rfjax.data.fashion_mnist",

@@ -11,8 +11,8 @@ from rfjax.errors import UserError
 if TYPE_CHECKING:
     from tensorflow_datasets.core.features import FeatureConnector
 
-CAPTION_KEYS = ("caption", "captions", "text", "texts", "prompt", "description")  # found without caption_key
-LATENT, CONTEXT, POOLED = "latent", "context", "pooled"  # float features that are passed on as they are
+CAPTION_KEYS = ("caption", "captions", "text", "texts", "prompt", "description")  # known without caption_key
+LATENT, CONTEXT, POOLED = "latent", "context", "pooled"  # float features that become fields as they are
 
 
 @dataclass(frozen=True)
@@ -63,26 +63,23 @@ def _text_part(feature: "FeatureConnector") -> str | None:
         parts = [key for key, part in feature.items() if _text_part(part) == ""]
         named = [key for key in parts if key in CAPTION_KEYS] or parts
         return named[0] if len(named) == 1 else None
-    return (
-        ""
-        if isinstance(feature, kinds.Tensor) and feature.shape == () and np.dtype(feature.np_dtype).kind == "O"
-        else None
-    )
+    text = isinstance(feature, kinds.Tensor) and feature.shape == () and np.dtype(feature.np_dtype).kind == "O"
+    return "" if text else None
 
 
 def find_features(
     features: Mapping[str, "FeatureConnector"], *, image: str, text: str, label: str, template: str, what: str
 ) -> Features:
-    """Decides which feature is what; "" leaves the choice to it. Raises UserError, with the list of the features."""
-    features = dict(sorted(features.items()))  # TFDS gives them in an order that changes from process to process
+    """Decides which feature is what; "": by its kind. Refuses, with a UserError, an ambiguous or missing one."""
+    features = dict(sorted(features.items()))  # their order in TFDS changes from process to process
     kinds = {key: kind_of(feature) for key, feature in features.items()}
-    there = ", ".join(f"{key} ({kinds[key] or type(feature).__name__})" for key, feature in features.items())
+    listed = ", ".join(f"{key} ({kinds[key] or type(feature).__name__})" for key, feature in features.items())
 
     def check(setting: str, key: str, allowed: tuple[str, ...]) -> str:
         if key not in kinds:
-            raise UserError(f"the {what} has no feature {key!r}, which config.data.{setting} names; it has: {there}")
+            raise UserError(f"the {what} has no feature {key!r}, which config.data.{setting} names; it has: {listed}")
         if kinds[key] not in allowed:
-            raise UserError(f"feature {key!r} of the {what} can't be the {setting}; it has: {there}")
+            raise UserError(f"feature {key!r} of the {what} can't be the {setting}; it has: {listed}")
         return key
 
     def choose(setting: str, kind: str, among: list[str], usual: str) -> str:
@@ -97,7 +94,7 @@ def find_features(
     else:
         image = choose("image_key", "image", [key for key, kind in kinds.items() if kind == "image"], "image")
     if not image:
-        raise UserError(f"the {what} has no image; it has: {there}")
+        raise UserError(f"the {what} has no image; it has: {listed}")
     if kinds[image] == "image" and np.dtype(features[image].np_dtype).kind == "f":
         raise UserError(f"feature {image!r} of the {what} holds a picture of floats, whose range is not known")
     if text:
@@ -111,7 +108,7 @@ def find_features(
         label = choose("label_key", "label", [key for key, kind in kinds.items() if kind == "label"], "label")
     stored = tuple(key for key, rank in ((CONTEXT, 2), (POOLED, 1)) if _is_float(features.get(key), rank))
     if not (text or label or stored):
-        raise UserError(f"the {what} has no clear caption or label: set config.data.caption_key; it has: {there}")
+        raise UserError(f"the {what} has no clear caption or label: set config.data.caption_key; it has: {listed}")
     names = features[label].names if label and not text else ()
     captions = tuple(template.replace("{}", name.lower().replace("_", " ")) for name in names)
     part = (_text_part(features[text]) if text else "") or ""

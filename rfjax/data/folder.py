@@ -36,6 +36,7 @@ class Folder:
 
     Attributes:
         fields: see `types.Source`.
+        files: of each example, relative to the folder.
         problems: every picture or line of the whole folder, in any split, that is left out, and why.
     """
 
@@ -48,21 +49,11 @@ class Folder:
         cache_mb: float,
     ) -> None:
         """See `open_source`, which finds the records, at least one, and has decoded their pictures once."""
-        self.problems = problems
+        self.files, self.problems = tuple(record.file for record in records), problems
         self._path, self._records, self._decode = path, records, decode
         sample = self._read(0)
         self.fields = fields_of(sample)
         self._memory = Memory(len(records), sample, cache_mb)
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The file of each example, relative to the folder."""
-        return tuple(record.file for record in self._records)
-
-    @property
-    def cached(self) -> bool:
-        """Whether the split fits under cache_mb, and so is decoded once."""
-        return self._memory.enabled
 
     def __len__(self) -> int:
         return len(self._records)
@@ -93,11 +84,7 @@ class Folder:
 
 
 def check(config: configs.Data) -> None:
-    """Checks the values of the config that a folder depends on.
-
-    Raises:
-        UserError: for a size, a number of channels or a way to resize that pictures can't have.
-    """
+    """Refuses, with a UserError, a size, a number of channels or a way to resize that pictures can't have."""
     images.check(config.image_size, config.channels, config.resize)
 
 
@@ -105,8 +92,7 @@ def open_source(config: configs.Data, split: Split) -> Folder:
     """Opens one split of a folder of captioned pictures.
 
     Args:
-        config: path (the folder, which may be read-only), image_size, channels, resize, captions_file,
-            validation_percent, cache_mb, max_bad and outside.
+        config: its path, image_size, channels, resize, captions_file, validation_percent, cache_mb, max_bad, outside.
         split: "train", "validation" or "test".
 
     Raises:

@@ -1,12 +1,13 @@
-"""What data these are: enough to notice, in milliseconds, that a study's data are no longer those that it began with.
+"""The identity of the data: it takes milliseconds to see that a study's data have changed since its start.
 
-Noticed is, in either split: another number of examples; another example, order, caption or file size, by the list of
-names that the source gives; in the validation split, any other byte of the examples that the validation loss is of; in
-the training split, another byte of SAMPLED examples, spread evenly. Not noticed are bytes of other training examples
-that change while their files keep their sizes, a change while a run trains, and another version of Pillow, which may
-decode the same file otherwise. Nobody's clock matters: copies of the same files are the same data.
+The identity shows, in either split, another number of examples, and, if the source lists its names, another example,
+order, caption or file size. In the validation split it shows any other byte of the examples that the validation loss
+uses; in the training split, another byte of SAMPLED examples, spread evenly. It does not show other bytes of the other
+training examples in files of the same size, a change while a run trains, or another version of Pillow, which may decode
+a file differently. Times don't count: copies of the same files are the same data.
 
-`shapes` are drawn, not stored: their identity is the generator's version and seed, and SAMPLED pictures of each split.
+The identity of `shapes`, which are rendered and not stored, is the generator's version and seed, and SAMPLED pictures
+of each split.
 """
 
 import hashlib
@@ -27,11 +28,13 @@ _FIRST = ("image", "latent", "label", "context", "pooled")  # fields in the orde
 
 @dataclass(frozen=True)
 class Split:
-    """What is known of one split.
+    """The identity of one split.
 
     Attributes:
-        count: of examples. names: hash of the list of examples; "" where the source has none.
-        examples: how many of them `content`, a hash of what they hold, is of.
+        count: of examples.
+        names: hash of the source's list of names; "" without one.
+        examples: how many of them `content` covers.
+        content: hash of these examples.
     """
 
     count: int
@@ -42,7 +45,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Identity:
-    """What data these are; equal for equal data, on every machine."""
+    """The identity of the data: equal for equal data, on every machine."""
 
     train: Split
     validation: Split
@@ -52,58 +55,47 @@ class Identity:
         return asdict(self)
 
     def digest(self) -> bytes:
-        """32 bytes that stand for all of it."""
+        """A hash of all of it, 32 bytes."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).digest()
 
 
 def from_dict(plain: Mapping[str, Any]) -> Identity:
-    """Raises TypeError, KeyError or ValueError where the values are of something else."""
+    """The identity of plain values. Values of something else raise TypeError, KeyError or ValueError."""
     splits = {name: Split(**plain[name]) for name in ("train", "validation")}
     if any(type(number) is not int for split in splits.values() for number in (split.count, split.examples)):
-        raise ValueError("a count that is no number")
+        raise ValueError("a count that is no integer")
     return Identity(**splits)
 
 
 def identify(train: Source, validation: Source, examples: int) -> Identity:
-    """Reads as little as tells the data apart: names, `examples` of the validation split, SAMPLED for training.
-
-    Args:
-        train, validation: the splits. examples: the validation loss is of the first so many.
-    """
+    """Reads the names, the first `examples` of the validation split, which its loss uses, and SAMPLED for training."""
     count = len(train)
     spread = sorted({place * count // SAMPLED for place in range(SAMPLED)}) if count else []
     first = range(min(examples, len(validation), SAMPLED if getattr(validation, "drawn", False) else examples))
     return Identity(
-        train=Split(count, _names(train), len(spread), _content(train, spread)),
-        validation=Split(len(validation), _names(validation), len(first), _content(validation, first)),
+        train=Split(count, _names(train), len(spread), _digest(_pieces(train, spread))),
+        validation=Split(len(validation), _names(validation), len(first), _digest(_pieces(validation, first))),
     )
 
 
 def differences(before: Identity, now: Identity) -> list[str]:
-    """What changed, in words: "the training split has 15 examples, and had 16"; nothing where the data are the same."""
-    said = []
-    for name, old, new in (
-        ("training", before.train, now.train),
-        ("validation", before.validation, now.validation),
-    ):
+    """The changes in words, such as "the training split has 15 examples, and had 16"; empty for the same data."""
+    changes = []
+    for name, old, new in (("training", before.train, now.train), ("validation", before.validation, now.validation)):
         if old.count != new.count:
-            said.append(f"the {name} split has {new.count:,} examples, and had {old.count:,}")
+            changes.append(f"the {name} split has {new.count:,} examples, and had {old.count:,}")
         elif old.names != new.names:
-            said.append(f"the {name} split has as many examples, but other names, captions or sizes of files")
-        if old.examples == new.examples and old.content != new.content and (name == "validation" or not said):
+            changes.append(f"the {name} split has as many examples, but other names, captions or sizes of files")
+        if old.examples == new.examples and old.content != new.content and (name == "validation" or not changes):
             which = f"first {new.examples:,}" if name == "validation" else f"{new.examples} that were compared"
-            said.append(f"the content of the {name} examples is another (of the {which})")
-    return said
+            changes.append(f"the content of the {name} examples is another (of the {which})")
+    return changes
 
 
 def _names(source: Source) -> str:
     if not isinstance(source, Named):
         return ""
     return _digest(name.encode("utf-8", "surrogatepass") for name in source.names())
-
-
-def _content(source: Source, indices: Sequence[int]) -> str:
-    return _digest(_pieces(source, indices))
 
 
 def _pieces(source: Source, indices: Sequence[int]) -> Iterator[bytes]:
@@ -123,7 +115,7 @@ def _fields(examples: Examples) -> Iterator[bytes]:
 
 
 def _digest(pieces: Iterable[bytes]) -> str:
-    """One hash of many pieces, each with its length, so that none can be taken for a part of its neighbour."""
+    """One hash of many pieces. Each piece follows its length, so that the boundaries count."""
     whole = hashlib.sha256()
     for piece in pieces:
         whole.update(len(piece).to_bytes(8, "little"))

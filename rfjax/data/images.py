@@ -23,26 +23,28 @@ _LONGEST = 64  # times the shorter side, beyond which the longer one is cut befo
 
 
 def check(image_size: int, channels: int, resize: str = "crop") -> None:
-    """Raises UserError where a picture cannot be brought to (image_size, image_size, channels) by `resize`."""
+    """Refuses, with a UserError, a side, a number of channels or a way to resize that pictures can't have."""
     if image_size < 1:
-        raise UserError(f"image_size must be at least 1 pixel, not {image_size}.")
+        raise UserError(f"config.data.image_size must be at least 1 pixel, not {image_size}")
     if channels not in _MODES:
-        raise UserError(f"channels must be 1 (grey) or 3 (red, green, blue), not {channels}.")
+        raise UserError(f"config.data.channels must be 1 (grey) or 3 (red, green, blue), not {channels}")
     if resize not in RESIZES:
-        raise UserError(f"Unknown resize {resize!r}{nearest(resize, RESIZES)}.")
+        raise UserError(f"config.data.resize = {resize!r} is not among its choices{nearest(resize, RESIZES)}")
 
 
 def decode(data: bytes, channels: int, at_least: int = 0) -> UInt8[np.ndarray, "H W C"]:
-    """Returns the picture in a file's bytes, turned as its EXIF orientation says.
+    """Decodes a picture, turned as its EXIF orientation says.
 
-    Transparent pixels are laid over white; 16-bit values are rounded to 8 bits; an animation gives its first frame.
+    Transparent pixels become white; 16-bit values are rounded to 8 bits; an animation gives its first frame.
 
-    data: the bytes of a PNG, JPEG, WebP or any other file that Pillow reads.
-    channels: 1 (grey, ITU-R 601 luma) or 3 (RGB).
-    at_least: pixels; where above 0, a JPEG is decoded at the smallest of its scales 1, 1/2, 1/4, 1/8 that leaves both
-        sides at least this long, which is several times faster for photographs. 0 decodes in full.
+    Args:
+        data: the bytes of a PNG, JPEG, WebP or any other file that Pillow reads.
+        channels: 1 (grey, ITU-R 601 luma) or 3 (RGB).
+        at_least: pixels; if above 0, a JPEG is decoded at the smallest of its scales 1, 1/2, 1/4, 1/8 that leaves both
+            sides at least this long, which is several times faster for photographs.
 
-    Raises ValueError, with the reason in a few words, where the bytes are no whole picture.
+    Raises:
+        ValueError: with the reason in a few words, if the bytes are no whole picture.
     """
     return _to_array(_decode(data, channels, at_least))
 
@@ -51,7 +53,7 @@ def _decode(data: bytes, channels: int, at_least: int) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data)) as image:
             if at_least:
-                image.draft(None, (at_least, at_least))  # does nothing but for a JPEG
+                image.draft(None, (at_least, at_least))  # only a JPEG has other scales
             ImageOps.exif_transpose(image, in_place=True)
             return _to_mode(image, channels)
     except UnidentifiedImageError as error:
@@ -74,7 +76,7 @@ def _to_mode(image: Image.Image, channels: int) -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image.load()
-    if image.mode == "LAB":  # Pillow knows no way to grey but over red, green and blue
+    if image.mode == "LAB":  # Pillow converts it to grey only over red, green and blue
         image = image.convert("RGB")
     return image if image.mode == _MODES[channels] else image.convert(_MODES[channels])
 
@@ -89,7 +91,7 @@ def _to_image(array: UInt8[np.ndarray, "H W C"]) -> Image.Image:
 
 
 def resize(image: UInt8[np.ndarray, "H W C"], height: int, width: int) -> UInt8[np.ndarray, "height width C"]:
-    """Returns the picture at another size (pixels), by the antialiased bicubic filter; C is 1 or 3."""
+    """The picture at another size (pixels), by the antialiased bicubic filter; C is 1 or 3."""
     return _to_array(_resize(_to_image(image), height, width))
 
 
@@ -98,16 +100,13 @@ def _resize(image: Image.Image, height: int, width: int) -> Image.Image:
 
 
 def shorter_side_at(size: int, height: int, width: int) -> tuple[int, int]:
-    """Returns (height, width) scaled so that the shorter is `size`, the aspect kept to the nearest pixel."""
+    """(height, width) scaled so that the shorter is `size`, with the same aspect to the nearest pixel."""
     shorter = min(height, width)
     return max(size, round(height * size / shorter)), max(size, round(width * size / shorter))
 
 
 def centre_crop(image: UInt8[np.ndarray, "H W C"], size: int) -> UInt8[np.ndarray, "size size C"]:
-    """Returns the middle `size` x `size` pixels; an odd margin leaves its spare pixel at the bottom or right.
-
-    Raises ValueError where a side is shorter than `size`.
-    """
+    """The middle `size` x `size` pixels; an odd margin is larger at the bottom or right. Small pictures: ValueError."""
     height, width = image.shape[:2]
     if min(height, width) < size:
         raise ValueError(f"no {size} x {size} crop in a picture of {height} x {width}")
@@ -115,16 +114,8 @@ def centre_crop(image: UInt8[np.ndarray, "H W C"], size: int) -> UInt8[np.ndarra
     return image[top : top + size, left : left + size]
 
 
-def fit(image: UInt8[np.ndarray, "H W C"], size: int, mode: Resize = "crop") -> UInt8[np.ndarray, "size size C"]:
-    """Returns the picture at `size` x `size` pixels.
-
-    mode: "crop" scales the shorter side to `size` and cuts the centre out; "squash" gives up the aspect instead.
-    """
-    return _fit(_to_image(image), size, mode)
-
-
 def _fit(image: Image.Image, size: int, mode: Resize) -> UInt8[np.ndarray, "size size C"]:
-    """Stays with Pillow until the end: each change to an array and back makes threads wait for the interpreter."""
+    """Uses Pillow until the end: each conversion to an array and back makes threads wait for the interpreter."""
     if mode == "crop":
         image = _shortened(image)
     sides = (size, size) if mode == "squash" else shorter_side_at(size, image.height, image.width)
@@ -141,9 +132,12 @@ def _shortened(image: Image.Image) -> Image.Image:
 
 
 def read(data: bytes, size: int, channels: int, mode: Resize = "crop") -> UInt8[np.ndarray, "size size C"]:
-    """Returns a file's picture at (size, size, channels): `decode` then `fit`.
+    """Decodes a picture and fits it to (size, size, channels).
 
-    A JPEG is decoded at no less than twice `size`, so that the antialiasing filter still does the shrinking.
-    Raises ValueError where the bytes are no whole picture.
+    "crop" scales the shorter side to `size` and cuts out the centre; "squash" changes the aspect. A JPEG is decoded at
+    twice `size` or more, so that the antialiasing filter shrinks it.
+
+    Raises:
+        ValueError: if the bytes are no whole picture.
     """
     return _fit(_decode(data, channels, at_least=2 * size), size, mode)

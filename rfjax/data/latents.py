@@ -40,14 +40,14 @@ CAPTIONS = "captions"
 FIELDS = {LATENTS: "latent", LABELS: "label", CONTEXT: "context", POOLED: "pooled"}  # file -> field
 LAYOUTS = ("nhwc", "nchw")
 
-_ROWS = 2**20  # whose split is found at once
-_BYTES_OF_A_ROW = 9  # of memory, where a part of the rows is kept for the validation: its number, and whether it is
+_ROWS = 2**20  # whose split is computed at once
+_BYTES_OF_A_ROW = 9  # of memory, to divide the rows into splits: the row's number, and whether it is chosen
 _FILE = re.compile(rf"({LATENTS}|{LABELS}|{CONTEXT}|{POOLED})(|_\d+)\.npy|({CAPTIONS})(|_\d+)\.txt")
 
 
 @dataclass(frozen=True)
 class Latents:
-    """The latents of one split, read from their files at each access; a `Source` that gives batches whole.
+    """The latents of one split, read from their files at each access; a `Batched` source.
 
     Attributes:
         arrays: by field.
@@ -84,11 +84,7 @@ class Latents:
                 yield f"{file.name}\0{rows}\0{file.stat().st_size}"
 
     def take(self, indices: Sequence[int], names: Sequence[str] | None = None) -> Examples:
-        """See `types.Batched`.
-
-        Raises:
-            UserError: for numbers that are not finite, with file and row.
-        """
+        """See `types.Batched`; refuses, with a UserError, numbers that are not finite."""
         rows = np.asarray(indices, np.int64)
         for wrong in rows[(rows < 0) | (rows >= len(self))]:
             check_index(int(wrong), len(self))
@@ -113,7 +109,7 @@ class Latents:
 
 
 def _parts(places: Int64[np.ndarray, " m"], counts: Sequence[int]) -> tuple[list[Part], Any]:
-    """What to read from each shard, and the index that brings the rows back into the order of `places`."""
+    """The rows to read from each shard, and the index that restores the order of `places`."""
     if len(counts) == 1 or not len(places):
         return [Part(0, places, slice(0, len(places)))], ...
     order = np.argsort(places)
@@ -137,13 +133,11 @@ def open_source(config: configs.Data, split: Split) -> Latents:
     """Opens one split of a folder of latents, and reads no latent yet.
 
     Args:
-        config: path (the folder, which may be read-only), image_size and channels (of a latent), layout,
-            validation_percent and outside.
+        config: its path, image_size and channels (of a latent), layout, validation_percent and outside.
         split: "train", "validation" or "test": the folder within.
 
     Raises:
-        UserError: if a folder or a file is missing, damaged, or disagrees with the others or with the config, or the
-            split is empty.
+        UserError: if a folder or a file is missing, damaged, or disagrees with the others or with the config.
     """
     check_split(split)
     root = expanded(config.path, "config.data.path")
@@ -188,43 +182,43 @@ def _check_folder(root: Path, folder: Path) -> None:
     if not root.is_dir():
         raise UserError(f"there is no folder '{root}': config.data.path must be a folder with train/latents.npy")
     if not folder.is_dir():
-        there = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+        folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
         loose = any(_FILE.fullmatch(entry.name) for entry in root.iterdir())
-        hint = f": move its files into '{folder}'" if loose else nearest(folder.name, there)
+        hint = f": move its files into '{folder}'" if loose else nearest(folder.name, folders)
         raise UserError(f"'{root}' has no folder '{folder.name}'{hint}")
 
 
 def _files(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """The files of each kind in the order of the shards. Raises UserError if they are not complete."""
-    there: dict[str, dict[str, Path]] = {}
+    """The files of each kind in the order of the shards; refuses, with a UserError, an incomplete set."""
+    kinds: dict[str, dict[str, Path]] = {}
     for entry in sorted(folder.iterdir()):
         if matched := _FILE.fullmatch(entry.name):
             name, shard = matched[1] or matched[3], matched[2] or matched[4] or ""
-            there.setdefault(name, {})[shard] = entry
+            kinds.setdefault(name, {})[shard] = entry
     names = sorted(entry.name for entry in folder.iterdir())
-    if LATENTS not in there:
+    if LATENTS not in kinds:
         raise UserError(f"'{folder}' has no latents.npy, and no latents_00000.npy{nearest('latents.npy', names)}")
-    shards = there[LATENTS]
+    shards = kinds[LATENTS]
     if "" in shards and len(shards) > 1:
         raise UserError(f"'{folder}' has latents.npy and {max(shards.values()).name}: keep the whole or its shards")
-    for name, files in there.items():
+    for name, files in kinds.items():
         for shard in sorted(shards.keys() ^ files.keys()):
             has, other = (LATENTS, name) if shard in shards else (name, LATENTS)
             lacking = f"{other}{shard}.{'txt' if other == CAPTIONS else 'npy'}"
-            raise UserError(f"'{folder}' has {there[has][shard].name} and no {lacking}: each needs the other")
+            raise UserError(f"'{folder}' has {kinds[has][shard].name} and no {lacking}: each needs the other")
     for one, other in ((CONTEXT, POOLED), (POOLED, CONTEXT)):
-        if one in there and other not in there:
+        if one in kinds and other not in kinds:
             raise UserError(f"'{folder}' has {one} and no {other}: the network reads both")
-    if len(there) == 1:
+    if len(kinds) == 1:
         raise UserError(
             f"'{folder}' says nothing about its latents: put labels.npy, context.npy with pooled.npy, or captions.txt "
             f"there{'' if '' in shards else ', in the same shards'}"
         )
-    return {name: tuple(files.values()) for name, files in there.items()}
+    return {name: tuple(files.values()) for name, files in kinds.items()}
 
 
 def _channels_first(latents: Arrays, size: int, channels: int, layout: str) -> bool:
-    """Whether the files hold (n, C, H, W). Raises UserError if they can't, or if nothing shows it."""
+    """Whether the files hold (n, C, H, W); refuses, with a UserError, another shape, and one that doesn't show it."""
     shape, wanted = latents.shape, {"nhwc": (size, size, channels), "nchw": (channels, size, size)}
     possible = [name for name in LAYOUTS if shape == wanted[name] and layout in ("", name)]
     settings = f"config.data.image_size = {size} and config.data.channels = {channels}"
@@ -243,7 +237,7 @@ def _channels_first(latents: Arrays, size: int, channels: int, layout: str) -> b
 
 
 def _held_out(latents: Arrays, percent: float) -> Bool[np.ndarray, " n"]:
-    """Which examples the validation keeps, over all shards: by a hash of the file's name, then one of the row."""
+    """Which examples are the validation's, over all shards: by a hash of the file's name, then one of the row."""
 
     def parts() -> Iterator[Bool[np.ndarray, " n"]]:
         for file, count in zip(latents.files, latents.counts, strict=True):

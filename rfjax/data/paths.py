@@ -1,4 +1,4 @@
-"""A user's paths: what `~` means, what lies outside of the folder that the config names, and the bytes of a file."""
+"""A user's paths: which lie outside of the folder that the config names, and the bytes of a file."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -8,17 +8,18 @@ from rfjax import memory, untrusted
 from rfjax.errors import UserError
 
 OUTSIDE = "config.data.outside"
-ANY_SIZE = 2**62  # bytes: of files that are not read as a whole
+ANY_SIZE = 2**62  # bytes of a file that is not read as a whole
 
 
 def outside(root: Path, names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Those of the files that lie elsewhere: by an absolute path, by "..", or behind a link.
+    """The files outside of a folder: by an absolute path, by "..", or behind a link.
 
     Args:
-        root: folder, itself perhaps behind a link. names: of files, relative to it, without "a/../b".
+        root: the folder, itself perhaps behind a link.
+        names: of files, relative to it, without "a/../b".
 
     Returns:
-        (name, where it is) of each, in order.
+        (name, real path) of each, in order.
     """
     whole, folders = os.path.realpath(root), {}
     for name in names:
@@ -27,26 +28,30 @@ def outside(root: Path, names: Iterable[str]) -> Iterator[tuple[str, str]]:
         try:
             if os.path.islink(path):
                 real = os.path.realpath(path)
-            else:  # most files share a few folders, and looking up a folder costs more than the file's own look
+            else:  # most files share a few folders, and a folder's look-up costs more than the file's
                 if folder not in folders:
                     folders[folder] = os.path.realpath(folder)
                 real = os.path.normpath(os.path.join(folders[folder], file))
-        except ValueError:  # a name that no file can have: it is not there, which its reader says
+        except ValueError:  # a name that no file can have: its reader says that it is missing
             continue
         if os.path.commonpath([whole, real]) != whole:
             yield name, real
 
 
 def check_inside(root: Path, names: Iterable[str], named_by: str) -> None:
-    """Refuses files outside of the folder that the config names; named_by: who names them, such as a file.
+    """Refuses files outside of the folder that the config names.
+
+    Args:
+        root, names: as of `outside`.
+        named_by: the file or key that names them, for the message.
 
     Raises:
-        UserError: with how many there are and the first of them.
+        UserError: with their number and the first of them.
     """
-    found = list(outside(root, names))
-    if found:
-        name, real = found[0]
-        many = f"{len(found)} files" if len(found) > 1 else "a file"
+    files = list(outside(root, names))
+    if files:
+        name, real = files[0]
+        many = f"{len(files)} files" if len(files) > 1 else "a file"
         raise UserError(
             f"{named_by} names {many} outside of '{root}', such as '{_printable(name)}', which is {_printable(real)}: "
             f"copy them into the folder, or set {OUTSIDE} = True to read them where they are"
@@ -60,11 +65,11 @@ def read(path: Path, limit: int) -> bytes:
 
 
 def check_memory(what: str, needed: int, advice: str) -> None:
-    """Raises UserError if something takes more memory than this machine has; needed: bytes, advice: what to do."""
-    there = memory.installed()
-    if needed > there:
+    """Refuses, with a UserError that ends in `advice`, what takes more memory (bytes) than this machine has."""
+    size = memory.installed()
+    if needed > size:
         raise UserError(
-            f"{what} takes about {needed / 2**30:,.1f} GiB of memory, and there are {there / 2**30:,.1f} GiB: {advice}"
+            f"{what} takes about {needed / 2**30:,.1f} GiB of memory, and there are {size / 2**30:,.1f} GiB: {advice}"
         )
 
 

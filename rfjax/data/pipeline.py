@@ -20,12 +20,13 @@ Prepare = Callable[[Examples], dict[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class Order:
-    """Which examples make up which batch: batch k is a function of these and k alone, so k is all that a run that goes
-    on has to know.
+    """The order of the examples: batch k is a function of these values and k, so that a run can continue at any k.
 
     Attributes:
-        batch: global batch size. seed: of the shuffling, new in each epoch, and of the flips.
-        flip: mirror half of the examples. skip: numbers of batches that are left out.
+        batch: global batch size.
+        seed: of the shuffling, new in each epoch, and of the flips.
+        flip: mirror half of the examples.
+        skip: numbers of batches to leave out.
     """
 
     batch: int
@@ -34,7 +35,7 @@ class Order:
     skip: tuple[int, ...] = ()
 
     def number(self, step: int) -> int:
-        """The batch that a step sees, both counted from 0."""
+        """The number of a step's batch, both counted from 0."""
         for skipped in sorted(self.skip):
             step += skipped <= step
         return step
@@ -43,36 +44,28 @@ class Order:
 def load(
     source: Source, indices: Sequence[int], prepare: Prepare, names: Sequence[str] | None = None
 ) -> tuple[Batch, list[str]]:
-    """Reads one batch; `slot` counts from 0.
+    """Reads one batch, whose `slot` counts from 0, and its captions.
 
     Args:
-        source: the examples.
-        indices: which of them, in this order.
+        source, indices, names: as of `take`.
         prepare: makes the batch's arrays.
-        names: the fields to read; None: all.
-
-    Returns:
-        The batch and its captions.
-
-    Raises:
-        UserError: as `take` and `prepare`.
     """
     examples = take(source, indices, names)
     return prepare(examples) | {"slot": np.arange(len(examples.captions), dtype=np.int32)}, examples.captions
 
 
-MOST_THREADS = 16  # that make batches; a batch of each lies ready
-LISTED = 2**24  # examples, of which an epoch's order is kept as a list; Grain finds single places in longer ones
+MOST_THREADS = 16  # that make batches
+LISTED = 2**24  # examples: an epoch's order is a list up to this length; Grain computes single places of longer ones
 
 
 def threads() -> int:
-    """How many make batches, by the cores that this process may use: Pillow decodes without the interpreter's lock."""
+    """How many threads make batches: one for each core of this process, as Pillow decodes without Python's lock."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(max(cores, 2), MOST_THREADS)
 
 
 def batches_ready() -> int:
-    """How many batches lie ready while a step works."""
+    """How many batches are prepared ahead while a step works."""
     return max(threads(), 4)
 
 
@@ -83,10 +76,11 @@ def _epoch(count: int, seed: int, epoch: int) -> Int64[np.ndarray, " n"]:
 
 @dataclass(frozen=True)
 class _Rows:
-    """(position, index) of each of some rows of each batch, for Grain; item i is of step start + i.
+    """For Grain: item i is the (position, index) of each of `rows` in the batch of step `start` + i.
 
     Attributes:
-        count: of examples. shuffled: anew in each epoch.
+        count: of examples.
+        shuffled: anew in each epoch.
     """
 
     count: int
@@ -132,14 +126,13 @@ def batches(
     number of processes. An example's flip depends on (seed, position) alone.
 
     Args:
-        source: the examples.
+        source, names: as of `take`.
         prepare: makes a batch's arrays, in several threads at once.
         order: of the examples.
         rows: of each batch, that this process loads; None: all.
         start: the first batch's step.
-        names: the fields to read; None: all.
     """
-    import grain  # it imports JAX, which preparing and reading data sets does not need
+    import grain  # it imports JAX, which other users of data sets don't need
 
     def assemble(places: Sequence[tuple[int, int]]) -> Batch:
         positions, indices = zip(*places, strict=True)

@@ -1,4 +1,4 @@
-"""Finds a prepared TensorFlow Datasets data set in a folder of them, and opens it: its description, its records."""
+"""Finds a prepared TensorFlow Datasets data set in a folder of them, and opens its description and its records."""
 
 import os
 import re
@@ -15,19 +15,16 @@ from rfjax.errors import UserError, nearest
 ARRAY_RECORD = "array_record"
 
 _NAME = re.compile(r"(\w+(?:/[^:/]+)?)(?::(\d+\.\d+\.\d+))?")
-_VERSION = re.compile(r"\d+\.\d+\.\d+")  # one that is half written is called incomplete.XXXXXX_1.0.0
+_VERSION = re.compile(r"\d+\.\d+\.\d+")  # a half-written one is called incomplete.XXXXXX_1.0.0
 _LARGEST = 2**28  # bytes of a file that describes a data set
 _OWN = "tensorflow_datasets."  # the package whose classes a data set's features may be
 
 
 def dataset_folder(dataset: str, data_dir: str) -> Path:
-    """The folder of a prepared data set, data_dir/name[/config]/version, without importing tfds.
-
-    Args:
-        dataset, data_dir: as in the config; see `tfds.open_source`.
+    """The folder of a prepared data set, data_dir/name[/config]/version; arguments as in the config.
 
     Raises:
-        UserError: if it is missing, with what there is.
+        UserError: if it is missing, with the nearest that exists.
     """
     named = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     root = expanded(named, "config.data.data_dir")
@@ -38,17 +35,17 @@ def dataset_folder(dataset: str, data_dir: str) -> Path:
     hint = f"; `python -m rfjax.data.fashion_mnist --data_dir {root}` prepares it" if name == "fashion_mnist" else ""
     if not root.is_dir():
         raise UserError(f"there is no data set {dataset!r}: its data_dir {str(root)!r} is not a folder{hint}")
-    there = prepared(root)
-    if not there:
+    versions_of = prepared(root)
+    if not versions_of:
         raise UserError(f"there is no prepared TFDS data set in the data_dir {str(root)!r}{hint}")
-    if name not in there:
-        configs = [other for other in there if other.startswith(f"{name}/")]
+    if name not in versions_of:
+        configs = [other for other in versions_of if other.startswith(f"{name}/")]
         if len(configs) > 1:
             raise UserError(f"data set {name!r} needs a config: choose from {', '.join(sorted(configs))}")
         if not configs:
-            raise UserError(f"no data set {dataset!r} is prepared in {str(root)!r}{nearest(name, there)}{hint}")
+            raise UserError(f"no data set {dataset!r} is prepared in {str(root)!r}{nearest(name, versions_of)}{hint}")
         name = configs[0]
-    versions = there[name]
+    versions = versions_of[name]
     version = version or max(versions, key=lambda text: tuple(map(int, text.split("."))))
     if version not in versions:
         raise UserError(f"data set {name!r} has no version {version}{nearest(version, versions)}")
@@ -57,16 +54,16 @@ def dataset_folder(dataset: str, data_dir: str) -> Path:
 
 def prepared(root: Path) -> dict[str, list[str]]:
     """The complete data sets in a folder: {"name" or "name/config": versions}."""
-    there: dict[str, list[str]] = {}
+    versions: dict[str, list[str]] = {}
     for pattern in ("*/*/dataset_info.json", "*/*/*/dataset_info.json"):
         for folder in (path.parent for path in sorted(root.glob(pattern))):
             if _VERSION.fullmatch(folder.name) and (folder / "features.json").is_file():
-                there.setdefault(folder.parent.relative_to(root).as_posix(), []).append(folder.name)
-    return there
+                versions.setdefault(folder.parent.relative_to(root).as_posix(), []).append(folder.name)
+    return versions
 
 
 def open_folder(folder: Path, what: str, outside: bool) -> Any:
-    """The data set's builder, by the files that describe it. Raises UserError if they can't be used."""
+    """The data set's builder, from the files that describe it; refuses, with a UserError, damaged ones."""
     try:
         described = [entry for entry in sorted(folder.iterdir()) if entry.suffix in (".json", ".txt")]
         if not outside:
@@ -74,11 +71,11 @@ def open_folder(folder: Path, what: str, outside: bool) -> Any:
         for entry in described:
             untrusted.regular(entry, _LARGEST).close()
         named = re.findall(r'"pythonClassName":\s*"([^"]*)"', (folder / "features.json").read_text(encoding="utf-8"))
-        if foreign := [name for name in named if not name.startswith(_OWN)]:  # TFDS would import it, whatever it is
+        if foreign := [name for name in named if not name.startswith(_OWN)]:  # TFDS would import any class
             raise UserError(
                 f"the {what} has a feature of a class outside of {_OWN[:-1]}, which is not read: {foreign[0]}"
             )
-        import tensorflow_datasets as tfds  # most of a second: only where it is asked for
+        import tensorflow_datasets as tfds  # most of a second: only if it is used
 
         return tfds.builder_from_directory(folder)
     except UserError:
@@ -111,8 +108,8 @@ def open_records(
         sizes = {name: split.num_examples for name, split in builder.info.splits.items()}
         word = re.split(r"\W", split_spec)[0]
         hint = ' (slices are written "train[:95%]")' if word in sizes else nearest(word, sizes)
-        there = ", ".join(f"{name} ({size})" for name, size in sizes.items())
-        raise UserError(f"the {what} has no split {split_spec!r}{hint}; it has: {there}") from error
+        listed = ", ".join(f"{name} ({size})" for name, size in sizes.items())
+        raise UserError(f"the {what} has no split {split_spec!r}{hint}; it has: {listed}") from error
     if not count:
         raise UserError(f"the {what} has no record in split {split_spec!r}")
     parts = builder.info.splits[split_spec].file_instructions

@@ -1,7 +1,7 @@
-"""`shapes`: an endless text-to-image set, drawn on demand, over the six skills that GenEval measures.
+"""`shapes`: a procedural text-to-image set over the six skills that GenEval measures, rendered on demand.
 
-An example is a pure function of (seed, index): integers are hashed to fractions and drawn with +, -, *, /, sqrt, min
-and max alone, which IEEE 754 fixes to the bit, so every machine draws the same image. Nothing is stored.
+An example is a pure function of (seed, index). A hash turns integers into fractions, and rendering uses only +, -, *,
+/, sqrt, min and max, which IEEE 754 fixes to the bit, so that every machine renders the same image.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,7 +31,7 @@ NUMBERS = {2: "two", 3: "three", 4: "four"}
 RELATIONS = ("left of", "right of", "above", "below")
 MAX_OBJECTS = 4
 SPLITS = {"train": 0, "validation": 1, "test": 2}
-VERSION = 1  # of the generator: raise it when a (seed, index) gives another example
+VERSION = 1  # of the generator: raise it if a (seed, index) gives another example
 SPLIT_BITS = 40  # each split owns 2^40 indices of its own
 
 # Slots of an example's random fractions.
@@ -41,14 +41,16 @@ OBJECTS = 16  # object k has slots OBJECTS + 8 k + (kind, colour, x, y, radius)
 
 @dataclass(frozen=True)
 class Scene:
-    """What an image of index i shows, for n images: the ground truth behind a caption.
+    """The ground truth behind n captions: what each image shows.
 
     Attributes:
         skill: which of SKILLS, (n,).
         count: number of objects, (n,).
-        relation: which of RELATIONS holds of object 0 to object 1, (n,); meaningful for the position skill.
-        kind: which of SHAPES, (n, 4). colour: which of COLOURS, (n, 4).
-        x, y: centres in units of the image side, origin at the top left, (n, 4). radius: likewise.
+        relation: which of RELATIONS object 0 has to object 1, (n,), if the skill is position.
+        kind: which of SHAPES, (n, 4).
+        colour: which of COLOURS, (n, 4).
+        x, y: centres in units of the image side, origin at the top left, (n, 4).
+        radius: in units of the image side, (n, 4).
         background: RGB from 0 to 255, (n, 3).
     """
 
@@ -77,7 +79,7 @@ class Shapes:
     image_size: int = 16
     seed: int = 0
     shuffles: bool = False  # neighbours are independent already
-    drawn: bool = True  # by a generator, whose version and seed say nearly all that `identity` wants to know
+    drawn: bool = True  # the generator's version and seed are nearly the whole identity of the data
 
     @property
     def fields(self) -> dict[str, Field]:
@@ -92,7 +94,7 @@ class Shapes:
         return {"image": images[0], "caption": captions[0], "index": index}
 
     def names(self) -> Iterator[str]:
-        """See `types.Named`: the generator and what it is told."""
+        """See `types.Named`: the generator and its arguments."""
         yield f"shapes {VERSION}, seed {self.seed}, split {self.split}"
 
     def take(self, indices: Sequence[int], names: Sequence[str] | None = None) -> Examples:
@@ -111,7 +113,7 @@ class Shapes:
 
 
 def imagine(index: Int64[np.ndarray, " n"], seed: int = 0) -> Scene:
-    """Chooses what each image shows. Objects never touch: each keeps to a cell of its own."""
+    """Chooses what each image shows. Objects never touch, because each has a cell of its own."""
     u = fractions(index, seed, OBJECTS + 8 * MAX_OBJECTS)
     pick = lambda slot, choices: (u[:, slot] * choices).astype(np.int64)  # noqa: E731
     skill = pick(SKILL, len(SKILLS))
@@ -122,7 +124,7 @@ def imagine(index: Int64[np.ndarray, " n"], seed: int = 0) -> Scene:
     objects = u[:, OBJECTS:].reshape(-1, MAX_OBJECTS, 8)
     kind = (objects[:, :, 0] * len(SHAPES)).astype(np.int64)
     colour = (objects[:, :, 1] * len(COLOURS)).astype(np.int64)
-    # A pair has two kinds, an attribution two colours; the things that are counted are of one kind.
+    # A pair has two kinds, an attribution two colours, and counted objects have one kind.
     kind[:, 1] = np.where(pair, _other(kind[:, 0], objects[:, 1, 0], len(SHAPES)), kind[:, 1])
     colour[:, 1] = np.where(skill == 5, _other(colour[:, 0], objects[:, 1, 1], len(COLOURS)), colour[:, 1])
     kind = np.where((skill == 2)[:, None], kind[:, :1], kind)

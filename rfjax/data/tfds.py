@@ -1,9 +1,8 @@
 """Any prepared TensorFlow Datasets data set of captioned or labelled images, read without TensorFlow and offline.
 
-A data set is found by its name in a folder of prepared ones, as `tfds` lays them out (data_dir/name[/config]/version).
-It must be stored as ArrayRecord, `download_and_prepare(file_format="array_record")`: TFRecord has no random access, and
-the Parquet reader of TFDS 4.9 passes over slices. It is read as `tfds.data_source` reads it, but from its files alone:
-nothing here ever downloads or prepares.
+A data set lies in a folder of prepared ones, at data_dir/name[/config]/version as `tfds` puts it. It must be stored as
+ArrayRecord, `download_and_prepare(file_format="array_record")`, because TFRecord has no random access and the Parquet
+reader of TFDS 4.9 ignores slices. Only its files are read: nothing here downloads or prepares.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -46,17 +45,7 @@ class Tfds:
         cache_mb: float,
         max_bad: float,
     ) -> None:
-        """See `open_source`, which finds the arguments.
-
-        Args:
-            records: of the split.
-            where: the data set and its split, for messages.
-            features: where an example lies in a record.
-            decode: makes the array of a record's image feature; raises ValueError for a bad one.
-            files: for each file its name, its size and its part of the split.
-            cache_mb: MiB under which the split is kept decoded. Blocks of 32 fill the memory as they are first read.
-            max_bad: a fraction of the records, 0..1.
-        """
+        """See `open_source`, which finds the arguments; `decode` raises ValueError for a bad image feature."""
         self._records, self._where, self._features, self._max_bad = records, where, features, max_bad
         self._decode_image, self._files = decode, tuple(files)
         self._bad: dict[int, Problem] = {}
@@ -66,23 +55,20 @@ class Tfds:
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """The bad records met so far, by position."""
+        """The bad records among those that were read, by position."""
         return tuple(problem for _, problem in sorted(self._bad.items()))
-
-    @property
-    def cached(self) -> bool:
-        """Whether the split fits under cache_mb, and so is decoded once."""
-        return self._memory.enabled
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __getitem__(self, index: int) -> Example:
         index = check_index(index, len(self))
-        return self._memory.get(index) or (self._fill(index) if self.cached else self._memory.put(self._read(index)))
+        if self._memory.enabled:
+            return self._memory.get(index) or self._fill(index)
+        return self._memory.put(self._read(index))
 
     def _fill(self, index: int) -> Example:
-        """Puts the whole block around an index in memory: records read together cost a tenth of single ones."""
+        """Puts the block around an index in memory: a record costs a tenth if a whole block is read at once."""
         start = index // _BLOCK * _BLOCK
         block = range(start, min(start + _BLOCK, len(self)))
         try:
@@ -109,7 +95,7 @@ class Tfds:
         raise UserError(f"{self._where}: none of its {len(self)} records is good")
 
     def _record(self, position: int) -> Mapping[str, Any]:
-        """Raises ValueError for a damaged record; UserError for one that can't be read, which may be there again."""
+        """Reads a record. A damaged one is a ValueError; one that can't be read now is a UserError."""
         try:
             return self._records[position]
         except Exception as error:  # the readers, in C++, raise RuntimeError and errors of their own
@@ -159,11 +145,7 @@ class Tfds:
 
 
 def check(config: configs.Data) -> None:
-    """Checks the values of the config that a TFDS data set depends on.
-
-    Raises:
-        UserError: for a template without one place for the label.
-    """
+    """Refuses, with a UserError, a template without one place for the label."""
     if config.caption_template.count("{}") != 1:
         raise UserError(
             f"config.data.caption_template must hold {{}} once, where the label goes, not {config.caption_template!r}"
@@ -178,15 +160,15 @@ def open_source(config: configs.Data, split: Split) -> Tfds:
 
     Args:
         config: dataset ("name", "name:1.2.0", "name/config" or "name/config:1.2.0"; the newest version if none is
-            given), data_dir ("": $TFDS_DATA_DIR, else ~/tensorflow_datasets), train_split and validation_split (in
-            TFDS's own words, such as "train[:95%]" or "train[:100]+test"), image_size and channels (of a picture, or of
-            a stored latent), resize, image_key, caption_key (without it, only a text with one of CAPTION_KEYS is taken,
-            and none if label_key is given), label_key, caption_template, cache_mb, max_bad and outside.
+            given), data_dir ("": $TFDS_DATA_DIR, else ~/tensorflow_datasets), train_split and validation_split (such as
+            "train[:95%]" or "train[:100]+test"), image_size and channels (of a picture, or of a stored latent), resize,
+            image_key, caption_key (without it, a text of CAPTION_KEYS, or none if label_key is given), label_key,
+            caption_template, cache_mb, max_bad and outside.
         split: "train", "validation" or "test".
 
     Raises:
-        UserError: if the folder, the data set, the split or a feature is missing or ambiguous, with what there is; if
-            a file of the split is missing; if too many records are bad.
+        UserError: if the folder, the data set, the split, a file or a feature is missing, a feature is ambiguous, or
+            too many records are bad.
     """
     check_split(split)
     check(config)
@@ -200,25 +182,18 @@ def open_source(config: configs.Data, split: Split) -> Tfds:
     if not features.latent:
         images.check(config.image_size, config.channels, config.resize)
     records, files = prepared.open_records(builder, spec, kinds, what)
+    decode: Callable[[Any], np.ndarray]
+    decode = partial(images.read, size=config.image_size, channels=config.channels, mode=config.resize)
     if features.latent:
-        decode = partial(_latent, shape=_latent_shape(config, kinds[features.image], records, features, what))
-    else:
-        decode = partial(images.read, size=config.image_size, channels=config.channels, mode=config.resize)
+        shape = (config.image_size, config.image_size, config.channels)
+        stored = tuple(kinds[features.image].shape)
+        if None in stored:  # each record has a shape of its own
+            stored = np.shape(records[0][features.image])
+        if shape != stored:
+            raise UserError(f"the {what} stores latents of shape {stored}, but image_size and channels say {shape}")
+        decode = partial(_latent, shape=shape)
     where = f"{config.dataset} {spec}"
     return Tfds(records, where, features, decode, files=files, cache_mb=config.cache_mb, max_bad=config.max_bad)
-
-
-def _latent_shape(
-    config: configs.Data, kind: Any, records: Sequence[Mapping[str, Any]], features: Features, what: str
-) -> tuple[int, int, int]:
-    """The latents' shape. Raises UserError if it is not the config's."""
-    shape = (config.image_size, config.image_size, config.channels)
-    stored = tuple(kind.shape)
-    if None in stored:  # each record has a shape of its own
-        stored = np.shape(records[0][features.image])
-    if shape != stored:
-        raise UserError(f"the {what} stores latents of shape {stored}, but image_size and channels say {shape}")
-    return shape
 
 
 def _damaged(error: RuntimeError) -> bool:

@@ -1,5 +1,6 @@
-"""What every data source shares: the contract, the record of a bad picture, and the memory for decoded examples."""
+"""What every source shares: the contract, the record of a bad picture, and the memory for decoded examples."""
 
+import contextlib
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -81,19 +82,19 @@ class Batched(Source, Protocol):
 
 @runtime_checkable
 class Named(Source, Protocol):
-    """A source that tells its examples from others without reading them all; see `identity`."""
+    """A source that can list its examples without reading them all; see `identity`."""
 
     def names(self) -> Iterator[str]:
-        """Texts that change when an example comes, goes, moves or is renamed: cheap, also for millions of examples."""
+        """Texts that change if an example comes, goes, moves or gets another name; quick for millions of examples."""
         ...
 
 
 @runtime_checkable
 class Stored(Source, Protocol):
-    """A source whose examples lie in files as something else than the arrays that they become."""
+    """A source whose files hold encoded examples, such as JPEGs."""
 
     def stored(self, index: int) -> bytes:
-        """What the files hold of an example, before anything is decoded."""
+        """An example's bytes in the files, before they are decoded."""
         ...
 
 
@@ -120,14 +121,18 @@ def take(source: Source, indices: Sequence[int], names: Sequence[str] | None = N
 
 
 def _column(name: str, field: Field, rows: Sequence[Example]) -> np.ndarray:
-    values, dtype = [np.asarray(row.get(name)) for row in rows], np.dtype(field.dtype)
-    for row, value in zip(rows, values, strict=True):
-        if value.shape != field.shape or value.dtype != dtype:
+    with contextlib.suppress(KeyError, ValueError):  # no rows; a row without the array, or with one of another shape
+        column = np.stack([row[name] for row in rows])
+        if column.shape[1:] == field.shape and column.dtype == field.dtype:
+            return column
+    for row in rows:
+        value = np.asarray(row.get(name))
+        if value.shape != field.shape or value.dtype != field.dtype:
             raise UserError(
-                f"the source declares '{name}' as {dtype} of shape {field.shape}, and example {row['index']} has "
+                f"the source declares '{name}' as {field.dtype} of shape {field.shape}, and example {row['index']} has "
                 + (f"{value.dtype} of shape {value.shape}" if name in row else "none")
             )
-    return np.stack(values)
+    return np.empty((0, *field.shape), field.dtype)
 
 
 def fields_of(example: Example) -> dict[str, Field]:
@@ -141,7 +146,7 @@ def fields_of(example: Example) -> dict[str, Field]:
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """A picture or a line of text that is left out: where it is, and why."""
+    """A picture or a line of text that the source leaves out, and why."""
 
     file: str
     reason: str
@@ -152,61 +157,54 @@ class Problem:
 
 
 def check_split(split: str) -> None:
-    """Raises UserError where `split` is none of "train", "validation", "test"."""
+    """Refuses a split, with a UserError, that is not "train", "validation" or "test"."""
     if split not in SPLITS:
-        raise UserError(f"Unknown split {split!r}{nearest(split, SPLITS)}.")
+        raise UserError(f"unknown split {split!r}{nearest(split, SPLITS)}")
 
 
 def check_problems(problems: Sequence[Problem], total: int, max_bad: float, where: str) -> None:
-    """Names the first few of `problems`: in a warning, or in a UserError where more than `max_bad` of `total` are bad.
-
-    total: the number of records, good and bad; max_bad: a fraction of it, 0..1; where: what was read, for the message.
-    """
+    """Warns about bad records of `where`; raises UserError if they are more than the fraction max_bad of `total`."""
     if not problems:
         return
     shown, count = "; ".join(map(str, problems[:3])), len(problems)
     more = f"; and {count - 3} more" if count > 3 else ""
     what = f"{where}: {count} of {total} records are bad"
     if count > max_bad * total:
-        raise UserError(
-            f"{what}, more than max_bad = {max_bad:g} allows ({math.floor(max_bad * total)}): {shown}{more}."
-        )
-    logging.getLogger(__name__).warning("%s and left out: %s%s.", what, shown, more)
+        most = math.floor(max_bad * total)
+        raise UserError(f"{what}, more than config.data.max_bad = {max_bad:g} allows ({most}): {shown}{more}")
+    logging.getLogger(__name__).warning("%s and left out: %s%s", what, shown, more)
 
 
 class Memory:
-    """Decoded examples kept in memory, where all of them fit: a source puts them in as they are first read.
+    """Decoded examples, kept in memory if all of them fit (`enabled`): a source adds each after its first read.
 
-    Items of a list are read and written atomically, so threads need no lock; two that miss one example both decode it.
-    A pickled memory arrives empty (a worker process fills its own).
+    Threads need no lock, because reading and writing an item of a list is atomic; two threads that miss one example
+    both decode it. A pickled memory is empty (a worker process fills its own).
     """
 
     _OVERHEAD_BYTES = 600  # the Python objects of one example: a dict, one to three array headers, an int
 
     def __init__(self, count: int, sample: Example, limit_mb: float) -> None:
-        """count: examples in the source; sample: one of them, for its size; limit_mb: keep nothing above this (MiB).
+        """Prepares places for `count` examples of the size of `sample`, or none if they take more than limit_mb (MiB).
 
-        Raises UserError where they are fewer than limit_mb, and more than this machine has.
+        Raises:
+            UserError: if they take less than limit_mb, and more than this machine has.
         """
         arrays = (value for value in sample.values() if isinstance(value, np.ndarray))
-        self.size_mb = count * (self._OVERHEAD_BYTES + sum(array.nbytes for array in arrays)) / 2**20
-        if self.size_mb <= limit_mb:
+        size = count * (self._OVERHEAD_BYTES + sum(array.nbytes for array in arrays))
+        self.enabled = size <= limit_mb * 2**20
+        if self.enabled:
             what = f"keeping all decoded examples, as config.data.cache_mb = {limit_mb:g} says,"
-            paths.check_memory(what, int(self.size_mb * 2**20), "set it lower")
-        self._slots: list[Example | None] = [None] * (count if self.size_mb <= limit_mb else 0)
-
-    @property
-    def enabled(self) -> bool:
-        """Whether the examples fit under the limit and are kept."""
-        return bool(self._slots)
+            paths.check_memory(what, size, "set it lower")
+        self._slots: list[Example | None] = [None] * (count if self.enabled else 0)
 
     def get(self, index: int) -> Example | None:
-        """Returns the example at `index`, or None where it is not in memory."""
+        """The example at `index`; None if it is not in memory."""
         example = self._slots[index] if self._slots else None
         return example and example.copy()
 
     def put(self, example: Example) -> Example:
-        """Returns the example with its arrays made read-only, and keeps it where examples are kept."""
+        """Makes the arrays of an example read-only and keeps it, if there is room; returns it."""
         for value in example.values():
             if isinstance(value, np.ndarray):
                 value.setflags(write=False)
@@ -219,7 +217,7 @@ class Memory:
 
 
 def check_index(index: int, count: int) -> int:
-    """Returns `index` as an int; raises IndexError outside of 0 <= index < count."""
+    """The index as an int; refuses it, with an IndexError, outside of 0 <= index < count."""
     index = index.__index__()
     if not 0 <= index < count:
         raise IndexError(f"index {index} is outside of 0 <= index < {count}")

@@ -17,7 +17,7 @@ from rfjax.errors import UserError
 
 LARGEST = 2**30  # bytes of a picture's file
 
-_PROGRESS_FROM = 1000  # pictures to look at before a progress bar is worth its lines
+_PROGRESS_FROM = 1000  # pictures that get a progress bar
 
 
 class Look(NamedTuple):
@@ -59,7 +59,7 @@ def verify(folder: Path, names: set[str], channels: int) -> dict[str, Look]:
         except (OSError, ValueError) as error:
             return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         except MemoryError:
-            return "a picture that takes more memory than there is"
+            return "a picture that takes more memory than this machine has"
         return ""
 
     stamps = {file: stamp(file) for file in sorted(names)}

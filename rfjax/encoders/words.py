@@ -4,18 +4,18 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-# Scripts that put no space between words, by how Unicode names their letters: there, each letter is a word.
+# Scripts without spaces between words, by the Unicode names of their letters: each letter is a word.
 _WITHOUT_SPACES = ("CJK", "HIRAGANA", "KATAKANA", "BOPOMOFO", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN", "JAVANESE")
-_VARIATIONS = range(0xFE00, 0xFE10)  # how the sign before is to look: no part of what it says
+_VARIATIONS = range(0xFE00, 0xFE10)  # variants of the sign before them, with the same meaning
 
 
 def words(caption: str) -> list[str]:
-    """Returns the words in their order, without case and punctuation.
+    """The words in their order, without case and punctuation.
 
-    A word is a run of letters, digits and the marks on them (accents, vowel signs), compared as Unicode does without
-    case (D146): one accent written in two ways is one, so are "Straße" and "STRASSE". Where a script has no spaces, a
-    letter with its marks is a word, and so is a picture sign such as an emoji. What only directs the text, such as a
-    right-to-left mark or a joiner, is passed over.
+    A word is a run of letters, digits and the marks on them (accents, vowel signs). Two words are equal under Unicode's
+    caseless matching (D146): one accent written in two ways is one, and so are "Straße" and "STRASSE". In a script
+    without spaces, a letter with its marks is a word, and so is a picture sign such as an emoji. Signs that only direct
+    the text, such as a right-to-left mark or a joiner, don't count.
     """
     if caption.isascii():
         return re.findall(r"\w+", caption.lower())

@@ -61,7 +61,8 @@ def test_pictures_and_captions_belong_together(pictures, cache_mb):
     seen = []
     for split in ("train", "validation"):
         source = load(pictures, split, cache_mb=cache_mb)
-        assert isinstance(source, Source) and source.problems == () and source.cached == bool(cache_mb)
+        assert isinstance(source, Source) and source.problems == ()
+        assert (source[0]["image"] is source[0]["image"]) == bool(cache_mb)
         for index in (*range(len(source)), 0):
             example = source[index]
             number = int(example["caption"].split()[1])
@@ -159,7 +160,8 @@ def test_every_problem_is_named_and_counted(pictures, caplog):
         source[index]["caption"] for index in range(len(source))
     }
     with pytest.raises(
-        UserError, match=r"9 of 49 records are bad, more than max_bad = 0\.05 allows \(2\): .*; and 6 more"
+        UserError,
+        match=r"9 of 49 records are bad, more than config\.data\.max_bad = 0\.05 allows \(2\): .*; and 6 more",
     ):
         load(pictures)
 

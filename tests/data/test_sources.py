@@ -80,6 +80,13 @@ def test_the_fields_that_are_named_are_read_in_the_order_of_the_indices(indices,
     assert set(batch) == {*arrays, "number", "slot"} and batch["number"].tolist() == indices
 
 
+def test_no_indices_give_arrays_without_rows():
+    arrays, captions = types.take(opened(), [])
+    assert captions == [] and {name: column.shape[1:] for name, column in arrays.items()} == {
+        name: field.shape for name, field in FIELDS.items()
+    }
+
+
 @given(seed=st.integers(0, 1000), start=st.integers(0, 9))
 def test_what_flips_is_mirrored_with_the_picture_before_it_is_prepared(seed, start):
     order = data.Order(COUNT, seed, flip=True)
@@ -131,6 +138,7 @@ def test_fields_of_its_own_are_part_of_what_the_data_are():
             {"label": np.zeros(2, int)},
             r"declares 'label' as int64 of shape \(\), and example 3 has int64 of shape \(2,\)",
         ),
+        ({"features": np.zeros((2, 3, 5))}, r"'features' as float16 .* and example 3 has float64"),
         ({"features": None}, r"'features' as float16 of shape \(2, 3, 5\), and example 3 has object of shape \(\)"),
     ],
 )

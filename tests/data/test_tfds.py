@@ -114,7 +114,8 @@ def load(data_dir, dataset="labelled:1.0.0", split_spec="train", image_size=6, c
 @pytest.mark.parametrize("cache_mb", [0, 512])
 def test_labels_become_captions_and_pictures_are_cropped(data_dir, cache_mb):
     source = load(data_dir, cache_mb=cache_mb)
-    assert isinstance(source, Source) and len(source) == 40 and source.cached == bool(cache_mb)
+    assert isinstance(source, Source) and len(source) == 40
+    assert (source[3]["image"] is source[3]["image"]) == bool(cache_mb)
     for index in (7, 39, 7, 0):
         example = source[index]
         np.testing.assert_array_equal(example["image"], picture(index)[:, 1:7])
@@ -194,7 +195,7 @@ def test_bad_records_are_replaced_and_named(data_dir, caplog):
 def test_too_many_bad_records_stop_the_run(data_dir, cache_mb):
     source = load(data_dir, "damaged", max_bad=0.05, cache_mb=cache_mb)  # two of forty
     with pytest.raises(
-        UserError, match=r"3 of 40 records are bad, more than max_bad = 0.05 allows \(2\): record 4: not a"
+        UserError, match=r"3 of 40 records are bad, more than config.data.max_bad = 0.05 allows \(2\): record 4: not a"
     ):
         [source[index] for index in range(40)]
 

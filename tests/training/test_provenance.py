@@ -143,6 +143,6 @@ def test_a_process_that_sees_no_data_lets_the_others_know_and_says_why(run, monk
     monkeypatch.setattr(
         "jax.experimental.multihost_utils.process_allgather", lambda ours: gathered.append(ours) or np.stack([ours] * 2)
     )
-    with pytest.raises(UserError, match="There is no folder"):
+    with pytest.raises(UserError, match="there is no folder"):
         admit(run, path="/nowhere")
     assert len(gathered) == 1 and not gathered[0].any()
