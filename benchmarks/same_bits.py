@@ -29,7 +29,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "mmdit, dual blocks, QK-norm": ("--config.model.dual_blocks=2", "--config.model.qk_norm=True"),
     "mmdit3, two vocabularies": ("--config.model.backbone=mmdit3", "--config.text.vocabularies=2"),
     "dit on text": ("--config.model.backbone=dit",),
-    "sit on labels of digits": ("--config.model.backbone=sit", "--config.text.encoder=labels",
+    "sit on labels of digits": ("--config.model.backbone=sit", "--config.text.encoder=labels", "--config.model.time=1-t",
                                 "--config.data.name=digits", "--config.text.pooled_width=10",
                                 "--config.data.image_size=8", "--config.data.channels=1"),
     "crossdit": ("--config.model.backbone=crossdit",),

@@ -25,6 +25,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import Array, Float, Int
 
 from rfjax import flow
+from rfjax.compiling import quick_options
 
 LEVELS = 8
 LEVELS_OF_T: dict[str, tuple[float, ...]] = {
@@ -85,7 +86,7 @@ def triple_functions(levels: str) -> tuple[Callable[..., Triples], Callable[...,
         shown, target = flow.noised(at, x0, eps)
         return Triples(shown, at.time, target)
 
-    return jax.jit(prepare), jax.jit(flow.squared_error)
+    return jax.jit(prepare, compiler_options=quick_options()), jax.jit(flow.squared_error)
 
 
 def known_floors(formulation: flow.Formulation, levels: str) -> Floors:

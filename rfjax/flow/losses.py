@@ -19,8 +19,8 @@ def noised(
     Args:
         at: a formulation's coefficients at each example's time, (B,). x0: data. eps: standard normal noise.
     """
-    z = expand_to(at.a, x0) * x0 + expand_to(at.b, x0) * eps
-    return expand_to(at.scale, x0) * z, expand_to(at.p, x0) * x0 + expand_to(at.q, x0) * eps
+    z = expand_to(at.b, x0) * eps + expand_to(at.a, x0) * x0
+    return expand_to(at.scale, x0) * z, expand_to(at.q, x0) * eps + expand_to(at.p, x0) * x0
 
 
 def cfm_loss(

@@ -125,7 +125,9 @@ def _inspect(given: argparse.Namespace) -> int:
             raise
     model = found.config.model
     size = measure(parts.model, parts.inputs)
-    reads = f"text of width {parts.inputs.cond.context.shape[1]}, a pooled vector of {parts.inputs.cond.pooled.shape[0]}"
+    reads = (
+        f"text of width {parts.inputs.cond.context.shape[1]}, a pooled vector of {parts.inputs.cond.pooled.shape[0]}"
+    )
     if found.config.text.encoder == "labels":
         reads = f"{parts.inputs.cond.pooled.shape[0]} classes"
     sizes = f"depth {model.depth}, width {model.width}, {model.heads} heads, patch {model.patch}"

@@ -78,7 +78,7 @@ def folder_layout(model: DiT, inputs: Inputs) -> Layout:
 
 
 def _outputs(model: DiT, inputs: Inputs) -> int:
-    return model.patch[0]**2 * inputs.shape[-1] * (1 + model.learn_sigma)
+    return model.patch[0] ** 2 * inputs.shape[-1] * (1 + model.learn_sigma)
 
 
 def make_config(whose: str, image: tuple[int, int], classes: int, model: Mapping[str, Any]) -> Config:

@@ -122,7 +122,7 @@ def layout(model: MMDiT, inputs: Inputs, names: Names) -> Layout:
             names.text.add_pre_only(rules, f"{ours}/text", block, spec, place, swapped=names.scale_first)
     modulation = rules.swapped if names.scale_first else rules.dense
     modulation("final_modulation/linear", names.final_modulation, width, 2 * width)
-    rules.dense("final", names.final, width, model.patch[0]**2 * channels)
+    rules.dense("final", names.final, width, model.patch[0] ** 2 * channels)
     return rules.layout()
 
 

@@ -106,15 +106,16 @@ class Stream(nn.Module):
         """Queries, keys and values of the modulated tokens, each (B, N, H, K)."""
         return self.qkv(layers.modulated_norm(x, ada.shift_attn, ada.scale_attn))
 
+    def attend_to_itself(self, x: Float[Array, "B N D"], ada: AdaLN) -> Float[Array, "B N D"]:
+        """The gated attention of these tokens to themselves alone; only with `dual`."""
+        qkv = self.dual_qkv(layers.modulated_norm(x, ada.shift_dual, ada.scale_dual))
+        return ada.gate_dual * self.dual_out(self.spec.attend(*qkv))
+
     def add_attention(
         self, x: Float[Array, "B N D"], attended: Float[Array, "B N F"], ada: AdaLN
     ) -> Float[Array, "B N D"]:
-        """x + gate out(attended), and with `dual` the gated self-attention of x as well."""
-        added = x + ada.gate_attn * self.out(attended)
-        if not self.dual:
-            return added
-        qkv = self.dual_qkv(layers.modulated_norm(x, ada.shift_dual, ada.scale_dual))
-        return added + ada.gate_dual * self.dual_out(self.spec.attend(*qkv))
+        """x + gate out(attended)."""
+        return x + ada.gate_attn * self.out(attended)
 
     def add_mlp(self, x: Float[Array, "B N D"], ada: AdaLN) -> Float[Array, "B N D"]:
         """x + gate MLP(modulated x)."""

@@ -45,6 +45,7 @@ class JointBlock(nn.Module):
         streams.append(Stream(self.spec, dual=self.dual, name="image"))
         tokens = [*texts, image]
         adas = [stream.adaln(y) for stream in streams]
+        alone = streams[-1].attend_to_itself(image, adas[-1]) if self.dual else 0
         qkvs = [stream.project(x, ada) for stream, x, ada in zip(streams, tokens, adas, strict=True)]
         q, k, v = (jnp.concatenate(parts, axis=1) for parts in zip(*qkvs, strict=True))
         if self.last:
@@ -54,7 +55,8 @@ class JointBlock(nn.Module):
         attended = jnp.split(self.spec.attend(q, k, v), ends, axis=1)
         first = len(texts) if self.last else 0
         rows = zip(streams[first:], tokens[first:], attended, adas[first:], strict=True)
-        out = [stream.add_mlp(stream.add_attention(x, found, ada), ada) for stream, x, found, ada in rows]
+        added = [(stream, stream.add_attention(x, found, ada), ada) for stream, x, found, ada in rows]
+        out = [stream.add_mlp(x + alone if stream.dual else x, ada) for stream, x, ada in added]
         return (out[-1], texts if self.last else tuple(out[:-1])), None
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from rfjax import data
+from rfjax.compiling import quick_options
 from rfjax.encoders import Encoder
 from rfjax.training import mesh as meshes
 
@@ -71,7 +72,7 @@ def jit_encode(encoders: tuple[Encoder, ...]) -> Callable[..., dict[str, Any]]:
         made = {one.name: one.encode(own, batch, keys) for one, own in zip(encoders, weights, strict=True)}
         return made | {"slot": batch["slot"]}
 
-    return jax.jit(encode)
+    return jax.jit(encode, compiler_options=quick_options())
 
 
 @functools.cache
