@@ -87,11 +87,11 @@ def test_text_is_utf8_whatever_the_language_of_the_machine(path):
 
 
 WRITES = {"write_text", "write_bytes", "savefig", "imsave", "save", "savez", "savez_compressed", "dump", "tofile"}
-TEMPORARY = ("partial", "replacing(")  # names that files.atomic and interop's `replacing` give
+TEMPORARY = ("partial", "atomic(")  # names that files.atomic gives
 OTHERWISE = {  # what else is called so, and why it leaves no half-written file
     "data/fashion_mnist.py": ["Image.fromarray(image).save(png,"],  # memory
     "data/verified.py": ["json.dump(known, file)"],  # a temporary file
-    "interop/__init__.py": ["engine.dump("],  # no file
+    "interop/__init__.py": ["transfer.dump("],  # no file
     "interop/pt.py": ["archive.open("],  # within a temporary file
     "study/gallery.py": ["np.savez(file,"],  # a temporary file
     "study/reports/drawing.py": ["figure.savefig(text,"],  # memory
