@@ -213,7 +213,9 @@ def member(folder: Path, name: str, outside: bool, by: Path | None = None) -> Pa
     try:
         real, whole = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
     except ValueError as error:  # no file can have this name
-        raise UserError(f"{by or folder} names a file '{one_line(name)}', with a character that no file name can have") from error
+        raise UserError(
+            f"{by or folder} names a file '{one_line(name)}' with a character that no file name can have"
+        ) from error
     plain = not os.path.isabs(name) and ".." not in Path(name).parts
     cached = real.parent.name == "blobs" and real.parent.parent.name.startswith("models--")
     if outside or (plain and (cached or real.is_relative_to(whole))):
