@@ -47,7 +47,7 @@ def compiled(shape: Mesh) -> hlo.Communication:
     made = config(shape)
     parts, mesh = make_run_spec(made), meshes.make_mesh(made.mesh, jax.devices()[: math.prod(shape)])
     arguments = steps.abstract_state(parts, mesh), *tracing.arguments(made, parts, mesh)
-    return hlo.read(steps.jit_update(parts, mesh).lower(*arguments).compile(quick_options()).as_text())
+    return hlo.read_communication(steps.jit_update(parts, mesh).lower(*arguments).compile(quick_options()).as_text())
 
 
 def weights(tensor: int = 1) -> dict[str, float]:

@@ -24,7 +24,7 @@ import ml_dtypes
 import numpy as np
 
 from rfjax import interop
-from rfjax.interop import engine, sd3
+from rfjax.interop import sd3, transfer
 from rfjax.interop.layout import Layout
 from rfjax.interop.safetensors import write_safetensors
 from rfjax.interop.tensors import open_tensors
@@ -51,7 +51,7 @@ def sd3_medium() -> tuple[Layout, Target]:
 def write(folder: Path) -> None:
     """A checkpoint of random numbers."""
     layout, target = sd3_medium()
-    manifest = engine.specs(target, layout)
+    manifest = transfer.specs(target, layout)
     rng = np.random.default_rng(0)
 
     def tensors() -> Iterator[tuple[str, np.ndarray]]:
@@ -80,7 +80,7 @@ def whole_files(folder: Path) -> list[np.ndarray]:
 def ours(folder: Path, dtype: Any = None) -> list[jax.Array]:
     layout, target = sd3_medium()
     with open_tensors(folder) as tensors:
-        return list(engine.load(tensors, layout, target, dtype).values())
+        return list(transfer.load(tensors, layout, target, dtype).values())
 
 
 WAYS = {
@@ -141,7 +141,7 @@ def main(arguments: list[str]) -> None:
     """Writes the checkpoint where there is none, and prints the table."""
     jax.config.update("jax_platforms", "cpu")
     versions = [f"{name} {importlib.metadata.version(name)}" for name in ("jax", "numpy", "safetensors")]
-    print(*versions, f"{engine.THREADS} threads", sep=", ")
+    print(*versions, f"{transfer.THREADS} threads", sep=", ")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(arguments[0]) if arguments else Path(temporary)
         if not any(folder.glob("*.safetensors")):

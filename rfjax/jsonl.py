@@ -139,8 +139,8 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
         Unreadable: if the file is a folder, a pipe or a device.
     """
     records, skipped = [], 0
-    mend = "move it away, and the run writes a new one from its newest checkpoint on"
-    for record in json_lines(path, mend=mend):
+    fix = "move it away, and the run writes a new one from its newest checkpoint on"
+    for record in json_lines(path, fix=fix):
         try:
             records.append(checked(record)) if record is not None else None
             skipped += record is None

@@ -23,7 +23,7 @@ import numpy as np
 from rfjax import config as configs
 from rfjax import interop
 from rfjax.compiling import quick_options
-from rfjax.interop import engine, layouts
+from rfjax.interop import layouts, transfer
 from rfjax.interop.pt import write_pt
 from rfjax.interop.safetensors import write_safetensors
 from rfjax.models import crossdit, layers, uvit
@@ -232,8 +232,8 @@ def ours(case: Case, made: Weights, given: Mapping[str, np.ndarray], *, of_weigh
     if not of_weights:
         return result
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), made.projectors)  # they do not touch the output
-    places = layouts.find(case.layout).layout(made.parts.model, made.parts.inputs, made.config)
-    for name, gradient in engine.dump(interop.flat({"params": params, "projectors": zeros}), places):
+    places = layouts.find_format(case.layout).layout(made.parts.model, made.parts.inputs, made.config)
+    for name, gradient in transfer.dump(interop.flat({"params": params, "projectors": zeros}), places):
         if "pos_embed" in name and gradient.ndim == 3:
             assert not gradient.any(), "the table of positions is not trained"
         elif original(name) == name and "projectors" not in name:

@@ -1,6 +1,6 @@
 import pytest
 
-from rfjax.errors import printable
+from rfjax.errors import LONGEST_NAME, one_line, printable
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,8 @@ from rfjax.errors import printable
 def test_what_moves_a_cursor_or_has_no_encoding_is_taken_out(text, shown):
     assert printable(text) == (text if shown is None else shown)
     printable(text).encode()
+
+
+def test_a_name_is_shown_on_one_line_of_limited_length():
+    assert one_line("a\x1b[2J\n name") == "a name"
+    assert one_line("x" * 500) == "x" * (LONGEST_NAME - 3) + "..."

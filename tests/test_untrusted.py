@@ -32,7 +32,7 @@ def test_what_is_damaged_is_named_with_what_to_do(tmp_path, content, words):
     path = tmp_path / "x.json"
     path.write_bytes(content)
     with pytest.raises(Unreadable, match=rf"^{path} .*{words}.*: remove it$"):
-        read_json(path, mend="remove it")
+        read_json(path, fix="remove it")
 
 
 def test_only_regular_files_of_limited_size_are_read(tmp_path):

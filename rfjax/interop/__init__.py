@@ -1,8 +1,8 @@
-"""Weights from and to other projects: SD3 and SD3.5, DiT, SiT and REPA.
+"""Imports and exports checkpoints of other projects: SD3 and SD3.5, DiT, SiT and REPA.
 
-`read` opens another project's checkpoint as a network that can be used, `bring` makes a run's folder of one, and
-`export` writes a network as another project's checkpoint. `python -m rfjax.interop` does the same by hand. Tensors go
-from the file to the devices one by one; no pickle is ever executed.
+`read` opens another project's checkpoint as a network, `import_checkpoint` makes a run's folder from one, and `export`
+writes a network as another project's checkpoint. `python -m rfjax.interop` offers the same on the command line. Tensors
+go from the file to the devices one by one; no pickle is ever executed.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ import numpy as np
 from rfjax import config as configs
 from rfjax import files, untrusted
 from rfjax.errors import UserError
-from rfjax.interop import engine, layouts, recognition
+from rfjax.interop import layouts, recognition, transfer
 from rfjax.interop.layout import Layout
 from rfjax.interop.safetensors import MAX_SHARD, write_safetensors
 from rfjax.interop.stored import DTYPE_NAMES, Tensors
@@ -29,17 +29,17 @@ from rfjax.training import weights
 from rfjax.training.spec import RunSpec, make_run_spec
 from rfjax.training.weights import Weights
 
-ORIGIN = "origin.json"  # of a run's folder: where its weights come from
+ORIGIN = "origin.json"  # the file of a run's folder that records where its weights come from
 
 
 @dataclasses.dataclass(frozen=True)
-class Told:
-    """What a user says of a checkpoint beside its layout.
+class ImportOptions:
+    """What a user adds to a checkpoint's layout.
 
     Attributes:
-        heads: how many attention heads, of a .pt file, which does not say it; 0: as many as such a network has.
-        variant: which of a folder's copies of the network; empty: that of full precision, or the only one.
-        outside: whether files that a folder or an index has outside of the folder are read.
+        heads: number of attention heads of a .pt file, which does not store it; 0 takes the published number.
+        variant: which of a folder's copies of the network to read; empty takes full precision, or the only copy.
+        outside: whether to read files outside the checkpoint's folder that the folder or an index refers to.
     """
 
     heads: int = 0
@@ -47,149 +47,178 @@ class Told:
     outside: bool = False
 
     def open(self, path: Path) -> Tensors:
-        """The checkpoint's tensors; errors as of `open_tensors`."""
+        """Opens the checkpoint's tensors; raises what `open_tensors` raises."""
         return open_tensors(path, variant=self.variant, outside=self.outside)
 
 
-NOTHING = Told()
+DEFAULTS = ImportOptions()
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
-    """What a checkpoint is, before its weights are read: its layout's name and its config."""
+class CheckpointInfo:
+    """What a checkpoint holds.
+
+    Attributes:
+        layout: a name of `layouts.LAYOUTS`.
+        config: of the network.
+    """
 
     layout: str
     config: configs.Config
 
 
-def inspect(tensors: Tensors, layout: str = "", told: Told = NOTHING) -> Found:
-    """Finds out what a checkpoint is.
+def inspect(tensors: Tensors, layout: str = "", options: ImportOptions = DEFAULTS) -> CheckpointInfo:
+    """Finds out what a checkpoint holds, without reading its weights.
 
     Args:
-        layout: a name of `layouts.LAYOUTS`; empty: by its names, which can't tell DiT from SiT.
+        tensors: the open checkpoint.
+        layout: a name of `layouts.LAYOUTS`. Empty recognises the layout, which can't tell DiT from SiT.
+        options: what the user adds.
 
     Raises:
-        UserError: if it is none that we know, or does not fit the layout.
+        UserError: if the checkpoint has no known layout, or does not fit the given one.
     """
-    facts = layouts.facts_beside(tensors, told.outside)
-    name = layout or recognition.recognise(tensors, facts)
-    kind = layouts.find(name)
-    if told.heads and kind.file != ".pt":
-        raise UserError(f"the layout '{name}' tells the number of heads itself: leave --heads out")
-    config = kind.describe(tensors, facts, told.heads)
+    metadata = layouts.read_metadata(tensors, options.outside)
+    name = layout or recognition.recognise(tensors, metadata)
+    form = layouts.find_format(name)
+    if options.heads and form.file != ".pt":
+        raise UserError(f"the layout '{name}' stores the number of heads: leave --heads out")
+    config = form.read_config(tensors, metadata, options.heads)
     configs.check(config)
-    return Found(name, config)
+    return CheckpointInfo(name, config)
 
 
-def read(path: Path, layout: str, mesh: configs.Mesh, dtype: Any = None, told: Told = NOTHING) -> Weights:
-    """Opens another project's checkpoint, each tensor straight into its place on the devices.
+def read(path: Path, layout: str, mesh: configs.Mesh, dtype: Any = None, options: ImportOptions = DEFAULTS) -> Weights:
+    """Opens another project's checkpoint and puts each tensor on the devices.
 
     Args:
-        path: a .safetensors or .pt file, or a folder. layout: as in `inspect`. mesh: the devices.
-        dtype: of the weights; None: as they are stored, and bfloat16 for eight bits.
+        path: a .safetensors or .pt file, or a folder.
+        layout: as in `inspect`.
+        mesh: the devices.
+        dtype: of the weights. None keeps the stored type, but turns eight-bit types into bfloat16.
+        options: what the user adds.
 
     Raises:
-        UserError: if the file can't be read, or its tensors are not those of the network it should hold.
+        UserError: if the file can't be read, or its tensors are not those of its network.
     """
-    with told.open(path) as tensors:
-        found = inspect(tensors, layout, told)
-        return _read(tensors, found, mesh, dtype)
+    with options.open(path) as tensors:
+        return _read(tensors, inspect(tensors, layout, options), mesh, dtype)
 
 
-def places(found: Found, parts: RunSpec) -> Layout:
-    """Where the parameters of what was found lie; parts: made of its config."""
-    return layouts.find(found.layout).layout(parts.model, parts.inputs, found.config)
+def layout_of(info: CheckpointInfo, spec: RunSpec) -> Layout:
+    """The layout of a checkpoint's parameters.
+
+    Args:
+        info: of the checkpoint.
+        spec: made from its config.
+    """
+    return layouts.find_format(info.layout).layout(spec.model, spec.inputs, info.config)
 
 
-def _read(tensors: Tensors, found: Found, mesh: configs.Mesh, dtype: Any) -> Weights:
-    parts = make_run_spec(found.config)
-    target = weights.abstract(parts, meshes.make_mesh(mesh))
-    where, ignore = places(found, parts), layouts.find(found.layout).ignore
-    leaves = engine.load(tensors, where, flat(target), dtype, ignore)
+def _read(tensors: Tensors, info: CheckpointInfo, mesh: configs.Mesh, dtype: Any) -> Weights:
+    spec = make_run_spec(info.config)
+    target = weights.abstract(spec, meshes.make_mesh(mesh))
+    layout, ignore = layout_of(info, spec), layouts.find_format(info.layout).ignore
+    leaves = transfer.load(tensors, layout, flat(target), dtype, ignore)
     tree = jax.tree.unflatten(jax.tree.structure(target), [leaves[path] for path in flat(target)])
-    return Weights(found.config, parts, tree, 0)
+    return Weights(info.config, spec, tree, 0)
 
 
 def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """A tree of weights as paths in a layout -> leaves, in the tree's order."""
+    """Flattens {"params": ..., "projectors": ...} to path in a layout -> leaf, in the tree's order."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
-def bring(
-    path: Path, folder: Path, layout: str = "", mesh: configs.Mesh | None = None, told: Told = NOTHING
+def import_checkpoint(
+    path: Path, folder: Path, layout: str = "", mesh: configs.Mesh | None = None, options: ImportOptions = DEFAULTS
 ) -> Weights:
-    """Makes a run's folder of another project's checkpoint, in float32, so that it can be drawn from and trained on.
-
-    Raises:
-        UserError: as `read`, and if the folder is not empty.
-    """
-    weights.check_empty(folder)
-    with told.open(path) as tensors:
-        found = inspect(tensors, layout, told)
-        made = _read(tensors, found, mesh or configs.Mesh(), np.float32)
-        where = places(found, made.spec)
-        dtypes = {leaf: engine.kept(tensors.dtype(pieces[0].name)).name for leaf, pieces in where.items()}
-    weights.write(folder, made)
-    write_json(folder / ORIGIN, {"source": str(path), "layout": found.layout, "dtypes": dtypes})
-    return made
-
-
-def export(made: Weights, path: Path, layout: str, dtype: Any = None, max_shard: int = MAX_SHARD) -> Path:
-    """Writes a network as another project's checkpoint, one tensor in memory at a time; returns the file or folder.
+    """Makes a run's folder from another project's checkpoint, in float32, to generate pictures from or to train on.
 
     Args:
-        path: a folder, or a file that ends as the layout's files do.
-        dtype: of the tensors, or of each leaf by its path; None: as they are.
-        max_shard: bytes in a file of a folder, beyond which it gets several and an index.
+        path: of the checkpoint.
+        folder: of the new run.
+        layout: as in `inspect`.
+        mesh: the devices; None for the default mesh.
+        options: what the user adds.
 
     Raises:
-        UserError: if the layout has no place for this network, or the path does not fit the layout.
+        UserError: for the reasons of `read`, and if the folder is not empty.
     """
-    kind, parts, config = layouts.find(layout), made.spec, made.config
-    layouts.check_export(layout, config, parts.model)
-    if path.suffix != kind.file and (kind.file or path.suffix in (".safetensors", ".pt")):
-        wanted = f"a file that ends in {kind.file}" if kind.file else "a folder"
-        raise UserError(f"the layout '{layout}' is {wanted}, not {path}")
-    leaves = flat(made.params)
-    if kind.table and not parts.model.positions.stored:
-        parts, leaves = _with_table(parts, leaves)
-    elif not kind.table and (side := parts.model.positions.stored):
-        raise UserError(f"the layout '{layout}' has no table of positions, and this network has one of {side} a side")
-    facts = kind.facts(parts.model, parts.inputs) if kind.facts else None
-    where = kind.layout(parts.model, parts.inputs, config)
-    kinds = dtype if isinstance(dtype, Mapping) else dict.fromkeys(where, dtype)
-    manifest, tensors = engine.specs(leaves, where, kinds), engine.dump(leaves, where, kinds)
-    if kind.file == ".pt":
+    weights.check_empty(folder)
+    with options.open(path) as tensors:
+        info = inspect(tensors, layout, options)
+        imported = _read(tensors, info, mesh or configs.Mesh(), np.float32)
+        pieces = layout_of(info, imported.spec).items()
+        dtypes = {leaf: transfer.default_dtype(tensors.dtype(first.name)).name for leaf, (first, *_) in pieces}
+    weights.write(folder, imported)
+    write_json(folder / ORIGIN, {"source": str(path), "layout": info.layout, "dtypes": dtypes})
+    return imported
+
+
+def export(network: Weights, path: Path, layout: str, dtype: Any = None, max_shard: int = MAX_SHARD) -> Path:
+    """Writes a network as another project's checkpoint, with one tensor in memory at a time.
+
+    Args:
+        network: the weights and their config.
+        path: a folder, or a file with the suffix of the layout's files.
+        layout: a name of `layouts.LAYOUTS`.
+        dtype: of the tensors, or path of a leaf -> dtype. None keeps the types.
+        max_shard: largest file of a folder in bytes; a larger network gets several files and an index.
+
+    Returns:
+        The file or folder.
+
+    Raises:
+        UserError: if the layout can't store this network, or the path does not fit the layout.
+    """
+    form, spec, config = layouts.find_format(layout), network.spec, network.config
+    layouts.check_export(layout, config, spec.model)
+    if path.suffix != form.file and (form.file or path.suffix in (".safetensors", ".pt")):
+        wanted = f"a file that ends in {form.file}" if form.file else "a folder"
+        raise UserError(f"the layout '{layout}' needs {wanted}, not {path}")
+    leaves = flat({"params": network.params, "projectors": network.projectors})
+    if form.table and not spec.model.positions.stored:
+        spec, leaves = _with_table(spec, leaves)
+    elif not form.table and (side := spec.model.positions.stored):
+        raise UserError(f"the layout '{layout}' has no table of positions, and this network has one of side {side}")
+    metadata = form.metadata(spec.model, spec.inputs) if form.metadata else None
+    pieces = form.layout(spec.model, spec.inputs, config)
+    dtypes = dtype if isinstance(dtype, Mapping) else dict.fromkeys(pieces, dtype)
+    manifest, tensors = transfer.specs(leaves, pieces, dtypes), transfer.dump(leaves, pieces, dtypes)
+    if form.file == ".pt":
         from rfjax.interop.pt import write_pt
 
         write_pt(path, tensors, manifest)
     else:
         write_safetensors(path, tensors, manifest, max_shard_bytes=max_shard)
-    if facts is not None:
-        files.write(path / "config.json", json.dumps(facts, indent=2) + "\n")
+    if metadata is not None:
+        files.write(path / "config.json", json.dumps(metadata, indent=2) + "\n")
     return path
 
 
-def _with_table(parts: RunSpec, leaves: Mapping[str, Any]) -> tuple[RunSpec, dict[str, Any]]:
-    """The same network with its positions as a table of the largest image's size, rather than by formula."""
-    model, positions = parts.model, parts.model.positions
-    side = positions.largest or parts.inputs.shape[0] // model.patch[0]
+def _with_table(spec: RunSpec, leaves: Mapping[str, Any]) -> tuple[RunSpec, dict[str, Any]]:
+    """The same network with a stored table of positions, for the largest image, in place of the formula."""
+    model, positions = spec.model, spec.model.positions
+    side = positions.largest or spec.inputs.shape[0] // model.patch[0]
     table = sincos_2d(side, side, model.width, positions)
     stored = model.clone(positions=dataclasses.replace(positions, stored=side))
-    return dataclasses.replace(parts, model=stored), {**leaves, "positions": table}
+    return dataclasses.replace(spec, model=stored), {**leaves, "positions": table}
 
 
 def origin(folder: Path) -> dict[str, Any] | None:
-    """Where the weights in a run's folder come from: source, layout, dtypes; None where they were trained here.
+    """Where the weights of a run's folder come from.
+
+    Returns:
+        The checkpoint's source, layout and dtypes, or None if the run was trained here.
 
     Raises:
         UserError: if the record is damaged.
     """
-    mend = "import the checkpoint again, or remove the file"
-    found = untrusted.read_json(folder / ORIGIN, mend=mend)
+    fix = "import the checkpoint again, or remove the file"
+    record = untrusted.read_json(folder / ORIGIN, fix=fix)
     names = list(map(str, DTYPE_NAMES))
-    dtypes = {} if found is None else found.get("dtypes")
+    dtypes = {} if record is None else record.get("dtypes")
     if not isinstance(dtypes, dict) or not all(name in names for name in dtypes.values()):
-        raise UserError(f"{folder / ORIGIN} does not say the types of the tensors: {mend}")
-    return found
+        raise UserError(f"{folder / ORIGIN} has no valid types of the tensors: {fix}")
+    return record

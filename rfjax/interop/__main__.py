@@ -1,11 +1,11 @@
-"""Weights from and to other projects, by hand.
+"""Imports, exports and inspects checkpoints of other projects.
 
-    python -m rfjax.interop inspect CHECKPOINT                       what it is: layout, sizes, types; nothing is read
-    python -m rfjax.interop import CHECKPOINT FOLDER                 another project's checkpoint -> a run's folder
-    python -m rfjax.interop export FOLDER TARGET --layout=sd3        a run's folder -> another project's checkpoint
+    python -m rfjax.interop inspect CHECKPOINT                       prints layout, sizes and types; reads no weights
+    python -m rfjax.interop import CHECKPOINT FOLDER                 makes a run's folder from a checkpoint
+    python -m rfjax.interop export FOLDER TARGET --layout=sd3        writes a run's weights as a checkpoint
 
-A CHECKPOINT is a diffusers folder, a .safetensors or a .pt file. DiT, SiT and REPA share their tensors and disagree on
-the direction of time: say which it is with --layout. Exit codes: 0 done, 2 a mistake that the message says how to mend.
+A CHECKPOINT is a diffusers folder, a .safetensors or a .pt file. DiT, SiT and REPA share their tensors but disagree on
+the direction of time: choose one with --layout. Exit codes: 0 done, 2 a mistake (the message says how to fix it).
 """
 
 import argparse
@@ -25,29 +25,34 @@ DTYPES = ("float32", "float16", "bfloat16")
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Reads the command line."""
-    listed = "\n".join(f"  {name:12}{kind.what}" for name, kind in layouts.LAYOUTS.items())
+    listed = "\n".join(f"  {name:12}{form.description}" for name, form in layouts.LAYOUTS.items())
     parser = argparse.ArgumentParser(
         prog="python -m rfjax.interop",
         description=f"{__doc__}\nLayouts:\n{listed}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, what in (("inspect", "say what a checkpoint is"), ("import", "make a run's folder of a checkpoint")):
+    for name, what in (
+        ("inspect", "print what a checkpoint holds"),
+        ("import", "make a run's folder from a checkpoint"),
+    ):
         command = commands.add_parser(name, help=what)
         command.add_argument("source", type=Path, help="a diffusers folder, a .safetensors or a .pt file")
         if name == "import":
             command.add_argument("folder", type=Path, help="the run's folder to make")
-        command.add_argument("--layout", default="", help="whose it is; found by the tensors' names where they tell")
-        command.add_argument("--heads", type=int, default=0, help="attention heads, of a .pt file that can't tell it")
-        command.add_argument("--variant", default="", help="which of a folder's copies, such as fp16")
-        command.add_argument("--allow-outside", action="store_true", help="read files outside of their folder too")
+        command.add_argument(
+            "--layout", default="", help="layout of the checkpoint; default: recognised from its names"
+        )
+        command.add_argument("--heads", type=int, default=0, help="number of attention heads, for a .pt file")
+        command.add_argument("--variant", default="", help="which of a folder's copies to read, such as fp16")
+        command.add_argument("--allow-outside", action="store_true", help="also read files outside the folder")
     command = commands.add_parser("export", help="write a run's weights as another project's checkpoint")
     command.add_argument("folder", type=Path, help="a run's folder, such as work/scaling/runs/d6")
     command.add_argument("target", type=Path, help="the folder or file to write")
-    command.add_argument("--layout", required=True, help="how to write it")
-    command.add_argument("--weights", default="ema", choices=("ema", "raw"), help="the averaged or the final weights")
-    command.add_argument("--dtype", default="", choices=("", *DTYPES), help="of the tensors; empty: as they came")
-    command.add_argument("--shard-bytes", type=int, default=MAX_SHARD, help="largest file of a folder")
+    command.add_argument("--layout", required=True, help="layout to write")
+    command.add_argument("--weights", default="ema", choices=("ema", "raw"), help="averaged or final weights")
+    command.add_argument("--dtype", default="", choices=("", *DTYPES), help="type of the tensors; default: unchanged")
+    command.add_argument("--shard-bytes", type=int, default=MAX_SHARD, help="largest file of a folder, in bytes")
     return parser.parse_args(arguments)
 
 
@@ -57,13 +62,13 @@ def main(arguments: list[str]) -> int:
     given = parse(arguments)
     try:
         return _run(given)
-    except OSError as error:  # of a file or folder that can't be read, made or written
+    except OSError as error:  # a file or folder can't be read, made or written
         raise UserError(f"{error.filename or 'a file'} can't be used: {error.strerror or error}") from error
 
 
 def _run(given: argparse.Namespace) -> int:
     if given.command == "export":
-        layouts.find(given.layout)  # before JAX takes its time
+        layouts.find_format(given.layout)  # before JAX starts, which takes seconds
         if given.shard_bytes < 1:
             raise UserError(f"--shard-bytes={given.shard_bytes} must be a number of bytes, such as {MAX_SHARD:,}")
     from rfjax.training import environment
@@ -78,15 +83,14 @@ def _run(given: argparse.Namespace) -> int:
 
     began = time.time()
     if given.command == "import":
-        made = interop.bring(given.source, given.folder, given.layout, told=_told(given))
+        made = interop.import_checkpoint(given.source, given.folder, given.layout, options=_options(given))
         print(f"{given.folder}: {_size(made.params)} parameters, {time.time() - began:.1f} s")
-        print(
-            f"draw from it: python -m rfjax.main --config=configs/generate.py --config.generate.source={given.folder}"
-        )
+        generate = f"python -m rfjax.main --config=configs/generate.py --config.generate.source={given.folder}"
+        print(f"to generate pictures: {generate}")
         return 0
     made = weights.read_weights(given.folder, configs.Mesh(), given.weights == "ema")
-    came = interop.origin(given.folder) or {}
-    target = interop.export(made, given.target, given.layout, given.dtype or came.get("dtypes"), given.shard_bytes)
+    record = interop.origin(given.folder) or {}
+    target = interop.export(made, given.target, given.layout, given.dtype or record.get("dtypes"), given.shard_bytes)
     print(f"{target}: {_size(made.params)} parameters, {time.time() - began:.1f} s")
     return 0
 
@@ -97,46 +101,44 @@ def _size(params: object) -> str:
     return f"{sum(leaf.size for leaf in jax.tree.leaves(params)):,}"
 
 
-def _told(given: argparse.Namespace) -> Any:
+def _options(given: argparse.Namespace) -> Any:
     from rfjax import interop
 
     if given.heads < 0:
         raise UserError(f"--heads={given.heads} must be a number of attention heads, such as 6")
-    return interop.Told(given.heads, given.variant, given.allow_outside)
+    return interop.ImportOptions(given.heads, given.variant, given.allow_outside)
 
 
 def _inspect(given: argparse.Namespace) -> int:
-    """Prints what a checkpoint is in a few lines, or what is in it and why it is none that we know."""
+    """Prints a summary of a checkpoint, or its tensors if its layout is unknown."""
     from rfjax import interop
-    from rfjax.interop import engine
+    from rfjax.interop import transfer
     from rfjax.models import measure
     from rfjax.training.spec import make_run_spec
 
-    told = _told(given)
-    with told.open(given.source) as tensors:
+    options = _options(given)
+    with options.open(given.source) as tensors:
         stored = Counter(tensors.kind(name) for name in tensors.names)
         try:
-            found = interop.inspect(tensors, given.layout, told)
-            parts = make_run_spec(found.config)
-            engine.check(tensors, interop.places(found, parts), layouts.find(found.layout).ignore)
+            info = interop.inspect(tensors, given.layout, options)
+            spec = make_run_spec(info.config)
+            transfer.check(tensors, interop.layout_of(info, spec), layouts.find_format(info.layout).ignore)
         except UserError:
             kinds = ", ".join(f"{kind} ({count})" for kind, count in stored.items())
             print(f"{tensors.source}: {len(tensors.names)} tensors: {kinds or 'none'}")
             raise
-    model = found.config.model
-    size = measure(parts.model, parts.inputs)
-    reads = (
-        f"text of width {parts.inputs.cond.context.shape[1]}, a pooled vector of {parts.inputs.cond.pooled.shape[0]}"
-    )
-    if found.config.text.encoder == "labels":
-        reads = f"{parts.inputs.cond.pooled.shape[0]} classes"
-    sizes = f"depth {model.depth}, width {model.width}, {model.heads} heads, patch {model.patch}"
+    model = info.config.model
+    size = measure(spec.model, spec.inputs)
+    reads = f"text of width {spec.inputs.cond.context.shape[1]}, a pooled vector of {spec.inputs.cond.pooled.shape[0]}"
+    if info.config.text.encoder == "labels":
+        reads = f"{spec.inputs.cond.pooled.shape[0]} classes"
+    sizes = f"depth {model.depth}, width {model.width}, {model.heads} heads, patch {model.patch[0]}"
     rows = {
-        "layout": f"{found.layout} ({layouts.find(found.layout).what})",
+        "layout": f"{info.layout} ({layouts.find_format(info.layout).description})",
         "network": f"{model.backbone}, {sizes}",
-        "image": " x ".join(map(str, parts.inputs.shape)),
+        "image": " x ".join(map(str, spec.inputs.shape)),
         "reads": reads,
-        "is told": f"{parts.model.time}, formulation {found.config.flow.formulation}",
+        "time": f"{spec.model.time}, formulation {info.config.flow.formulation}",
         "parameters": f"{size.parameters:,}",
         "forward": f"{size.forward_flops / 1e9:,.2f} GFLOPs an example",
         "stored as": ", ".join(f"{kind} ({count} tensors)" for kind, count in stored.items()),

@@ -1,4 +1,4 @@
-"""Which tensor of another project's checkpoint fills which region of our parameters: `Piece`, `Layout`, `manifest`."""
+"""A `Layout` says which tensor of another project's checkpoint fills which region of our parameters."""
 
 import math
 from collections.abc import Mapping
@@ -10,14 +10,16 @@ Rows = tuple[int, int]
 
 @dataclass(frozen=True)
 class Piece:
-    """One tensor of theirs (or some of its rows) and the region of one of our parameters that it fills.
+    """One tensor of theirs, or some of its rows, and the region of one of our parameters that it fills.
 
-    name: their tensor.
-    index: the region of our leaf by numpy's basic indexing, such as (3, slice(None), slice(0, 64)).
-    view: the shape that our region is reshaped to (without a copy: engine.py writes through it).
-    order: the permutation of view's axes that gives their tensor, or the rows of it.
-    rows: [start, stop) of their first axis, which is total_rows long, where several pieces share one tensor.
-    copies: other tensors of theirs that hold the same values.
+    Attributes:
+        name: their tensor.
+        index: the region of our leaf by numpy's basic indexing, such as (3, slice(None), slice(0, 64)).
+        view: the shape that our region is reshaped to, without a copy, because transfer.py writes through it.
+        order: the permutation of the view's axes that gives their tensor, or its rows.
+        rows: the range [start, stop) of their first axis, if several pieces share one tensor.
+        total_rows: length of their first axis, if several pieces share one tensor.
+        copies: other tensors of theirs that hold the same values.
     """
 
     name: str
@@ -38,7 +40,7 @@ class Piece:
 
     @property
     def part(self) -> tuple[int, ...]:
-        """The shape of what this piece takes of their tensor."""
+        """The shape of this piece's part of their tensor."""
         return tuple(self.view[axis] for axis in self.order)
 
     @property
@@ -59,7 +61,7 @@ def same(
     total_rows: int | None = None,
     copies: tuple[str, ...] = (),
 ) -> Piece:
-    """A tensor that both store alike, of `shape` in both."""
+    """A tensor that has the same shape and order in both."""
     return Piece(name, index, shape, tuple(range(len(shape))), rows, total_rows, copies)
 
 
@@ -84,9 +86,10 @@ def conv(name: str, size: tuple[int, int], inputs: int, outputs: int, index: Ind
 
 
 def manifest(layout: Layout) -> dict[str, tuple[int, ...]]:
-    """Every tensor of theirs with its full shape, copies included, in the layout's order.
+    """All tensors of theirs, copies included, with their full shapes in the layout's order.
 
-    Raises ValueError for a layout's own error: pieces that disagree about a shape, or that leave out or repeat rows.
+    Raises:
+        ValueError: if the layout is wrong: its pieces disagree about a shape, or leave out or repeat rows.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     taken: dict[str, list[Rows]] = {}

@@ -1,4 +1,4 @@
-"""The layouts of other projects by name: what is in a file, and where each of our parameters is in it."""
+"""The checkpoint formats of other projects, by name: how to read a config from one, and where our parameters are."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,42 +14,43 @@ from rfjax.interop.stored import Tensors
 from rfjax.interop.tensors import member
 from rfjax.models import Backbone, Inputs
 
-Facts = Mapping[str, Any] | None  # the config.json beside the weights
+Metadata = Mapping[str, Any] | None  # the config.json beside the weights
 
 
 @dataclass(frozen=True)
-class Kind:
+class CheckpointFormat:
     """One way in which another project writes a network.
 
     Attributes:
-        what: for people. file: how its files end; "" for a folder.
-        describe: (tensors, facts, heads) -> the config of the network that is there; heads: where the user says how
-            many, else 0.
-        layout: (model, inputs, config) -> where our parameters are.
-        facts: (model, inputs) -> config.json of a folder.
-        times: what its networks may be told of t (config.model.time). backbones: what they are here.
-        ignore: names of tensors that may be there too, as regular expressions.
+        description: for users.
+        file: suffix of its files; "" for a folder.
+        read_config: (tensors, metadata, heads) -> config of the network; heads is the user's number, 0 if not given.
+        layout: (model, inputs, config) -> the layout of our parameters.
+        times: values of config.model.time that its networks may have.
+        backbones: values of config.model.backbone that its networks may have.
+        metadata: (model, inputs) -> content of a folder's config.json.
+        ignore: regular expressions for names of tensors to ignore.
         table: whether it stores the table of positions.
-        heads: model -> the number of heads that its shapes imply, 0 for none; None where the number is stored.
+        heads: model -> the number of heads that its shapes imply, 0 if none; None if the format stores the number.
     """
 
-    what: str
+    description: str
     file: str
-    describe: Callable[[Tensors, Facts, int], Config]
+    read_config: Callable[[Tensors, Metadata, int], Config]
     layout: Callable[[Any, Inputs, Config], Layout]
     times: tuple[str, ...]
     backbones: tuple[str, ...]
-    facts: Callable[[Any, Inputs], dict[str, Any]] | None = None
+    metadata: Callable[[Any, Inputs], dict[str, Any]] | None = None
     ignore: tuple[str, ...] = ()
     table: bool = True
     heads: Callable[[Any], int] | None = None
 
 
-def _pt(whose: str, what: str) -> Kind:
-    return Kind(
-        what,
+def _pt(whose: str, description: str) -> CheckpointFormat:
+    return CheckpointFormat(
+        description,
         ".pt",
-        lambda tensors, facts, heads: dit.from_file(tensors, whose, heads),
+        lambda tensors, metadata, heads: dit.from_file(tensors, whose, heads),
         lambda model, inputs, config: dit.layout(
             model, inputs, config.model.projectors if whose == "repa" else (), config.model.projector_width
         ),
@@ -59,20 +60,20 @@ def _pt(whose: str, what: str) -> Kind:
     )
 
 
-LAYOUTS: dict[str, Kind] = {
-    "sd3": Kind(
+LAYOUTS: dict[str, CheckpointFormat] = {
+    "sd3": CheckpointFormat(
         "SD3 and SD3.5, a diffusers folder",
         "",
-        lambda tensors, facts, heads: sd3.from_folder(tensors, facts),
+        lambda tensors, metadata, heads: sd3.from_folder(tensors, metadata),
         lambda model, inputs, config: sd3.layout(model, inputs, sd3.DIFFUSERS),
         ("1000t",),
         ("mmdit",),
         sd3.to_folder,
     ),
-    "sd3-file": Kind(
+    "sd3-file": CheckpointFormat(
         "SD3 and SD3.5, the original single .safetensors file",
         ".safetensors",
-        lambda tensors, facts, heads: sd3.from_file(tensors),
+        lambda tensors, metadata, heads: sd3.from_file(tensors),
         lambda model, inputs, config: sd3.layout(model, inputs, sd3.ORIGINAL),
         ("1000t",),
         ("mmdit",),
@@ -82,10 +83,10 @@ LAYOUTS: dict[str, Kind] = {
     "dit": _pt("dit", "DiT, a .pt file (t is a step, 0 to 999)"),
     "sit": _pt("sit", "SiT, a .pt file (t = 1 is data, the velocity points to data)"),
     "repa": _pt("repa", "SiT as REPA trains it, a .pt file (t = 0 is data), with its projectors"),
-    "dit-folder": Kind(
+    "dit-folder": CheckpointFormat(
         "DiT, a diffusers folder",
         "",
-        lambda tensors, facts, heads: dit.from_folder(tensors, facts),
+        lambda tensors, metadata, heads: dit.from_folder(tensors, metadata),
         lambda model, inputs, config: dit.folder_layout(model, inputs),
         ("1000t-1", "1000t"),
         ("dit", "sit"),
@@ -95,8 +96,8 @@ LAYOUTS: dict[str, Kind] = {
 }
 
 
-def find(name: str) -> Kind:
-    """The layout of that name.
+def find_format(name: str) -> CheckpointFormat:
+    """The format of that name.
 
     Raises:
         UserError: if there is none.
@@ -106,35 +107,40 @@ def find(name: str) -> Kind:
     return LAYOUTS[name]
 
 
-def facts_beside(tensors: Tensors, outside: bool) -> Facts:
-    """The config.json in the folder of the weights, or None; outside: whether it may be a link to elsewhere.
+def read_metadata(tensors: Tensors, outside: bool) -> Metadata:
+    """Reads the config.json in the folder of the weights.
+
+    Args:
+        tensors: the open checkpoint.
+        outside: whether the file may be a link out of the folder.
+
+    Returns:
+        The object in the file, or None if there is no file.
 
     Raises:
-        UserError: if it is no JSON object.
+        UserError: if it is not a JSON object.
     """
     return untrusted.read_json(member(tensors.source.parent, "config.json", outside), limit=HEADER_LIMIT)
 
 
 def check_export(name: str, config: Config, model: Backbone) -> None:
-    """Raises UserError if a layout has no place for a network."""
-    kind = find(name)
-    if config.model.backbone not in kind.backbones:
+    """Refuses a network that a layout can't store."""
+    form = find_format(name)
+    if config.model.backbone not in form.backbones:
+        raise UserError(f"the layout '{name}' stores {' and '.join(form.backbones)}, not '{config.model.backbone}'")
+    if "dit" in form.backbones and not getattr(model, "classes", 0):
+        raise UserError(f"the layout '{name}' stores networks with class labels, and this one reads text")
+    if model.time not in form.times:
         raise UserError(
-            f"the layout '{name}' is for {' and '.join(kind.backbones)}, not for a '{config.model.backbone}'"
+            f"the layout '{name}' stores networks with config.model.time = {' or '.join(form.times)}, and this one has "
+            f"{model.time}"
         )
-    if "dit" in kind.backbones and not getattr(model, "classes", 0):
-        raise UserError(f"the layout '{name}' is for networks with class labels, and this one reads text")
-    if model.time not in kind.times:
-        raise UserError(
-            f"the layout '{name}' is for networks that are told {' or '.join(kind.times)}, and this one is told "
-            f"{model.time}: see config.model.time"
-        )
-    if kind.table and model.frequency_shift:
+    if form.table and model.frequency_shift:
         raise UserError(f"the layout '{name}' has no sinusoid with a shift of {model.frequency_shift}")
-    if kind.file == ".pt" and model.qk_norm:
+    if form.file == ".pt" and model.qk_norm:
         raise UserError(f"the layout '{name}' has no RMSNorm of queries and keys: see config.model.qk_norm")
-    if kind.heads and (implied := kind.heads(model)) != model.heads:
+    if form.heads and (implied := form.heads(model)) != model.heads:
         raise UserError(
-            f"the layout '{name}' does not store the number of heads, which whoever opens it takes to be "
-            f"{implied or 'unknown'} at depth {model.depth} and width {model.width}, and this network has {model.heads}"
+            f"the layout '{name}' does not store the number of heads, and its readers assume {implied or 'no number'} "
+            f"at depth {model.depth} and width {model.width}, but this network has {model.heads}"
         )

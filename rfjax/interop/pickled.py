@@ -1,8 +1,8 @@
-"""A pickle's values without the unpickler: a machine with a stack that calls only what its caller has named.
+"""Reads a pickle's values without Python's unpickler: a stack machine that calls only functions that its caller named.
 
-Python's own unpickler takes memory that a few bytes ask for (a memo of 2^32 places, a text of 2^60 bytes), hashes keys
-whose tuples share tuples 2^n times, and sets attributes on whatever it finds. Here memory and time are linear in the
-pickle's length, keys are plain, and only a `Record` has attributes.
+Python's own unpickler allocates memory that a few bytes request (a memo of 2^32 entries, a text of 2^60 bytes), hashes
+nested tuples in exponential time, and sets attributes on any object. Here memory and time are linear in the pickle's
+length, keys are plain, and only a `Record` has attributes.
 """
 
 import pickletools
@@ -15,11 +15,11 @@ PLAIN = (str, bytes, int, float, bool, type(None))
 
 
 class Damaged(Exception):
-    """The pickle breaks the rules of pickles, or asks for what no state dict needs."""
+    """The pickle is invalid, or uses features that no state dict needs."""
 
 
-class Known(NamedTuple):
-    """What a name that a pickle may call stands for."""
+class Allowed(NamedTuple):
+    """A function that a pickle may call."""
 
     function: Callable[..., Any]
 
@@ -34,14 +34,16 @@ def record() -> Record:
 
 
 def load(data: bytes, find: Callable[[str], Any], persistent: Callable[[Any], Any]) -> Any:
-    """What a pickle holds.
+    """Reads the value of a pickle.
 
     Args:
-        data: all of it. find: a full name, "module.name" -> its meaning, which can be called only if it is `Known`.
-        persistent: a persistent id -> its object.
+        data: the whole pickle.
+        find: full name "module.name" -> its meaning, which the pickle can call only if it is `Allowed`.
+        persistent: persistent id -> its object.
 
     Raises:
-        Damaged: for what no state dict has. UserError: of `find` and `persistent`.
+        Damaged: if the pickle is invalid, or uses features that no state dict needs.
+        UserError: if `find` or `persistent` raises one.
     """
     machine = _Machine(find, persistent)
     try:
@@ -57,7 +59,7 @@ def load(data: bytes, find: Callable[[str], Any], persistent: Callable[[Any], An
 
 
 class _Machine:
-    """The stack, its marks and the memo; `steps` has what each opcode does to them."""
+    """The stack, its marks and the memo; `steps` maps an opcode to what it does to them."""
 
     def __init__(self, find: Callable[[str], Any], persistent: Callable[[Any], Any]) -> None:
         self.find, self.persistent = find, persistent
@@ -81,23 +83,23 @@ class _Machine:
                 "MEMOIZE": lambda _: self._put(len(self.memo)),
                 "MARK": lambda _: self.marks.append(len(self.stack)),
                 "POP": self._discard,
-                "POP_MARK": lambda _: self._taken(),
+                "POP_MARK": lambda _: self._pop_to_mark(),
                 "EMPTY_TUPLE": lambda _: push(()),
                 "TUPLE1": lambda _: push((pop(),)),
                 "TUPLE2": lambda _: push(self._last(2)),
                 "TUPLE3": lambda _: push(self._last(3)),
-                "TUPLE": lambda _: push(tuple(self._taken())),
+                "TUPLE": lambda _: push(tuple(self._pop_to_mark())),
                 "EMPTY_LIST": lambda _: push([]),
-                "LIST": lambda _: push(self._taken()),
+                "LIST": lambda _: push(self._pop_to_mark()),
                 "APPEND": lambda _: self._extend([pop()]),
-                "APPENDS": lambda _: self._extend(self._taken()),
+                "APPENDS": lambda _: self._extend(self._pop_to_mark()),
                 "EMPTY_DICT": lambda _: push({}),
-                "DICT": lambda _: push(_pairs(self._taken())),
+                "DICT": lambda _: push(_pairs(self._pop_to_mark())),
                 "SETITEM": lambda _: self._set(list(self._last(2))),
-                "SETITEMS": lambda _: self._set(self._taken()),
+                "SETITEMS": lambda _: self._set(self._pop_to_mark()),
                 "EMPTY_SET": lambda _: push(set()),
-                "ADDITEMS": lambda _: self._add(self._taken()),
-                "FROZENSET": lambda _: push(frozenset(map(_key, self._taken()))),
+                "ADDITEMS": lambda _: self._add(self._pop_to_mark()),
+                "FROZENSET": lambda _: push(frozenset(map(_key, self._pop_to_mark()))),
                 "GLOBAL": lambda name: push(self.find(name.replace(" ", ".", 1))),
                 "STACK_GLOBAL": lambda _: push(self.find("{}.{}".format(*map(_name, self._last(2))))),
                 "REDUCE": self._call,
@@ -117,18 +119,18 @@ class _Machine:
             self.stack.pop()
 
     def _last(self, count: int) -> tuple[Any, ...]:
-        found = tuple(self.stack[-count:])
-        if len(found) < count:
+        items = tuple(self.stack[-count:])
+        if len(items) < count:
             raise Damaged("its stack is empty")
         del self.stack[-count:]
-        return found
+        return items
 
-    def _taken(self) -> list[Any]:
-        """What lies above the last mark, taken off the stack."""
+    def _pop_to_mark(self) -> list[Any]:
+        """Removes and returns all items above the last mark."""
         first = self.marks.pop()
-        found = self.stack[first:]
+        items = self.stack[first:]
         del self.stack[first:]
-        return found
+        return items
 
     def _top(self, kind: type) -> Any:
         if not isinstance(self.stack[-1], kind):
@@ -146,12 +148,12 @@ class _Machine:
 
     def _call(self, _: Any) -> None:
         what, arguments = self._last(2)
-        if not isinstance(what, Known) or not isinstance(arguments, tuple):
+        if not isinstance(what, Allowed) or not isinstance(arguments, tuple):
             raise Damaged(f"it calls a {type(what).__name__}")
         self.stack.append(what.function(*arguments))
 
     def _build(self, _: Any) -> None:
-        """Attributes of a record; those that torch hangs on a state dict (version numbers) are left out."""
+        """Sets attributes of a record; those that torch sets on a state dict (version numbers) are left out."""
         state = self.stack.pop()
         made = self._top(dict)
         if isinstance(made, Record):
@@ -173,7 +175,7 @@ def _pairs(items: list[Any]) -> dict[Any, Any]:
 
 
 def _key(value: Any) -> Any:
-    """A key, if it is plain or a tuple of plain values: hashing what holds tuples of tuples may take for ever."""
+    """Refuses a key that is not plain or a tuple of plain values: hashing nested tuples may take exponential time."""
     if type(value) in PLAIN or (type(value) is tuple and all(type(item) in PLAIN for item in value)):
         return value
     raise Damaged(f"a key is a {type(value).__name__}")
@@ -186,5 +188,5 @@ def _name(value: Any) -> str:
 
 
 def _text(value: str) -> str:
-    """A text of Python 2, whose bytes pickletools takes for Latin-1."""
+    """A text of Python 2, whose bytes pickletools decodes as Latin-1."""
     return value.encode("latin-1").decode(errors="replace")

@@ -1,7 +1,7 @@
 """torch's zip files (.pt) without torch: `open_pt` reads a checkpoint's state dicts, `write_pt` writes one.
 
-A pickle is a program that may call anything. The reader here knows the few names that tensors and plain records need,
-and gives each a harmless meaning (pickled.py runs the rest); any other name is an error before anything is called.
+A pickle is a program that may call anything. This reader knows the few names that tensors and plain records need, and
+gives each a harmless meaning; pickled.py runs the rest. Any other name is an error before anything is called.
 """
 
 import os
@@ -13,8 +13,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from rfjax import untrusted
-from rfjax.errors import UserError, nearest
+from rfjax import files, untrusted
+from rfjax.errors import UserError, nearest, one_line
 from rfjax.interop import pickled
 from rfjax.interop.stored import (
     ANY_SIZE,
@@ -28,18 +28,16 @@ from rfjax.interop.stored import (
     itemsize,
     make_entry,
     nbytes,
-    replacing,
     row_major,
-    shown,
     whole,
 )
 
 STORAGES = {"Double": "F64", "Float": "F32", "Half": "F16", "BFloat16": "BF16", "Long": "I64", "Int": "I32",
             "Short": "I16", "Char": "I8", "Byte": "U8", "Bool": "BOOL", "Untyped": "U8"}  # fmt: skip
 STORAGE_NAMES = {DTYPES[kind]: name for name, kind in STORAGES.items() if name != "Untyped"}
-PREFERRED = ("ema", "model", "state_dict", "delta")  # the order in which DiT's and SiT's loaders look, then others'
-LARGEST_PICKLE = 2**24  # bytes; that of a network with its optimizer's state has half a million
-EXPANSION = 8  # times its own length that a file's tensors may take, for those that share their storage
+PREFERRED = ("ema", "model", "state_dict", "delta")  # the order of DiT's and SiT's loaders, then of others
+LARGEST_PICKLE = 2**24  # bytes; the pickle of a network with its optimizer's state has half a million
+EXPANSION = 8  # tensors that share storage may take this many times the file's length
 LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, 2)[:-1]  # torch.save before 1.6 begins with this number
 ALIGNMENT = 64  # bytes, as torch's own writer
 ZIP64 = 0x7FFFFFFF  # bytes, beyond which an entry's size needs the zip format's extension
@@ -49,7 +47,14 @@ PADDING_ID = b"FB"  # the extra field with which torch aligns
 
 
 class Checkpoint(NamedTuple):
-    """A torch file: the chosen state dict, its name among `parts` (None: the top level), and the other plain values."""
+    """A torch file.
+
+    Attributes:
+        tensors: the chosen state dict.
+        part: its name among `parts`; None for the top level.
+        parts: names of the file's state dicts.
+        rest: the other plain values.
+    """
 
     tensors: Tensors
     part: str | None
@@ -64,7 +69,7 @@ class _Storage(NamedTuple):
 
 
 class _Reader:
-    """What a pickle's names and persistent ids mean: tensors become entries, and nothing is called but what is here."""
+    """Gives a pickle's names and persistent ids their meanings. Tensors become entries; only these functions run."""
 
     def __init__(self, path: Path, entries: Mapping[str, tuple[int, int]]) -> None:
         self.path, self.entries = path, entries
@@ -81,14 +86,14 @@ class _Reader:
             "collections.OrderedDict": pickled.ordered,
             "argparse.Namespace": pickled.record,
         }
-        self.meanings = {name: pickled.Known(function) for name, function in functions.items()} | KINDS
+        self.meanings = {name: pickled.Allowed(function) for name, function in functions.items()} | KINDS
 
     def find(self, full: str) -> Any:
         if full in self.meanings:
             return self.meanings[full]
         raise UserError(
-            f"{self.path} wants to call `{shown(full)}`, which is not a tensor: only tensors and plain values are "
-            "read, and nothing was run (save the model's state_dict() alone with torch)"
+            f"{self.path} wants to call `{one_line(full)}`, but only tensors and plain values are read, and nothing "
+            "was run: save only the model's state_dict() with torch"
         )
 
     def storage(self, pid: Any) -> _Storage:
@@ -96,7 +101,7 @@ class _Reader:
         if not (isinstance(kind, str) and isinstance(key, str)):
             raise pickled.Damaged("a storage has no name")
         if key not in self.entries:
-            raise UserError(f"{self.path} is damaged: it has no entry data/{shown(key)}, which its pickle names")
+            raise UserError(f"{self.path} is damaged: it has no entry data/{one_line(key)}, which its pickle names")
         offset, size = self.entries[key]
         expected = whole(count) * itemsize(kind)
         if expected > size:
@@ -118,7 +123,7 @@ class _Reader:
 
 
 def _kinds() -> dict[str, str]:
-    """torch's names of storages and dtypes -> safetensors' names; those that are not read are known by name."""
+    """torch's names of storages and dtypes -> safetensors' names, including types that can't be read."""
     storages = STORAGES | {"ComplexFloat": "complex64", "ComplexDouble": "complex128"}
     named = {f"{m}.{name}Storage": kind for m in ("torch", "torch.storage") for name, kind in storages.items()}
     strange = ("float8_e4m3fnuz", "float8_e5m2fnuz", "complex64", "complex128")
@@ -129,11 +134,18 @@ KINDS = _kinds()
 
 
 def open_pt(path: str | Path, part: str | None = None) -> Checkpoint:
-    """Opens a torch file whose top level is a state dict, or a dict that holds some (DiT: model, ema, opt, args).
+    """Opens a torch file whose top level is a state dict, or a dict of state dicts (DiT: model, ema, opt, args).
 
-    part: the state dict to read. None takes "ema" where there is one (as DiT and SiT do), else "model", "state_dict",
-    "delta", else the top level, else the only one there is. `rest` holds the other values; a Namespace becomes a dict.
-    Raises UserError for another kind of file, a damaged one, and a pickle that names what is no tensor.
+    Args:
+        path: of the file.
+        part: the state dict to read. None takes "ema" if it exists (as DiT and SiT do), else "model", "state_dict",
+            "delta", else the top level, else the only state dict.
+
+    Returns:
+        The checkpoint; in its `rest` a Namespace is a dict.
+
+    Raises:
+        UserError: if the file is of another kind or damaged, or its pickle names anything but tensors.
     """
     path = Path(path)
     data, entries, size = _unzip(path)
@@ -159,8 +171,8 @@ def open_pt(path: str | Path, part: str | None = None) -> Checkpoint:
     chosen = {str(name): value for name, value in state.items() if isinstance(value, Entry)}
     if (needed := sum(entry.nbytes for entry in chosen.values())) > EXPANSION * size:
         raise UserError(
-            f"{path} has {size:,} bytes, and its tensors, which repeat what is stored, would take {needed:,}: save "
-            "contiguous copies of them with torch"
+            f"{path} has {size:,} bytes, but its tensors share storage and would take {needed:,}: save contiguous "
+            "copies of them with torch"
         )
     tensors = Tensors(path, chosen)
     rest = {key: value for key, value in top.items() if key not in parts and not isinstance(value, Entry)}
@@ -172,7 +184,7 @@ def _holds_tensors(value: Any) -> bool:
 
 
 def _unzip(path: Path) -> tuple[bytes, dict[str, tuple[int, int]], int]:
-    """A torch file's pickle, the place and length in the file of each storage by its key, and the file's length."""
+    """A torch file's pickle, key of a storage -> its offset and length in the file, and the file's length."""
     with untrusted.regular(path, ANY_SIZE) as file:
         start = file.read(len(LEGACY))
         if start == LEGACY:
@@ -199,8 +211,8 @@ def _records(archive: zipfile.ZipFile, file: BinaryIO, path: Path) -> tuple[byte
         raise UserError(f"{path} is damaged: {len(listed) - len(infos)} of its entries have the name of another")
     if infos[name].file_size > LARGEST_PICKLE:
         raise UserError(
-            f"{path} has a pickle of {infos[name].file_size:,} bytes, and {LARGEST_PICKLE:,} is the most that is read: "
-            "save the model's state_dict() alone with torch"
+            f"{path} has a pickle of {infos[name].file_size:,} bytes, and at most {LARGEST_PICKLE:,} are read: save "
+            "only the model's state_dict() with torch"
         )
     folder = name.removesuffix("data.pkl")
     byteorder = infos.get(f"{folder}byteorder")
@@ -220,14 +232,20 @@ def _records(archive: zipfile.ZipFile, file: BinaryIO, path: Path) -> tuple[byte
 
 
 def write_pt(path: str | Path, tensors: Iterable[tuple[str, np.ndarray]], manifest: Mapping[str, Spec]) -> None:
-    """Writes a dict of tensors that torch.load(path, weights_only=True) reads, mapped or not, bit for bit.
+    """Writes a dict of tensors that torch.load(path, weights_only=True) reads bit for bit, memory-mapped or not.
 
-    tensors: in any order, one in memory at a time. manifest: every tensor's shape and dtype.
-    Raises UserError for a dtype that torch's storages lack, ValueError for other tensors than the manifest's.
+    Args:
+        path: of the file.
+        tensors: (name, values) in any order, one in memory at a time.
+        manifest: name -> shape and dtype of all tensors.
+
+    Raises:
+        UserError: if torch has no such dtype.
+        ValueError: if the tensors are not those of the manifest.
     """
     keys = {name: str(place) for place, name in enumerate(manifest)}
     pickled = _pickle(manifest, keys)
-    with replacing(Path(path)) as partial, partial.open("wb") as file, zipfile.ZipFile(file, "w") as archive:
+    with files.atomic(Path(path)) as partial, partial.open("wb") as file, zipfile.ZipFile(file, "w") as archive:
 
         def add(name: str, data: bytes | np.ndarray) -> None:
             info, long = zipfile.ZipInfo(f"archive/{name}"), len(data) > ZIP64

@@ -1,67 +1,70 @@
-"""Whose a checkpoint is: `recognise` by its config.json or its tensors' names; where none fits, what comes nearest."""
+"""Recognises a checkpoint's layout by its config.json or its tensors' names; names the nearest layout if none fits."""
 
 import functools
 import re
 from collections.abc import Collection
 
 from rfjax.config import Config
-from rfjax.errors import UserError
+from rfjax.errors import UserError, one_line
 from rfjax.interop import dit, sd3
 from rfjax.interop.layout import manifest
-from rfjax.interop.layouts import LAYOUTS, Facts
-from rfjax.interop.stored import Tensors, shown
+from rfjax.interop.layouts import LAYOUTS, Metadata
+from rfjax.interop.stored import Tensors
 from rfjax.training.spec import make_run_spec
 
 CLASSES = {"SD3Transformer2DModel": "sd3", "DiTTransformer2DModel": "dit-folder"}
 SHOWN = 3  # names in a message
-WRAPPERS = ("module.", "_orig_mod.", "model.", "transformer.")  # what training code puts before names
+WRAPPERS = ("module.", "_orig_mod.", "model.", "transformer.")  # prefixes that training code adds to names
 
 
-def recognise(tensors: Tensors, facts: Facts) -> str:
-    """The name of a checkpoint's layout, from its config.json or the names of its tensors.
+def recognise(tensors: Tensors, metadata: Metadata) -> str:
+    """The name of a checkpoint's layout.
+
+    Args:
+        tensors: the open checkpoint.
+        metadata: content of its config.json, if there is one.
 
     Raises:
-        UserError: if they don't tell.
+        UserError: if neither the config.json nor the tensors' names show the layout.
     """
-    names, said = set(tensors.names), (facts or {}).get("_class_name")
+    names, class_name = set(tensors.names), (metadata or {}).get("_class_name")
     if f"{sd3.ORIGINAL.patch}.weight" in names:
         return "sd3-file"
-    if isinstance(said, str) and said in CLASSES:
-        return CLASSES[said]
+    if isinstance(class_name, str) and class_name in CLASSES:
+        return CLASSES[class_name]
     if f"{sd3.DIFFUSERS.patch}.weight" in names:
         return "sd3"
     if "projectors.0.0.weight" in names:
         return "repa"
     if dit.is_ambiguous(tensors):
         raise UserError(
-            f"{tensors.source} has DiT's tensors, which SiT and REPA share: say whose it is by the layout dit, sit or "
-            "repa, since they disagree on the direction of time"
+            f"{tensors.source} has the tensors that DiT, SiT and REPA share, but these disagree on the direction of "
+            "time: choose the layout dit, sit or repa"
         )
-    raise UserError(f"{tensors.source} is of no layout that rfjax knows ({', '.join(LAYOUTS)}): {compare(names)}")
+    raise UserError(f"{tensors.source} has no layout that rfjax knows ({', '.join(LAYOUTS)}): {compare(names)}")
 
 
 def compare(names: Collection[str]) -> str:
-    """What was found, and which layout comes nearest to it, in words.
+    """A sentence about a checkpoint's tensors and the layout that is nearest to them.
 
-    Names are compared with a star in place of each block's number. Those that begin with a wrapper are also compared
-    without it.
+    A star stands in place of each block's number. Names that begin with a wrapper are also compared without it.
     """
     if not names:
         return "it has no tensors"
-    some = ", ".join(map(shown, sorted(names)[:SHOWN])) + (" ..." if len(names) > SHOWN else "")
-    said = f"it has {len(names)} tensors ({some})"
+    some = ", ".join(map(one_line, sorted(names)[:SHOWN])) + (" ..." if len(names) > SHOWN else "")
+    summary = f"it has {len(names)} tensors ({some})"
     shares = []
     for wrapper in ("", *WRAPPERS):
         bare = {_starred(name.removeprefix(wrapper)) for name in names if name.startswith(wrapper)}
         for layout in LAYOUTS:
             wanted = _expected(layout)
             shares.append((len(wanted & bare) / len(wanted), layout, wrapper, sorted(wanted - bare)))
-    share, layout, wrapper, lacking = max(shares, key=lambda found: found[0])
+    share, layout, wrapper, lacking = max(shares, key=lambda match: match[0])
     if not share:
-        return f"{said}, none of them named as in one of these"
-    behind = f", behind '{wrapper}'" if wrapper else ""
+        return f"{summary}, and none of these layouts has such names"
+    behind = f" after the prefix '{wrapper}'" if wrapper else ""
     lacks = f"; it lacks {len(lacking)}, such as {', '.join(lacking[:SHOWN])}" if lacking else ""
-    return f"{said}; nearest is {layout}, of which it has {share:.0%} of the kinds of tensors{behind}{lacks}"
+    return f"{summary}; nearest is {layout}, of which it has {share:.0%} of the kinds of tensors{behind}{lacks}"
 
 
 def _starred(name: str) -> str:
@@ -70,10 +73,10 @@ def _starred(name: str) -> str:
 
 @functools.cache
 def _expected(layout: str) -> frozenset[str]:
-    """The kinds of tensors that every network of a layout has."""
+    """The kinds of tensors of a layout's smallest network."""
     config = _example(layout)
-    parts = make_run_spec(config)
-    return frozenset(map(_starred, manifest(LAYOUTS[layout].layout(parts.model, parts.inputs, config))))
+    spec = make_run_spec(config)
+    return frozenset(map(_starred, manifest(LAYOUTS[layout].layout(spec.model, spec.inputs, config))))
 
 
 def _example(layout: str) -> Config:

@@ -1,4 +1,4 @@
-"""safetensors files: `read_header` says what is in one, `write_safetensors` makes them, in shards of a size."""
+"""safetensors files: `read_header` lists the tensors of a file, `write_safetensors` writes one file or several."""
 
 import contextlib
 import functools
@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from rfjax import untrusted
-from rfjax.errors import UserError
+from rfjax import files, untrusted
+from rfjax.errors import UserError, one_line
 from rfjax.interop.stored import (
     ANY_SIZE,
     DTYPE_NAMES,
@@ -23,23 +23,21 @@ from rfjax.interop.stored import (
     itemsize,
     make_entry,
     nbytes,
-    replacing,
-    shown,
     whole,
 )
 
-HEADER_LIMIT = 2**24  # bytes: a hundred thousand tensors; the format's definition has 100 MB, which would fill memory
+HEADER_LIMIT = 2**24  # bytes: a hundred thousand tensors; the format allows 100 MB, which would fill memory
 STEM = "diffusion_pytorch_model"  # Hugging Face diffusers' name for a network's weights
 INDEX = ".safetensors.index.json"
-MAX_SHARD = 10_000_000_000  # bytes; diffusers' own
-METADATA = {"format": "pt"}  # what transformers and diffusers ask for
+MAX_SHARD = 10_000_000_000  # bytes; the default of diffusers
+METADATA = {"format": "pt"}  # required by transformers and diffusers
 
 
 def read_header(path: Path) -> dict[str, Entry]:
-    """The entries of a safetensors file, which must cover its bytes one after the other, each tensor its own.
+    """Reads the entries of a safetensors file, whose tensors must cover its bytes without gaps or overlaps.
 
     Raises:
-        UserError: for another file, a damaged one and one that is cut short.
+        UserError: if the file has another format, is damaged or is cut short.
     """
     with untrusted.regular(path, ANY_SIZE) as file:
         size = os.fstat(file.fileno()).st_size
@@ -61,7 +59,7 @@ def read_header(path: Path) -> dict[str, Entry]:
     for name, (first, last, *_) in sorted(described.items(), key=lambda item: item[1][:2]):
         if first != end:
             how = "overlaps the tensor before it" if first < end else f"lies {first - end:,} bytes behind it"
-            raise UserError(f"{where} is corrupt: {shown(name)}, bytes {first:,} to {last:,}, {how}")
+            raise UserError(f"{where} is corrupt: {one_line(name)}, bytes {first:,} to {last:,}, {how}")
         end = last
     if 8 + length + end != size:
         raise UserError(
@@ -72,28 +70,30 @@ def read_header(path: Path) -> dict[str, Entry]:
 
 
 def _unique(where: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, whose names must differ: readers disagree on which of two they take."""
+    """A JSON object whose names differ; readers disagree on which of two equal names they take."""
     made = dict(pairs)
     if len(made) < len(pairs):
         names = [name for name, _ in pairs]
         repeated = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"{where} is corrupt: it names {shown(repeated)} more than once")
+        raise UserError(f"{where} is corrupt: it names {one_line(repeated)} more than once")
     return made
 
 
 def _described(where: str, name: str, fields: Mapping[str, Any]) -> tuple[int, int, str, tuple[int, ...]]:
-    """A tensor's first byte and the one behind its last, its kind and its shape; the kind need not be one we read."""
+    """A tensor's first byte, the byte after its last, the file's name of its type, and its shape."""
     try:
         first, last = map(whole, fields["data_offsets"])
         shape, kind = tuple(map(whole, fields["shape"])), fields["dtype"]
         if not isinstance(kind, str) or len(shape) > MOST_AXES:
             raise ValueError(f"dtype {kind!r:.40}, {len(shape)} axes")
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{where} is corrupt at {shown(name)}: {type(error).__name__}, {error}") from error
+        raise UserError(f"{where} is corrupt at {one_line(name)}: {type(error).__name__}, {error}") from error
     size = itemsize(kind)
     if not 0 <= first <= last or min((0, *shape)) or (size and last - first != math.prod(shape) * size):
-        raise UserError(f"{where} is corrupt: it gives {shown(name)}, {shown(kind)} {shape}, bytes {first} to {last}")
-    return first, last, shown(kind), shape
+        raise UserError(
+            f"{where} is corrupt: it gives {one_line(name)}, {one_line(kind)} {shape}, bytes {first} to {last}"
+        )
+    return first, last, one_line(kind), shape
 
 
 def write_safetensors(
@@ -103,11 +103,21 @@ def write_safetensors(
     metadata: Mapping[str, str] = METADATA,
     max_shard_bytes: int = MAX_SHARD,
 ) -> Path:
-    """Writes tensors as they come, in any order, one in memory at a time; returns the file, or the index of the shards.
+    """Writes tensors in any order, one in memory at a time. Files appear when they are complete, the index last.
 
-    path: a .safetensors file, or a folder for diffusion_pytorch_model.safetensors, in shards beyond max_shard_bytes.
-    manifest: every tensor's shape and dtype. A file gets its name when it is complete; the index comes last.
-    Raises UserError where the folder holds other weights or a dtype can't be stored, ValueError for other tensors.
+    Args:
+        path: a .safetensors file, or a folder for diffusion_pytorch_model.safetensors.
+        tensors: (name, values).
+        manifest: name -> shape and dtype of all tensors.
+        metadata: texts to store in each file's header.
+        max_shard_bytes: largest size of a folder's file; more tensors make several files and an index.
+
+    Returns:
+        The file, or the index of the shards.
+
+    Raises:
+        UserError: if the folder holds other weights, or the format has no such dtype.
+        ValueError: if the tensors are not those of the manifest.
     """
     path, single = Path(path), Path(path).suffix == ".safetensors"
     folder, stem = (path.parent, path.stem) if single else (path, STEM)
@@ -124,7 +134,7 @@ def write_safetensors(
     with contextlib.ExitStack() as stack:
         places = {}
         for file, members in zip(paths, shards, strict=True):
-            handle = stack.enter_context(stack.enter_context(replacing(file)).open("wb"))
+            handle = stack.enter_context(stack.enter_context(files.atomic(file)).open("wb"))
             header, offsets = _make_header({name: manifest[name] for name in members}, metadata)
             handle.write(header)
             places |= {name: (handle, len(header) + offset) for name, offset in offsets.items()}
@@ -136,13 +146,12 @@ def write_safetensors(
         return paths[0]
     names = {name: file.name for file, members in zip(paths, shards, strict=True) for name in members}
     total = {"total_size": sum(map(nbytes, manifest.values()))}
-    with replacing(index) as partial:
-        partial.write_text(json.dumps({"metadata": total, "weight_map": names}, indent=2) + "\n", encoding="utf-8")
+    files.write(index, json.dumps({"metadata": total, "weight_map": names}, indent=2) + "\n")
     return index
 
 
 def _shards(manifest: Mapping[str, Spec], most: int) -> list[list[str]]:
-    """Names in the manifest's order, cut where the next tensor would go beyond `most` bytes."""
+    """Splits the manifest's names, in order, into shards of at most `most` bytes."""
     shards: list[list[str]] = [[]]
     size = 0
     for name, spec in manifest.items():
@@ -155,14 +164,15 @@ def _shards(manifest: Mapping[str, Spec], most: int) -> list[list[str]]:
 
 
 def _make_header(manifest: Mapping[str, Spec], metadata: Mapping[str, str]) -> tuple[bytes, dict[str, int]]:
-    """A file's header and where each tensor begins behind it; wide dtypes come first, which aligns all of them."""
+    """A file's header, and name -> offset behind the header. Wide dtypes come first, which aligns all tensors."""
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     offsets, end = {}, 0
     for name, spec in sorted(manifest.items(), key=lambda item: -np.dtype(item[1].dtype).itemsize):
         kind = DTYPE_NAMES.get(np.dtype(spec.dtype))
         if kind is None:
             raise UserError(
-                f"{name} is {np.dtype(spec.dtype)}, which is not written: use one of {', '.join(map(str, DTYPE_NAMES))}"
+                f"{name} is {np.dtype(spec.dtype)}, which can't be written: use one of "
+                f"{', '.join(map(str, DTYPE_NAMES))}"
             )
         offsets[name], first, end = end, end, end + nbytes(spec)
         header[name] = {"dtype": kind, "shape": list(spec.shape), "data_offsets": [first, end]}

@@ -1,8 +1,8 @@
 """SD3's and SD3.5's MM-DiT: diffusers' folders (`SD3Transformer2DModel`) and the original single file.
 
-The networks are the same; names differ, diffusers keeps q, k and v apart, and where there are two vectors of modulation
-it has the scale before the shift. Both store the table of positions, which we read as it is: diffusers makes another
-than the paper's formula when it starts from nothing.
+Both store the same network. Names differ, diffusers has three matrices for q, k and v, and it has the scale before the
+shift if there are two vectors of modulation. Both store the table of positions, and we read the table, because the
+initial table of diffusers differs from the paper's formula.
 """
 
 import functools
@@ -13,11 +13,11 @@ from typing import Any
 
 from rfjax import config as configs
 from rfjax.config import Config
-from rfjax.errors import UserError
-from rfjax.interop import described
+from rfjax.errors import UserError, one_line
+from rfjax.interop import sizes
+from rfjax.interop.builder import AttentionNames, LayoutBuilder, StreamNames
 from rfjax.interop.layout import Index, Layout
-from rfjax.interop.rules import AttentionNames, Rules, StreamNames
-from rfjax.interop.stored import Tensors, shown
+from rfjax.interop.stored import Tensors
 from rfjax.models import layers
 from rfjax.models.inputs import Inputs
 from rfjax.models.mmdit import MMDiT
@@ -27,7 +27,7 @@ TEXT_TOKENS = 154  # 77 of CLIP's and 77 of T5's; the network takes any number
 
 @dataclass(frozen=True)
 class Names:
-    """What the parts of the network are called."""
+    """A project's names of the parts of the network."""
 
     patch: str
     positions: str
@@ -95,39 +95,39 @@ ORIGINAL = Names(
     final=f"{PREFIX}final_layer.linear",
     scale_first=False,
 )
-# A single file may hold the autoencoder and the text encoders too.
+# Names to ignore: a single file may hold the autoencoder and the text encoders too.
 ELSEWHERE = (r"(?!model\.diffusion_model\.)",)
 
 
 def layout(model: MMDiT, inputs: Inputs, names: Names) -> Layout:
-    """Where each of our parameters is, for a model whose table of positions is stored."""
-    rules, spec, width = Rules(), model.spec, model.width
+    """The layout of a checkpoint, for a model whose table of positions is stored."""
+    builder, spec, width = LayoutBuilder(), model.spec, model.width
     channels, side = inputs.shape[-1], model.positions.stored
-    rules.patches("patch_embed", names.patch, model.patch[0], channels, width)
-    rules.table("positions", names.positions, side * side, width)
-    rules.dense("context_embed", names.context, inputs.cond.context.shape[1], width)
+    builder.patches("patch_embed", names.patch, model.patch[0], channels, width)
+    builder.table("positions", names.positions, side * side, width)
+    builder.dense("context_embed", names.context, inputs.cond.context.shape[1], width)
     for ours, theirs, size in (
         ("time_embed", names.time, layers.FREQUENCIES),
         ("pooled_embed", names.pooled, inputs.cond.pooled.shape[0]),
     ):
-        rules.dense(f"{ours}/fc1", theirs[0], size, width)
-        rules.dense(f"{ours}/fc2", theirs[1], width, width)
+        builder.dense(f"{ours}/fc1", theirs[0], size, width)
+        builder.dense(f"{ours}/fc2", theirs[1], width, width)
     for layer in range(model.depth):
         block, dual = names.block.format(layer), layer < model.dual_blocks
-        ours, place = _place(model, layer)
-        names.image.add(rules, f"{ours}/image", block, spec, place, dual=dual)
+        ours, index = _group(model, layer)
+        names.image.add(builder, f"{ours}/image", block, spec, index, dual=dual)
         if layer < model.depth - 1:
-            names.text.add(rules, f"{ours}/text", block, spec, place)
+            names.text.add(builder, f"{ours}/text", block, spec, index)
         else:
-            names.text.add_pre_only(rules, f"{ours}/text", block, spec, place, swapped=names.scale_first)
-    modulation = rules.swapped if names.scale_first else rules.dense
+            names.text.add_pre_only(builder, f"{ours}/text", block, spec, index, swapped=names.scale_first)
+    modulation = builder.swapped if names.scale_first else builder.dense
     modulation("final_modulation/linear", names.final_modulation, width, 2 * width)
-    rules.dense("final", names.final, width, model.patch[0] ** 2 * channels)
-    return rules.layout()
+    builder.dense("final", names.final, width, model.patch[0] ** 2 * channels)
+    return builder.layout()
 
 
-def _place(model: MMDiT, layer: int) -> tuple[str, Index]:
-    """Where a block's parameters lie: the name of its group, and its place in the stack."""
+def _group(model: MMDiT, layer: int) -> tuple[str, Index]:
+    """The group of blocks that a layer belongs to, and the layer's index in the group."""
     if layer == model.depth - 1:
         return "last_block", ()
     if layer < model.dual_blocks:
@@ -136,10 +136,13 @@ def _place(model: MMDiT, layer: int) -> tuple[str, Index]:
 
 
 def make_config(image_size: int, channels: int, text: tuple[int, int], model: Mapping[str, Any]) -> Config:
-    """The config of a network without data, whose text encoders are not ours.
+    """The config of a network without data, whose text encoders are not part of rfjax.
 
     Args:
-        text: widths of the text tokens and of the pooled vector. model: keys of config.model.
+        image_size: side of the latents.
+        channels: of the latents.
+        text: widths of the text tokens and of the pooled vector.
+        model: key of config.model -> value.
     """
     c = configs.default()
     c.data.update(name="none", image_size=image_size, channels=channels)
@@ -149,26 +152,26 @@ def make_config(image_size: int, channels: int, text: tuple[int, int], model: Ma
     return configs.from_dict(c.to_dict())
 
 
-def from_folder(tensors: Tensors, facts: Mapping[str, Any] | None) -> Config:
-    """What a diffusers folder holds, from its config.json.
+def from_folder(tensors: Tensors, metadata: Mapping[str, Any] | None) -> Config:
+    """Reads the config of a diffusers folder from its config.json.
 
     Raises:
-        UserError: if there is none, or it describes a network that is not ours.
+        UserError: if there is no config.json, or rfjax has no such network.
     """
     where = tensors.source.parent / "config.json"
-    if facts is None:
-        raise UserError(f"{where} is missing: a diffusers folder says there how its network is built")
-    kind = facts.get("_class_name")
+    if metadata is None:
+        raise UserError(f"{where} is missing: a diffusers folder describes its network there")
+    kind = metadata.get("_class_name")
     if kind != "SD3Transformer2DModel":
-        raise UserError(f"{where} is of a {shown(str(kind))}: expected an SD3Transformer2DModel")
-    number = functools.partial(described.number, facts, where=where)
+        raise UserError(f"{where} is of a {one_line(str(kind))}: expected an SD3Transformer2DModel")
+    number = functools.partial(sizes.number, metadata, where=where)
     depth, patch, side = number("num_layers"), number("patch_size"), number("pos_embed_max_size")
     heads, head = number("num_attention_heads"), number("attention_head_dim")
-    channels, norm = number("in_channels"), facts.get("qk_norm")
-    dual = facts.get("dual_attention_layers") or []
+    channels, norm = number("in_channels"), metadata.get("qk_norm")
+    dual = metadata.get("dual_attention_layers") or []
     if dual != list(range(len(dual) if isinstance(dual, list) else 0)) or norm not in (None, "rms_norm"):
         raise UserError(
-            f"{where}: dual_attention_layers = {shown(repr(dual))} and qk_norm = {shown(repr(norm))}, and "
+            f"{where}: dual_attention_layers = {one_line(repr(dual))} and qk_norm = {one_line(repr(norm))}, and "
             "rfjax knows the first few layers, and None or 'rms_norm'"
         )
     outputs, projected = number("out_channels"), number("caption_projection_dim")
@@ -179,8 +182,8 @@ def from_folder(tensors: Tensors, facts: Mapping[str, Any] | None) -> Config:
         )
     model = {"depth": depth, "width": heads * head, "heads": heads, "patch": patch, "stored_positions": side}
     model |= {"qk_norm": norm is not None, "dual_blocks": len(dual)}
-    if (blocks := described.count_blocks(tensors, r"transformer_blocks\.(\d+)\.")) != depth:
-        raise UserError(f"{where} says num_layers = {depth}, and the weights beside it are of {blocks} blocks")
+    if (blocks := sizes.count_blocks(tensors, r"transformer_blocks\.(\d+)\.")) != depth:
+        raise UserError(f"{where} has num_layers = {depth}, but the weights beside it have {blocks} blocks")
     widths = number("joint_attention_dim"), number("pooled_projection_dim")
     return make_config(number("sample_size"), channels, widths, model)
 
@@ -192,7 +195,7 @@ def to_folder(model: MMDiT, inputs: Inputs) -> dict[str, Any]:
         UserError: if diffusers has no such network.
     """
     if model.mlp_ratio != 4:
-        raise UserError(f"diffusers' SD3 has MLPs of ratio 4, and this model's is {model.mlp_ratio}")
+        raise UserError(f"diffusers' SD3 has MLPs of ratio 4, but this model has ratio {model.mlp_ratio}")
     return {
         "_class_name": "SD3Transformer2DModel",
         "sample_size": inputs.shape[0],
@@ -212,16 +215,18 @@ def to_folder(model: MMDiT, inputs: Inputs) -> dict[str, Any]:
 
 
 def from_file(tensors: Tensors) -> Config:
-    """What an original single file holds, from the shapes of its tensors; as many heads as blocks, as its code has.
+    """Reads the config of an original single file from the shapes of its tensors.
+
+    Without QK-norm the number of heads is the number of blocks, as in the original code.
 
     Raises:
-        UserError: if the tensors that tell it are not there.
+        UserError: if a needed tensor is missing.
     """
-    shape = functools.partial(described.shape, tensors, whose="one of SD3's original files")
+    shape = functools.partial(sizes.shape, tensors, whose="one of SD3's original files")
     width, channels, patch, _ = shape(f"{ORIGINAL.patch}.weight", 4)
     side = round(shape(ORIGINAL.positions, 3)[1] ** 0.5)
     block = rf"{re.escape(PREFIX)}joint_blocks\.(\d+)\."
-    depth, dual = (described.count_blocks(tensors, block + end) for end in ("", r"x_block\.attn2"))
+    depth, dual = (sizes.count_blocks(tensors, block + end) for end in ("", r"x_block\.attn2"))
     norm = f"{PREFIX}joint_blocks.0.x_block.attn.ln_q.weight"
     heads = width // shape(norm, 1)[0] if norm in tensors.names else depth
     hidden = shape(f"{PREFIX}joint_blocks.0.x_block.mlp.fc1.weight", 2)[0]

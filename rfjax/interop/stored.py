@@ -1,7 +1,7 @@
-"""A checkpoint's tensors, whatever the file: `Entry` says where one lies, `Tensors` reads them on demand, `Spec` and
-`checked` hold a writer to what it announced, `replacing` names a file when it is complete.
+"""A checkpoint's tensors in files of any format: `Entry` locates a tensor, `Tensors` reads tensors on demand, and
+`checked` compares what a writer receives with the manifest.
 
-A tensor is read with plain positioned reads, never mapped, so that a file's pages don't count as this process's memory.
+Tensors are read by positioned reads, not memory-mapped, so that a file's pages don't count as this process's memory.
 """
 
 import contextlib
@@ -15,34 +15,38 @@ import ml_dtypes
 import numpy as np
 
 from rfjax import untrusted
-from rfjax.errors import UserError
+from rfjax.errors import UserError, one_line
 from rfjax.interop.layout import Rows
 
 FLOATS = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 INTEGERS = {"I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_}
 UNSIGNED = {"U64": np.uint64, "U32": np.uint32, "U16": np.uint16}
 DTYPES = {name: np.dtype(kind) for name, kind in (FLOATS | INTEGERS | UNSIGNED).items()}
-NARROW = {"F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2}  # read, and not written
+NARROW = {"F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2}  # can be read, not written
 READABLE = DTYPES | {name: np.dtype(kind) for name, kind in NARROW.items()}
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
-BAND, BAND_ROWS = 400_000, 128  # bytes, or rows if more, to transpose while in the cache: benchmarks/loading.py
-PARTIAL = ".partial"
-ANY_SIZE = 2**62  # bytes of a file that is not read whole
+BAND, BAND_ROWS = 400_000, 128  # bytes, or rows if that is more, that stay in the cache: benchmarks/loading.py
+ANY_SIZE = 2**62  # bytes: no limit for a file that is not read whole
 LARGEST_AXIS, MOST_AXES = 2**48, 32  # of a tensor: numpy's own limits are 2^63 and 64
-NAME = 120  # letters of a name of a file's that a message shows
 
 
 class Spec(Protocol):
-    """What a writer must know of a tensor in advance; arrays and jax.ShapeDtypeStruct are such."""
+    """What a writer must know of a tensor in advance; arrays and jax.ShapeDtypeStruct fit."""
 
     shape: tuple[int, ...]
     dtype: Any
 
 
 class Entry(NamedTuple):
-    """Where a tensor lies: bytes from `offset` of the file `path`; strides count elements, None where row-major.
+    """Where a tensor lies.
 
-    dtype: None where numpy has none of this `kind`, as the file calls it: such a tensor can't be read.
+    Attributes:
+        path: the file.
+        offset: of the first byte in the file.
+        dtype: None if numpy has no such type; then the tensor can't be read.
+        shape: of the tensor.
+        strides: in elements; None if row-major.
+        kind: the file's name of the type.
     """
 
     path: Path
@@ -58,32 +62,26 @@ class Entry(NamedTuple):
 
 
 def itemsize(kind: str) -> int:
-    """Bytes of an element; 0 of a kind that is not known, whose size can't be checked."""
+    """Bytes of an element; 0 for an unknown kind, whose size can't be checked."""
     return READABLE[kind].itemsize if kind in READABLE else 0
 
 
 def whole(number: Any) -> int:
-    """A whole number of a file that a size or a place may be; bool and float are none.
+    """Checks that a size or an offset in a file is a whole number of reasonable size; bool and float are refused.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: if it is not.
     """
     if type(number) is not int or abs(number) > LARGEST_AXIS:
-        raise ValueError(f"a {type(number).__name__} stands where a size or a place should")
+        raise ValueError(f"a {type(number).__name__} stands in place of a size or an offset")
     return number
 
 
 def make_entry(
     path: Path, offset: int, kind: str, shape: tuple[int, ...], strides: tuple[int, ...] | None = None
 ) -> Entry:
-    """An entry of a kind by its name in the file."""
+    """Makes an entry; `kind` is the file's name of the type."""
     return Entry(path, offset, READABLE.get(kind), shape, strides, kind)
-
-
-def shown(text: str) -> str:
-    """A text of a file without what would steer a terminal, cut where it is long."""
-    cut = text if len(text) <= NAME else f"{text[: NAME - 3]}..."
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in cut)
 
 
 def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -92,7 +90,7 @@ def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def bands(shape: tuple[int, ...], itemsize: int, rows: Rows | None = None) -> list[Rows | None]:
-    """Ranges of rows, each a BAND, that cover `rows` (None: all); [None], the whole, where there are no axes."""
+    """Ranges of rows, one BAND each, that cover `rows` (None: all rows); [None] for a tensor without axes."""
     if not shape:
         return [None]
     start, stop = rows or (0, shape[0])
@@ -100,16 +98,16 @@ def bands(shape: tuple[int, ...], itemsize: int, rows: Rows | None = None) -> li
     return [(first, min(first + step, stop)) for first in range(start, stop, step)]
 
 
-Room = Callable[[int], np.ndarray]
+Allocate = Callable[[int], np.ndarray]  # number of bytes -> memory
 
 
-def fresh(count: int) -> np.ndarray:
-    """Bytes of memory of their own."""
+def allocate(count: int) -> np.ndarray:
+    """New memory of `count` bytes."""
     return np.empty(count, np.uint8)
 
 
 class Tensors:
-    """Tensors that stay in their files until they are read; a context manager; threads may read at the same time."""
+    """Tensors that stay in their files until they are read. A context manager; threads may read at the same time."""
 
     def __init__(self, source: Path, entries: Mapping[str, Entry]) -> None:
         self.source, self._entries = source, dict(entries)
@@ -135,19 +133,23 @@ class Tensors:
         return self._entries[name].shape
 
     def dtype(self, name: str) -> np.dtype:
-        """Raises UserError for a kind that is not read."""
+        """The tensor's type.
+
+        Raises:
+            UserError: if numpy has no such type.
+        """
         entry = self._entries[name]
         if entry.dtype is None:
             known = ", ".join(map(str, READABLE.values()))
-            raise UserError(f"{entry.path} stores {shown(name)} as {entry.kind}: expected one of {known}")
+            raise UserError(f"{entry.path} stores {one_line(name)} as {entry.kind}: expected one of {known}")
         return entry.dtype
 
     def readable(self, name: str) -> bool:
-        """Whether its kind is one that is read."""
+        """Whether numpy has the tensor's type."""
         return self._entries[name].dtype is not None
 
     def kind(self, name: str) -> str:
-        """The dtype's name, also of a kind that is not read."""
+        """The name of the tensor's type, even if numpy has no such type."""
         entry = self._entries[name]
         return entry.kind if entry.dtype is None else entry.dtype.name
 
@@ -155,23 +157,29 @@ class Tensors:
         """The file that holds a tensor, for messages."""
         return self._entries[name].path
 
-    def read(self, name: str, rows: Rows | None = None, room: Room = fresh) -> np.ndarray:
-        """A row-major array of a tensor, or of its rows [start, stop); only those bytes leave the disk.
+    def read(self, name: str, rows: Rows | None = None, memory: Allocate = allocate) -> np.ndarray:
+        """Reads a tensor, or only some of its rows, as a row-major array.
 
-        room: a number of bytes -> memory for them. Raises UserError where the file ends too early.
+        Args:
+            name: of the tensor.
+            rows: the range [start, stop); None for all rows.
+            memory: number of bytes -> memory to read into.
+
+        Raises:
+            UserError: if the file ends too early.
         """
         entry, size = self._entries[name], self.dtype(name).itemsize
         strides = row_major(entry.shape) if entry.strides is None else entry.strides
         start, shape = (rows[0], (rows[1] - rows[0], *entry.shape[1:])) if rows else (0, entry.shape)
         skip = start * strides[0] if rows else 0
         reach = 0 if 0 in shape else 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
-        flat = self._fill(room(reach * size), entry.path, entry.offset + skip * size).view(entry.dtype)
+        flat = self._fill(memory(reach * size), entry.path, entry.offset + skip * size).view(entry.dtype)
         if entry.strides is None:
             return flat.reshape(shape)
         return np.array(np.lib.stride_tricks.as_strided(flat, shape, [step * size for step in strides]), order="C")
 
     def bands(self, name: str, rows: Rows | None = None) -> list[Rows | None]:
-        """Ranges of rows to read one by one; a single one where a tensor's rows don't lie one after another."""
+        """Ranges of rows to read one by one; a single range if the tensor's rows are not contiguous."""
         entry = self._entries[name]
         if entry.strides is None:
             return bands(entry.shape, self.dtype(name).itemsize, rows)
@@ -195,7 +203,14 @@ def nbytes(spec: Spec) -> int:
 def checked(
     tensors: Iterable[tuple[str, np.ndarray]], manifest: Mapping[str, Spec]
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Each tensor's bytes, flat; raises ValueError where the tensors are not those of the manifest, each once."""
+    """Checks that tensors are those of the manifest, each once.
+
+    Yields:
+        The name and the flat bytes of each tensor.
+
+    Raises:
+        ValueError: if a tensor is unexpected, missing or repeated.
+    """
     left = dict(manifest)
     for name, array in tensors:
         spec = left.pop(name, None)
@@ -203,16 +218,4 @@ def checked(
             raise ValueError(f"{name}, {array.dtype} {array.shape}, came where the manifest has {spec}")
         yield name, np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     if left:
-        raise ValueError(f"{len(left)} tensors of the manifest did not come, such as {next(iter(left))}")
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, which takes its place at the end, or vanishes after an error."""
-    partial = path.with_name(path.name + PARTIAL)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        raise ValueError(f"{len(left)} tensors of the manifest are missing, such as {next(iter(left))}")

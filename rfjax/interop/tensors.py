@@ -1,7 +1,7 @@
-"""Checkpoint files: `open_tensors` opens a safetensors file, a folder with one or with shards, and torch's files.
+"""Opens checkpoint files: a safetensors file, a folder of one file or of shards, or a torch file.
 
-A folder of Hugging Face's may hold a network several times, in variants: `diffusion_pytorch_model.fp16.safetensors`
-beside `diffusion_pytorch_model.safetensors`, each whole or in shards with an index.
+A folder of Hugging Face may hold several variants of a network, such as `diffusion_pytorch_model.fp16.safetensors`
+beside `diffusion_pytorch_model.safetensors`, each as one file or as shards with an index.
 """
 
 import os
@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rfjax import untrusted
-from rfjax.errors import UserError, nearest
+from rfjax.errors import UserError, nearest, one_line
 from rfjax.interop.pt import open_pt
 from rfjax.interop.safetensors import HEADER_LIMIT, INDEX, read_header
-from rfjax.interop.stored import Entry, Tensors, shown
+from rfjax.interop.stored import Entry, Tensors
 
 TORCH = {".pt", ".pth", ".bin", ".ckpt"}
 SHARD = r"(?:-(?P<shard>\d+)-of-(?P<count>\d+))?"
-# Hugging Face's names of a network's weights; of another name, what stands between dots is no variant (sd3.5_medium).
+# Hugging Face's names of a network's weights. In other names, a word between dots is not a variant (sd3.5_medium).
 STEM = r"(?P<stem>diffusion_pytorch_model|model)"
 VARIANT = r"(?:\.(?P<{}>\w+))?"
 FILE = re.compile(rf"{STEM}{VARIANT.format('before')}{SHARD}{VARIANT.format('after')}\.safetensors")
@@ -28,17 +28,18 @@ OTHER_INDEX = re.compile(r"(?P<stem>.+)\.safetensors\.index(?:\.\w+)?\.json", re
 
 
 def open_tensors(path: str | Path, part: str | None = None, *, variant: str = "", outside: bool = False) -> Tensors:
-    """Opens a .safetensors file, an index of shards, a folder that holds one of these (itself or in transformer/), or a
-    torch file (.pt, .pth, .bin, .ckpt).
+    """Opens a checkpoint.
 
     Args:
-        part: of a torch file: a state dict by its name, as in `pt.open_pt`.
-        variant: of a folder: which of its copies of the network, such as fp16; empty: the one without a variant, which
-            has full precision, or else the only one.
-        outside: also read files that a folder or an index has outside of the folder.
+        path: a .safetensors file, an index of shards, a folder with one of these (directly or in transformer/), or a
+            torch file (.pt, .pth, .bin, .ckpt).
+        part: name of a torch file's state dict, as in `pt.open_pt`.
+        variant: which of a folder's copies of the network to open, such as fp16. Empty takes the copy without a
+            variant, which has full precision, or else the only copy.
+        outside: whether to read files outside the folder that the folder or an index refers to.
 
     Raises:
-        UserError: for a file that is missing, cut short, corrupt or of another kind, and for a folder with several.
+        UserError: if the file is missing, cut short, corrupt or of another kind, or the folder has several checkpoints.
     """
     path = Path(path)
     if not path.exists():
@@ -47,27 +48,36 @@ def open_tensors(path: str | Path, part: str | None = None, *, variant: str = ""
         )
     if path.is_dir():
         if part is not None:
-            raise UserError(f"{path} has no parts, so there is no '{part}' in it: only torch's files have parts")
+            raise UserError(f"{path} has no part '{part}': only torch files have parts")
         return _open_folder(path, variant, outside)
     if variant:
-        raise UserError(f"{path} is a file: a variant is chosen among the files of a folder")
+        raise UserError(f"{path} is a file, but only folders have variants")
     if path.suffix in TORCH:
         return open_pt(path, part).tensors
     if part is not None:
-        raise UserError(f"{path} has no parts, so there is no '{part}' in it: only torch's files have parts")
+        raise UserError(f"{path} has no part '{part}': only torch files have parts")
     if OTHER_INDEX.fullmatch(path.name):
         return Tensors(path, _indexed(path, outside))
     if path.suffix != ".safetensors":
-        raise UserError(f"{path} should end in .safetensors, {INDEX}, .pt, .pth, .bin or .ckpt")
-    found = _copies([path.name])[0]
-    if found.count > 1:
-        raise UserError(f"{path} is one of {found.count} shards: give their folder, or their index")
+        raise UserError(f"{path} must end in .safetensors, {INDEX}, .pt, .pth, .bin or .ckpt")
+    copy = _copies([path.name])[0]
+    if copy.count > 1:
+        raise UserError(f"{path} is one of {copy.count} shards: give their folder, or their index")
     return Tensors(path, read_header(path))
 
 
 @dataclass
 class Copy:
-    """A network as a folder holds it: in an index, in one file, or in shards by their numbers without an index."""
+    """One copy of a network in a folder.
+
+    Attributes:
+        stem: beginning of its files' names.
+        variant: such as fp16; "" for full precision.
+        indices: names of index files.
+        single: names of files that hold all tensors.
+        shards: number -> name, of shards without an index.
+        count: number of shards by their names.
+    """
 
     stem: str
     variant: str
@@ -82,13 +92,13 @@ class Copy:
 
     @property
     def ways(self) -> int:
-        """In how many ways it could be read."""
+        """Number of ways to read it, which must be 1."""
         return len(self.indices) + len(self.single) + bool(self.shards)
 
 
 def _copies(names: Iterable[str]) -> list[Copy]:
-    """What the names of files say, by stem and variant."""
-    found: dict[tuple[str, str], Copy] = {}
+    """Groups the names of files by stem and variant."""
+    copies: dict[tuple[str, str], Copy] = {}
     for name in sorted(names):
         index = INDEX_FILE.fullmatch(name) or OTHER_INDEX.fullmatch(name)
         match = index or FILE.fullmatch(name) or OTHER_FILE.fullmatch(name)
@@ -96,7 +106,7 @@ def _copies(names: Iterable[str]) -> list[Copy]:
             continue
         groups = match.groupdict()
         variant = groups.get("before") or groups.get("after") or ""
-        copy = found.setdefault((match["stem"], variant), Copy(match["stem"], variant))
+        copy = copies.setdefault((match["stem"], variant), Copy(match["stem"], variant))
         if index:
             copy.indices.append(name)
         elif groups["shard"]:
@@ -104,7 +114,7 @@ def _copies(names: Iterable[str]) -> list[Copy]:
             copy.count = max(copy.count, int(groups["count"]))
         else:
             copy.single.append(name)
-    return list(found.values())
+    return list(copies.values())
 
 
 def _open_folder(folder: Path, variant: str, outside: bool) -> Tensors:
@@ -124,42 +134,42 @@ def _open_folder(folder: Path, variant: str, outside: bool) -> Tensors:
         return Tensors(path, read_header(path))
     if missing := sorted(set(range(1, copy.count + 1)) - set(copy.shards)):
         raise UserError(
-            f"{folder} lacks {len(missing)} of the {copy.count} shards of {copy.stem}, the first of them number "
-            f"{missing[0]}{_others(copies, copy)}"
+            f"{folder} lacks {len(missing)} of the {copy.count} shards of {copy.stem}, first number {missing[0]}"
+            f"{_others(copies, copy)}"
         )
     entries: dict[str, Entry] = {}
     for name in copy.shards.values():
         path = member(folder, name, outside)
         header = read_header(path)
         if twice := sorted(set(header) & set(entries)):
-            raise UserError(f"{path} holds {shown(twice[0])}, which another shard holds too")
+            raise UserError(f"{path} holds {one_line(twice[0])}, which another shard holds too")
         entries |= header
     return Tensors(folder / copy.shards[1], entries)
 
 
 def _chosen(folder: Path, copies: list[Copy], variant: str, names: Iterable[str]) -> Copy:
-    """The one to read."""
+    """Chooses the copy to read."""
     variants = {copy.variant for copy in copies}
     if variant and variant not in variants:
         raise UserError(f"{folder} holds no variant '{variant}'{nearest(variant, variants - {''})}")
     wanted = variant or ("" if "" in variants or len(variants) != 1 else next(iter(variants)))
     found = [copy for copy in copies if copy.variant == wanted]
     if not copies:
-        some = ", ".join(map(shown, sorted(names)[:3])) or "nothing"
-        raise UserError(f"{folder} holds no .safetensors file, but {some}: give a file, or a folder with one")
+        some = ", ".join(map(one_line, sorted(names)[:3])) or "nothing"
+        raise UserError(f"{folder} holds no .safetensors file, only {some}: give a file, or a folder with one")
     if not found:
         raise UserError(
-            f"{folder} holds the variants {', '.join(sorted(variants))}, and none without: choose one by --variant of "
-            "python -m rfjax.interop, or give its file or index"
+            f"{folder} holds only the variants {', '.join(sorted(variants))}: choose one with --variant of python -m "
+            "rfjax.interop, or give its file or index"
         )
     if len(found) > 1 or found[0].ways > 1:
-        several = ", ".join(shown(name) for copy in found for name in copy.names[:3])
+        several = ", ".join(one_line(name) for copy in found for name in copy.names[:3])
         raise UserError(f"{folder} holds several checkpoints ({several}): give one of these files")
     return found[0]
 
 
 def _others(copies: list[Copy], copy: Copy) -> str:
-    """What else the folder offers, for the end of a sentence."""
+    """The folder's other variants, for the end of a message."""
     others = sorted({other.variant for other in copies} - {copy.variant, ""})
     return f" (it also holds the variants {', '.join(others)}: see --variant)" if others else ""
 
@@ -167,7 +177,7 @@ def _others(copies: list[Copy], copy: Copy) -> str:
 def _weight_map(index: Path) -> dict[str, str]:
     names = (untrusted.read_json(index, limit=HEADER_LIMIT, depth=4) or {}).get("weight_map")
     if not isinstance(names, dict) or not all(isinstance(file, str) for file in names.values()):
-        raise UserError(f"{index} should be JSON with a weight_map from tensors to files, and has none")
+        raise UserError(f"{index} must be JSON with a weight_map from tensors to files")
     return names
 
 
@@ -176,37 +186,41 @@ def _indexed(index: Path, outside: bool, others: str = "") -> dict[str, Entry]:
     paths = {file: member(index.parent, file, outside, index) for file in sorted(set(names.values()))}
     missing = [file for file, path in paths.items() if not path.is_file()]
     if missing:
-        some = ", ".join(map(shown, missing[:3]))
+        some = ", ".join(map(one_line, missing[:3]))
         raise UserError(f"{index} names {len(paths)} files, and {some} is missing beside it{others}")
     headers = {file: read_header(path) for file, path in paths.items()}
     for name, file in names.items():
         if name not in headers[file]:
-            raise UserError(f"{index} says that {shown(name)} is in {shown(file)}, and it is not there")
+            raise UserError(f"{index} names {one_line(file)} as the file of {one_line(name)}, which it does not hold")
     return {name: headers[file][name] for name, file in names.items()}
 
 
 def member(folder: Path, name: str, outside: bool, by: Path | None = None) -> Path:
-    """The path of a folder's file, which must lie in it.
+    """The path of a folder's file, which must lie in the folder.
 
-    The links of Hugging Face's cache lead out of a model's folder, to its `blobs`, by their make; they are read.
+    Links of Hugging Face's cache are allowed: they lead out of a model's folder to the folder `blobs`.
 
     Args:
-        name: of the file, beside or below others of the folder. outside: whether it may lie elsewhere.
-        by: which file names it, for the message; None: it was found in the folder.
+        folder: of the checkpoint.
+        name: of the file, relative to the folder.
+        outside: whether the file may lie elsewhere.
+        by: the file that names it, for the message; None if it was found in the folder.
 
     Raises:
-        UserError: if it is named by an absolute path or by "..", or is a link to another folder.
+        UserError: if the name is an absolute path or has "..", or the file is a link to another folder.
     """
     path = folder / name
     try:
         real, whole = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
     except ValueError as error:  # no file can have this name
-        raise UserError(f"{by or folder} names a file '{shown(name)}', which can't be") from error
+        raise UserError(
+            f"{by or folder} names a file '{one_line(name)}' with a character that no file name can have"
+        ) from error
     plain = not os.path.isabs(name) and ".." not in Path(name).parts
     cached = real.parent.name == "blobs" and real.parent.parent.name.startswith("models--")
     if outside or (plain and (cached or real.is_relative_to(whole))):
         return path
     raise UserError(
-        f"{by or folder} has '{shown(name)}', which is {shown(str(real))}, outside of its folder: copy it "
-        "there, or let python -m rfjax.interop read it by --allow-outside"
+        f"{by or folder} has '{one_line(name)}', which is {one_line(str(real))}, outside its folder: copy the file "
+        "into the folder, or read it by python -m rfjax.interop with --allow-outside"
     )

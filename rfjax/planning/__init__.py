@@ -1,1 +1,1 @@
-"""What a study would need on machines that are not here: memory, communication, time. `job.run` is the job `plan`."""
+"""The job `plan` (`job.run`): the memory, communication and time that a study needs on other machines."""

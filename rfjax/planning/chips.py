@@ -1,4 +1,4 @@
-"""What accelerators can do, by their makers' data sheets."""
+"""Peak FLOP/s, memory and links of accelerators, from their makers' data sheets."""
 
 from dataclasses import dataclass
 
@@ -10,10 +10,12 @@ class Chip:
     """One accelerator.
 
     Attributes:
-        bfloat16: peak of dense matrix products, FLOP/s. float32: the same for float32 arrays, at JAX's default
-            precision. float32_how: what the chip makes of them then. memory: bytes.
-        link: bytes/s that it can receive from others, all its fast links together: half of what data sheets call
-            bidirectional. Of GPUs, within one NVLink domain.
+        bfloat16: peak of dense bfloat16 matrix products, FLOP/s.
+        float32: peak of dense matrix products of float32 arrays at JAX's default precision, FLOP/s.
+        float32_how: the number format in which the chip computes those.
+        memory: bytes.
+        link: bytes/s that the chip can receive over all its fast links together, which is half of what data sheets
+            call bidirectional. Of GPUs, within one NVLink domain.
     """
 
     bfloat16: float
@@ -23,7 +25,7 @@ class Chip:
     link: float
 
     def peak(self, precision: str) -> float:
-        """FLOP/s of matrix products at config.model.precision."""
+        """Peak FLOP/s of matrix products for a value of config.model.precision."""
         return self.bfloat16 if precision == "bfloat16" else self.float32
 
 

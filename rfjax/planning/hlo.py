@@ -1,7 +1,7 @@
-"""The communication of a compiled program, read from its text: every collective of a partitioned HLO module.
+"""Reads the communication of a compiled program from its HLO text: all collectives of a partitioned module.
 
-XLA prints what one device runs (`compiled.as_text()`). Counted is one execution of the entry computation: the body of a
-loop as often as the loop turns.
+XLA prints the program of one device (`compiled.as_text()`). The counts are for one execution of the entry computation;
+the body of a loop counts once for each iteration.
 """
 
 import math
@@ -14,13 +14,13 @@ import numpy as np
 from rfjax.errors import UserError
 from rfjax.planning.hlo_groups import Groups, axes_of, read_groups, read_lists
 
-# Bits of an element, by the names that HLO gives to types; f8e4m3fn and its kind have 8.
+# Bits of an element by HLO's name of the type; f8e4m3fn and other f8 types have 8.
 BITS = {
     **{"pred": 8, "token": 0, "opaque": 0, "bf16": 16, "f16": 16, "f32": 32, "f64": 64, "c64": 64, "c128": 128},
     **{f"{sign}{bits}": bits for sign in "su" for bits in (1, 2, 4, 8, 16, 32, 64)},
 }
 
-# What a device must receive at least, as a multiple of all that is gathered, scattered or reduced, in a group of n
+# The least that a device receives in a group of n, as a multiple of all that is gathered, scattered or reduced
 # (Thakur et al. 2005; Rabenseifner 2004 for all-reduce: a reduce-scatter, then an all-gather).
 SHARES = {
     "all-gather": lambda n: (n - 1) / n,
@@ -38,9 +38,13 @@ class Collective:
     """One collective instruction of a program.
 
     Attributes:
-        kind: "all-gather" and so on. name: of the instruction. op_name: where it comes from, "" if the text lacks it.
-        operand_bytes, result_bytes: of one execution, on one device. times: executions.
-        groups: the devices that talk to each other; for a permutation, pairs (from, to).
+        kind: a key of SHARES, such as "all-gather".
+        name: the instruction's name.
+        op_name: the operation that the instruction comes from, "" if the text lacks it.
+        operand_bytes: bytes of the operands of one execution on one device.
+        result_bytes: bytes of the results of one execution on one device.
+        groups: the devices that exchange data; for a permutation, pairs (from, to).
+        times: number of executions.
     """
 
     kind: str
@@ -53,18 +57,18 @@ class Collective:
 
     @property
     def group_size(self) -> int:
-        """Devices in a group; of a permutation, 2, or 1 where every device sends to itself."""
+        """Devices in a group; a permutation has 2, or 1 if all devices send to themselves."""
         return max((len(set(group)) for group in self.groups), default=1)
 
     @property
     def received(self) -> float:
-        """Bytes that a device must receive at least, over all executions, with the best known algorithms."""
+        """Least bytes that a device receives in all executions, with the best known algorithms."""
         return received(self.kind, max(self.operand_bytes, self.result_bytes), self.group_size) * self.times
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """Executions of a kind of collective, and the bytes that a device must receive for them."""
+    """Number of executions of a kind of collective, and the bytes that a device receives in them."""
 
     count: int = 0
     bytes: float = 0.0
@@ -78,8 +82,8 @@ class Communication:
     """The collectives of a program.
 
     Attributes:
-        collectives: those that run, in the text's order. Of a conditional, those of the branch with the most traffic.
-        unknown: names of loops with collectives inside whose number of turns the text does not say; they count once.
+        collectives: in the order of the text. Of a conditional, those of the branch with the most traffic.
+        unknown: names of loops with collectives whose number of iterations the text lacks; they count once.
         branches: names of conditionals whose branches differ in their traffic.
     """
 
@@ -88,7 +92,7 @@ class Communication:
     branches: tuple[str, ...] = ()
 
     def summary(self) -> dict[str, Traffic]:
-        """kind -> its traffic; a group of one device counts as nothing."""
+        """kind -> traffic, without groups of one device."""
         total: dict[str, Traffic] = {}
         for one in self.collectives:
             if one.group_size > 1:
@@ -96,7 +100,7 @@ class Communication:
         return total
 
     def by_axes(self, mesh: Mapping[str, int]) -> dict[tuple[str, str], Traffic]:
-        """(kind, axes) -> its traffic, where the axes are names of the mesh such as "fsdp" or "data+fsdp"."""
+        """(kind, axes) -> traffic, where axes are names of the mesh such as "fsdp" or "data+fsdp"."""
         total: dict[tuple[str, str], Traffic] = {}
         for one in self.collectives:
             if one.group_size > 1:
@@ -106,22 +110,24 @@ class Communication:
 
 
 def received(kind: str, size: int, group: int) -> float:
-    """Bytes that a device must receive at least for one collective in a group of `group` devices.
+    """Least bytes that a device receives in one collective.
 
     Args:
-        size: bytes of the whole: an all-gather's result, a reduce-scatter's operand, either of the others.
+        kind: a key of SHARES.
+        size: bytes of an all-gather's result, of a reduce-scatter's operand, or of either for the other kinds.
+        group: number of devices in a group.
     """
     return SHARES[kind](group) * size if group > 1 else 0.0
 
 
-def read(text: str) -> Communication:
+def read_communication(text: str) -> Communication:
     """Finds the collectives of a compiled module, and how often each runs.
 
     Args:
-        text: of `compiled.as_text()`.
+        text: the result of `compiled.as_text()`.
 
     Raises:
-        UserError: if the text has no entry computation, or a part of it can't be read; it says which.
+        UserError: if the text has no entry computation, or a part of it can't be read.
     """
     entry, computations = _computations(text)
     if not entry:
@@ -132,7 +138,7 @@ def read(text: str) -> Communication:
 
 @dataclass(frozen=True)
 class _Instruction:
-    """A line of a computation: %name = type opcode(operands), rest."""
+    """A line of a computation, parsed: %name = type opcode(operands), rest."""
 
     name: str
     type: str
@@ -141,12 +147,12 @@ class _Instruction:
     rest: str
 
     def attribute(self, name: str) -> str:
-        """The computation or value after `name=`, or ""."""
+        """The value after `name=`, or ""."""
         found = re.search(rf"\b{name}=(\{{[^}}]*\}}|[^\s,]+)", self.rest)
         return found[1] if found else ""
 
     def names(self, attribute: str) -> list[str]:
-        """The computations that an attribute names, one or a list in braces."""
+        """The names of computations in an attribute, which holds one or a list in braces."""
         return re.findall(r"[^\s,{}%]+", self.attribute(attribute))
 
 
@@ -156,7 +162,7 @@ _OPCODE = re.compile(r"\s*([\w\-]+)\(")
 
 
 def _computations(text: str) -> tuple[str, dict[str, list[_Instruction]]]:
-    """The name of the entry computation, and the instructions of every computation by name."""
+    """The name of the entry computation, and name of a computation -> its instructions."""
     entry, found, current = "", {}, None
     for line in text.splitlines():
         if not line.startswith((" ", "\t")):
@@ -179,7 +185,7 @@ def _instruction(name: str, line: str) -> _Instruction:
 
 
 def _closing(line: str, start: int) -> int:
-    """The place after the bracket that closes the one at `start`."""
+    """The index after the bracket that closes the bracket at `start`."""
     depth = 0
     for place in range(start, len(line)):
         depth += (line[place] == "(") - (line[place] == ")")
@@ -189,7 +195,11 @@ def _closing(line: str, start: int) -> int:
 
 
 def type_bytes(text: str) -> int:
-    """Bytes of an HLO type, "bf16[5,4]{1,0}" or a tuple of such; a dimension with a bound, "<=8", counts whole."""
+    """Bytes of an HLO type such as "bf16[5,4]{1,0}", or of a tuple; a bounded dimension, "<=8", counts as its bound.
+
+    Raises:
+        UserError: if an element type is unknown.
+    """
     total = 0
     for dtype, shape in re.findall(r"\b([a-z]\w*)\[([\d,<= ]*)\]", text):
         bits = BITS.get(dtype, 8 if dtype.startswith("f8") else 4 if dtype.startswith("f4") else None)
@@ -201,28 +211,33 @@ def type_bytes(text: str) -> int:
 
 @dataclass(frozen=True)
 class _Reader:
-    """Follows a program from its entry; `devices` is what an empty list of groups means."""
+    """Follows a program from its entry computation.
+
+    Attributes:
+        computations: name -> instructions.
+        devices: the size of the group that an empty list of groups means.
+    """
 
     computations: Mapping[str, Sequence[_Instruction]]
     devices: int
 
     def follow(self, name: str) -> Communication:
-        """What one execution of a computation communicates, with all that it calls."""
-        return _together(self._one(line, self.computations[name]) for line in self.computations.get(name, ()))
+        """The communication of one execution of a computation, including those that it calls."""
+        return _merged(self._one(line, self.computations[name]) for line in self.computations.get(name, ()))
 
-    def _one(self, line: _Instruction, beside: Sequence[_Instruction]) -> Communication:
+    def _one(self, line: _Instruction, computation: Sequence[_Instruction]) -> Communication:
         if line.opcode.removesuffix("-start") in SHARES:
-            return Communication((self._collective(line, beside),))
+            return Communication((self._collective(line, computation),))
         if line.opcode == "while":
             return self._loop(line)
         if line.opcode == "conditional":
             return self._branches(line)
         attribute = {"call": "to_apply", "fusion": "calls", "async-start": "calls"}.get(line.opcode, "")
-        return _together(map(self.follow, line.names(attribute))) if attribute else Communication(())
+        return _merged(map(self.follow, line.names(attribute))) if attribute else Communication(())
 
     def _loop(self, line: _Instruction) -> Communication:
         turns = re.search(r'known_trip_count"?\s*[:=]\s*\{\s*"?n"?\s*[:=]\s*"?(\d+)', line.rest)
-        inside = _together(map(self.follow, [*line.names("body"), *line.names("condition")]))
+        inside = _merged(map(self.follow, [*line.names("body"), *line.names("condition")]))
         if not inside.collectives:
             return inside
         times = int(turns[1]) if turns else 1
@@ -236,15 +251,15 @@ class _Reader:
         largest = branches[int(np.argmax(weights))]
         return replace(largest, branches=largest.branches + ((line.name,) if len(set(weights)) > 1 else ()))
 
-    def _collective(self, line: _Instruction, beside: Sequence[_Instruction]) -> Collective:
+    def _collective(self, line: _Instruction, computation: Sequence[_Instruction]) -> Collective:
         kind = line.opcode.removesuffix("-start")
         groups = self._groups(line)
-        sizes = {one.name: one.type for one in beside}
+        sizes = {one.name: one.type for one in computation}
         named = re.findall(r"%([\w.\-]+)", line.operands) or re.findall(r"([\w.\-]+)\s*(?:,|$)", line.operands)
         operand, result = type_bytes(line.operands), type_bytes(line.type)
         if not operand:
             operand = sum(type_bytes(sizes[name]) for name in named)
-        # The type of what starts an all-gather or a permutation holds the operands too, and sometimes a context.
+        # The result type of an asynchronous start holds the operands too, and sometimes a context.
         if line.opcode in ("all-gather-start", "collective-permute-start", "collective-broadcast-start"):
             result = operand * (max(map(len, groups)) if kind == "all-gather" else 1)
         found = re.search(r'op_name="((?:[^"\\]|\\.)*)"', line.rest)
@@ -257,7 +272,7 @@ class _Reader:
         return read_groups(line.rest[start.end() :] if start else "{}", self.devices)
 
 
-def _together(parts: Iterable[Communication]) -> Communication:
+def _merged(parts: Iterable[Communication]) -> Communication:
     parts = list(parts)
     return Communication(
         tuple(one for part in parts for one in part.collectives),

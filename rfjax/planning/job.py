@@ -1,7 +1,7 @@
-"""The job `plan`: what the runs of a study need of memory, communication and time on devices that need not be there.
+"""The job `plan`: computes the memory, communication and time of a study's runs on devices that need not exist here.
 
-The training step is traced for the mesh, and compiled for as many virtual CPU devices; nothing is allocated, and no
-data set is opened.
+It traces the training step for the mesh and compiles it for virtual CPU devices. It allocates no arrays and opens no
+data set.
 """
 
 import time
@@ -17,83 +17,100 @@ from rfjax import flow, models
 from rfjax.config import Config
 from rfjax.errors import Exit, UserError, nearest
 from rfjax.jsonl import write_json
-from rfjax.planning import advice, hlo, text
+from rfjax.planning import advice, hlo, plan_text
 from rfjax.planning.chips import CHIPS
-from rfjax.planning.tracing import Compiled, Memory, Step, compile_step, trace, z_type
+from rfjax.planning.tracing import CompiledStep, DeviceMemory, TracedStep, compile_step, trace, z_type
 from rfjax.training import mesh as meshes
 from rfjax.training.spec import make_run_spec
 
-MARGIN = 0.08  # of a chip's memory, for the runtime, fragmentation and what a compiler does otherwise than expected
-VERIFY_SECONDS = 60.0  # a suggestion is compiled too where compiling the plan took no longer
-NOTED_SHARE = 0.01  # of the communication, that a compiler adds to what was asked
-TPU_LANES = 128  # arrays on TPUs are padded to multiples of it in their last dimension
+MARGIN = 0.08  # of a chip's memory, for the runtime, fragmentation and the compiler's deviations
+VERIFY_SECONDS = 60.0  # a suggestion is compiled if compiling the plan took less
+NOTED_SHARE = 0.01  # share of the communication that a compiler may add without a note
+TPU_LANES = 128  # TPUs pad the last dimension of arrays to multiples of this
 
 Devices = Sequence[jax.Device]
 
 
 @dataclass(frozen=True)
-class Line:
-    """Communication of a kind along some axes, on one device in one step: bytes that it must receive at least.
+class LinkTraffic:
+    """One kind of collective along some mesh axes, on one device in one step.
 
-    asked: as the program says. compiled: in XLA's program for CPUs, which sends some bfloat16 as float32.
+    Attributes:
+        kind: such as "all-gather".
+        axes: such as "data+fsdp".
+        count: number of executions.
+        requested: least bytes to receive, as the traced program requests them.
+        compiled: least bytes to receive in XLA's program for CPUs, which sends some bfloat16 as float32.
     """
 
     kind: str
     axes: str
     count: int
-    asked: float
+    requested: float
     compiled: float
 
 
 @dataclass(frozen=True)
-class Work:
-    """FLOPs are of the matrix products of one step, over all devices.
+class Cost:
+    """The FLOPs of one step over all devices, and its time. FLOPs are of matrix products and convolutions.
 
     Attributes:
-        model: three times the forward pass. program: of the traced program. again: of those, what the backward pass
-            computes for the second time.
-        step_seconds: at config.plan.utilisation of the chip's peak. link_seconds: of communication, at least.
+        model_flops: three times the forward pass.
+        program_flops: of the traced program.
+        recomputed_flops: of the traced program's recomputation in the backward pass.
+        step_seconds: time of the model's FLOPs at config.plan.utilisation of the chips' peak.
+        communication_seconds: least time of the communication.
     """
 
-    model: float
-    program: float
-    again: float
+    model_flops: float
+    program_flops: float
+    recomputed_flops: float
     step_seconds: float
-    link_seconds: float
+    communication_seconds: float
 
 
 @dataclass(frozen=True)
-class Plan:
-    """All that is known about one run.
+class RunPlan:
+    """The plan of one run.
 
     Attributes:
-        limit: bytes of the chip's memory that can be used. fits: whether the peak is under it.
-        changes: what would help, or where there is room, what that allows. seconds: that the plan took.
+        name: of the run.
+        mesh: axis -> devices.
+        chip: a key of CHIPS.
+        parameters: number of parameters of the model.
+        memory: bytes on one device.
+        limit: bytes of the chip's memory that a run may use.
+        fits: whether the peak of memory is below the limit.
+        traffic: the communication, the largest first.
+        cost: FLOPs and time of one step.
+        changes: suggestions that make the run fit, or that use the memory left.
+        notes: remarks on the numbers.
+        seconds: stage of planning -> seconds that it took.
     """
 
     name: str
     mesh: dict[str, int]
     chip: str
     parameters: int
-    memory: Memory
+    memory: DeviceMemory
     limit: float
     fits: bool
-    traffic: tuple[Line, ...]
-    work: Work
-    changes: tuple[advice.Change, ...] = ()
+    traffic: tuple[LinkTraffic, ...]
+    cost: Cost
+    changes: tuple[advice.Suggestion, ...] = ()
     notes: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
 
 
 class Progress:
-    """Says what is being done, and for how long it was."""
+    """Prints each stage of planning, and measures its seconds."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.seconds: dict[str, float] = {}
         self._say, self._began, self._name = say, time.monotonic(), ""
 
     def __call__(self, name: str, doing: str = "") -> None:
-        """Begins something; "" ends the last."""
+        """Ends the stage before, and begins the stage `name`, or none if it is ""."""
         now = time.monotonic()
         if self._name:
             self.seconds[self._name] = now - self._began
@@ -103,13 +120,17 @@ class Progress:
 
 
 def run(config: Config, started: float) -> int:
-    """Plans each run of a study, or config.only; prints, and writes WORKDIR/plan.json; returns the exit code.
+    """Plans the runs of a study, or the run config.only, prints the plans, and writes WORKDIR/plan.json.
 
     Args:
+        config: of the study.
         started: `time.time()` at the start of the process.
 
+    Returns:
+        The exit code.
+
     Raises:
-        UserError: for devices that the mesh can't make up, a batch that they can't divide, or too few virtual devices.
+        UserError: if the mesh does not fit the devices or the batch, or there are too few virtual devices.
     """
     runs = dict(configs.runs(config))
     wanted = {name: one for name, one in runs.items() if config.only in ("", name)}
@@ -119,27 +140,24 @@ def run(config: Config, started: float) -> int:
     for one in wanted.values():
         check(one, devices)
     path = Path(config.workdir) / "plan.json"
-    plans: dict[Any, Plan] = {}
+    plans: dict[Any, RunPlan] = {}
     record = {"config": config.to_dict(), "jax": jax.__version__, "plans": []}
-    console = text.console()
+    console = plan_text.console()
     for name, one in wanted.items():
-        key = (
-            (spec := make_run_spec(one)),
-            one.training.batch,
-            z_type(one, spec),
-        )  # seeds and formulations make no difference
+        spec = make_run_spec(one)
+        key = spec, one.training.batch, z_type(one, spec)  # seeds and formulations don't change a plan
         if key in plans:
-            console.print(f"{name}: as {plans[key].name}")
+            console.print(f"{name}: the same as {plans[key].name}")
         else:
             progress = Progress(lambda doing, name=name: console.print(f"{name}: {doing}"))
-            plans[key] = plan(name, one, devices, progress)
-            console.print(text.block(plans[key], one))
+            plans[key] = plan_run(name, one, devices, progress)
+            console.print(plan_text.format_plan(plans[key], one))
         record["plans"].append(asdict(replace(plans[key], name=name)))
     try:
         write_json(path, record)
     except OSError as error:
         raise UserError(f"the plan can't be written to {path}: {error.strerror}") from error
-    console.print(f"written to {path}, after {time.time() - started:.0f} s")
+    console.print(f"plan written to {path} after {time.time() - started:.0f} s")
     return Exit.DONE
 
 
@@ -149,35 +167,35 @@ def virtual_devices(count: int) -> Devices:
     Raises:
         UserError: if there are fewer.
     """
-    found = jax.devices("cpu")
-    if len(found) < count:
+    devices = jax.devices("cpu")
+    if len(devices) < count:
         raise UserError(
-            f"config.plan.devices = {count}, and JAX was started with {len(found)}: set "
-            f"XLA_FLAGS=--xla_force_host_platform_device_count={count} before it starts"
+            f"config.plan.devices = {count}, but JAX was started with {len(devices)}: set "
+            f"XLA_FLAGS=--xla_force_host_platform_device_count={count} before JAX starts"
         )
-    return found[:count]
+    return devices[:count]
 
 
 def check(config: Config, devices: Devices) -> None:
-    """Raises UserError for what can be known at once: a mesh, a batch, a formulation that can't be."""
+    """Refuses a mesh, a batch or a formulation that can't work, before anything is traced."""
     mesh = meshes.make_mesh(config.mesh, devices)
     meshes.check_batch("training.batch", config.training.batch, mesh, config.training.accumulate)
     flow.formulation(config.flow.formulation, config.flow.shift)
 
 
-def plan(name: str, config: Config, devices: Devices, progress: Progress) -> Plan:
-    """Everything about one run."""
-    uncut, config = config, _for_cpu(config)
+def plan_run(name: str, config: Config, devices: Devices, progress: Progress) -> RunPlan:
+    """Plans one run."""
+    original, config = config, _for_cpu(config)
     progress("trace", "tracing the training step")
     step = trace(config, devices)
-    progress("compile", f"compiling it for {step.mesh.size} virtual devices")
+    progress("compile", f"compiling the training step for {step.mesh.size} virtual devices")
     compiled = compile_step(config, step, devices)
     progress("count")
-    found = hlo.read(compiled.text) if compiled else hlo.Communication(())
-    memory = replace(step.memory, compiled=compiled.peak if compiled else 0)
-    traffic = _lines(step, found.by_axes(compiled.mesh.shape) if compiled else {})
+    communication = hlo.read_communication(compiled.text) if compiled else hlo.Communication(())
+    memory = replace(step.memory, compiled_peak=compiled.peak if compiled else 0)
+    traffic = _traffic(step, communication.by_axes(compiled.mesh.shape) if compiled else {})
     limit = CHIPS[config.plan.chip].memory * (1 - MARGIN)
-    made = Plan(
+    made = RunPlan(
         name=name,
         mesh=dict(step.mesh.shape),
         chip=config.plan.chip,
@@ -186,71 +204,77 @@ def plan(name: str, config: Config, devices: Devices, progress: Progress) -> Pla
         limit=limit,
         fits=memory.peak <= limit,
         traffic=traffic,
-        work=_work(config, step, traffic),
+        cost=_cost(config, step, traffic),
     )
-    notes = _notes(made, uncut, compiled, found)
-    progress("advice", "looking for what else fits" if made.fits else "it does not fit: looking for what would")
+    notes = _notes(made, original, compiled, communication)
+    search = (
+        "the run fits: looking for less recomputation" if made.fits else "the run does not fit: looking for changes"
+    )
+    progress("advice", search)
     changes = _advice(config, step, made, devices)
     if not made.fits and progress.seconds["compile"] < VERIFY_SECONDS:
-        progress("check", "compiling with the suggestion")
+        progress("check", "compiling the suggestion")
         changes = _verified(config, changes, devices, limit)
     progress("")
     return replace(made, changes=changes, notes=notes, seconds=dict(progress.seconds))
 
 
 def _for_cpu(config: Config) -> Config:
-    """The config with what CPUs can compile."""
+    """The config with an implementation of attention that compiles on CPUs."""
     if config.model.attention != "cudnn":
         return config
     return replace(config, model=replace(config.model, attention="xla"))
 
 
-def _lines(step: Step, compiled: dict[tuple[str, str], hlo.Traffic]) -> tuple[Line, ...]:
-    """Communication as asked and as compiled, the largest first."""
-    asked, none = step.program.traffic, hlo.Traffic()
+def _traffic(step: TracedStep, compiled: dict[tuple[str, str], hlo.Traffic]) -> tuple[LinkTraffic, ...]:
+    """The communication of the traced and the compiled program, the largest first."""
+    requested, none = step.program.traffic, hlo.Traffic()
     lines = []
-    for kind, axes in {**asked, **compiled}:
-        said, done = asked.get((kind, axes), none), compiled.get((kind, axes), none)
-        lines.append(Line(kind, axes, said.count or done.count, said.bytes, done.bytes))
-    return tuple(sorted(lines, key=lambda line: -max(line.asked, line.compiled)))
+    for kind, axes in {**requested, **compiled}:
+        traced, done = requested.get((kind, axes), none), compiled.get((kind, axes), none)
+        lines.append(LinkTraffic(kind, axes, traced.count or done.count, traced.bytes, done.bytes))
+    return tuple(sorted(lines, key=lambda line: -max(line.requested, line.compiled)))
 
 
-def _work(config: Config, step: Step, traffic: tuple[Line, ...]) -> Work:
+def _cost(config: Config, step: TracedStep, traffic: tuple[LinkTraffic, ...]) -> Cost:
     chip, parts = CHIPS[config.plan.chip], make_run_spec(config)
     flops = models.measure(parts.model, parts.inputs).train_flops * config.training.batch
-    return Work(
-        model=flops,
-        program=step.program.flops * step.mesh.size,
-        again=step.program.again * step.mesh.size,
+    return Cost(
+        model_flops=flops,
+        program_flops=step.program.flops * step.mesh.size,
+        recomputed_flops=step.program.recomputed * step.mesh.size,
         step_seconds=flops / (step.mesh.size * chip.peak(config.model.precision) * config.plan.utilisation),
-        link_seconds=sum(line.asked or line.compiled for line in traffic) / chip.link,
+        communication_seconds=sum(line.requested or line.compiled for line in traffic) / chip.link,
     )
 
 
-def _notes(made: Plan, config: Config, compiled: Compiled | None, found: hlo.Communication) -> tuple[str, ...]:
-    """What a reader of the numbers should know besides."""
-    work, notes = made.work, ["planned is the training step alone, not validation or samples"]
+def _notes(
+    made: RunPlan, config: Config, compiled: CompiledStep | None, communication: hlo.Communication
+) -> tuple[str, ...]:
+    """Remarks that a reader of the numbers needs."""
+    cost, notes = made.cost, ["the plan covers the training step, not validation or sampling"]
     if not compiled:
-        notes.append("not compiled: one copy of the state is on more devices than JAX's CPU client has")
+        notes.append("not compiled: one copy of the state has more devices than JAX's CPU client")
     elif dict(compiled.mesh.shape) != made.mesh:
         notes.append(
-            f"compiled for {compiled.mesh.size} devices with their share of the batch: one of them does the same there"
+            f"compiled for {compiled.mesh.size} devices and their share of the batch: each device does the same"
         )
-    if found.unknown:
-        notes.append(f"loops of unknown length in the compiled program count once: {', '.join(found.unknown)}")
-    added = [line for line in made.traffic if not line.asked]
+    if communication.unknown:
+        notes.append(f"loops of unknown length in the compiled program count once: {', '.join(communication.unknown)}")
+    added = [line for line in made.traffic if not line.requested]
     if sum(line.compiled for line in added) > NOTED_SHARE * sum(line.compiled for line in made.traffic):
         names = ", ".join(f"{line.kind} over {line.axes}" for line in added)
-        notes.append(f"XLA adds communication that the step does not ask for: {names}")
+        notes.append(f"XLA adds communication that the step does not request: {names}")
         if config.optimizer.flatten:
-            notes.append("config.optimizer.flatten takes shards apart: set it to False on more than one device")
-    if work.link_seconds > work.step_seconds:
+            notes.append("config.optimizer.flatten breaks up shards: set it to False on more than one device")
+    if cost.communication_seconds > cost.step_seconds:
         notes.append(
-            f"communication takes longer than the work, so {config.plan.utilisation:.0%} of the peak can't be reached: "
-            f"{config.plan.utilisation * work.step_seconds / work.link_seconds:.0%} at most"
+            f"communication takes longer than computation, so that training reaches at most "
+            f"{config.plan.utilisation * cost.step_seconds / cost.communication_seconds:.0%} of the peak, not "
+            f"{config.plan.utilisation:.0%}"
         )
     if config.model.attention == "cudnn":
-        notes.append("planned is XLA's attention, which keeps its matrix of weights; cuDNN's needs less memory")
+        notes.append("the plan is for XLA's attention, which stores the attention matrix; cuDNN's needs less memory")
     width = (config.model.width or config.model.width_per_depth * config.model.depth) // (
         config.model.heads or config.model.depth
     )
@@ -259,19 +283,19 @@ def _notes(made: Plan, config: Config, compiled: Compiled | None, found: hlo.Com
     return tuple(notes)
 
 
-def _advice(config: Config, step: Step, made: Plan, devices: Devices) -> tuple[advice.Change, ...]:
-    if not step.program.manual:
+def _advice(config: Config, step: TracedStep, made: RunPlan, devices: Devices) -> tuple[advice.Suggestion, ...]:
+    if not step.program.in_shard_map:
         return ()
-    measure = lambda other: trace(other, devices).memory.most  # noqa: E731
+    measure = lambda other: trace(other, devices).memory.traced_peak  # noqa: E731
     if made.fits:
-        return advice.room(config, made.limit, measure)
-    return advice.mend(config, made.mesh, made.limit, made.memory.most, measure)
+        return advice.suggest_less_recomputation(config, made.limit, measure)
+    return advice.suggest(config, made.mesh, made.limit, made.memory.traced_peak, measure)
 
 
 def _verified(
-    config: Config, changes: tuple[advice.Change, ...], devices: Devices, limit: float
-) -> tuple[advice.Change, ...]:
-    """The changes, with the first that fits compiled as well."""
+    config: Config, changes: tuple[advice.Suggestion, ...], devices: Devices, limit: float
+) -> tuple[advice.Suggestion, ...]:
+    """Compiles the first suggestion that fits, and adds its compiled peak."""
     place = next((i for i, change in enumerate(changes) if change.fits and change.traced), None)
     if place is None:
         return changes

@@ -1,6 +1,7 @@
-"""What a traced training step does on one device: counted from its jaxpr, so for any compiler and without one.
+"""What one device computes, sends and stores in a traced training step, read from the step's jaxpr.
 
-Inside of `jax.shard_map` every array has the size that one device sees, and every collective is written out.
+Inside `jax.shard_map` each array of a jaxpr has the size that one device holds, and each collective is an equation. The
+counts are therefore the same for all compilers.
 """
 
 import math
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 from rfjax.models.counting import equation_flops, inner_jaxprs, jaxpr_flops
 from rfjax.planning.hlo import Traffic, received
 
-# Primitives of the collectives in a jaxpr, by the names that HLO has for them.
+# Primitives of the collectives in a jaxpr -> the names of HLO.
 COLLECTIVES = {
     "psum": "all-reduce",
     "psum_invariant": "all-reduce",
@@ -30,11 +31,12 @@ COLLECTIVES = {
     "ppermute": "collective-permute",
 }
 
-# They make no array of their own: a compiler reads their operand in another order.
+# Primitives whose result needs no memory of its own: a compiler reads the operand in another order.
 VIEWS = {"reshape", "squeeze", "expand_dims", "broadcast_in_dim", "pvary", "name", "optimization_barrier"}
 
 LOOPS = ("scan", "while")
-BACKWARD, AGAIN = "transpose(", "rematted_computation"  # in the names that JAX gives to what differentiation made
+# Parts of the names that JAX gives to equations of the backward pass, and to those that recompute activations.
+BACKWARD, RECOMPUTED = "transpose(", "rematted_computation"
 
 
 @dataclass(frozen=True)
@@ -42,65 +44,69 @@ class Program:
     """One step on one device.
 
     Attributes:
-        flops: of matrix products and convolutions. again: of those, what the backward pass computes again.
-        traffic: (kind, mesh axes such as "data+fsdp") -> its executions, and the bytes that a device must receive.
-        kept: bytes that the forward pass leaves for the backward pass, besides the step's arguments.
-        most: bytes of the arrays that exist at one time, at most, besides the step's arguments, if no compiler joined
-            any two operations. Compilers need less of them for operations, and more for their own copies.
-        manual: whether gradients are computed inside of `jax.shard_map`; otherwise kept and most can't be known.
+        flops: FLOPs of matrix products and convolutions.
+        recomputed: FLOPs among them by which the backward pass recomputes activations.
+        traffic: (kind, mesh axes such as "data+fsdp") -> number of executions, and the bytes that a device receives.
+        saved: bytes that the forward pass saves for the backward pass, besides the step's arguments.
+        peak: the most bytes of arrays that exist at one time, besides the step's arguments, if the compiler fuses no
+            operations. A compiler needs less than that for fused operations, and more for its own copies.
+        in_shard_map: whether gradients are computed inside `jax.shard_map`. If not, `saved` and `peak` are unknown, 0.
     """
 
     flops: float
-    again: float
+    recomputed: float
     traffic: dict[tuple[str, str], Traffic]
-    kept: int
-    most: int
-    manual: bool
+    saved: int
+    peak: int
+    in_shard_map: bool
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where an equation stands.
+class _Context:
+    """Where an equation stands in the program.
 
     Attributes:
-        times: that it runs. axes: of the mesh that its device is told of. share: of its work that one device does.
-        again: whether this has been computed before.
+        times: how often the equation runs.
+        axes: (name, length) of the mesh axes that the equation can use.
+        share: the fraction of the equation's FLOPs that one device computes.
+        recomputed: whether the equation repeats an earlier computation.
     """
 
     times: int = 1
     axes: tuple[tuple[str, int], ...] = ()
     share: float = 1.0
-    again: bool = False
+    recomputed: bool = False
 
 
-def program(jaxpr: Any, devices: int) -> Program:
-    """Counts a step.
+def read_program(jaxpr: Any, devices: int) -> Program:
+    """Counts the FLOPs, the communication and the memory of a step.
 
     Args:
-        jaxpr: of `jax.jit(step).trace(...)`, closed. devices: that share what lies outside of `jax.shard_map`.
+        jaxpr: the closed jaxpr of `jax.jit(step).trace(...)`.
+        devices: the number of devices, which share the work outside `jax.shard_map` evenly.
     """
-    flops = again = 0.0
-    kept = most = 0
+    flops = recomputed = 0.0
+    saved = peak = 0
     traffic: dict[tuple[str, str], Traffic] = defaultdict(Traffic)
-    for equation, place in _equations(jaxpr.jaxpr, _Place(share=1 / devices)):
-        work = equation_flops(equation) * place.times * place.share
-        flops += work
-        again += work * place.again
+    for equation, context in _equations(jaxpr.jaxpr, _Context(share=1 / devices)):
+        count = equation_flops(equation) * context.times * context.share
+        flops += count
+        recomputed += count * context.recomputed
         if equation.primitive.name in COLLECTIVES:
-            key, found = _communication(equation, place)
-            if found.bytes:
-                traffic[key] += found
+            key, sent = _communication(equation, context)
+            if sent.bytes:
+                traffic[key] += sent
         if equation.primitive.name == "shard_map":
             inside = equation.params["jaxpr"]
-            kept, most = max(kept, _kept(inside)), max(most, _most(inside))
-    return Program(flops, again, dict(traffic), kept, most, manual=kept > 0)
+            saved, peak = max(saved, _saved_bytes(inside)), max(peak, _peak_bytes(inside))
+    return Program(flops, recomputed, dict(traffic), saved, peak, in_shard_map=saved > 0)
 
 
-def _equations(jaxpr: Any, place: _Place) -> Iterator[tuple[Any, _Place]]:
-    """Every equation that runs, with all that are inside of it; of branches, the one with the most FLOPs."""
+def _equations(jaxpr: Any, context: _Context) -> Iterator[tuple[Any, _Context]]:
+    """All equations that run, at any depth; of a conditional's branches only the one with the most FLOPs."""
     for equation in jaxpr.eqns:
         name, params = equation.primitive.name, equation.params
-        here = replace(place, again=place.again or AGAIN in str(equation.source_info.name_stack))
+        here = replace(context, recomputed=context.recomputed or RECOMPUTED in str(equation.source_info.name_stack))
         yield equation, here
         if name == "scan":
             here = replace(here, times=here.times * params["length"])
@@ -111,15 +117,15 @@ def _equations(jaxpr: Any, place: _Place) -> Iterator[tuple[Any, _Place]]:
             yield from _equations(one, here)
 
 
-def _communication(equation: Any, place: _Place) -> tuple[tuple[str, str], Traffic]:
-    """What a collective sends; of constants, such as the number of devices, nothing is sent."""
+def _communication(equation: Any, context: _Context) -> tuple[tuple[str, str], Traffic]:
+    """The traffic of a collective; a collective of constants, such as the number of devices, sends nothing."""
     names = equation.params.get("axes", equation.params.get("axis_name"))
     names = names if isinstance(names, tuple | list) else (names,)
-    used = [(name, n) for name, n in place.axes if name in names and n > 1]
+    used = [(name, n) for name, n in context.axes if name in names and n > 1]
     kind, operands = COLLECTIVES[equation.primitive.name], sum(map(_bytes, _variables(equation)))
     whole = max(operands, sum(map(_bytes, equation.outvars))) if operands else 0
     each = received(kind, whole, math.prod(n for _, n in used))
-    return (kind, "+".join(name for name, _ in used)), Traffic(place.times, each * place.times)
+    return (kind, "+".join(name for name, _ in used)), Traffic(context.times, each * context.times)
 
 
 def _variables(equation: Any) -> list[Any]:
@@ -134,8 +140,8 @@ def _bytes(variable: Any) -> int:
     return math.prod(aval.shape) * aval.dtype.itemsize
 
 
-class _Roots(dict):
-    """A variable -> the one whose memory it lies in."""
+class _Buffers(dict):
+    """Maps a variable that is a view to the variable that owns its memory."""
 
     def note(self, equation: Any) -> None:
         if equation.primitive.name in VIEWS and len(equation.invars) == len(equation.outvars):
@@ -147,37 +153,37 @@ class _Roots(dict):
         return self.get(variable, variable)
 
 
-def _kept(jaxpr: Any) -> int:
-    """Bytes that equations before the first of the backward pass made, and later ones read."""
+def _saved_bytes(jaxpr: Any) -> int:
+    """Bytes of the arrays that the forward pass makes and the backward pass reads."""
     marks = [BACKWARD in str(equation.source_info.name_stack) for equation in jaxpr.eqns]
     if not any(marks):
-        return max((_kept(inner) for equation in jaxpr.eqns for inner in inner_jaxprs(equation)), default=0)
-    roots, made, kept = _Roots(), set(), set()
+        return max((_saved_bytes(inner) for equation in jaxpr.eqns for inner in inner_jaxprs(equation)), default=0)
+    buffers, made, used = _Buffers(), set(), set()
     first = marks.index(True)
     for place, equation in enumerate(jaxpr.eqns):
         if place < first:
-            roots.note(equation)
-            made.update(v for v in equation.outvars if roots.of(v) is v)
+            buffers.note(equation)
+            made.update(v for v in equation.outvars if buffers.of(v) is v)
         elif marks[place]:
-            kept.update(map(roots.of, _variables(equation)))
-    return sum(map(_bytes, made & kept))
+            used.update(map(buffers.of, _variables(equation)))
+    return sum(map(_bytes, made & used))
 
 
-def _most(jaxpr: Any) -> int:
-    """The most bytes that exist at one time, each array from its equation to its last use, but for the arguments."""
-    roots, last = _Roots(), {}
+def _peak_bytes(jaxpr: Any) -> int:
+    """The most bytes that exist at one time, each array from its equation to its last use, without the arguments."""
+    buffers, last = _Buffers(), {}
     for place, equation in enumerate(jaxpr.eqns):
-        roots.note(equation)
-        last |= {roots.of(variable): place for variable in _variables(equation)}
+        buffers.note(equation)
+        last |= {buffers.of(variable): place for variable in _variables(equation)}
     end = len(jaxpr.eqns)
-    last |= {roots.of(v): end for v in jaxpr.outvars if not hasattr(v, "val")}
+    last |= {buffers.of(v): end for v in jaxpr.outvars if not hasattr(v, "val")}
     alive, most, sizes = 0, 0, {}
     leaving = defaultdict(list)
     for place, equation in enumerate(jaxpr.eqns):
-        new = {v: _bytes(v) for v in equation.outvars if roots.of(v) is v and v in last}
-        inner = max(map(_most, inner_jaxprs(equation)), default=0)
+        new = {v: _bytes(v) for v in equation.outvars if buffers.of(v) is v and v in last}
+        inner = max(map(_peak_bytes, inner_jaxprs(equation)), default=0)
         outs = sum(new.values())
-        # A loop's results stand beside what its body makes; elsewhere the results are what the inside makes.
+        # The results of a loop exist beside what its body makes; other results are among what the inner jaxpr makes.
         most = max(most, alive + (outs + inner if equation.primitive.name in LOOPS else max(outs, inner)))
         alive += outs
         sizes |= new

@@ -1,4 +1,4 @@
-"""A training step for devices that need not be there: traced from shapes, counted, and compiled for virtual ones."""
+"""Traces the training step for a mesh, from shapes alone, and compiles it for virtual CPU devices."""
 
 import math
 from collections.abc import Sequence
@@ -11,88 +11,106 @@ from jax.sharding import Mesh, NamedSharding
 
 from rfjax import flow
 from rfjax.config import Config
-from rfjax.planning.programs import Program, program
+from rfjax.planning.programs import Program, read_program
 from rfjax.training import mesh as meshes
 from rfjax.training import step as steps
 from rfjax.training.context import check_mesh
 from rfjax.training.spec import RunSpec, make_run_spec
 from rfjax.training.state import abstract_state
 
-MOST_COMPILED = 2048  # devices that a process of JAX's CPU client has; those beyond seem to it another process's
+MOST_COMPILED = 2048  # devices that JAX's CPU client assigns to one process
 
 
 @dataclass(frozen=True)
-class Memory:
+class DeviceMemory:
     """Bytes on one device.
 
     Attributes:
-        parameters, average, moments, gradients: its shards of them. batch: its examples, with their noise and times.
-        kept: what the forward pass leaves for the backward pass, of the traced program.
-        most: the step's arguments and all arrays that exist at one time, of the traced program, if a compiler joins no
-            two operations.
-        compiled: arguments, results and temporary arrays of the program that XLA makes for CPUs; 0: not compiled.
+        parameters: the device's shards of the parameters.
+        ema: its shards of the averaged parameters.
+        optimizer: its shards of the optimizer's state.
+        gradients: its shards of the gradients.
+        batch: its examples, with their noise and times.
+        activations: what the forward pass of the traced program saves for the backward pass.
+        traced_peak: the step's arguments, and the most arrays that exist at one time in the traced program if no
+            operations are fused.
+        compiled_peak: arguments, results and temporary arrays of XLA's program for CPUs; 0 if it was not compiled.
     """
 
     parameters: int
-    average: int
-    moments: int
+    ema: int
+    optimizer: int
     gradients: int
     batch: int
-    kept: int
-    most: int
-    compiled: int = 0
+    activations: int
+    traced_peak: int
+    compiled_peak: int = 0
 
     @property
     def peak(self) -> int:
-        """What is held against a chip's memory: either number is too high for another compiler, for its own reason."""
-        return min(self.most, self.compiled) if self.compiled else self.most
+        """The number to compare with a chip's memory: the smaller peak, because both overestimate other compilers."""
+        return min(self.traced_peak, self.compiled_peak) if self.compiled_peak else self.traced_peak
 
 
 @dataclass(frozen=True)
-class Step:
-    """A traced step. stage: what `jax.jit(...).trace` gave. parameters: of the whole model."""
+class TracedStep:
+    """A traced training step.
+
+    Attributes:
+        stage: the result of `jax.jit(...).trace`.
+        mesh: the mesh that the step runs on.
+        program: the counts of the step on one device.
+        memory: the bytes on one device.
+        parameters: number of parameters of the whole model.
+    """
 
     stage: Any
     mesh: Mesh
     program: Program
-    memory: Memory
+    memory: DeviceMemory
     parameters: int
 
 
 @dataclass(frozen=True)
-class Compiled:
-    """A compiled step: its text, its bytes on one device, and the devices that it was compiled for."""
+class CompiledStep:
+    """A compiled training step.
+
+    Attributes:
+        text: the program in HLO.
+        peak: bytes on one device.
+        mesh: the mesh that the step was compiled for.
+    """
 
     text: str
     peak: int
     mesh: Mesh
 
 
-def trace(config: Config, devices: Sequence[jax.Device]) -> Step:
-    """Traces a config's step for a mesh of these devices.
+def trace(config: Config, devices: Sequence[jax.Device]) -> TracedStep:
+    """Traces a config's training step for a mesh of these devices.
 
     Raises:
-        UserError: if the mesh can't be made of them, or divide the batch or the model.
+        UserError: if the mesh does not fit the devices, the batch or the model.
     """
-    if config.model.unroll < 0:  # what runs there is not what would run on this CPU
+    if config.model.unroll < 0:  # -1 depends on the machine, and the plan is for another one
         config = replace(config, model=replace(config.model, unroll=1))
     mesh, spec = meshes.make_mesh(config.mesh, devices), make_run_spec(config)
     check_mesh(config, spec, mesh)
     state = abstract_state(spec, mesh)
     rows = arguments(config, spec, mesh)
     stage = steps.jit_update(spec, mesh).trace(state, *rows)
-    counted = program(stage.jaxpr, mesh.size)
+    counted = read_program(stage.jaxpr, mesh.size)
     weights, batch = local_bytes(state.params), local_bytes(rows)
-    memory = Memory(
+    memory = DeviceMemory(
         parameters=weights,
-        average=local_bytes(state.ema_params),
-        moments=local_bytes(state.opt_state),
+        ema=local_bytes(state.ema_params),
+        optimizer=local_bytes(state.opt_state),
         gradients=weights,
         batch=batch,
-        kept=counted.kept,
-        most=local_bytes(state) + batch + counted.most,
+        activations=counted.saved,
+        traced_peak=local_bytes(state) + batch + counted.peak,
     )
-    return Step(stage, mesh, counted, memory, sum(x.size for x in jax.tree.leaves(state.params)))
+    return TracedStep(stage, mesh, counted, memory, sum(x.size for x in jax.tree.leaves(state.params)))
 
 
 def arguments(config: Config, spec: RunSpec, mesh: Mesh) -> tuple[Any, Any]:
@@ -115,14 +133,18 @@ def z_type(config: Config, spec: RunSpec) -> jnp.dtype:
 
 
 def local_bytes(tree: Any) -> int:
-    """Bytes of a tree of (abstract) arrays on one device."""
+    """Bytes on one device of a tree of sharded arrays or shapes."""
     return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def compile_step(config: Config, step: Step, devices: Sequence[jax.Device]) -> Compiled | None:
-    """Compiles a step for CPUs: for all its devices, or for fewer copies along `data` where they are too many.
+def compile_step(config: Config, step: TracedStep, devices: Sequence[jax.Device]) -> CompiledStep | None:
+    """Compiles a step for virtual CPU devices.
 
-    What one device does is the same then. Returns None where even one copy is too large.
+    If the mesh has more than MOST_COMPILED devices, the step is compiled with fewer copies along `data`, which does not
+    change what one device does.
+
+    Returns:
+        The compiled step, or None if one copy has too many devices.
     """
     smaller = fewer_copies(config, step.mesh)
     if smaller is None:
@@ -131,13 +153,19 @@ def compile_step(config: Config, step: Step, devices: Sequence[jax.Device]) -> C
         step = trace(smaller, devices[: smaller.mesh.data * smaller.mesh.fsdp * smaller.mesh.tensor])
     compiled = step.stage.lower().compile()
     stats = compiled.memory_analysis()
-    # The new state lies where the donated old one did, and counts once.
+    # The new state takes the memory of the donated old one, so both count once.
     results = stats.output_size_in_bytes - stats.alias_size_in_bytes
-    return Compiled(compiled.as_text(), stats.argument_size_in_bytes + results + stats.temp_size_in_bytes, step.mesh)
+    return CompiledStep(
+        compiled.as_text(), stats.argument_size_in_bytes + results + stats.temp_size_in_bytes, step.mesh
+    )
 
 
 def fewer_copies(config: Config, mesh: Mesh, most: int = MOST_COMPILED) -> Config | None:
-    """The config; or, for `most` devices, with fewer copies along `data` and their share of the batch; or None."""
+    """The config for a mesh of at most `most` devices: with fewer copies along `data` and their share of the batch.
+
+    Returns:
+        The config itself if the mesh is small enough, or None if one copy has more than `most` devices.
+    """
     shape = dict(mesh.shape)
     if mesh.size <= most:
         return config

@@ -247,7 +247,7 @@ def _seconds_of_doubt(stale: float) -> float:
 def _look(path: Path) -> _Seen | None:
     """The lock, or None where there is none; opened, for only so does NFS ask its server how it is now."""
     try:
-        with regular(path, mend="if no other job works in that folder, remove it") as file:
+        with regular(path, fix="if no other job works in that folder, remove it") as file:
             text = file.read(LARGEST).decode(errors="replace")
             return _Seen(text, os.fstat(file.fileno()).st_mtime_ns)
     except FileNotFoundError:

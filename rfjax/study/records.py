@@ -199,19 +199,19 @@ def read_study(folder: Path) -> dict[str, Any] | None:
     Raises:
         UserError: if it can't be read.
     """
-    path, mend = folder / "study.json", "the study's command makes it again from its config"
-    found = read_json(path, mend=mend)
+    path, fix = folder / "study.json", "the study's command makes it again from its config"
+    found = read_json(path, fix=fix)
     if found is None:
         return None
     names, config = found.get("runs"), found.get("config")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise Unreadable(f"{path} has no list of 'runs': {mend}")
+        raise Unreadable(f"{path} has no list of 'runs': {fix}")
     if not isinstance(config, Mapping):
-        raise Unreadable(f"{path} has no 'config': {mend}")
+        raise Unreadable(f"{path} has no 'config': {fix}")
     try:
         config = configs.filled(config)
     except UserError as error:
-        raise Unreadable(f"{path} holds a config that can't be used ({error}): {mend}") from error
+        raise Unreadable(f"{path} holds a config that can't be used ({error}): {fix}") from error
     facts = {name: found[name] if isinstance(found.get(name), str) else "unknown" for name in FACTS}
     versions = found["versions"] if isinstance(found.get("versions"), dict) else {}
     return found | facts | {"versions": versions, "config": config}
@@ -235,7 +235,7 @@ def _read_rung(folder: Path) -> RunRecord | None:
     Raises:
         UserError: if what there is to say of it can't be read.
     """
-    config, damaged = read_json(folder / runs.CONFIG, mend=runs.AGAIN), []
+    config, damaged = read_json(folder / runs.CONFIG, fix=runs.AGAIN), []
     if config is None:
         return None
     try:

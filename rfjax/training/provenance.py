@@ -56,8 +56,8 @@ def read(folder: Path) -> Known:
     Raises:
         UserError: if there is one that can't be read.
     """
-    path, mend = folder / NAME, "remove it, and the data are recorded anew, not known before"
-    plain = read_json(path, mend=mend)
+    path, fix = folder / NAME, "remove it, and the data are recorded anew, not known before"
+    plain = read_json(path, fix=fix)
     if plain is None:
         return Known()
     try:
@@ -67,7 +67,7 @@ def read(folder: Path) -> Known:
         )
         return Known(identity.from_dict(plain["data"]), str(plain["date"]), before)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({type(error).__name__}): {mend}") from error
+        raise UserError(f"{path} is damaged ({type(error).__name__}): {fix}") from error
 
 
 def read_or_say(folder: Path) -> Known:

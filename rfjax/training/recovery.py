@@ -46,10 +46,8 @@ def read(folder: Path) -> tuple[Skip, ...]:
             batches.
     """
     path = folder / FILE
-    mend = "put back the file as it was, or move the run's folder away to train it anew"
-    found = read_json(
-        path, mend=f"it says which batches the run has left out, and without it others would come: {mend}"
-    )
+    fix = "put back the file as it was, or move the run's folder away to train it anew"
+    found = read_json(path, fix=f"it says which batches the run has left out, and without it others would come: {fix}")
     if found is None:
         return ()
     try:
@@ -57,7 +55,7 @@ def read(folder: Path) -> tuple[Skip, ...]:
     except (KeyError, TypeError):
         skips = None
     if skips is None or not all(isinstance(skip.loss, str) and _are_counts(skip) for skip in skips):
-        raise UserError(f"{path} does not say as it should which batches the run has left out: {mend}")
+        raise UserError(f"{path} does not say as it should which batches the run has left out: {fix}")
     return skips
 
 

@@ -29,7 +29,7 @@ def read_result(folder: Path) -> Result:
     """A run's result; one that can't be read, or whose validation loss is not finite, does not make it complete."""
     path = folder / RESULT
     try:
-        found = read_json(path, mend=AGAIN)
+        found = read_json(path, fix=AGAIN)
         if found is None:
             return Result(None)
         if "status" not in found:
@@ -74,7 +74,7 @@ class Run:
     def _known(self) -> tuple[dict[str, Any] | None, str]:
         """The config in its folder, or None and why it can't be read, if it is there."""
         try:
-            return read_json(self.folder / CONFIG, mend="it is written again from this study's config"), ""
+            return read_json(self.folder / CONFIG, fix="it is written again from this study's config"), ""
         except Unreadable as error:
             return None, str(error)
 

@@ -149,7 +149,7 @@ def _read_config(folder: Path) -> Config:
         UserError: if the folder is not a run's, or is of another version.
     """
     path = folder / "config.json"
-    plain = read_json(path, mend="put the run's own config there again")
+    plain = read_json(path, fix="put the run's own config there again")
     if plain is None:
         raise UserError(f"{folder} is not the folder of a run: it has no config.json")
     try:

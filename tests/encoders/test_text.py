@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-
 from rfjax.data.text import Labels, Stored, WordVectors
+
 from rfjax.errors import UserError
 
 

@@ -5,13 +5,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rfjax.evaluation.frechet import fit_gaussian, frechet_distance
 
 from rfjax import config as configs
 from rfjax import flow, names
 from rfjax.data import digits, pixels
 from rfjax.errors import UserError
 from rfjax.evaluation import classifier, pictures, sampling
-from rfjax.evaluation.frechet import fit_gaussian, frechet_distance
 
 SHAPE = (8, 8, 1)
 

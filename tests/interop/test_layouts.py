@@ -19,7 +19,7 @@ from networks import arrays, jitted, random_parameters
 from rfjax import config as configs
 from rfjax import interop
 from rfjax.errors import UserError
-from rfjax.interop import Found, dit, engine, layouts, recognition, sd3
+from rfjax.interop import CheckpointInfo, dit, layouts, recognition, sd3, transfer
 from rfjax.interop import __main__ as command
 from rfjax.interop.pt import write_pt
 from rfjax.interop.tensors import open_tensors
@@ -77,7 +77,7 @@ def test_a_round_trip_is_exact_to_the_bit(tmp_path, layout, dtype):
 
 def test_a_second_export_writes_the_same_bytes(tmp_path):
     first = interop.export(network("sd3"), tmp_path / "a", "sd3", "float16", max_shard=100_000)
-    interop.bring(first, tmp_path / "run")
+    interop.import_checkpoint(first, tmp_path / "run")
     assert (
         command.main(["export", str(tmp_path / "run"), str(tmp_path / "b"), "--layout=sd3", "--shard-bytes=100000"])
         == 0
@@ -121,7 +121,7 @@ def test_a_run_begins_with_what_was_imported(tmp_path, capsys):
         jax.tree.map(lambda x: x.astype("float16"), made.params),
     )
     with pytest.raises(UserError, match="run is not empty"):
-        interop.bring(path, tmp_path / "run", "sit")
+        interop.import_checkpoint(path, tmp_path / "run", "sit")
 
 
 def test_sit_runs_the_other_way(tmp_path):
@@ -138,7 +138,7 @@ def test_sit_runs_the_other_way(tmp_path):
 
 def test_a_file_that_may_be_anybody_s_asks_whose_it_is(tmp_path):
     path = interop.export(network("dit"), tmp_path / "a.pt", "dit")
-    with pytest.raises(UserError, match="say whose it is by the layout dit, sit or repa"):
+    with pytest.raises(UserError, match="choose the layout dit, sit or repa"):
         interop.read(path, "", MESH)
     with pytest.raises(UserError, match=r"no layout 'sti' .did you mean 'sit'"):
         interop.read(path, "sti", MESH)
@@ -149,11 +149,11 @@ def test_a_file_that_may_be_anybody_s_asks_whose_it_is(tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("num_layers", 4, "says num_layers = 4, and the weights beside it are of 3 blocks"),
+        ("num_layers", 4, "has num_layers = 4, but the weights beside it have 3 blocks"),
         ("joint_attention_dim", 24, r"context_embedder.weight \(48, 20\) where \(48, 24\) was expected"),
         ("pos_embed_max_size", 7, r"pos_embed.pos_embed \(1, 25, 48\) where \(1, 49, 48\) was expected"),
         ("qk_norm", "layer_norm", "qk_norm = 'layer_norm', and rfjax knows"),
-        ("qk_norm", None, "14 not expected .*norm_q.weight"),
+        ("qk_norm", None, "14 unexpected .*norm_q.weight"),
         ("dual_attention_layers", [1], r"dual_attention_layers = \[1\]"),
         ("caption_projection_dim", 64, "heads x head dim = 48 and caption_projection_dim = 64"),
         ("_class_name", "FluxTransformer2DModel", "of a FluxTransformer2DModel: expected an SD3Transformer2DModel"),
@@ -219,7 +219,9 @@ def test_sd3_s_all_in_one_file_is_read_for_its_network_alone(tmp_path, capsys):
     assert "float8_e4m3fn (1 tensors), F6_UNHEARD_OF (1 tensors)" in capsys.readouterr().out
     strange = next(name for name in whole if "context_embedder.weight" in name)
     whole[strange] = ("F6_UNHEARD_OF", *whole[strange][1:])
-    with pytest.raises(UserError, match=r"1 of no known type \(model.diffusion_model.context_embedder.weight in F6_UN"):
+    with pytest.raises(
+        UserError, match=r"1 of an unknown type \(model.diffusion_model.context_embedder.weight in F6_UN"
+    ):
         interop.read(write_any(file, whole), "", MESH)
 
 
@@ -231,7 +233,7 @@ def test_a_network_in_eight_bits_is_widened_without_loss(tmp_path):
         whole = {name: tensors.read(name).astype(eight) for name in tensors.names}
     path = write_any(path, {name: ("F8_E4M3", array.shape, array.tobytes()) for name, array in whole.items()})
     same_bits(interop.read(path, "", MESH).params, jax.tree.map(lambda x: jnp.asarray(x.astype(jnp.bfloat16)), small))
-    brought = interop.bring(path, tmp_path / "run")
+    brought = interop.import_checkpoint(path, tmp_path / "run")
     same_bits(brought.params, jax.tree.map(lambda x: jnp.asarray(x.astype(np.float32)), small))
     target = ["export", str(tmp_path / "run"), str(tmp_path / "b"), "--layout=sd3"]
     assert command.main(target) == 0
@@ -244,8 +246,8 @@ def test_heads_that_no_width_tells_are_said(tmp_path, capsys):
     made = network("sit", width=48, heads=3)
     where = dit.layout(made.parts.model, made.parts.inputs)
     leaves = interop.flat({"params": made.params, "projectors": {}})
-    write_pt(tmp_path / "a.pt", engine.dump(leaves, where), engine.specs(leaves, where))
-    with pytest.raises(UserError, match=r"width 48: no size of DiT's and no multiple of 64.*by --heads"):
+    write_pt(tmp_path / "a.pt", transfer.dump(leaves, where), transfer.specs(leaves, where))
+    with pytest.raises(UserError, match=r"width 48: no size of DiT's and no multiple of 64.*with --heads"):
         interop.read(tmp_path / "a.pt", "sit", MESH)
     with pytest.raises(UserError, match="--heads=5 does not divide it"):
         command.main(["inspect", str(tmp_path / "a.pt"), "--layout=sit", "--heads=5"])
@@ -256,7 +258,7 @@ def test_heads_that_no_width_tells_are_said(tmp_path, capsys):
     assert back.config.model.heads == back.parts.model.heads == 3
     same_bits(back.params, made.params)
     path = interop.export(network("sd3"), tmp_path / "b", "sd3")
-    with pytest.raises(UserError, match="'sd3' tells the number of heads itself"):
+    with pytest.raises(UserError, match="'sd3' stores the number of heads"):
         command.main(["inspect", str(path), "--heads=3"])
 
 
@@ -268,7 +270,7 @@ def test_variants_and_files_elsewhere_by_hand(tmp_path, capsys):
     assert command.main(["inspect", str(folder)]) == 0
     assert "float32 (" in capsys.readouterr().out
     words = ["inspect", str(folder), "--variant=fp16"]
-    with pytest.raises(UserError, match=r"outside of its folder: copy it there, or .* --allow-outside"):
+    with pytest.raises(UserError, match=r"outside its folder: copy the file into the folder, or .* --allow-outside"):
         command.main(words)
     assert command.main([*words, "--allow-outside"]) == 0
     assert "float16 (" in capsys.readouterr().out
@@ -285,7 +287,7 @@ def test_variants_and_files_elsewhere_by_hand(tmp_path, capsys):
         ("sd3", {"dual_attention_layers": {"a": 1}}, "dual_attention_layers = "),
         ("sd3", {"qk_norm": ["\x1b[2J"]}, r"qk_norm = \['\\x1b"),
         ("sd3", {"_class_name": [1]}, "is of a .1.: expected an SD3Transformer2DModel"),
-        ("dit-folder", {"num_layers": 4}, "says num_layers = 4, and the weights beside it are of 3 blocks"),
+        ("dit-folder", {"num_layers": 4}, "has num_layers = 4, but the weights beside it have 3 blocks"),
         ("dit-folder", {"attention_head_dim": -4}, "attention_head_dim = -4 must be"),
         ("dit-folder", {"num_embeds_ada_norm": True}, "num_embeds_ada_norm = True must be"),
     ],
@@ -314,15 +316,15 @@ def test_a_config_that_is_no_json_object_is_named(tmp_path):
     [
         ({"x_embedder.proj.weight": (0, 4, 2, 2)}, r"x_embedder.proj.weight of shape \(0, 4, 2, 2\): expected 4 axes"),
         ({"x_embedder.proj.weight": (64, 4)}, "expected 4 axes that are not empty"),
-        ({"blocks.7.attn.qkv.weight": (3, 1)}, "has a block number 7 and none of number 3"),
-        ({"blocks.999999999999.x": (1,)}, "1 not expected"),
+        ({"blocks.7.attn.qkv.weight": (3, 1)}, "has a block number 7 but no block number 3"),
+        ({"blocks.999999999999.x": (1,)}, "1 unexpected"),
         ({"pos_embed": (1, 24, 64)}, r"pos_embed \(1, 24, 64\) where \(1, 25, 64\)"),
     ],
 )
 def test_shapes_that_tell_nonsense_are_named(tmp_path, shapes, message):
     made = network("sit")
-    where = interop.places(Found("sit", made.config), made.parts)
-    tensors = {name: np.zeros(shape, np.float16) for name, shape in (engine.manifest(where) | shapes).items()}
+    where = interop.layout_of(CheckpointInfo("sit", made.config), made.parts)
+    tensors = {name: np.zeros(shape, np.float16) for name, shape in (transfer.manifest(where) | shapes).items()}
     write_pt(tmp_path / "a.pt", tensors.items(), tensors)
     with pytest.raises(UserError, match=message):
         interop.read(tmp_path / "a.pt", "sit", MESH)
@@ -349,7 +351,7 @@ def test_a_pt_file_that_wants_to_run_code_does_not_run_it(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", pickle.dumps({"pos_embed": Evil(tmp_path / "ran")}, protocol=2))
         archive.writestr("archive/version", "3\n")
-    with pytest.raises(UserError, match=r"wants to call `.*open`, which is not a tensor"):
+    with pytest.raises(UserError, match=r"wants to call `.*open`, but only tensors"):
         interop.read(path, "sit", MESH)
     assert not (tmp_path / "ran").exists()
 
@@ -357,19 +359,19 @@ def test_a_pt_file_that_wants_to_run_code_does_not_run_it(tmp_path):
 @pytest.mark.parametrize(
     ("layout", "changes", "other", "message"),
     [
-        ("sd3", {}, "sit", "'sit' is for dit and sit, not for a 'mmdit'"),
-        ("sit", {}, "repa", "'repa' is for networks that are told t, and this one is told 1-t"),
-        ("sit", {}, "sd3", "'sd3' is for mmdit, not for a 'sit'"),
-        ("dit", {}, "dit-folder", "no table of positions, and this network has one of 5 a side"),
+        ("sd3", {}, "sit", "'sit' stores dit and sit, not 'mmdit'"),
+        ("sit", {}, "repa", "'repa' stores networks with config.model.time = t, and this one has 1-t"),
+        ("sit", {}, "sd3", "'sd3' stores mmdit, not 'sit'"),
+        ("dit", {}, "dit-folder", "no table of positions, and this network has one of side 5"),
         ("dit-folder", {}, "dit", "no sinusoid with a shift of 1"),
-        ("sd3", {"mlp_ratio": 2}, "sd3", "MLPs of ratio 4, and this model's is 2"),
+        ("sd3", {"mlp_ratio": 2}, "sd3", "MLPs of ratio 4, but this model has ratio 2"),
         (
             "sd3",
             {"qk_norm": False, "depth": 2},
             "sd3-file",
-            "takes to be 2 at depth 2 and width 48, and this network has 3",
+            "assume 2 at depth 2 and width 48, but this network has 3",
         ),
-        ("sit", {"width": 48}, "sit", "takes to be unknown at depth 3 and width 48"),
+        ("sit", {"width": 48}, "sit", "assume no number at depth 3 and width 48"),
         ("sit", {"qk_norm": True}, "sit", "no RMSNorm of queries and keys"),
     ],
 )
@@ -379,9 +381,9 @@ def test_a_network_that_a_layout_has_no_place_for(tmp_path, layout, changes, oth
 
 
 def test_a_target_that_does_not_suit_the_layout(tmp_path):
-    with pytest.raises(UserError, match=r"'sd3' is a folder, not .*a.pt"):
+    with pytest.raises(UserError, match=r"'sd3' needs a folder, not .*a.pt"):
         interop.export(network("sd3"), tmp_path / "a.pt", "sd3")
-    with pytest.raises(UserError, match=r"'sit' is a file that ends in .pt"):
+    with pytest.raises(UserError, match=r"'sit' needs a file that ends in .pt"):
         interop.export(network("sit"), tmp_path / "a", "sit")
 
 
@@ -390,9 +392,16 @@ def test_inspect_says_what_a_checkpoint_is(tmp_path, capsys):
     path = interop.export(made, tmp_path / "a.pt", "repa", "float16")
     assert command.main(["inspect", str(path)]) == 0
     said = capsys.readouterr().out
-    for words in ("repa", "depth 3, width 64, 1 heads, patch 2", "10 x 10 x 4", "10 classes", "told     t", "float16"):
+    for words in (
+        "repa",
+        "depth 3, width 64, 1 heads, patch 2",
+        "10 x 10 x 4",
+        "10 classes",
+        "time        t",
+        "float16",
+    ):
         assert words in said
-    with pytest.raises(UserError, match="say whose it is"):
+    with pytest.raises(UserError, match="choose the layout dit, sit or repa"):
         command.main(["inspect", str(interop.export(network("dit"), tmp_path / "b.pt", "dit"))])
     assert "tensors: float32 (" in capsys.readouterr().out
 
@@ -406,8 +415,8 @@ def test_inspect_ends_with_code_2_where_a_checkpoint_is_not_known(tmp_path):
     )
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "2 tensors: " in done.stdout and "float32 (1)" in done.stdout
-    assert "it has 2 tensors (head\\x1b[2J, module.blocks.0.attn.qkv.weight); nearest is" in done.stderr
-    assert "behind 'module.'; it lacks" in done.stderr
+    assert "it has 2 tensors (head, module.blocks.0.attn.qkv.weight); nearest is" in done.stderr
+    assert "after the prefix 'module.'; it lacks" in done.stderr
 
 
 def test_a_folder_that_can_t_be_written_is_a_sentence(tmp_path):
@@ -437,13 +446,15 @@ def test_inspect_says_what_an_import_would_say(tmp_path):
 
 @pytest.mark.parametrize("layout", layouts.LAYOUTS)
 def test_a_network_that_lacks_a_few_tensors_is_nearest_to_its_own_layout(tmp_path, layout):
-    names = set(engine.manifest(interop.places(Found(layout, network(layout).config), network(layout).parts)))
+    names = set(
+        transfer.manifest(interop.layout_of(CheckpointInfo(layout, network(layout).config), network(layout).parts))
+    )
     kept = {name for name in names if "attn" in name or "mlp" in name or "projectors" in name}
     said = recognition.compare({f"_orig_mod.{name}" for name in kept})
     same = {"dit": "dit", "sit": "dit"}.get(layout, layout)  # the two have one set of names
-    assert f"nearest is {same}, of which it has" in said and "behind '_orig_mod.'; it lacks " in said
+    assert f"nearest is {same}, of which it has" in said and "after the prefix '_orig_mod.'; it lacks " in said
     assert f"it has {len(kept)} tensors (" in said
-    assert recognition.compare(["conv1.weight"]).endswith("none of them named as in one of these")
+    assert recognition.compare(["conv1.weight"]).endswith("and none of these layouts has such names")
 
 
 def fresh(parts):

@@ -69,13 +69,13 @@ FOURS, PAIRS = "replica_groups={{0,1,2,3},{4,5,6,7}}", "replica_groups=[4,2]<=[2
     ],
 )
 def test_every_form_is_counted_once(lines, kind, received, size, axes):
-    (one,) = hlo.read(module(X, *lines)).collectives
+    (one,) = hlo.read_communication(module(X, *lines)).collectives
     assert (one.kind, one.received, one.group_size) == (kind, received, size)
     assert hlo_groups.axes_of(one.groups, MESH) == axes
 
 
 def test_a_group_of_one_device_counts_as_nothing():
-    read = hlo.read(module(X, "%g = f32[16,4] all-reduce(%x), replica_groups={{0},{1}}"))
+    read = hlo.read_communication(module(X, "%g = f32[16,4] all-reduce(%x), replica_groups={{0},{1}}"))
     assert len(read.collectives) == 1
     assert read.summary() == read.by_axes(MESH) == {}
 
@@ -123,7 +123,7 @@ def test_loops_multiply_and_calls_are_followed():
         "%k = f32[16] conditional(%p, %x, %x), branch_computations={%wrapped, %wrapped}",
         others=BODY,
     )
-    read = hlo.read(text)
+    read = hlo.read_communication(text)
     assert read.summary() == {"all-reduce": Traffic(111, 111 * 64.0), "reduce-scatter": Traffic(4, 4 * 48.0)}
     assert read.collectives[0].op_name == "a/psum"
     assert read.unknown == ()
@@ -132,7 +132,7 @@ def test_loops_multiply_and_calls_are_followed():
 
 def test_a_loop_of_unknown_length_is_named_if_it_communicates():
     silent = "%v = (s32[], f32[16]) while(%x), condition=%turns, body=%plain"
-    read = hlo.read(module(X, LOOP, silent, others=BODY))
+    read = hlo.read_communication(module(X, LOOP, silent, others=BODY))
     assert read.unknown == ("w",)
     assert read.summary() == {"all-reduce": Traffic(3, 3 * 64.0)}
 
@@ -171,7 +171,7 @@ def test_what_can_not_be_read_is_said():
     with pytest.raises(UserError, match=r"can't be read: something"):
         hlo_groups.read_groups("something", 4)
     with pytest.raises(UserError, match="no ENTRY computation"):
-        hlo.read("func.func @main")
+        hlo.read_communication("func.func @main")
 
 
 def test_axes_of_a_mesh():
@@ -191,7 +191,7 @@ def compiled(function, in_specs, out_specs, *shapes):
     mesh = jax.make_mesh(tuple(MESH.values()), tuple(MESH), axis_types=(jax.sharding.AxisType.Auto,) * 3)
     mapped = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
     lowered = jax.jit(mapped).lower(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes))
-    return hlo.read(lowered.compile().as_text()).by_axes(MESH)
+    return hlo.read_communication(lowered.compile().as_text()).by_axes(MESH)
 
 
 def test_weights_gathered_in_a_scan():

@@ -5,7 +5,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from rfjax.planning.hlo import Traffic
-from rfjax.planning.programs import program
+from rfjax.planning.programs import read_program
 
 LAYERS, ROWS, WIDTH = 5, 4, 16  # rows: of one of eight devices
 
@@ -24,7 +24,7 @@ def traced(block, dtype=jnp.bfloat16):
         out_specs=(P(), P(None, "fsdp")),
     )
     weights, x = jax.ShapeDtypeStruct((LAYERS, WIDTH, WIDTH), dtype), jax.ShapeDtypeStruct((8 * ROWS, WIDTH), dtype)
-    return program(jax.jit(mapped).trace(weights, x).jaxpr, 8)
+    return read_program(jax.jit(mapped).trace(weights, x).jaxpr, 8)
 
 
 def layer(x, part):
@@ -34,39 +34,39 @@ def layer(x, part):
 def test_a_step_that_computes_its_blocks_again():
     found = traced(jax.checkpoint(layer))
     product = 2 * ROWS * WIDTH * WIDTH
-    assert found.manual
+    assert found.in_shard_map
     assert found.flops == 4 * LAYERS * product
-    assert found.again == LAYERS * product
+    assert found.recomputed == LAYERS * product
     weight = WIDTH * WIDTH * 2  # bfloat16, whatever a CPU's compiler makes of it
     assert found.traffic["all-gather", "fsdp"] == Traffic(2 * LAYERS, 2 * LAYERS * weight * 3 / 4)
     assert found.traffic["reduce-scatter", "fsdp"] == Traffic(LAYERS, LAYERS * weight * 3 / 4)
     assert found.traffic["all-reduce", "data"] == Traffic(LAYERS, LAYERS * weight)
     # The input of each block, and the derivative of the square.
-    assert found.kept == (LAYERS + 1) * ROWS * WIDTH * 2
-    assert found.most > found.kept
+    assert found.saved == (LAYERS + 1) * ROWS * WIDTH * 2
+    assert found.peak > found.saved
 
 
 def test_a_step_that_keeps_everything():
     found = traced(layer)
-    assert found.again == 0
+    assert found.recomputed == 0
     assert found.flops == 3 * LAYERS * 2 * ROWS * WIDTH * WIDTH
     assert found.traffic["all-gather", "fsdp"].count == LAYERS
     # A block's input, its weights, and what tanh's derivative needs; and the derivative of the square.
     least = LAYERS * (ROWS * WIDTH + WIDTH * WIDTH + ROWS * WIDTH) * 2 + ROWS * WIDTH * 2
-    assert least <= found.kept <= least + LAYERS * ROWS * WIDTH * 2
+    assert least <= found.saved <= least + LAYERS * ROWS * WIDTH * 2
 
 
 def test_float32_takes_twice_the_bytes():
     half, full = (traced(jax.checkpoint(layer), dtype) for dtype in (jnp.bfloat16, jnp.float32))
-    assert full.kept == 2 * half.kept
+    assert full.saved == 2 * half.saved
     assert full.traffic["all-gather", "fsdp"].bytes == 2 * half.traffic["all-gather", "fsdp"].bytes
 
 
 def test_outside_of_shard_map_the_devices_share_the_work():
     x = jax.ShapeDtypeStruct((8, 16), jnp.float32)
-    found = program(jax.jit(lambda x: x @ x.T).trace(x).jaxpr, 8)
+    found = read_program(jax.jit(lambda x: x @ x.T).trace(x).jaxpr, 8)
     assert found.flops == 2 * 8 * 8 * 16 / 8
-    assert not found.manual
+    assert not found.in_shard_map
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -74,7 +74,7 @@ def test_of_two_branches_the_costlier_counts(order):
     branches = [lambda x: x, lambda x: x @ x][::order]
     x = jax.ShapeDtypeStruct((4, 4), jnp.float32)
     traced = jax.jit(lambda i, x: jax.lax.switch(i, branches, x)).trace(0, x)
-    assert program(traced.jaxpr, 1).flops == 2 * 4**3
+    assert read_program(traced.jaxpr, 1).flops == 2 * 4**3
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -89,6 +89,6 @@ def test_a_convolution_and_its_backward_pass_count_three_times_its_products(stri
 
     met = {(1, "SAME"): 3 * 8 - 2, (2, "SAME"): 3 * 4 - 1, (1, "VALID"): 3 * 6, (2, "VALID"): 3 * 3}[stride, padding]
     once = 2 * 2 * 5 * 7 * met**2
-    assert program(jax.jit(loss).trace(image, kernel).jaxpr, 1).flops == once
+    assert read_program(jax.jit(loss).trace(image, kernel).jaxpr, 1).flops == once
     both = jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).trace(image, kernel)
-    assert program(both.jaxpr, 1).flops == 3 * once
+    assert read_program(both.jaxpr, 1).flops == 3 * once

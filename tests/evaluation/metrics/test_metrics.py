@@ -4,13 +4,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rfjax.evaluation.frechet import fit_gaussian, frechet_distance, frechet_error
+from rfjax.evaluation.scorers import scorer
 
 from rfjax.data import digits
 from rfjax.data.shapes import SKILLS, Shapes
 from rfjax.errors import UserError
 from rfjax.evaluation import features, scorers
-from rfjax.evaluation.frechet import fit_gaussian, frechet_distance, frechet_error
-from rfjax.evaluation.scorers import scorer
 
 
 def handwriting(channels=1):

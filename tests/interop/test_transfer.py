@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfjax.errors import UserError
-from rfjax.interop import engine
+from rfjax.interop import transfer
 from rfjax.interop.layout import Piece, conv, linear, manifest, same
 from rfjax.interop.safetensors import write_safetensors
 from rfjax.interop.tensors import open_tensors
@@ -43,7 +43,7 @@ def structs(leaves, sharding=HERE):
 
 def save(path, leaves, layout, **changes):
     """A file of the leaves, with some tensors changed, or left out where the change is None."""
-    tensors = {**dict(engine.dump(leaves, layout)), **changes}
+    tensors = {**dict(transfer.dump(leaves, layout)), **changes}
     tensors = {name: array for name, array in tensors.items() if array is not None}
     return open_tensors(write_safetensors(path / "x.safetensors", tensors.items(), tensors))
 
@@ -57,9 +57,9 @@ def assert_same(found, leaves):
 
 def test_their_tensors_are_what_their_projects_hold():
     leaves, layout = example()
-    theirs = dict(engine.dump(leaves, layout))
+    theirs = dict(transfer.dump(leaves, layout))
     assert {name: array.shape for name, array in theirs.items()} == manifest(layout)
-    assert list(theirs) == list(manifest(layout)) == list(engine.specs(leaves, layout))
+    assert list(theirs) == list(manifest(layout)) == list(transfer.specs(leaves, layout))
     np.testing.assert_array_equal(theirs["blocks.2.k.weight"], leaves["qkv"][2, :, 3:6].T)
     np.testing.assert_array_equal(theirs["in_proj"], np.concatenate([leaves["q"].T, leaves["k"].T]))
     np.testing.assert_array_equal(theirs["patch.weight"], leaves["patch"].reshape(2, 2, 3, 6).transpose(3, 2, 0, 1))
@@ -88,10 +88,10 @@ def stacks(draw):
 def test_round_trips_are_exact(tmp_path_factory, case):
     leaves, layout = case
     with save(tmp_path_factory.mktemp("stack"), leaves, layout) as tensors:
-        found = engine.load(tensors, layout, structs(leaves))
+        found = transfer.load(tensors, layout, structs(leaves))
     assert_same(found, leaves)
-    again = dict(engine.dump(found, layout))
-    for name, array in engine.dump(leaves, layout):
+    again = dict(transfer.dump(found, layout))
+    for name, array in transfer.dump(leaves, layout):
         assert again[name].tobytes() == array.tobytes()
 
 
@@ -110,7 +110,7 @@ def test_rows_of_one_tensor_fill_many_leaves(tmp_path_factory, sizes, matrices, 
     leaves = {path: leaf.astype(np.float16) for path, leaf in leaves.items()}
     with save(tmp_path_factory.mktemp("rows"), leaves, layout) as tensors:
         assert tensors.names == ("all",)
-        assert_same(engine.load(tensors, layout, structs(leaves)), leaves)
+        assert_same(transfer.load(tensors, layout, structs(leaves)), leaves)
 
 
 def test_bands_meet(tmp_path):
@@ -118,14 +118,14 @@ def test_bands_meet(tmp_path):
     layout = {"w": tuple(linear(f"{i}", 3000, 500, (i,)) for i in range(2))}
     with save(tmp_path, leaves, layout) as tensors:
         assert len(tensors.bands("0")) > 3
-        assert_same(engine.load(tensors, layout, structs(leaves)), leaves)
+        assert_same(transfer.load(tensors, layout, structs(leaves)), leaves)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, np.float32])
 def test_a_dtype_converts(tmp_path, dtype):
     leaves, layout = example()
     with save(tmp_path, leaves, layout) as tensors:
-        found = engine.load(tensors, layout, structs(leaves), dtype)
+        found = transfer.load(tensors, layout, structs(leaves), dtype)
     assert_same(found, {path: leaf.astype(dtype) for path, leaf in leaves.items()})
 
 
@@ -136,23 +136,23 @@ def test_every_device_gets_its_shard(tmp_path):
     for path, spec in (("qkv", jax.P("data", "fsdp")), ("patch", jax.P("fsdp", "data")), ("q", jax.P("fsdp"))):
         target[path] = target[path].update(sharding=jax.NamedSharding(mesh, spec))
     with save(tmp_path, leaves, layout) as tensors:
-        found = engine.load(tensors, layout, target)
+        found = transfer.load(tensors, layout, target)
     assert_same(found, leaves)
     for path, array in found.items():
         assert array.sharding == target[path].sharding
     assert {shard.data.shape for shard in found["qkv"].addressable_shards} == {(2, 1, 9)}
-    for name, array in engine.dump(found, layout):
-        assert array.tobytes() == dict(engine.dump(leaves, layout))[name].tobytes()
+    for name, array in transfer.dump(found, layout):
+        assert array.tobytes() == dict(transfer.dump(leaves, layout))[name].tobytes()
 
 
 def test_a_cpu_takes_the_memory_over(tmp_path):
     leaves = {"w": np.ones((256, 128), np.float32)}
     layout = {"w": (linear("w", 256, 128),)}
-    host = engine._aligned((256, 128), np.dtype(np.float32))
+    host = transfer._aligned((256, 128), np.dtype(np.float32))
     array = jax.make_array_from_callback(host.shape, HERE, lambda index: host[index])
     assert array.unsafe_buffer_pointer() == host.ctypes.data
     with save(tmp_path, leaves, layout) as tensors:
-        assert_same(engine.load(tensors, layout, structs(leaves)), leaves)
+        assert_same(transfer.load(tensors, layout, structs(leaves)), leaves)
 
 
 def test_what_does_not_fit_is_named(tmp_path):
@@ -160,13 +160,13 @@ def test_what_does_not_fit_is_named(tmp_path):
     strange = dict.fromkeys(("x.1", "x.2", "x.3", "x.4", "pos_embed"), np.zeros(1))
     changes = {"scale": None, "time": np.zeros(8, np.float32)} | strange
     with save(tmp_path, leaves, layout, **changes) as tensors, pytest.raises(UserError) as caught:
-        engine.load(tensors, layout, structs(leaves), ignore=(r"pos_",))
+        transfer.load(tensors, layout, structs(leaves), ignore=(r"pos_",))
     assert str(caught.value) == (
-        f"{tmp_path}/x.safetensors does not fit, 15 tensors were expected and 19 found: 1 missing (scale); "
-        "4 not expected (x.1, x.2, x.3 and 1 more); 1 of another shape (time (8,) where (7,) was expected)"
+        f"{tmp_path}/x.safetensors does not fit its layout (15 tensors were expected and 19 found): 1 missing (scale); "
+        "4 unexpected (x.1, x.2, x.3 and 1 more); 1 of another shape (time (8,) where (7,) was expected)"
     )
     with save(tmp_path, leaves, layout, pos_embed=np.zeros(1)) as tensors:
-        assert_same(engine.load(tensors, layout, structs(leaves), ignore=(r"pos_",)), leaves)
+        assert_same(transfer.load(tensors, layout, structs(leaves), ignore=(r"pos_",)), leaves)
 
 
 def test_copies_agree_to_the_last_bit(tmp_path):
@@ -174,10 +174,10 @@ def test_copies_agree_to_the_last_bit(tmp_path):
     other = np.nextafter(leaves["time"], np.float32(9), where=np.arange(7) == 6, out=leaves["time"].copy())
     fault = r"x\.safetensors has other values in copy\.1 than in time"
     with save(tmp_path, leaves, layout, **{"copy.1": other}) as tensors, pytest.raises(UserError, match=fault):
-        engine.load(tensors, layout, structs(leaves))
+        transfer.load(tensors, layout, structs(leaves))
     leaves["time"][3] = np.nan
     with save(tmp_path, leaves, layout) as tensors:
-        assert_same(engine.load(tensors, layout, structs(leaves)), leaves)
+        assert_same(transfer.load(tensors, layout, structs(leaves)), leaves)
 
 
 def test_types_that_differ_or_do_not_fit_jax(tmp_path):
@@ -185,23 +185,23 @@ def test_types_that_differ_or_do_not_fit_jax(tmp_path):
     odd = {"blocks.1.q.weight": np.zeros((3, 4), np.float16)}
     fault = r"different types: .*float32.*blocks\.1\.q\.weight in float16"
     with save(tmp_path, leaves, layout, **odd) as tensors, pytest.raises(UserError, match=fault):
-        engine.load(tensors, layout, structs(leaves))
+        transfer.load(tensors, layout, structs(leaves))
     wide = {path: leaf.astype(np.float64) for path, leaf in leaves.items()}
     with save(tmp_path, wide, layout) as tensors:
         with pytest.raises(UserError, match="float64, which JAX would cut"):
-            engine.load(tensors, layout, structs(leaves))
-        assert_same(engine.load(tensors, layout, structs(leaves), np.float32), leaves)
+            transfer.load(tensors, layout, structs(leaves))
+        assert_same(transfer.load(tensors, layout, structs(leaves), np.float32), leaves)
 
 
 def test_wrong_layouts_are_refused(tmp_path):
     leaves, layout = example()
     with save(tmp_path, leaves, layout) as tensors:
         with pytest.raises(ValueError, match="different leaves"):
-            engine.load(tensors, layout, {})
+            transfer.load(tensors, layout, {})
         with pytest.raises(ValueError, match="do not fill"):
-            engine.load(tensors, layout | {"qkv": layout["qkv"][:-1]}, structs(leaves))
+            transfer.load(tensors, layout | {"qkv": layout["qkv"][:-1]}, structs(leaves))
     with pytest.raises(ValueError, match="several types"):
-        engine.specs(leaves | {"k": leaves["k"].astype(np.float16)}, layout)
+        transfer.specs(leaves | {"k": leaves["k"].astype(np.float16)}, layout)
     for pieces, fault in (
         ((same("a", (2,)), same("a", (3,))), "two shapes"),
         ((same("a", (2,)), same("a", (2,))), "hold the rows"),

@@ -1,8 +1,8 @@
-"""From another project's checkpoint to our parameters and back: `check`, `load`, `specs`, `dump`.
+"""Moves weights between another project's checkpoint and our parameters: `check`, `load`, `specs`, `dump`.
 
-Their matrices are ours transposed. Each tensor is read in bands of rows that fit the processor's cache, and numpy
-transposes each band from there into the leaf, in threads (reads and copies both let go of Python's lock). A leaf's
-memory is aligned so that a CPU device takes it over as it is.
+Their matrices are the transposes of ours. Threads read each tensor in bands of rows that fit the processor's cache, and
+numpy transposes each band into the leaf (reads and copies both release Python's lock). A leaf's memory is aligned so
+that a CPU device uses it without a copy.
 """
 
 import math
@@ -17,40 +17,46 @@ import jax
 import ml_dtypes
 import numpy as np
 
-from rfjax.errors import UserError
+from rfjax.errors import UserError, one_line
 from rfjax.interop.layout import Layout, Piece, Rows, manifest
-from rfjax.interop.stored import NARROW, Tensors, bands, shown
+from rfjax.interop.stored import NARROW, Tensors, bands
 
-ALIGNMENT = 64  # bytes of a cache line; XLA copies what is aligned less
+ALIGNMENT = 64  # bytes of a cache line; XLA copies arrays with a smaller alignment
 NAMED = 3  # tensors of each kind of mismatch that a message names
-WIDER = np.dtype(ml_dtypes.bfloat16)  # what holds all values of the narrow types, in which no network computes
-SAME: Mapping[str, Any] = {}  # no other dtypes than there are
+WIDER = np.dtype(ml_dtypes.bfloat16)  # holds all values of the narrow types, in which networks can't compute
+SAME: Mapping[str, Any] = {}  # all dtypes stay the same
 THREADS = min(8, os.cpu_count() or 1)
 
 
 def check(tensors: Tensors, layout: Layout, ignore: Sequence[str] = ()) -> None:
-    """Raises UserError, without reading data, where names, shapes or types are not the layout's.
+    """Compares the tensors' names, shapes and types with a layout, without reading values.
 
-    ignore: regular expressions; tensors whose names begin with one may be there and are not read.
+    Args:
+        tensors: the open checkpoint.
+        layout: that it should have.
+        ignore: regular expressions for the beginnings of names of tensors that the layout may lack.
+
+    Raises:
+        UserError: if they differ.
     """
-    wanted, found = manifest(layout), set(tensors.names)
-    missing = [name for name in wanted if name not in found]
+    wanted, stored = manifest(layout), set(tensors.names)
+    missing = [name for name in wanted if name not in stored]
     extra = [name for name in tensors.names if name not in wanted and not any(re.match(word, name) for word in ignore)]
     wrong = [
         f"{name} {tensors.shape(name)} where {shape} was expected"
         for name, shape in wanted.items()
-        if name in found and tensors.shape(name) != shape
+        if name in stored and tensors.shape(name) != shape
     ]
-    strange = [f"{name} in {tensors.kind(name)}" for name in wanted if name in found and not tensors.readable(name)]
-    kinds = (("missing", missing), ("not expected", extra), ("of another shape", wrong), ("of no known type", strange))
+    strange = [f"{name} in {tensors.kind(name)}" for name in wanted if name in stored and not tensors.readable(name)]
+    kinds = (("missing", missing), ("unexpected", extra), ("of another shape", wrong), ("of an unknown type", strange))
     faults = [f"{len(names)} {what} ({_some(names)})" for what, names in kinds if names]
     if faults:
-        count = f"{len(wanted)} tensors were expected and {len(found)} found"
-        raise UserError(f"{tensors.source} does not fit, {count}: {'; '.join(faults)}")
+        count = f"{len(wanted)} tensors were expected and {len(stored)} found"
+        raise UserError(f"{tensors.source} does not fit its layout ({count}): {'; '.join(faults)}")
 
 
 def _some(words: list[str]) -> str:
-    return ", ".join(map(shown, words[:NAMED])) + (f" and {len(words) - NAMED} more" if len(words) > NAMED else "")
+    return ", ".join(map(one_line, words[:NAMED])) + (f" and {len(words) - NAMED} more" if len(words) > NAMED else "")
 
 
 def load(
@@ -60,12 +66,22 @@ def load(
     dtype: Any = None,
     ignore: Sequence[str] = (),
 ) -> dict[str, jax.Array]:
-    """Reads a checkpoint into arrays; on the host it holds one leaf at a time.
+    """Reads a checkpoint into sharded arrays, with one leaf at a time in the host's memory.
 
-    target: each leaf's shape and sharding by its path; every device gets its own shard.
-    dtype: of the arrays; None keeps the stored one, and makes bfloat16 of eight bits. ignore: as in `check`.
-    Raises UserError where the checkpoint does not fit the layout (before data is read), where a copy differs from its
-    original, and for 64-bit values that JAX would cut; ValueError where layout and target disagree.
+    Args:
+        tensors: the open checkpoint.
+        layout: of its tensors.
+        target: path of a leaf -> shape and sharding.
+        dtype: of the arrays. None keeps the stored types, but turns eight-bit types into bfloat16.
+        ignore: as in `check`.
+
+    Returns:
+        Path of a leaf -> array.
+
+    Raises:
+        UserError: if the checkpoint does not fit the layout (before values are read), a copy differs from its original,
+            or JAX would cut 64-bit values.
+        ValueError: if the layout and the target disagree.
     """
     if set(layout) != set(target):
         raise ValueError(
@@ -86,8 +102,8 @@ def _dtype(tensors: Tensors, path: str, pieces: Sequence[Piece], dtype: Any) -> 
     stored = {tensors.dtype(name): name for name in names}
     if len(stored) > 1:
         what = ", ".join(f"{name} in {kind}" for kind, name in stored.items())
-        raise UserError(f"{tensors.source} stores what belongs together in different types: {what}")
-    kind = kept(next(iter(stored))) if dtype is None else np.dtype(dtype)
+        raise UserError(f"{tensors.source} stores the parts of {path} in different types: {what}")
+    kind = default_dtype(next(iter(stored))) if dtype is None else np.dtype(dtype)
     if jax.dtypes.canonicalize_dtype(kind) != kind:
         raise UserError(
             f"{tensors.where(names[0])} holds {names[0]} of {kind}, which JAX would cut: give another dtype"
@@ -95,8 +111,8 @@ def _dtype(tensors: Tensors, path: str, pieces: Sequence[Piece], dtype: Any) -> 
     return kind
 
 
-def kept(stored: np.dtype) -> np.dtype:
-    """The dtype that a tensor keeps where none is asked for: its own, or a wider one that can be computed with."""
+def default_dtype(stored: np.dtype) -> np.dtype:
+    """The dtype of a leaf if the caller gives none: the stored one, or bfloat16 for eight-bit types."""
     return WIDER if stored in map(np.dtype, NARROW.values()) else stored
 
 
@@ -119,7 +135,7 @@ def _load_leaf(
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An array that a CPU device can take over without a copy; its values are yet to come."""
+    """An uninitialised array that a CPU device can use without a copy."""
     size = math.prod(shape) * dtype.itemsize
     raw = np.empty(size + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
@@ -127,40 +143,40 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 class Scratch(threading.local):
-    """Memory that a thread uses for one band after the other: asking for it anew can take longer than to read."""
+    """A thread's memory for all bands, because a new allocation can take longer than the read."""
 
     def __init__(self) -> None:
-        self._kept = {}
+        self._buffers = {}
 
-    def _take(self, name: str, count: int) -> np.ndarray:
-        if name not in self._kept or len(self._kept[name]) < count:
-            self._kept[name] = np.empty(count, np.uint8)
-        return self._kept[name][:count]
+    def _get(self, name: str, count: int) -> np.ndarray:
+        if name not in self._buffers or len(self._buffers[name]) < count:
+            self._buffers[name] = np.empty(count, np.uint8)
+        return self._buffers[name][:count]
 
     def read(self, count: int) -> np.ndarray:
-        """For the bytes of a file."""
-        return self._take("read", count)
+        """Memory for the bytes of a file."""
+        return self._get("read", count)
 
     def stage(self, count: int) -> np.ndarray:
-        """For a band on its way."""
-        return self._take("stage", count)
+        """Memory for a band in its new dtype."""
+        return self._get("stage", count)
 
 
 SCRATCH = Scratch()
 
 
 def _staged(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """A band in another dtype, whose rows are moved apart by a cache line, in this thread's scratch.
+    """A copy of a band in another dtype, in this thread's scratch, with a cache line of padding between rows.
 
-    Without that, a column's lines fall into few sets of the first-level cache where rows are 2^n x 3 bytes long, and a
-    transpose takes half as long again.
+    Without padding, the lines of a column share few sets of the first-level cache if rows are 2^n x 3 bytes long, and
+    a transpose takes half as long again.
     """
     if values.ndim < 2:
         return values.astype(dtype, copy=False)
     flat = values.reshape(len(values), math.prod(values.shape[1:]))
     width = flat.shape[1] + ALIGNMENT // dtype.itemsize
-    room = SCRATCH.stage(len(flat) * width * dtype.itemsize).view(dtype)
-    wide = room.reshape(len(flat), width)[:, : flat.shape[1]]
+    memory = SCRATCH.stage(len(flat) * width * dtype.itemsize).view(dtype)
+    wide = memory.reshape(len(flat), width)[:, : flat.shape[1]]
     if dtype == values.dtype:
         _bits(wide)[...] = _bits(flat)
     else:
@@ -169,19 +185,19 @@ def _staged(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def _bits(array: np.ndarray) -> np.ndarray:
-    """The same memory as unsigned integers, which numpy copies fast and compares as they are (bfloat16, NaN)."""
+    """The same memory as unsigned integers, which numpy copies fast and compares bit by bit (bfloat16, NaN)."""
     return array.view(f"u{array.dtype.itemsize}")
 
 
 def _window(leaf: np.ndarray, piece: Piece, band: Rows | None) -> np.ndarray:
-    """The region of a leaf that a band of a piece's tensor fills, in their orientation, as a view."""
+    """A view of the region of a leaf that a band of a piece's tensor fills, with the tensor's order of axes."""
     whole = leaf[(*piece.index, ...)].reshape(piece.view, copy=False).transpose(piece.order)
     start = piece.rows[0] if piece.rows else 0
     return whole if band is None else whole[band[0] - start : band[1] - start]
 
 
 def _uses(layout: Layout) -> dict[str, list[tuple[str, Piece]]]:
-    """Each tensor of theirs with the leaves and pieces that make it up, in the layout's order."""
+    """Their tensor -> the leaves and pieces that it consists of, in the layout's order."""
     uses: dict[str, list[tuple[str, Piece]]] = {}
     for path, pieces in layout.items():
         for piece in pieces:
@@ -192,29 +208,40 @@ def _uses(layout: Layout) -> dict[str, list[tuple[str, Piece]]]:
 def specs(
     leaves: Mapping[str, Any], layout: Layout, dtypes: Mapping[str, Any] = SAME
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shape and dtype of every tensor that `dump` yields, in its order: what the writers ask for in advance.
+    """The manifest for a writer: shape and dtype of all tensors that `dump` yields, in its order.
 
-    leaves: arrays or jax.ShapeDtypeStruct. dtypes: as in `dump`. Raises ValueError where the leaves of one tensor have
-    different dtypes.
+    Args:
+        leaves: path -> array or jax.ShapeDtypeStruct.
+        layout: of their tensors.
+        dtypes: as in `dump`.
+
+    Raises:
+        ValueError: if the leaves of one tensor have different dtypes.
     """
-    found = {}
+    result = {}
     for name, parts in _uses(layout).items():
         kinds = {np.dtype(dtypes.get(path) or leaves[path].dtype) for path, _ in parts}
         if len(kinds) > 1:
             raise ValueError(f"{name} is made of leaves of several types: {sorted(map(str, kinds))}")
         piece = parts[0][1]
-        found |= dict.fromkeys((name, *piece.copies), jax.ShapeDtypeStruct(piece.shape, kinds.pop()))
-    return found
+        result |= dict.fromkeys((name, *piece.copies), jax.ShapeDtypeStruct(piece.shape, kinds.pop()))
+    return result
 
 
 def dump(
     leaves: Mapping[str, Any], layout: Layout, dtypes: Mapping[str, Any] = SAME
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields every tensor of theirs, copies behind their original, one at a time in the layout's order: load's inverse.
+    """Yields their tensors one at a time in the layout's order, copies after their original; the inverse of `load`.
 
-    leaves: our arrays by path (numpy's, or jax's where this process holds all shards); the host holds those that the
-    tensor at hand is made of. dtypes: of the tensors, by the leaf's path; without one, the leaf's. Raises ValueError as
-    `specs` does.
+    The host's memory holds only the leaves of the current tensor.
+
+    Args:
+        leaves: path -> numpy array, or JAX array of which this process has all shards.
+        layout: of their tensors.
+        dtypes: path of a leaf -> dtype of its tensors; the leaf's own dtype if it is missing.
+
+    Raises:
+        ValueError: if the leaves of one tensor have different dtypes.
     """
     shapes, uses = specs(leaves, layout, dtypes), _uses(layout)
     last = {path: name for name, parts in uses.items() for path, _ in parts}
@@ -234,7 +261,7 @@ def dump(
 
 
 def _host(leaf: Any) -> np.ndarray:
-    """A row-major numpy array of a leaf; one of an accelerator leaves no copy behind in the leaf."""
+    """A row-major numpy array of a leaf, without a cached copy in a leaf on an accelerator."""
     if isinstance(leaf, jax.Array):
         shards = [shard.data for shard in leaf.addressable_shards]
         leaf = jax.make_array_from_single_device_arrays(leaf.shape, leaf.sharding, shards)
