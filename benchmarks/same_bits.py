@@ -29,7 +29,8 @@ CASES: dict[str, tuple[str, ...]] = {
     "mmdit, dual blocks, QK-norm": ("--config.model.dual_blocks=2", "--config.model.qk_norm=True"),
     "mmdit3, two vocabularies": ("--config.model.backbone=mmdit3", "--config.text.vocabularies=2"),
     "dit on text": ("--config.model.backbone=dit",),
-    "sit on labels of digits": ("--config.model.backbone=sit", "--config.text.encoder=labels", "--config.model.time=1-t",
+    "sit on labels of digits": ("--config.model.backbone=sit", "--config.text.encoder=labels",
+                                "--config.model.time=1-t",
                                 "--config.data.name=digits", "--config.text.pooled_width=10",
                                 "--config.data.image_size=8", "--config.data.channels=1"),
     "crossdit": ("--config.model.backbone=crossdit",),
@@ -121,7 +122,7 @@ def run_in(checkout: Path, module: str, *arguments: str) -> None:
     """Runs a module of a checkout."""
     environment = {**os.environ, "PYTHONPATH": str(checkout)}
     done = subprocess.run(
-        [sys.executable, "-m", module, *arguments], cwd=checkout, env=environment, capture_output=True
+        [sys.executable, "-m", module, *arguments], cwd=checkout, env=environment, capture_output=True, check=False
     )
     if done.returncode:
         sys.exit(f"{checkout}: {' '.join(arguments)}\n{done.stdout.decode()}\n{done.stderr.decode()}")

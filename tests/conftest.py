@@ -10,7 +10,17 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 from jaxtyping import install_import_hook
 
-CHECKED = ("flow", "models", "evaluation", "training", "data.shapes", "data.text", "data.pipeline", "data.pixels")
+CHECKED = (
+    "flow",
+    "models",
+    "evaluation",
+    "training",
+    "data.shapes",
+    "data.hashing",
+    "data.pipeline",
+    "encoders",
+    "objectives",
+)
 install_import_hook([f"rfjax.{name}" for name in CHECKED], "beartype.beartype")
 
 import ml_collections

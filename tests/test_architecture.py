@@ -101,7 +101,7 @@ OTHERWISE = {  # what else is called so, and why it leaves no half-written file
     "study/reports/drawing.py": ["figure.savefig(text,"],  # memory
     "study/reports/page.py": ["strip.crop("],  # memory
     "training/tensorboard.py": ["path.open('r+b')"],  # cuts off what is half-written
-    "training/loop.py": ["self.saved.save("],  # Orbax renames whole checkpoints
+    "training/loop.py": ["self.saved.save(", "self.save("],  # Orbax renames whole checkpoints
     "training/measurements/samples.py": ["montage.save("],  # rfjax's own
 }
 
