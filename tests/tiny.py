@@ -27,15 +27,22 @@ def begun_run(folder: Path, config: configs.Config, steps: tuple[int, ...] = (8,
 
     from rfjax.jsonl import write_json
     from rfjax.training import mesh
-    from rfjax.training.checkpoints import Checkpoints
+    from rfjax.training.checkpoints import Checkpoints, Progress
     from rfjax.training.spec import make_run_spec
-    from rfjax.training.step import initial_state
+    from rfjax.training.state import initial_state
 
     state = initial_state(make_run_spec(config), mesh.make_mesh(config.mesh), 0)
     write_json(folder / "config.json", config.to_dict())
     saved = Checkpoints(folder / "checkpoints", 2)
     for step in steps:
         average = jax.tree.map(lambda x, n=step: x + 0.01 * n, state.params)
-        saved.save(state.replace(step=jax.numpy.int32(step), average=average), 0.0)
+        saved.save(state.replace(step=jax.numpy.int32(step), ema_params=average), Progress())
     saved.close()
     return state.params
+
+
+def run_job(kind: Any, config: configs.Config, started: float) -> int:
+    """Runs a job of `runner`, `resampling` or `generate`; returns the exit code."""
+    from rfjax.study import jobs
+
+    return jobs.run(kind.make_job(config, started))

@@ -63,11 +63,11 @@ def sincos(grid: tuple[int, ...], width: int, positions: Positions = Positions()
     place = sincos_2d(rows, columns, width, positions)
     if not frames:
         return place
-    time = _waves(np.arange(math.prod(frames)), width)
+    time = _waves(np.arange(float(math.prod(frames))), width)
     return (time[:, None] + place[None]).reshape(-1, width).astype(np.float32)
 
 
-def _waves(places: Float[np.ndarray, " n"], width: int) -> Float[np.ndarray, "n width"]:
+def _waves(places: Float[np.ndarray, "*n"], width: int) -> Float[np.ndarray, "n width"]:
     """[sin | cos] of place x omega_i with omega_i = 10000^(-i / (width/2))."""
     omega = MAX_PERIOD ** -(np.arange(width // 2) / (width / 2))
     angle = places.reshape(-1, 1) * omega

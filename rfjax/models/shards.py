@@ -8,7 +8,7 @@ units, and the outputs of the two Linears behind them are added up (Megatron, Sh
 
 import functools
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ FSDP, TENSOR = "fsdp", "tensor"
 GATHERED = "gathered weight"  # never kept for the backward pass
 
 
+@runtime_checkable
 class Adapter(Protocol):
     """Low-rank or other factors beside base weights: hashable, a part of the compiled step's key.
 

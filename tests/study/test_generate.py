@@ -8,12 +8,12 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import begun_run, tiny
+from tiny import begun_run, run_job, tiny
 
 from rfjax import config as configs
 from rfjax import interop, main, memory
 from rfjax.errors import UserError
-from rfjax.study import gallery
+from rfjax.study import generate
 from rfjax.training.spec import make_run_spec
 from rfjax.training.weights import Weights
 
@@ -37,7 +37,7 @@ def sample(folder, source, sampler="euler", channels=0, **values):
     c.sampling.update(sampler=sampler, guidance_channels=channels)
     c.generate.update(source=str(source), steps=2, count=6, batch=4)
     c.generate.update(values)
-    return gallery.run(configs.parse(c), time.time())
+    return run_job(generate, configs.parse(c), time.time())
 
 
 def read(folder, name):
@@ -117,14 +117,14 @@ def test_a_mistake_is_one_sentence_before_a_folder_is_made(source, tmp_path, val
 def test_what_lies_in_the_folder_already_is_never_mistaken_for_ours(tmp_path):
     for content in ("", "[" * 99999, "[1]", '{"settings": 5}', "\udcff"):
         (tmp_path / "x.json").write_text(content, errors="surrogateescape")
-        assert gallery.free_name(tmp_path, "x", {"a": 1}) == tmp_path / "x_2.png"
+        assert generate.free_name(tmp_path, "x", {"a": 1}) == tmp_path / "x_2.png"
     (tmp_path / "x.json").write_text('{"settings": {"a": 1}}')
-    assert gallery.free_name(tmp_path, "x", {"a": 1}) == tmp_path / "x.png"
+    assert generate.free_name(tmp_path, "x", {"a": 1}) == tmp_path / "x.png"
 
 
 def test_a_long_name_of_a_model_is_cut(tmp_path):
     (tmp_path / ("ä" * 120)).mkdir()
-    assert gallery._label(tmp_path / ("ä" * 120)) == "ä" * 40
+    assert generate._label(tmp_path / ("ä" * 120)) == "ä" * 40
 
 
 def test_a_study_is_told_to_name_a_run_and_a_run_without_a_checkpoint_to_train(source, tmp_path):
@@ -250,11 +250,11 @@ def test_a_file_of_encodings_that_is_none_or_unpacks_to_more_than_memory_is_refu
     bomb, fifo = tmp_path / "bomb.npz", tmp_path / "fifo.npz"
     np.savez_compressed(bomb, context=np.zeros((1000, 10, 10), np.float32), pooled=np.zeros((1000, 10), np.float32))
     os.mkfifo(fifo)
-    assert gallery.read_encodings(bomb).pooled.shape == (1000, 10)
+    assert generate.read_encodings(bomb).pooled.shape == (1000, 10)
     monkeypatch.setattr(memory, "installed", lambda: 10 * bomb.stat().st_size)
     for file, words in ((bomb, "GiB of memory, and there are"), (fifo, "is a FIFO, and must be a file")):
         with pytest.raises(UserError, match=words):
-            gallery.read_encodings(file)
+            generate.read_encodings(file)
 
 
 def test_the_config_reaches_the_job(source, tmp_path, capsys):

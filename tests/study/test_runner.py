@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from tiny import begun_run
+from tiny import begun_run, run_job
 
 from rfjax import config as configs
 from rfjax import files
@@ -42,7 +42,7 @@ def test_a_study_skips_what_is_complete_isolates_what_fails_and_tries_it_again(
         return real(run, display, stop)
 
     monkeypatch.setattr(loop, "train", train)
-    assert runner.run_study(config, time.time()) == Exit.FAILED
+    assert run_job(runner, config, time.time()) == Exit.FAILED
     assert trained == ["d1", "d2"]
     folder = tmp_path / "study"
     assert (folder / "runs" / "d1" / "failure.txt").read_text().startswith("a cosmic ray\n")
@@ -50,7 +50,7 @@ def test_a_study_skips_what_is_complete_isolates_what_fails_and_tries_it_again(
     assert "a cosmic ray" in (folder / "report" / "index.html").read_text()
     before = (folder / "runs" / "d2" / "result.json").read_text()
 
-    assert runner.run_study(config, time.time()) == 0
+    assert run_job(runner, config, time.time()) == 0
     assert trained == ["d1", "d2", "d1"]
     assert not (folder / "runs" / "d1" / "failure.txt").exists()
     assert (folder / "runs" / "d2" / "result.json").read_text() == before
@@ -62,7 +62,7 @@ def test_a_study_skips_what_is_complete_isolates_what_fails_and_tries_it_again(
     # Another config is refused, and nothing is touched.
     tiny_config.training.batch = 16
     with pytest.raises(UserError, match=r"training.batch is 8 there and 16 here"):
-        runner.run_study(configs.parse(tiny_config), time.time())
+        run_job(runner, configs.parse(tiny_config), time.time())
     assert (folder / "runs" / "d2" / "result.json").read_text() == before
 
 
@@ -71,12 +71,12 @@ def test_only_trains_one_run_and_writes_no_report(tiny_config, tmp_path, monkeyp
     result = {"validation": {"ema": {"loss": 1.0, "stderr": 0.1}}, "size": {"parameters": 1}, "split_seconds": {}}
     monkeypatch.setattr(loop, "train", lambda run, display, stop: trained.append(run.name) or result)
     tiny_config.only = "d2"
-    assert runner.run_study(study(tiny_config), time.time()) == 0
+    assert run_job(runner, study(tiny_config), time.time()) == 0
     assert trained == ["d2"]
     assert not (tmp_path / "study" / "report").exists()
     tiny_config.only = "d7"
     with pytest.raises(UserError, match=r"no run 'd7' \(did you mean 'd[12]'\?\)"):
-        runner.run_study(configs.parse(tiny_config), time.time())
+        run_job(runner, configs.parse(tiny_config), time.time())
 
 
 def test_an_interrupt_is_passed_on(tiny_config, monkeypatch):
@@ -85,25 +85,25 @@ def test_an_interrupt_is_passed_on(tiny_config, monkeypatch):
 
     monkeypatch.setattr(loop, "train", train)
     with pytest.raises(Interrupted):
-        runner.run_study(study(tiny_config), time.time())
+        run_job(runner, study(tiny_config), time.time())
 
 
 def test_a_missing_data_set_and_a_wrong_batch_stop_before_anything_is_compiled(tiny_config, monkeypatch):
     monkeypatch.setattr(loop, "train", lambda *a: pytest.fail("it must not come to training"))
     tiny_config.data.update(name="folder", path="/nowhere")
     with pytest.raises(UserError, match="/nowhere"):
-        runner.run_study(study(tiny_config), time.time())
+        run_job(runner, study(tiny_config), time.time())
     tiny_config.data.name = "shapes"
     tiny_config.training.batch = 12
     with pytest.raises(UserError, match=r"config.training.batch = 12 can't be divided over 8 devices: take 8 or 16"):
-        runner.run_study(configs.parse(tiny_config), time.time())
+        run_job(runner, configs.parse(tiny_config), time.time())
 
 
 def test_a_folder_that_cannot_be_written_is_named(tiny_config, tmp_path):
     (tmp_path / "file").write_text("")
     tiny_config.workdir = str(tmp_path / "file" / "study")
     with pytest.raises(UserError, match=r"work folder .*file/study can't be written"):
-        runner.run_study(study(tiny_config), time.time())
+        run_job(runner, study(tiny_config), time.time())
 
 
 RESULT = {
@@ -134,7 +134,7 @@ def test_a_run_that_another_job_has_is_left_to_it(tiny_config, tmp_path, monkeyp
     trained, runs = trains(monkeypatch), tmp_path / "study" / "runs"
     (runs / "d1").mkdir(parents=True)
     with locks.take(runs / "d1", 5.0):
-        assert runner.run_study(study(tiny_config), time.time()) == Exit.DONE
+        assert run_job(runner, study(tiny_config), time.time()) == Exit.DONE
         said = capsys.readouterr().out
         holder = re.escape(f"{files.machine().host}, process {os.getpid()}")
         assert re.search(rf"d1: another job has it \({holder}, sign of life \d s ago\)", said)
@@ -142,9 +142,9 @@ def test_a_run_that_another_job_has_is_left_to_it(tiny_config, tmp_path, monkeyp
         assert "not started yet: d1" in (tmp_path / "study" / "report" / "index.html").read_text()
         tiny_config.only = "d1"
         with pytest.raises(UserError, match=rf"d1: another job has it \(.*process {os.getpid()}.*\): wait for it, or"):
-            runner.run_study(study(tiny_config), time.time())
+            run_job(runner, study(tiny_config), time.time())
     assert trained == ["d2"]
-    assert runner.run_study(study(tiny_config), time.time()) == Exit.DONE
+    assert run_job(runner, study(tiny_config), time.time()) == Exit.DONE
     assert trained == ["d2", "d1"]
     assert not list(runs.glob("*/lock.json"))
 
@@ -154,7 +154,7 @@ def test_a_run_is_looked_at_again_in_the_end(tiny_config, tmp_path, monkeypatch)
     (runs / "d1").mkdir(parents=True)
     other, trained = locks.take(runs / "d1", 5.0), []
     monkeypatch.setattr(loop, "train", lambda run, *rest: trained.append(run.name) or other.release() or RESULT)
-    assert runner.run_study(study(tiny_config), time.time()) == Exit.DONE
+    assert run_job(runner, study(tiny_config), time.time()) == Exit.DONE
     assert trained == ["d2", "d1"]
 
 
@@ -167,7 +167,7 @@ def test_a_run_that_another_job_finished_meanwhile_is_not_trained_again(tiny_con
         return real(folder, *rest)
 
     monkeypatch.setattr(locks, "take", take)
-    assert runner.run_study(study(tiny_config), time.time()) == Exit.DONE
+    assert run_job(runner, study(tiny_config), time.time()) == Exit.DONE
     assert trained == ["d1"]
     assert not list(tmp_path.glob("study/runs/*/lock.json"))
 
@@ -184,7 +184,7 @@ def test_the_lock_of_a_job_that_was_killed_is_taken_over_and_its_litter_removed(
     name = files.partial_name(folder / "result.json").name
     litter = folder / name.replace(str(os.getpid()), str(gone.pid))
     litter.write_text("{")
-    assert runner.run_study(study(tiny_config), time.time()) == Exit.DONE
+    assert run_job(runner, study(tiny_config), time.time()) == Exit.DONE
     assert trained == ["d1", "d2"]
     assert re.search(
         r"d2: the lock of another job \(.*\) is void \(that process is gone\): taken over", capsys.readouterr().out
@@ -209,7 +209,7 @@ def test_a_job_that_may_be_dead_is_waited_for(tiny_config, tmp_path, monkeypatch
     thread = threading.Thread(target=live)
     thread.start()
     try:
-        assert runner.run_study(study(tiny_config), time.time()) == Exit.DONE
+        assert run_job(runner, study(tiny_config), time.time()) == Exit.DONE
     finally:
         over.set()
         thread.join()
@@ -231,7 +231,7 @@ def test_a_job_that_lost_its_lock_stops(tiny_config, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "train", train)
     tiny_config.cluster.stale_minutes = 0.05
     with pytest.raises(UserError, match=r"d1: this job gave no sign of life for 0.05 minutes, and another has taken"):
-        runner.run_study(study(tiny_config), time.time())
+        run_job(runner, study(tiny_config), time.time())
     assert (tmp_path / "study" / "runs" / "d1" / locks.NAME).read_text() == "another"
 
 
@@ -261,7 +261,7 @@ def test_a_job_that_went_on_after_its_lock_was_taken_writes_nothing_more(tiny_co
     monkeypatch.setattr(loop.Stop, "granted", granted)
     tiny_config.training.update(steps=8, log_every=1, checkpoint_every=1)
     with pytest.raises(UserError, match=r"run: this job gave no sign of life for 5 minutes, and another has taken"):
-        runner.run_study(configs.parse(tiny_config), time.time())
+        run_job(runner, configs.parse(tiny_config), time.time())
     assert any(name.startswith("checkpoints/1/") for name in seen)  # and the second was being written
     after = {name: text for name, text in content(run).items() if ".orbax-checkpoint-tmp" not in name}
     assert {name.split("/")[1] for name in after if name.startswith("checkpoints")} <= {"1", "2"}
@@ -273,7 +273,7 @@ def test_a_job_that_went_on_after_its_lock_was_taken_writes_nothing_more(tiny_co
 def test_spoilt_files_are_named_and_made_again(tiny_config, tmp_path, monkeypatch, capsys):
     trained, folder = trains(monkeypatch), tmp_path / "study"
     config = study(tiny_config, **{"model.depth": (1, 2, 3, 4)})
-    assert runner.run_study(config, time.time()) == Exit.DONE
+    assert run_job(runner, config, time.time()) == Exit.DONE
     runs = folder / "runs"
     whole = content(folder)
     (folder / "study.json").write_bytes(b"")  # as after a power cut
@@ -286,7 +286,7 @@ def test_spoilt_files_are_named_and_made_again(tiny_config, tmp_path, monkeypatc
     (folder / "sittings.jsonl").mkdir()
     capsys.readouterr()
     trained.clear()
-    assert runner.run_study(config, time.time()) == Exit.DONE
+    assert run_job(runner, config, time.time()) == Exit.DONE
     said = capsys.readouterr().out
     assert trained == ["d1", "d3"]
     for words in (
@@ -306,7 +306,7 @@ def test_whatever_ends_a_job_its_lock_is_given_back(tiny_config, tmp_path, monke
 
     monkeypatch.setattr(loop, "train", train)
     with pytest.raises(type(error)):
-        runner.run_study(study(tiny_config), time.time())
+        run_job(runner, study(tiny_config), time.time())
     assert not list(tmp_path.glob("study/runs/*/lock.json"))
     assert not list(tmp_path.glob("study/runs/*/failure.txt"))
 
@@ -322,7 +322,7 @@ def test_other_processes_of_a_job_write_nothing_and_do_as_process_0_says(tiny_co
 
     monkeypatch.setattr(loop, "train", train)
     (tmp_path / "study").mkdir()
-    assert runner.run_study(study(tiny_config), time.time()) == Exit.FAILED
+    assert run_job(runner, study(tiny_config), time.time()) == Exit.FAILED
     assert asked == [Turn.FAILED] * 4
     assert capsys.readouterr().out == ""
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["study", "study/runs"]
@@ -341,7 +341,7 @@ def test_other_processes_of_a_job_write_nothing_and_do_as_process_0_says(tiny_co
 def test_what_can_t_be_done_is_refused_before_anything_is_written(tiny_config, tmp_path, section, values, words):
     tiny_config[section].update(values)
     with pytest.raises(UserError, match=words):
-        runner.run_study(configs.parse(tiny_config), time.time())
+        run_job(runner, configs.parse(tiny_config), time.time())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -349,7 +349,7 @@ def test_a_validation_set_that_is_too_small_is_refused_before_anything_is_writte
     tiny_config.data.update(name="digits", image_size=8, channels=1)
     tiny_config.validation.examples = 2**24
     with pytest.raises(UserError, match="fewer than config"):
-        runner.run_study(configs.parse(tiny_config), time.time())
+        run_job(runner, configs.parse(tiny_config), time.time())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -358,7 +358,7 @@ def test_the_weights_to_start_from_must_fit_before_anything_is_written(tiny_conf
     tiny_config.model.depth = 1
     tiny_config.training.start_from = str(tmp_path / "other")
     with pytest.raises(UserError, match=r"holds another network: config\.model\.depth is 2 there and 1 here"):
-        runner.run_study(configs.parse(tiny_config), time.time())
+        run_job(runner, configs.parse(tiny_config), time.time())
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
 
@@ -389,14 +389,14 @@ def test_a_study_whose_data_changed_is_refused_before_anything_is_written_unless
     tiny_config.only = "d2"  # a job of its own, on a machine with other files
     before = sorted(Path(config.workdir).rglob("*"))
     with pytest.raises(UserError, match=r"run d1 recorded .*: the training split has 39 examples, and had 40"):
-        runner.run_study(study(tiny_config), time.time())
+        run_job(runner, study(tiny_config), time.time())
     assert sorted(Path(config.workdir).rglob("*")) == before
 
     trained = []
     result = {"validation": {"ema": {"loss": 1.0, "stderr": 0.1}}, "size": {"parameters": 1}, "split_seconds": {}}
     monkeypatch.setattr(loop, "train", lambda run, display, stop: trained.append(run.name) or result)
     tiny_config.data.changed = "allow"
-    assert runner.run_study(study(tiny_config), time.time()) == Exit.DONE
+    assert run_job(runner, study(tiny_config), time.time()) == Exit.DONE
     assert trained == ["d2"]
 
 
@@ -405,5 +405,5 @@ def test_batches_beyond_memory_are_refused_before_anything_is_written(tiny_confi
     before = sorted(Path(config.workdir).rglob("*"))
     monkeypatch.setattr(runner.paths.memory, "installed", lambda: 8 * 4 * 4 * 2)
     with pytest.raises(UserError, match=r"batches of 8 images .* GiB of memory, and there are .*training\.batch"):
-        runner.run_study(config, time.time())
+        run_job(runner, config, time.time())
     assert sorted(Path(config.workdir).rglob("*")) == before

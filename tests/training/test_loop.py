@@ -11,15 +11,16 @@ import pytest
 from tiny import tiny
 
 from rfjax import config as configs
-from rfjax import flow
+from rfjax import data, jsonl
+from rfjax.compiling import Compilations
 from rfjax.errors import Exit, UserError
-from rfjax.evaluation import pictures
 from rfjax.study import records
-from rfjax.training import checkpoints, loop, recovery, stop
-from rfjax.training import step as steps
+from rfjax.training import checkpoints, context, loop, recovery, stop
+from rfjax.training import state as states
 from rfjax.training.checkpoints import Checkpoints
+from rfjax.training.measurements import validation
 from rfjax.training.spec import make_run_spec
-from rfjax.training.step import abstract_state
+from rfjax.training.state import abstract_state
 
 
 class StopAt(stop.Stop):
@@ -118,7 +119,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(whole, tmp_path, asked, words):
     assert stopped.value.code == Exit.PREEMPTED
     loop.train(run, Silent(), stop.Stop())
     same_bits(run, whole[0])
-    lines, _ = loop.read_lines(run.folder / "metrics.jsonl")
+    lines, _ = jsonl.read_lines(run.folder / "metrics.jsonl")
     steps = [line["step"] for line in lines if line["kind"] == "validation"]
     assert len(steps) == len(set(steps)) * 2 + (asked in (7, 15))  # measured again only where it was interrupted
 
@@ -225,9 +226,10 @@ def spoil(monkeypatch, *numbers):
     """Makes training batches with these numbers worthless."""
     real = loop.data.batches
 
-    def batches(source, encoder, order, rows, start):
+    def batches(source, prepare, order, rows, start, *, names):
         kept = (k for k in itertools.count() if k not in order.skip)
-        numbered = zip(itertools.islice(kept, start, None), real(source, encoder, order, rows, start), strict=False)
+        made = real(source, prepare, order, rows, start, names=names)
+        numbered = zip(itertools.islice(kept, start, None), made, strict=False)
         for number, batch in numbered:
             bad = np.full_like(batch["image"], np.nan, np.float32)
             yield {**batch, "image": bad if number in numbers else batch["image"].astype(np.float32)}
@@ -249,15 +251,15 @@ def test_a_validation_loss_that_is_not_finite_fails_the_run(whole, tmp_path, mon
     shutil.copytree(whole[0].folder, tmp_path / "run")
     run = dataclasses.replace(whole[0], folder=tmp_path / "run")
     (run.folder / "result.json").unlink()
-    real = loop.measuring.validate
+    real, calls = validation.validation.measure, itertools.count()
 
-    def validate(*arguments, **more):
+    def measure(*arguments, **more):
         found = real(*arguments, **more)
-        return found | {"ema": found["ema"] | {"loss": np.inf}}
+        return dataclasses.replace(found, loss=np.inf) if next(calls) % 2 else found
 
-    monkeypatch.setattr(loop.measuring, "validate", validate)
+    monkeypatch.setattr(validation.validation, "measure", measure)
     for _ in range(2):
-        with pytest.raises(loop.NotFinite, match=r"loss is not finite \(inf with ema weights at step 8\)"):
+        with pytest.raises(validation.NotFinite, match=r"loss is not finite \(inf with ema weights at step 8\)"):
             loop.train(run, Silent(), stop.Stop())
         assert not run.complete()
 
@@ -285,9 +287,9 @@ def test_with_recovery_the_batch_is_skipped_and_said(tmp_path, monkeypatch):
 
 
 def test_a_loss_explodes_when_it_is_many_times_the_recent_ones():
-    health = steps.Health(jax.numpy.full(steps.RECENT, jax.numpy.inf), 0, 0.0)
+    health = states.Health(jax.numpy.full(states.RECENT, jax.numpy.inf), 0, 0.0)
     assert int(health.after(1e9, True, 5, 10.0).bad_step) == 0  # nothing to compare with yet
-    known = health.replace(recent=jax.numpy.arange(1.0, steps.RECENT + 1))
+    known = health.replace(recent=jax.numpy.arange(1.0, states.RECENT + 1))
     assert int(known.after(79.0, True, 5, 10.0).bad_step) == 0
     bad = known.after(81.0, True, 5, 10.0)
     assert (int(bad.bad_step), float(bad.bad_loss)) == (5, 81.0)
@@ -310,12 +312,13 @@ def test_attention_is_measured_block_by_block(tmp_path):
 
 def test_shapes_that_differ_from_the_config_are_named(tmp_path):
     run = make_run(tmp_path, data={"name": "digits", "image_size": 8, "channels": 1}, model={"patch": 2})
-    loop.check_shapes(loop.data.open_source(run.config.data, "train"), run.config, make_run_spec(run.config))
+    source = data.open_source(run.config.data, "train")
+    context.check_shapes(source, make_run_spec(run.config))
     wrong = dataclasses.replace(run.config, data=dataclasses.replace(run.config.data, channels=3))
     with pytest.raises(
         UserError, match=r"'image' of the data set has shape \(8, 8, 1\), but the config says \(8, 8, 3\)"
     ):
-        loop.check_shapes(loop.data.open_source(run.config.data, "train"), run.config, make_run_spec(wrong))
+        context.check_shapes(source, make_run_spec(wrong))
 
 
 def test_the_best_step_is_sampled(tmp_path):
@@ -328,14 +331,24 @@ def test_the_best_step_is_sampled(tmp_path):
     assert result["selected_step"] == min(ema, key=ema.get)
     assert {line["step"] for line in lines if line["kind"] == "scores"} == {result["selected_step"]}
 
-    # Make the earlier one the best: its checkpoint was kept, though one alone is asked for.
-    text = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    changed = [json.dumps(json.loads(line) | {"loss": 1e-3}) if '"step": 4' in line else line for line in text]
-    (tmp_path / "metrics.jsonl").write_text("\n".join(changed) + "\n")
-    (tmp_path / "result.json").unlink()
-    again = loop.train(run, Silent(), stop.Stop())
-    assert again["selected_step"] == 4
-    assert again["scores"] != result["scores"]
+
+def test_the_best_step_is_known_from_the_checkpoint_whatever_the_log_says(tmp_path, monkeypatch):
+    """Its checkpoint is kept, though one alone is asked for, and a run that goes on without its log finds it."""
+    run = make_run(tmp_path, training={"validate_every": 4, "select": "best", "keep_checkpoints": 1})
+    real = validation.Validation.run
+
+    def lower(self, context, state, at):
+        for kind, values in real(self, context, state, at):
+            yield kind, values | ({"loss": 1e-3} if at.step == 4 and kind == "validation" else {})
+
+    monkeypatch.setattr(validation.Validation, "run", lower)
+    with pytest.raises(stop.Interrupted):
+        loop.train(run, Silent(), StopAt(11))
+    (tmp_path / "metrics.jsonl").unlink()
+    result = loop.train(run, Silent(), stop.Stop())
+    assert result["selected_step"] == 4
+    lines, _ = jsonl.read_lines(tmp_path / "metrics.jsonl")
+    assert {line["step"] for line in lines if line["kind"] == "scores"} == {4}
 
 
 def test_scores_along_a_run_are_those_of_its_averaged_weights(tmp_path):
@@ -346,16 +359,15 @@ def test_scores_along_a_run_are_those_of_its_averaged_weights(tmp_path):
     assert found == [(4, "ema", "2@3.0"), (8, "ema", "2@3.0"), (8, "ema", "3@1.0")]
 
 
-def test_runs_that_differ_in_formulation_and_data_share_their_programs(tmp_path):
-    parts, programs, mesh = [], [], loop.meshes.make_mesh(configs.Mesh())
+def test_runs_that_differ_in_formulation_share_their_programs(tmp_path):
+    specs, heard = [], Compilations()
     for i, name in enumerate(("rf/lognorm(0.00,1.00)", "eps/linear", "edm(0.00,0.60)")):
         run = make_run(tmp_path / str(i), flow={"formulation": name})
         loop.train(run, Silent(), stop.Stop())
-        parts.append(make_run_spec(run.config))
-        model, image = parts[i].model, parts[i].inputs.image
-        sampler = pictures.jit_sampler(model, "euler", "linear", flow.Guidance(0.0), image)
-        trained = len([key for key in steps._COMPILED if key[:2] == (parts[i], mesh) and "uint8" in str(key)])
-        programs.append((trained, sampler._cache_size(), steps.jit_network(model)._cache_size()))
-    assert parts[0] == parts[1] == parts[2]
-    assert programs[0] == programs[1] == programs[2]
-    assert programs[0][0] == 1
+        specs.append(make_run_spec(run.config))
+        counts = {name: len(seconds) for name, seconds in heard.programs.items()}
+        if i == 0:
+            first = counts
+    assert specs[0] == specs[1] == specs[2]
+    assert counts["update"] == 1
+    assert {name: count - first.get(name, 0) for name, count in counts.items() if count > first.get(name, 0)} == {}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import tiny
+from tiny import run_job, tiny
 
 from rfjax import config as configs
 from rfjax.errors import Exit
@@ -82,7 +82,7 @@ def whole(tmp_path_factory):
     """One process with eight devices."""
     c = small()
     c.workdir = str(tmp_path_factory.mktemp("whole") / "study")
-    assert runner.run_study(configs.parse(c), time.time()) == Exit.DONE
+    assert run_job(runner, configs.parse(c), time.time()) == Exit.DONE
     return read(Path(c.workdir).parent)
 
 
