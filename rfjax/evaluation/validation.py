@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from rfjax import flow
 from rfjax.compiling import quick_options
@@ -169,6 +169,6 @@ def measure(
     return dataclasses.replace(found, floors=floors, floors_drawn=tuple(drawn))
 
 
-def gather(values: Float[Array, "B *S"]) -> Float[np.ndarray, "B *S"]:
+def gather(values: Shaped[Array, "B *S"]) -> Shaped[np.ndarray, "B *S"]:
     """A global array, whole on the host of every process."""
     return np.asarray(multihost_utils.process_allgather(values, tiled=True) if jax.process_count() > 1 else values)

@@ -143,10 +143,13 @@ class Gallery:
                 f"latents of {about['image'][-1]} channels have no decoder here: the grid shows their first three "
                 "principal components as colours, the .npz file has their values"
             )
-        for one in (one for metric in self._metrics() for one in metric.quantities):
-            if result.get(one.key) is not None:
-                error = f" ± {result[one.error]:.3f}" if one.error in result else ""
-                lines.append(f"{one.label} {result[one.key]:.3f}{error} ({about['count']} pictures)")
+        quantities = [one for metric in self._metrics() for one in metric.quantities if result.get(one.key) is not None]
+        found = [
+            f"{one.label} {result[one.key]:.3f}" + (f" ± {result[one.error]:.3f}" if one.error in result else "")
+            for one in quantities
+        ]
+        if found:
+            lines.append(f"{', '.join(found)} ({about['count']} pictures: compare equal counts only)")
         if result.get("problem"):
             lines.append(f"{result['problem']}: nothing is scored, and values that are not finite are shown as 0")
         return "\n".join(lines)

@@ -86,13 +86,21 @@ def run(job: Job) -> int:
         display.warn(warning)
     with Stop().on_signals() as stop, display.bars:
         later: list[Task] = []
+        left: list[str] = []
         for task in itertools.chain(job.tasks, later):
             lock = claim(task.folder, job.config, task.complete, stop, display.say) if job.shared else _unclaimed()
             with lock as claimed:
                 if claimed and claimed.turn == Turn.COMPLETE:
                     display.say(f"{task.name}: complete already")
                 elif claimed and claimed.turn != Turn.OURS:
-                    _leave(task, claimed.held, later, display, only=bool(job.config.only))
+                    said = f"{task.name}: {claimed.held or 'another job has it'}"
+                    if job.config.only:
+                        raise UserError(f"{said}: wait for it, or stop it first")
+                    if task in later:
+                        left.append(task.name)
+                    else:
+                        display.say(said)
+                        later.append(task)
                 else:
                     with _failing(task, failures, display, job.shared):
                         began = time.monotonic()
@@ -101,6 +109,8 @@ def run(job: Job) -> int:
                         job.session.add(result["split_seconds"])
                         display.say(task.summary(result, time.monotonic() - began))
                         broken = broken or bool(result.get("problem"))
+    if left:
+        display.say(f"left to other jobs: {', '.join(left)}")
     if jax.process_index() == 0 and job.shared and not job.config.only:
         display.say(job.session.close(job.config))
     if failures:
@@ -111,18 +121,6 @@ def run(job: Job) -> int:
 @contextlib.contextmanager
 def _unclaimed() -> Any:
     yield None
-
-
-def _leave(task: Task, held: Any, later: list[Task], display: StudyDisplay, *, only: bool) -> None:
-    """Leaves a task to the job that has it, and looks at it once more in the end."""
-    said = f"{task.name}: {held or 'another job has it'}"
-    if only:
-        raise UserError(f"{said}: wait for it, or stop it first")
-    if task in later:
-        display.say(f"left to another job: {task.name}")
-    else:
-        display.say(said)
-        later.append(task)
 
 
 @contextlib.contextmanager

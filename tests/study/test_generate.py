@@ -150,16 +150,16 @@ def imported(monkeypatch, tmp_path, **sections):
     for section, values in sections.items():
         c[section].update(values)
     config = configs.parse(c)
-    parts = make_run_spec(config)
-    example = [np.zeros(x.shape, x.dtype) for x in parts.inputs.abstract(1)]
-    params = jax.jit(parts.model.init)(jax.random.key(0), *example)["params"]
+    spec = make_run_spec(config)
+    example = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), spec.inputs.abstract(1))
+    params = jax.jit(spec.model.init)(jax.random.key(0), *example)["params"]
     # Final layers start at zero: a bias gives the pictures something to show.
     params = jax.tree.map(lambda x: x + 0.01, params)
     asked = []
 
     def read_checkpoint(path, layout, mesh):
         asked.append((path.name, layout))
-        return Weights(config, parts, params, 0)
+        return Weights(config, spec, params, 0)
 
     monkeypatch.setattr(interop, "read", read_checkpoint)
     path = tmp_path / "SiT.pt"
@@ -250,7 +250,7 @@ def test_a_file_of_encodings_that_is_none_or_unpacks_to_more_than_memory_is_refu
     bomb, fifo = tmp_path / "bomb.npz", tmp_path / "fifo.npz"
     np.savez_compressed(bomb, context=np.zeros((1000, 10, 10), np.float32), pooled=np.zeros((1000, 10), np.float32))
     os.mkfifo(fifo)
-    assert generate.read_encodings(bomb).pooled.shape == (1000, 10)
+    assert generate.read_encodings(bomb).arrays["pooled"].shape == (1000, 10)
     monkeypatch.setattr(memory, "installed", lambda: 10 * bomb.stat().st_size)
     for file, words in ((bomb, "GiB of memory, and there are"), (fifo, "is a FIFO, and must be a file")):
         with pytest.raises(UserError, match=words):

@@ -4,6 +4,7 @@ import shutil
 import time
 
 import pytest
+from tiny import run_job, tiny
 
 from rfjax import config as configs
 from rfjax import files
@@ -15,7 +16,6 @@ from rfjax.training import provenance
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     """A finished study of two tiny models."""
-    from tiny import tiny
 
     c = tiny()
     c.workdir = str(tmp_path_factory.mktemp("source"))
