@@ -20,7 +20,7 @@ from rfjax.evaluation import pictures, sampling, scorers
 from rfjax.jsonl import write_json
 from rfjax.study.display import StudyDisplay
 from rfjax.study.encodings import read_encodings
-from rfjax.study.folder import facts
+from rfjax.study.folder import describe_environment
 from rfjax.training import loop, weights
 from rfjax.training import mesh as meshes
 from rfjax.training.weights import Weights
@@ -78,7 +78,7 @@ def run(config: Config, started: float) -> int:
         _write(path, asked, drawn, sample, note)
         found = {key: value for key, value in found.items() if key not in settings}
         times = {"seconds": seconds, "start_up_seconds": began - started}
-        write_json(path.with_suffix(".json"), {"settings": settings, "found": found, **times, **facts()})
+        write_json(path.with_suffix(".json"), {"settings": settings, "found": found, **times, **describe_environment()})
         display.say(_summary(path, note, settings, found, seconds))
     return Exit.FAILED if found.get("problem") else Exit.DONE
 

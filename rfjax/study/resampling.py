@@ -116,7 +116,7 @@ def sample(rung: records.RunRecord, folder: Path, config: Config, display: Study
     """Draws one run's settings that its folder here lacks, with averaged weights; returns how many those were.
 
     Raises:
-        Interrupted: between two batches, if `stop` is wished. Taken: if another job has the run by now.
+        Interrupted: between two batches, if `stop` is wished. FolderTaken: if another job has the run by now.
     """
     settings = sampling.settings(config.sampling)
     wanted, first = missing(folder, settings), jax.process_index() == 0

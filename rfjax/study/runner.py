@@ -1,4 +1,4 @@
-"""Runs a study: every run of its grid that is not complete yet, then the report."""
+"""Runs a study: trains all runs that are not complete, then writes the report."""
 
 import contextlib
 import time
@@ -13,7 +13,7 @@ from rfjax import data, files, flow, models
 from rfjax.config import Config
 from rfjax.data import paths
 from rfjax.errors import Exit, UserError, nearest, printable
-from rfjax.ownership import Taken, check_ours
+from rfjax.ownership import FolderTaken, check_ours
 from rfjax.study.display import StudyDisplay
 from rfjax.study.folder import Session, prepare_folder, take_turns
 from rfjax.training import loop, provenance, weights
@@ -24,18 +24,22 @@ from rfjax.training.stop import Interrupted, Stop
 
 
 def run_study(config: Config, started: float) -> int:
-    """Trains what is missing, then writes the report; returns the exit code.
+    """Trains the runs that are not complete, then writes the report.
 
-    A run that fails is reported and the others go on. The same command goes on where this one was stopped. Several jobs
-    may work on one study: a run that another has is left to it.
+    If a run fails, the failure is reported and the others continue. The same command continues a stopped study. Several
+    jobs may work on one study; each skips the runs that others have locked.
 
     Args:
-        config: with `only`, one run is trained and no report written.
+        config: of the study. With `only`, one run is trained and no report written.
         started: `time.time()` at the start of the process, to account for imports.
 
+    Returns:
+        The exit code.
+
     Raises:
-        UserError: before anything is compiled, for what the user can mend; later, if the disk is full, if another job
-            has the only run, or takes one away because this job stood still. Interrupted: when stopped by a signal.
+        UserError: for a mistake of the user, before anything is compiled; later, if the disk is full, or another job
+            has the only run or takes a run while this job is suspended.
+        Interrupted: if a signal stops the job.
     """
     session = Session(started)
     runs = [Run(name, run, Path(config.workdir) / "runs" / name) for name, run in configs.runs(config)]
@@ -47,7 +51,7 @@ def run_study(config: Config, started: float) -> int:
     unlike = {repr((r.config.data, r.config.text, r.config.validation)): r for r in wanted if r.name not in complete}
     for run in unlike.values():
         check_data(run.config, runs)
-    troubles = [prepare_folder(config, [run.name for run in runs]), *(said for r in wanted for said in r.troubles())]
+    troubles = [prepare_folder(config, [run.name for run in runs]), *(text for r in wanted for text in r.troubles())]
     for run in wanted if jax.process_index() == 0 else ():
         run.mend()
     session.add({"start-up": time.time() - started})
@@ -69,12 +73,12 @@ def run_study(config: Config, started: float) -> int:
     if jax.process_index() == 0 and not config.only:
         display.say(session.close(config))
     if failures:
-        display.say(f"failed: {', '.join(failures)}; the same command tries them again", style="red")
+        display.say(f"failed: {', '.join(failures)}; the same command tries these runs again", style="red")
     return _code(failures.values())
 
 
 def _code(failures: Iterable[Exception]) -> Exit:
-    """DONE without failures, MISTAKE where the user can mend them all."""
+    """DONE without failures, MISTAKE if the user can fix all of them, else FAILED."""
     kinds = {isinstance(error, UserError) for error in failures}
     return Exit.FAILED if False in kinds else Exit.MISTAKE if kinds else Exit.DONE
 
@@ -82,18 +86,22 @@ def _code(failures: Iterable[Exception]) -> Exit:
 def _train(
     run: Run, display: StudyDisplay, step_flops: float, stop: Stop
 ) -> tuple[dict[str, Exception], dict[str, float]]:
-    """Trains a run that is ours; returns its failure by name, which process 0 writes down, and its seconds by activity.
+    """Trains a run whose lock this job has. Process 0 writes down a failure.
+
+    Returns:
+        Name of the run -> its failure, and activity -> seconds.
 
     Raises:
-        UserError: if the disk is full, or if another job has taken the run. Interrupted: when stopped by a signal.
+        UserError: if the disk is full, or another job has taken the run.
+        Interrupted: if a signal stops the job.
     """
     first, began, path = jax.process_index() == 0, time.monotonic(), run.folder / "failure.txt"
     try:
         with display.run(run.name, run.config.training.steps, step_flops) as bar:
             result = loop.train(run, bar, stop)
-    except (files.FullDisk, Taken, Interrupted):
-        raise  # the other runs would meet a full disk too; what is another's is left to it
-    except Exception as error:  # one rung must not take the others down
+    except (files.FullDisk, FolderTaken, Interrupted):
+        raise  # a full disk affects all runs, and another job continues a run that it has taken
+    except Exception as error:  # the failure of one run must not stop the others
         check_ours(run.folder)
         sentence = printable(str(error)).strip() or type(error).__name__
         if first:
@@ -101,7 +109,7 @@ def _train(
         display.say(f"{run.name}: failed: {sentence.splitlines()[0]}", style="red")
         return {run.name: error}, {}
     if first:
-        with contextlib.suppress(OSError):  # the result outdoes it
+        with contextlib.suppress(OSError):  # a result takes precedence over this file
             path.unlink(missing_ok=True)
     loss = result["validation"][run.config.study.weights]
     display.say(
@@ -112,21 +120,25 @@ def _train(
 
 
 def _write_down(path: Path, text: str, display: StudyDisplay) -> None:
-    """Writes why a run failed, where that can be written; a result that could not be read must not outdo it."""
+    """Writes why a run failed, or prints a warning if that can't be written."""
     try:
         files.write(path, text)
     except (OSError, UserError) as error:
-        display.warn(f"why it failed can't be written down: {error}")
+        display.warn(f"the reason for the failure can't be written down: {error}")
 
 
 def check(run: Run, *, new: bool = True) -> float:
-    """Everything about a run that can be known before compiling it; returns the FLOPs of a step.
+    """Checks all of a run that can be checked before it is compiled.
 
     Args:
-        new: whether it may begin with the weights that it is to start from.
+        run: to check.
+        new: whether to check the weights of config.training.start_from too.
+
+    Returns:
+        The FLOPs of a training step.
 
     Raises:
-        UserError: for what the user can mend.
+        UserError: if something is wrong.
     """
     mesh = meshes.make_mesh(run.config.mesh)
     meshes.check_attention(run.config.model.attention, mesh)
@@ -139,27 +151,31 @@ def check(run: Run, *, new: bool = True) -> float:
 
 
 def check_data(config: Config, runs: Iterable[Run]) -> None:
-    """Raises UserError if the data can't be opened, are too small for the validation loss or a batch of them too large
-    for memory, or are not those that these runs of the study recorded."""
+    """Checks a run's data.
+
+    Raises:
+        UserError: if the data can't be opened, are too few for the validation loss, need too much memory per batch, or
+            differ from the data that other runs of the study recorded.
+    """
     parts = make_run_spec(config)
     _check_memory(config)
-    sources, found = provenance.open_data(config)
+    sources, identity = provenance.open_data(config)
     loop.check_shapes(sources["train"], config, parts)
     if (count := len(sources["validation"])) < config.validation.examples:
         raise UserError(
             f"the validation split of '{config.data.dataset or config.data.name}' has {count:,} examples, fewer than "
             f"config.validation.examples = {config.validation.examples:,}: set it to {count - count % 8:,} or less"
         )
-    provenance.refuse_unless_allowed(config, provenance.of_other_runs(runs, config), found)
+    provenance.refuse_unless_allowed(config, provenance.of_other_runs(runs, config), identity)
 
 
 def _check_memory(config: Config) -> None:
-    """Raises UserError if the batches that lie ready in a process can't, a byte for each value of an image."""
+    """Refuses batches that don't fit into memory: a process prepares several, with a byte for each value."""
     rows = -(-config.training.batch // jax.process_count())
     needed = data.batches_ready() * rows * config.data.image_size**2 * config.data.channels
     paths.check_memory(
-        f"{data.batches_ready()} batches of {rows} images of config.data.image_size = {config.data.image_size}, which "
-        "lie ready,",
+        f"preparing {data.batches_ready()} batches of {rows} images of config.data.image_size = "
+        f"{config.data.image_size}",
         needed,
-        "take a smaller config.training.batch",
+        "set a smaller config.training.batch",
     )

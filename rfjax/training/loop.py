@@ -42,7 +42,7 @@ def train(run: Run, display: Display, stop: Stop) -> dict[str, Any]:
     Raises:
         UserError: for what the user can mend, a full disk among it. Interrupted: after a checkpoint, if `stop` is
             wished. Diverged: if the loss is not finite or explodes, and no batch may be skipped (any more). NotFinite:
-            if the validation loss of the finished run is not finite. Taken: if another job has the run by now.
+            if the validation loss of the finished run is not finite. FolderTaken: if another job has the run by now.
     """
     clock, watchdog = Clock(), Watchdog(run.name, run.folder, run.config.recovery)
     with watchdog.watching(), clock("setup"):
