@@ -96,7 +96,6 @@ def atomic(path: Path, *, lasting: bool = False) -> Iterator[Path]:
     writer that chooses a format by the suffix needs the format explicitly.
 
     Args:
-        path: of the file.
         lasting: whether to wait until the disk has the file and its name, so that a power cut leaves the old file or
             the new one; without it, a power cut may leave an empty file. It takes milliseconds (benchmarks/saves.py).
 
@@ -186,7 +185,6 @@ class Growing:
         """Opens a file; makes it and its folder if they are missing.
 
         Args:
-            path: of the file.
             lines: whether the pieces are lines; then an incomplete last line is cut off.
 
         Raises:

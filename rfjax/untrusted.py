@@ -57,7 +57,6 @@ def read_bytes(path: Path, *, limit: int = LIMIT, fix: str = "") -> bytes | None
     """The content of a regular file, or None if it does not exist.
 
     Args:
-        path: of the file.
         limit: largest size in bytes.
         fix: how the user can fix the mistake, for the end of the message.
 
@@ -83,7 +82,6 @@ def read_json(path: Path, *, kind: type = dict, limit: int = LIMIT, depth: int =
     """The value in a JSON file, or None if the file does not exist.
 
     Args:
-        path: of the file.
         kind: type of the value: dict, list, str, int or float.
         limit: largest size in bytes.
         depth: most levels of nested lists and objects.
@@ -102,9 +100,6 @@ def parse_json(text: str | bytes, where: str, *, kind: type = dict, depth: int =
     Args:
         text: JSON; bytes are UTF-8.
         where: name of the text in messages.
-        kind: as in `read_json`.
-        depth: as in `read_json`.
-        fix: as in `read_json`.
 
     Raises:
         Unreadable: as in `read_json`.

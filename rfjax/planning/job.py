@@ -123,7 +123,6 @@ def run(config: Config, started: float) -> int:
     """Plans the runs of a study, or the run config.only, prints the plans, and writes WORKDIR/plan.json.
 
     Args:
-        config: of the study.
         started: `time.time()` at the start of the process.
 
     Returns:

@@ -38,7 +38,6 @@ def format_plan(plan: Any, config: Config) -> str:
 
     Args:
         plan: a `job.RunPlan`.
-        config: of the run.
     """
     return "\n".join(
         ["", *_head(plan, config), *_memory(plan, config), *_cost(plan, config), *_traffic(plan), *_advice(plan)]

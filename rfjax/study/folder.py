@@ -70,10 +70,6 @@ class Session:
 def prepare_folder(config: Config, names: list[str]) -> str:
     """Makes the study's folder and its `study.json`.
 
-    Args:
-        config: of the study.
-        names: of its runs.
-
     Returns:
         A warning about a `study.json` that could not be read, or "".
 
@@ -138,12 +134,8 @@ def claim(
     job still has the lock.
 
     Args:
-        folder: of the run.
-        config: of the study.
         complete: whether the run is complete. It is called again after the lock is taken, because another job may
             have finished the run.
-        stop: requests that the job stops.
-        say: prints a line for the user.
 
     Raises:
         UserError: if the lock can neither be taken nor read, or the folder can't be written.
@@ -184,11 +176,8 @@ def take_turns(
 
     Args:
         folders: of the runs.
-        config: of the study.
         complete: whether the run of a folder is complete.
         work: does the work in a folder while this job has its lock.
-        stop: requests that the job stops.
-        say: prints a line for the user.
 
     Raises:
         UserError: if another job has the only requested run (`config.only`), or takes one while this job is suspended.

@@ -40,9 +40,7 @@ class Holder:
     """The process that has a lock.
 
     Attributes:
-        host: see `files.Machine`.
-        boot: see `files.Machine`.
-        space: see `files.Machine`.
+        host: of its machine, see `files.Machine`; so are `boot` and `space`.
         pid: number of the process on its machine.
         started: see `files.started`.
         job: of a cluster, in words.
@@ -193,7 +191,6 @@ def take(folder: Path, stale_minutes: float, alarm: Callable[[], None] = lambda:
     (`Holder.replaced`), it is void after a fifth of `stale_minutes` without a sign of life, else after `stale_minutes`.
 
     Args:
-        folder: of the run.
         stale_minutes: see config.cluster.stale_minutes.
         alarm: called by another thread if the lock is lost, see `Lock`.
 

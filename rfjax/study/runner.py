@@ -131,7 +131,6 @@ def check(run: Run, *, new: bool = True) -> float:
     """Checks all of a run that can be checked before it is compiled.
 
     Args:
-        run: to check.
         new: whether to check the weights of config.training.start_from too.
 
     Returns:

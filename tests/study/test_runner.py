@@ -141,7 +141,9 @@ def test_a_run_that_another_job_has_is_left_to_it(tiny_config, tmp_path, monkeyp
         assert "left to other jobs: d1" in said
         assert "not started yet: d1" in (tmp_path / "study" / "report" / "index.html").read_text()
         tiny_config.only = "d1"
-        with pytest.raises(UserError, match=rf"d1: another job has it \(.*process {os.getpid()}.*\): wait for that job, or"):
+        with pytest.raises(
+            UserError, match=rf"d1: another job has it \(.*process {os.getpid()}.*\): wait for that job, or"
+        ):
             runner.run_study(study(tiny_config), time.time())
     assert trained == ["d2"]
     assert runner.run_study(study(tiny_config), time.time()) == Exit.DONE
@@ -230,7 +232,9 @@ def test_a_job_that_lost_its_lock_stops(tiny_config, tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop, "train", train)
     tiny_config.cluster.stale_minutes = 0.05
-    with pytest.raises(UserError, match=r"d1: this job gave no sign of life for 0.05 minutes, and another job has taken"):
+    with pytest.raises(
+        UserError, match=r"d1: this job gave no sign of life for 0.05 minutes, and another job has taken"
+    ):
         runner.run_study(study(tiny_config), time.time())
     assert (tmp_path / "study" / "runs" / "d1" / locks.NAME).read_text() == "another"
 
