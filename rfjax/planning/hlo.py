@@ -82,7 +82,6 @@ class Communication:
     Attributes:
         collectives: in the order of the text. Of a conditional, those of the branch with the most traffic.
         unknown: names of loops with collectives whose number of iterations the text lacks; they count once.
-
     """
 
     collectives: tuple[Collective, ...]
