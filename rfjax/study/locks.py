@@ -13,87 +13,21 @@ import json
 import os
 import threading
 import time
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
 from rfjax import files
-from rfjax.errors import UserError, printable
+from rfjax.errors import UserError
+from rfjax.study.lock_holder import MISSED, SHORTEST, SIGNS, Holder, holder, seconds_of_doubt
 from rfjax.untrusted import parse_json, regular
 
 NAME = "lock.json"
-SIGNS = 15  # signs of life until a lock expires: every 20 s for 5 minutes
-MISSED = 3  # missed signs of life after which a process may be dead
 LARGEST = 2**16  # bytes of a lock; it has some hundreds
-SHORTEST = 0.2  # seconds between signs of life
 TURNS = 100  # attempts to take a lock while others take and release it
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
-JOBS = {"SLURM_JOB_ID": "Slurm job", "JOBSET_NAME": "Kubernetes job set", "JOB_NAME": "job"}
-
-
-@dataclass(frozen=True)
-class Holder:
-    """The process that has a lock.
-
-    Attributes:
-        host: of its machine, see `files.Machine`; so are `boot` and `space`.
-        pid: number of the process on its machine.
-        started: see `files.started`.
-        job: of a cluster, in words.
-        start: how often the cluster has restarted that job.
-        since: when the process took the lock, by its own clock.
-        token: unique for this lock.
-    """
-
-    host: str
-    boot: str
-    space: str
-    pid: int
-    started: str
-    job: str
-    start: str
-    since: str
-    token: str
-
-    def __str__(self) -> str:
-        return printable(f"{self.host}, process {self.pid}{', ' if self.job else ''}{self.job}")
-
-    def void(self, silent: float, stale: float) -> str:
-        """Why the lock is void, or "" if it is valid.
-
-        Args:
-            silent: seconds since the last sign of life.
-            stale: seconds without a sign of life after which a lock expires.
-        """
-        if self._here() and files.started(self.pid) != self.started:
-            return "that process is gone"
-        limit = _seconds_of_doubt(stale) if self.replaced() else stale
-        return f"no sign of life for {silent:.0f} s" if silent > limit else ""
-
-    def replaced(self) -> bool:
-        """Whether this process seems to replace that one, after a reboot or the restart of a container or a job.
-
-        It may not be so: two machines may have the same name, and a cluster may restart a job that still runs.
-        """
-        now = holder()
-        again = self.job == now.job != "" and self.start != now.start
-        return again or (self.host == now.host and not self._here())
-
-    def _here(self) -> bool:
-        return (self.host, self.boot, self.space) == files.machine()
-
-
-def holder(environ: Mapping[str, str] = os.environ) -> Holder:
-    """This process as the holder of a new lock."""
-    known = [f"{words} {environ[name]}" for name, words in JOBS.items() if environ.get(name)]
-    job, start = (known or [""])[0], environ.get("SLURM_RESTART_COUNT", "")
-    since = datetime.now(UTC).isoformat(timespec="seconds")
-    pid = os.getpid()
-    return Holder(*files.machine(), pid, files.started(pid) or "", job, start, since, uuid.uuid4().hex)
 
 
 @dataclass(frozen=True)
@@ -210,7 +144,7 @@ def take(folder: Path, stale_minutes: float, alarm: Callable[[], None] = lambda:
         if seen := _look(path):
             other, silent = _read(seen.text), max(_now(path) - seen.sign, 0) / 1e9
             who, reason = str(other or "its file names no process"), _void(seen, silent, stale)
-            doubtful = bool(reason or silent > _seconds_of_doubt(stale) or (other and other.replaced()))
+            doubtful = bool(reason or silent > seconds_of_doubt(stale) or (other and other.replaced()))
             held = Held(who, silent, seen.sign, doubtful)
             if not reason:
                 return held
@@ -253,10 +187,6 @@ def _displace(path: Path, void: _Seen, text: str, stale: float) -> bool:
         for left in path.parent.glob(f".{NAME}.*[0-9a-f]"):  # guards of killed processes
             left.unlink(missing_ok=True)
     return True
-
-
-def _seconds_of_doubt(stale: float) -> float:
-    return MISSED * max(stale / SIGNS, SHORTEST)
 
 
 def _look(path: Path) -> _Seen | None:
