@@ -1,24 +1,24 @@
 # shellcheck shell=bash
-# What the scripts in this folder share; they source it.
+# Functions and settings that the scripts in this folder share by sourcing this file.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=${PYTHON:-$root/.venv/bin/python}
 if [[ ! ${PYTHON:-} ]] && ! command -v -- "$python" >/dev/null; then python=python3; fi
-dry=''       # set by --dry-run
-told=''      # the signal that asked this script to stop
-arguments=() # of the command line, without --dry-run
-pids=()      # of the processes that `start` started
+dry=''         # set by --dry-run
+stop_signal='' # the signal that requested this script to stop
+arguments=()   # arguments of the command line, without --dry-run
+pids=()        # processes that `start` started
 
-die() { # die SENTENCE: exit code 2, a mistake
+die() { # die SENTENCE: prints it and exits with code 2, a mistake of the user
   echo "${0##*/}: $1" >&2
   exit 2
 }
 
-usage() { # the script's first lines of comment
+usage() { # prints the comment at the top of the script
   awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' "$0"
 }
 
-options() { # options ARGUMENT...: takes --dry-run and --help out of them, and checks the settings of this file
+options() { # options ARGUMENT...: handles --dry-run and --help, and checks the settings of this file
   if (($# == 0)); then
     usage >&2
     exit 2
@@ -36,12 +36,12 @@ options() { # options ARGUMENT...: takes --dry-run and --help out of them, and c
   whole GRACE 0 86400
 }
 
-need() { # need NAME MEANING: a setting without a default
-  [[ ${!1:-} ]] || die "say $2: $1=... ${0##*/} ... ('${0##*/} --help' lists the settings)"
+need() { # need NAME MEANING: dies if a setting without a default is missing
+  [[ ${!1:-} ]] || die "set $1, $2: $1=... ${0##*/} ... ('${0##*/} --help' lists the settings)"
 }
 
-# whole NAME LOW HIGH: dies where a setting is said and is no whole number of this range. To be called before any
-# arithmetic: bash takes a word there for the name of a variable, and runs what stands in its brackets.
+# whole NAME LOW HIGH: dies if a setting is given and is not a whole number of this range. Call it before any
+# arithmetic, where bash treats a word as the name of a variable and executes a command in its index.
 whole() {
   local value=${!1:-}
   if [[ $value ]] && ! { [[ $value =~ ^(0|[1-9][0-9]{0,8})$ ]] && ((value >= $2 && value <= $3)); }; then
@@ -49,7 +49,7 @@ whole() {
   fi
 }
 
-word() { # word NAME...: dies where a setting is said and is not one word that a command can't take for an option
+word() { # word NAME...: dies if a setting is given and is not one word that no command treats as an option
   local key value
   for key; do
     value=${!key:-}
@@ -58,93 +58,94 @@ word() { # word NAME...: dies where a setting is said and is not one word that a
   done
 }
 
-# names ARGUMENT...: the runs of the study that rfjax would make of these flags, separated by commas. Exit code 2 where
-# it would refuse them, before anything is started, queued or paid for. Needs no JAX.
+# names ARGUMENT...: prints the names of the study's runs for these flags, separated by commas. Exits with code 2 if
+# rfjax refuses the flags, before anything is started, queued or paid for. Needs no JAX.
 names() {
-  command -v -- "$python" >/dev/null || die "PYTHON=$(quoted "$python") is not there: say where Python of this project is by PYTHON=..."
+  command -v -- "$python" >/dev/null \
+    || die "PYTHON=$(quoted "$python") does not exist: set PYTHON=... to this project's Python"
   "$python" -c '
 import sys
 try:
     from rfjax import config, errors, main
 except ImportError as error:
-    print(f"rfjax: {sys.executable} lacks this project or a package of it ({error}): run make setup, or say another "
-          "by PYTHON=...", file=sys.stderr)
+    print(f"rfjax: {sys.executable} lacks this project or a package of it ({error}): run make setup, or set another "
+          "Python by PYTHON=...", file=sys.stderr)
     sys.exit(2)
 try:
-    asked = main.read_flags(sys.argv[1:])
-    found = [name for name, _ in config.runs(asked)]
-    if asked.only and asked.only not in found:
-        raise errors.UserError(f"config.only: there is no run {asked.only!r}{errors.nearest(asked.only, found)}")
-    print(asked.only or ",".join(found))
+    study = main.read_flags(sys.argv[1:])
+    names = [name for name, _ in config.runs(study)]
+    if study.only and study.only not in names:
+        raise errors.UserError(f"config.only: there is no run {study.only!r}{errors.nearest(study.only, names)}")
+    print(study.only or ",".join(names))
 except errors.UserError as error:
     print(f"rfjax: {error}", file=sys.stderr)
     sys.exit(2)
 ' "$@"
 }
 
-recover() { # a run that hangs must end, so that it can be started again
+recover() { # makes a run that hangs end, so that it can be started again
   [[ " ${arguments[*]} " == *" --config.recovery.hang_exits="* ]] || arguments+=(--config.recovery.hang_exits=True)
 }
 
-quoted() { # quoted WORD...: as a shell reads them
+quoted() { # quoted WORD...: prints words with the quotes that a shell needs
   local line
   printf -v line '%q ' "$@"
   echo "${line% }"
 }
 
-run() { # run COMMAND...: in a dry run only prints it
+run() { # run COMMAND...: runs it, or prints it in a dry run
   if [[ $dry ]]; then quoted "$@"; else "$@"; fi
 }
 
-again() { # again CODE: whether a run that ended with this code is to be started again (rfjax.errors.Exit)
+again() { # again CODE: whether to start a run again that ended with this code (rfjax.errors.Exit)
   (($1 == 70 || $1 == 75 || ($1 > 128 && $1 != 130)))
 }
 
-# restart COMMAND...: starts it again for as long as its exit code asks for it, RESTARTS times at most. The pause
-# between two starts doubles from PAUSE seconds to ten minutes; after an hour of work it is short again.
+# restart COMMAND...: starts the command again while its exit code requires it (`again`), at most RESTARTS times. The
+# pause between two starts doubles from PAUSE seconds to ten minutes; it is short again after an hour of work.
 restart() {
   local starts=0 pause=${PAUSE:-10} code began
   while true; do
     began=$SECONDS code=0
     "$@" || code=$?
-    if [[ $dry || $told ]] || ! again "$code" || ((starts >= ${RESTARTS:-100})); then return "$code"; fi
+    if [[ $dry || $stop_signal ]] || ! again "$code" || ((starts >= ${RESTARTS:-100})); then return "$code"; fi
     if ((SECONDS - began > 3600)); then pause=${PAUSE:-10}; fi
     starts=$((starts + 1))
     echo "${0##*/}: exit code $code; start $starts of ${RESTARTS:-100} again in $pause seconds" >&2
     rest "$pause"
-    if [[ $told ]]; then return "$code"; fi
+    if [[ $stop_signal ]]; then return "$code"; fi
     pause=$((pause < 300 ? 2 * pause : 600))
   done
 }
 
-rest() { # rest SECONDS: a sleep that a signal cuts short
+rest() { # rest SECONDS: sleeps until the time is over or a signal arrives
   local end=$((SECONDS + $1))
-  while ((SECONDS < end)) && [[ ! $told ]]; do sleep 0.1; done
+  while ((SECONDS < end)) && [[ ! $stop_signal ]]; do sleep 0.1; done
 }
 
-# A terminal's Ctrl-C reaches every process of its group. `set -m` gives each child a group of its own, so that a signal
-# reaches it once, from `forward`; and so that `finish` can end it with all that it has started.
-start() { # start COMMAND...: in the background, where reading from the terminal would stop it
+# A terminal's Ctrl-C reaches all processes of its group. `set -m` gives each child its own group, so that a signal
+# reaches the child once, from `forward`, and `finish` can end it together with its children.
+start() { # start COMMAND...: runs it in the background without input, because reading from a terminal would stop it
   set -m
   "$@" </dev/null &
   pids+=($!)
   set +m
 }
 
-forward() { # forward SIGNAL: to what was started
+forward() { # forward SIGNAL: sends it to all started processes
   ((${#pids[@]} == 0)) || kill -s "$1" "${pids[@]}" 2>/dev/null || true
 }
 
-# listen: SIGTERM and SIGINT are handed on, and this script goes on to wait. A shell script that starts this one with `&`
-# has it ignore SIGINT, which bash can't undo: send SIGTERM there.
+# listen: forwards SIGTERM and SIGINT, and lets this script wait on. If a shell script starts this one with `&`, this
+# one ignores SIGINT, and bash can't undo that: send SIGTERM instead.
 listen() {
-  trap 'told=TERM; forward TERM' TERM
-  trap 'told=INT; forward INT' INT
+  trap 'stop_signal=TERM; forward TERM' TERM
+  trap 'stop_signal=INT; forward INT' INT
 }
 
-# finish: waits for all that was started. If one process dies badly, the others get GRACE seconds to notice, and are
-# killed then: a process without its partners may wait for ever. Returns the code of the first that died badly, else 130
-# or 75 if any stopped, else 0.
+# finish: waits for all started processes. If one fails, the others have GRACE seconds to end and are killed then,
+# because a process without its partners may wait for ever. Returns the code of the first that failed, else 130 or 75 if
+# any stopped, else 0.
 finish() {
   local left=("${pids[@]}") running pid code bad='' stopped=0 deadline=''
   while ((${#left[@]})); do
@@ -161,7 +162,7 @@ finish() {
         75 | 130) stopped=$code ;;
         *)
           bad=${bad:-$code}
-          kill -s KILL -- "-$pid" 2>/dev/null || true # what it has left behind
+          kill -s KILL -- "-$pid" 2>/dev/null || true # its children
           ;;
       esac
     done

@@ -1,40 +1,40 @@
 #!/usr/bin/env bash
-# A TPU VM of one or many hosts, made by gcloud: creates it, installs this tree on all its workers, runs rfjax on all of
-# them, and makes it anew when it was preempted.
+# Creates a TPU VM of one or many hosts by gcloud, installs this tree on all workers, runs rfjax on all of them, and
+# creates the VM again after a preemption.
 #
-# Needs:       gcloud, logged in, with quota for TPUs; python of this project here, to check the config. The VM's image
-#              must have Python 3.11 or newer (Ubuntu 24.04's has), or else INSTALL must bring one.
-#              config.workdir: a folder that every worker sees and that outlives the VM, which SETUP mounts: Filestore
-#              or any NFS; a bucket by gcsfuse if it has a hierarchical namespace, for checkpoints are renamed folders.
+# Needs:       gcloud, logged in, with quota for TPUs; the project's Python on this machine, to check the config. The
+#              VM's image needs Python 3.11 or newer (Ubuntu 24.04 has it), or else INSTALL must install it.
+#              config.workdir: a folder that all workers see and that outlives the VM. SETUP mounts it: Filestore or
+#              another NFS, or a bucket by gcsfuse if it has a hierarchical namespace, because checkpoints are renamed.
 # Command:     NAME=pod ZONE=zone TYPE=v6e-64 VERSION=v6e-ubuntu-2404 SETUP='sudo mount ADDRESS:/share /mnt' \
 #                launch/tpu_pod.sh [--dry-run] --config=configs/scaling.py:pod --config.workdir=/mnt/pod [...]
-# Settings:    NAME=, ZONE=, TYPE=, VERSION=  of the VM: its name, place, accelerator type and software version
-#              PROJECT=name   gcloud's default
-#              SPOT=0         a VM on demand (1: a spot VM)
-#              SETUP=command  on every worker of a new VM, before the installation: mounts
-#              INSTALL=command  in the tree (python3 -m venv .venv && .venv/bin/pip install ... -e '.[tpu]')
-#              RESTARTS=n     starts after a preemption, a hang or a crash (100); PAUSE=n seconds before the first (10)
-#              PYTHON=path    here: .venv's
-# Preemption:  a spot VM is taken away with seconds' notice at most: what is lost is what came after the last checkpoint
-#              (config.training.checkpoint_every). The script then deletes the VM, makes a new one as soon as it gets
-#              one, and starts the same command, which goes on. Codes 70 and 75, and death by a signal, start it again;
-#              with 0, 1, 2 or 130 the script ends. SIGTERM and Ctrl-C reach the workers, which save and end. The VM
-#              stays, and costs, until you delete it.
+# Settings:    NAME=, ZONE=, TYPE=, VERSION=  the VM's name, zone, accelerator type and software version
+#              PROJECT=name   (gcloud's default)
+#              SPOT=0|1       a VM on demand, or a spot VM (1)
+#              SETUP=command  to run on all workers of a new VM before the installation, such as mounts
+#              INSTALL=command  to run in the tree (python3 -m venv .venv && .venv/bin/pip install ... -e '.[tpu]')
+#              RESTARTS=n     restarts after a preemption, a hang or a crash (100); PAUSE=n  seconds before them (10)
+#              PYTHON=path    Python on this machine (.venv's)
+# Preemption:  a spot VM disappears within seconds, and the steps after the last checkpoint are lost
+#              (config.training.checkpoint_every). The script then deletes the VM, creates a new one when there is
+#              capacity, and starts the same command, which continues. It starts the command again on codes 70 and 75
+#              and signals, and ends on 0, 1, 2 and 130. SIGTERM and Ctrl-C reach the workers, which save a checkpoint
+#              and end. The VM stays, and costs money, until you delete it.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 options "$@"
-need NAME "what the VM is called"
-need ZONE "where the VM is"
+need NAME "the name of the VM"
+need ZONE "the zone of the VM"
 need TYPE "the accelerator type"
 need VERSION "the VM's software version"
 word NAME ZONE TYPE VERSION PROJECT
 whole SPOT 0 1
-[[ " ${arguments[*]}" == *" --config.workdir=/"* ]] || die "say a folder that every worker sees: --config.workdir=/..."
+[[ " ${arguments[*]}" == *" --config.workdir=/"* ]] || die "name a folder that all workers see: --config.workdir=/..."
 names "${arguments[@]}" >/dev/null
 recover
-arguments+=(--config.cluster.join=always) # JAX asks the metadata server for the other workers
+arguments+=(--config.cluster.join=always) # JAX finds the other workers by the metadata server
 
 where=(--zone="$ZONE")
 if [[ ${PROJECT:-} ]]; then where+=(--project="$PROJECT"); fi
@@ -44,23 +44,23 @@ install=${INSTALL:-"python3 -m venv .venv && .venv/bin/pip install --quiet -c co
 tree=rfjax.tgz
 if [[ ! $dry ]]; then
   folder=$(mktemp -d)
-  trap 'rm -rf "$folder"; echo "tpu_pod.sh: the VM stays, and costs, until you delete it: $(dry=1 vm delete)" >&2' EXIT
+  trap 'rm -rf "$folder"; echo "tpu_pod.sh: the VM costs money until you delete it: $(dry=1 vm delete)" >&2' EXIT
   tree=$folder/rfjax.tgz
 fi
-# gcloud starts a command again when its connection breaks: the lock makes it wait for what is left of the first, which
-# ends when it misses its partners.
+# gcloud starts a command again if its connection breaks. The lock makes the second command wait for the first, which
+# ends when it loses its partners.
 train="cd rfjax && flock --timeout 600 --conflict-exit-code 75 run.lock"
 train+=" .venv/bin/python -m rfjax.main $(quoted "${arguments[@]}")"
 
-vm() { # vm VERB ARGUMENT...
+vm() { # vm VERB ARGUMENT...: a gcloud command on the VM
   run gcloud compute tpus tpu-vm "$1" "$NAME" "${where[@]}" "${@:2}"
 }
 
-on_all() { # on_all COMMAND: on every worker; the exit code is that of the first worker whose code is not 0
+on_all() { # on_all COMMAND: runs it on all workers; returns the first exit code that is not 0
   vm ssh --worker=all --command="$1"
 }
 
-state() { # empty where there is no such VM
+state() { # prints the VM's state, or nothing if there is no such VM
   vm describe --format='value(state)' 2>/dev/null || true
 }
 
@@ -80,11 +80,11 @@ prepare() {
   on_all "mkdir -p rfjax && tar -xzf rfjax.tgz -C rfjax && cd rfjax && $install"
 }
 
-ready='' # once the VM is prepared
+ready='' # 1 after the VM is prepared
 
-provide() { # a VM that is there and has this tree
+provide() { # makes sure that the VM exists and has this tree
   local now
-  while [[ ! $told ]]; do
+  while [[ ! $stop_signal ]]; do
     now=$(state)
     case $now in
       READY) break ;;
@@ -94,24 +94,24 @@ provide() { # a VM that is there and has this tree
       *) rest "${PAUSE:-10}" ;;
     esac
   done
-  if [[ $told ]]; then return 1; fi
+  if [[ $stop_signal ]]; then return 1; fi
   if [[ ! $ready ]]; then prepare || return; fi
   ready=1
 }
 
 attempt() {
   local code=0
-  if [[ $dry ]]; then # with a VM that is not there
+  if [[ $dry ]]; then # the commands for a VM that does not exist
     vm describe --format='value(state)'
     make
     prepare
     on_all "$train"
     return
   fi
-  provide || return 75 # no capacity, or a VM that was taken away at once
+  provide || return 75 # no capacity, or the VM was preempted at once
   start on_all "$train"
   finish || code=$?
-  if ((code == 0)) || [[ $told ]]; then return "$code"; fi
+  if ((code == 0)) || [[ $stop_signal ]]; then return "$code"; fi
   if [[ $(state) != READY ]]; then return 75; fi
   if ((code == 255)) && ! on_all true; then vm delete --quiet || true; fi # no worker answers
   return "$code"

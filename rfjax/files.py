@@ -1,8 +1,8 @@
-"""Files that a reader finds whole, whenever a process is killed and whenever a disk is full.
+"""Writes files so that a reader always finds them complete, even after a kill or on a full disk.
 
-What is written once takes its place by a rename (`atomic`, `write`); what grows does so by whole pieces (`Growing`).
-Both are safe from the death of a process. Those whose loss would cost work wait for the disk too (`lasting`, `sync`),
-and so outlive the machine's. Each write below a folder of `rfjax.ownership` first asks whether it is still ours.
+A file that is written once gets its name by a rename (`atomic`, `write`); a file that grows does so by complete pieces
+(`Growing`). Both survive the death of the process. With `lasting` or `sync` they also survive a power cut, because the
+writer waits for the disk. Each write below a folder of `rfjax.ownership` first checks that the folder is still ours.
 """
 
 import contextlib
@@ -17,19 +17,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from rfjax.disk import FullDisk, full_disk  # noqa: F401  (for callers that catch it)
 from rfjax.errors import UserError
 from rfjax.ownership import check_ours
-from rfjax.room import FullDisk, full_disk  # noqa: F401  (for those who catch what this module raises)
 
 PARTIAL = re.compile(r"\..+\.(?P<place>[\w-]+)\.(?P<pid>\d+)\.partial")
-FORGOTTEN = 3600.0  # seconds after which a partial file of another machine is taken for a dead process's
+ABANDONED_SECONDS = 3600.0  # age after which a partial file of another machine counts as abandoned
 BLOCK = 2**16
 
-_writing: set[Path] = set()  # the partial files that this process has open now
+_writing: set[Path] = set()  # the partial files that this process is writing
 
 
 class Machine(NamedTuple):
-    """Where process numbers mean something: a host since its last start, and there one container."""
+    """The scope of process numbers: a host since its last boot, and a container on it."""
 
     host: str
     boot: str
@@ -38,7 +38,7 @@ class Machine(NamedTuple):
 
 @functools.cache
 def machine() -> Machine:
-    """This machine; the last two are empty where the system does not tell."""
+    """This machine; `boot` and `space` are empty if the system does not provide them."""
     boot = space = ""
     with contextlib.suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
@@ -47,16 +47,20 @@ def machine() -> Machine:
 
 
 def started(pid: int) -> str | None:
-    """When a process of this machine started, in the system's own units; None if it is gone, "" where nobody knows."""
+    """The start time of a process of this machine, in the system's own units.
+
+    Returns:
+        None if the process is gone, "" if the system does not provide its start time.
+    """
     try:
         state, *numbers = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         if Path("/proc/self/stat").exists():
             return None
     else:
-        return None if state in "ZX" else numbers[18]  # a killed process stays a zombie until its parent looks
+        return None if state in "ZX" else numbers[18]  # a killed process is a zombie until its parent waits for it
     try:
-        os.kill(pid, 0)  # asks only
+        os.kill(pid, 0)  # signal 0 only checks that the process exists
     except ProcessLookupError:
         return None
     except PermissionError:
@@ -65,7 +69,7 @@ def started(pid: int) -> str | None:
 
 
 def partial_name(path: Path) -> Path:
-    """The temporary name of a file while this process writes it: hidden, beside it, with the process in its name."""
+    """The temporary name of a file that this process writes: hidden, beside it, with the process in its name."""
     host = re.sub(r"[^\w-]", "-", machine().host)[:40]
     place = f"{host}-{hashlib.sha256(repr(machine()).encode()).hexdigest()[:8]}"
     return path.with_name(f".{path.name}.{place}.{os.getpid()}.partial")
@@ -73,7 +77,7 @@ def partial_name(path: Path) -> Path:
 
 @contextlib.contextmanager
 def beside(path: Path) -> Iterator[Path]:
-    """Yields a temporary name beside `path`; what has that name at the end vanishes, or by `clean` after a kill."""
+    """Yields a temporary name beside `path` and removes that file at the end; after a kill `clean` does."""
     partial = partial_name(path)
     _writing.add(partial)
     try:
@@ -86,18 +90,20 @@ def beside(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic(path: Path, *, lasting: bool = False) -> Iterator[Path]:
-    """Yields a temporary name to write to; then it takes the place of `path`, or vanishes after an error.
+    """Yields a temporary name to write to, and then renames the file to `path`; after an error it removes the file.
 
-    A reader sees the old file or the whole new one. The folder is made if need be. The name ends in ".partial", so a
-    writer that goes by the ending must be told the format.
+    A reader sees the old file or the complete new one. Missing folders are made. The name ends in ".partial", so a
+    writer that chooses a format by the suffix needs the format explicitly.
 
     Args:
-        lasting: wait until the disk has the file and its name, so that a power cut leaves the old one or the new one;
-            else it may leave an empty one. It takes milliseconds (benchmarks/saves.py).
+        lasting: whether to wait until the disk has the file and its name, so that a power cut leaves the old file or
+            the new one; without it, a power cut may leave an empty file. It takes milliseconds (benchmarks/saves.py).
 
     Raises:
-        FullDisk: if there is no room. Taken: if the folder is another's by now. UserError: if a folder has this name,
-        or a file that of its folder. OSError: if it can't be written for another reason.
+        FullDisk: if the disk has no room.
+        FolderTaken: if another process has the folder now.
+        UserError: if `path` is a folder, or its folder is a file.
+        OSError: if the file can't be written for another reason.
     """
     with full_disk(path), _in_place(path), beside(path) as partial:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,9 +123,9 @@ def write(path: Path, content: str | bytes, *, lasting: bool = False) -> None:
 
 
 def sync(*paths: Path) -> None:
-    """Waits until the disk has files and folders as they are now, as far as the file system can."""
+    """Waits until the disk has the current content of files and folders, if the file system can."""
     for path in paths:
-        with contextlib.suppress(OSError):  # some file systems sync no folders; then nothing better can be done
+        with contextlib.suppress(OSError):  # some file systems can't sync folders
             opened = os.open(path, os.O_RDONLY)
             try:
                 os.fsync(opened)
@@ -128,58 +134,62 @@ def sync(*paths: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """`sync` for all that is in a folder, for itself, and for its name in the folder that it is in."""
+    """Syncs all that is in a folder, the folder itself, and its name in its parent."""
     sync(*folder.rglob("*"), folder, folder.parent)
 
 
 @contextlib.contextmanager
 def _in_place(path: Path) -> Iterator[None]:
-    """Turns the errors of a folder that has a file's name, and of a file that has a folder's, into one sentence.
+    """Turns the errors of a folder in place of a file, and of a file in place of a folder, into one sentence.
 
     Raises:
-        UserError: in place of them.
+        UserError: in place of such an error.
     """
     try:
         yield
     except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
         wrong = next((p for p in (path, *path.absolute().parents) if p.exists() or p.is_symlink()), path)
-        if wrong.is_dir() != (wrong == path):  # not what this is about
+        if wrong.is_dir() != (wrong == path):  # another kind of error
             raise
-        what = "is a folder, where a file should be" if wrong == path else "is a file, where a folder should be"
-        raise UserError(f"{wrong} {what}: move it away, and the same command makes what belongs there") from error
+        what = "is a folder, but must be a file" if wrong == path else "is a file, but must be a folder"
+        raise UserError(f"{wrong} {what}: move it away and repeat the same command") from error
 
 
 def clean(*folders: Path) -> None:
-    """Removes the partial files that killed processes left in these folders (not in those within them).
+    """Removes the partial files that killed processes left in these folders, but not in subfolders.
 
-    Those of this machine go if their process is gone, those of others an hour after their last change.
+    Files of this machine are removed if their process is gone, files of other machines an hour after their last change.
     """
     ours = PARTIAL.fullmatch(partial_name(Path("x")).name)
     for folder in folders:
-        with contextlib.suppress(OSError):  # another process may clean up too; and nothing depends on it
+        with contextlib.suppress(OSError):  # another process may clean up too, and nothing depends on it
             for path in folder.iterdir():
-                found = PARTIAL.fullmatch(path.name)
-                if not found or path in _writing:
+                match = PARTIAL.fullmatch(path.name)
+                if not match or path in _writing:
                     continue
-                here = found["place"] == ours["place"]
-                dead = here and (found["pid"] == ours["pid"] or started(int(found["pid"])) is None)
-                if dead or time.time() - path.stat().st_mtime > FORGOTTEN:
+                here = match["place"] == ours["place"]
+                dead = here and (match["pid"] == ours["pid"] or started(int(match["pid"])) is None)
+                if dead or time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
                     path.unlink(missing_ok=True)
 
 
 class Growing:
-    """A file that grows by whole pieces (lines, records), and by one writer at a time.
+    """A file that grows by complete pieces, such as lines, with one writer at a time.
 
-    A piece is handed over by a single call, so that a reader, or another process after a kill, finds all of it or
-    nothing. Two things can cut one all the same: a full disk, after which the piece is taken back at once; and a kill
-    in the midst of a piece of many pages, which is cut off at the next opening.
+    A single call writes a piece, so that a reader, or another process after a kill, finds all of it or nothing. Two
+    events can still cut a piece: a full disk, after which `append` removes the piece; and a kill during a piece of many
+    pages, which the next opening cuts off.
     """
 
     def __init__(self, path: Path, *, lines: bool = True) -> None:
-        """Opens a file, making it and its folder if need be; where it holds lines, cuts off an unfinished last one.
+        """Opens a file; makes it and its folder if they are missing.
+
+        Args:
+            lines: whether the pieces are lines; then an incomplete last line is cut off.
 
         Raises:
-            FullDisk: if there is no room. OSError: if it can't be opened for another reason.
+            FullDisk: if the disk has no room.
+            OSError: if the file can't be opened for another reason.
         """
         self.path = path
         with full_disk(path), _in_place(path):
@@ -191,24 +201,25 @@ class Growing:
                 os.ftruncate(self._file, whole)
 
     def append(self, piece: str | bytes) -> None:
-        """Adds a piece; a line brings its own end.
+        """Adds a piece. A line must include its end.
 
         Raises:
-            FullDisk: if it does not fit; then nothing of it stays. Taken: if the folder is another's by now.
-            OSError: if it can't be written for another reason.
+            FullDisk: if the disk has no room; then nothing of the piece stays.
+            FolderTaken: if another process has the folder now.
+            OSError: if the piece can't be written for another reason.
         """
         data = piece.encode() if isinstance(piece, str) else piece
         check_ours(self.path)
         with full_disk(self.path):
             done = os.write(self._file, data)
-            if done < len(data):  # a regular file takes less than all of it only where there is no room
+            if done < len(data):  # a regular file takes only a part of the data if there is no more room
                 end = os.lseek(self._file, 0, os.SEEK_CUR)
                 if os.fstat(self._file).st_size == end:
                     os.ftruncate(self._file, end - done)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def sync(self) -> None:
-        """Waits until the disk has all that was added."""
+        """Waits until the disk has all pieces."""
         with full_disk(self.path):
             os.fsync(self._file)
 
@@ -216,7 +227,7 @@ class Growing:
         return os.fstat(self._file).st_size == 0
 
     def close(self) -> None:
-        """Closes the file, if it is open; a shared file system may say only here that there is no room."""
+        """Closes the file if it is open. A shared file system may report a full disk only now."""
         file, self._file = self._file, None
         if file is not None:
             with full_disk(self.path):
@@ -224,7 +235,7 @@ class Growing:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Adds one line to a file that many processes add to, each now and then; see `Growing`."""
+    """Adds one line to a file that several processes write to; see `Growing`."""
     file = Growing(path)
     try:
         file.append(f"{line}\n")
@@ -237,7 +248,7 @@ def _whole_lines(file: int, size: int) -> int:
     end = size
     while end:
         start = max(0, end - BLOCK)
-        if (found := os.pread(file, end - start, start).rfind(b"\n")) >= 0:
-            return start + found + 1
+        if (place := os.pread(file, end - start, start).rfind(b"\n")) >= 0:
+            return start + place + 1
         end = start
     return 0

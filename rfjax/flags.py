@@ -1,4 +1,4 @@
-"""The command line: a config file, its variant, and the values that flags give its keys."""
+"""Reads the command line: a config file, its variant, and flags that set its keys."""
 
 import ast
 import sys
@@ -15,20 +15,20 @@ from rfjax.errors import UserError, nearest
 
 
 def read_flags(arguments: list[str]) -> configs.Config:
-    """Reads --config and its overrides, and checks the result.
+    """Reads --config and its overrides, and checks the resulting config.
 
     Raises:
-        UserError: for a missing file, an unknown key or a wrong type, with the nearest right thing.
+        UserError: if the file is missing, a key is unknown or a value is wrong; the message suggests the right one.
     """
     values = flags.FlagValues()
     holder = config_flags.DEFINE_config_file("config", None, "path of a config file", flag_values=values)
     file = next((a.split("=", 1)[1] for a in arguments if a.startswith("--config=")), None)
     if file is None:
-        raise UserError(f"say which config to run: --config=FILE{nearest('', installed.known_configs())}")
+        raise UserError(f"no config is given: add --config=FILE{nearest('', installed.known_configs())}")
     path, colon, variant = file.partition(":")
     file = f"{installed.find_config(Path(path))}{colon}{variant}"
     axes, others = _split_axes([f"--config={file}" if word.startswith("--config=") else word for word in arguments])
-    given, sys.argv = sys.argv, [sys.argv[0], *others]  # ml_collections looks for overrides there
+    given, sys.argv = sys.argv, [sys.argv[0], *others]  # ml_collections reads overrides from sys.argv
     try:
         rest = values(sys.argv)[1:]
         loaded = holder.value
@@ -39,7 +39,7 @@ def read_flags(arguments: list[str]) -> configs.Config:
     finally:
         sys.argv = given
     if rest:
-        raise UserError(f"what does '{rest[0]}' mean? Settings are written --config.KEY=VALUE")
+        raise UserError(f"the argument '{rest[0]}' is not understood: write settings as --config.KEY=VALUE")
     configs.axes(loaded, axes)
     return configs.parse(loaded)
 
@@ -48,10 +48,10 @@ AXES = "config.study.axes."
 
 
 def _split_axes(arguments: list[str]) -> tuple[dict[str, tuple[Any, ...]], list[str]]:
-    """The axes that arguments set, and the other arguments: ml_collections can't set a key that the file lacks.
+    """Splits arguments into axes and others, because ml_collections can't set a key that the file lacks.
 
     Raises:
-        UserError: if a value is not written as Python's literals are.
+        UserError: if the value of an axis is not a Python literal.
     """
     axes: dict[str, tuple[Any, ...]] = {}
     others: list[str] = []
@@ -66,7 +66,7 @@ def _split_axes(arguments: list[str]) -> tuple[dict[str, tuple[Any, ...]], list[
             choices = ast.literal_eval(value)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             raise UserError(
-                f'--{name} = {value[:80]} is no list of values: write it like --{AXES}model.depth="(1,2,3)" or '
+                f'--{name} = {value[:80]} is not a list of values: write it like --{AXES}model.depth="(1,2,3)" or '
                 f"--{AXES}model.backbone=\"('dit','mmdit')\""
             ) from None
         axes[name.removeprefix(AXES)] = tuple(choices) if isinstance(choices, tuple | list) else (choices,)
@@ -74,7 +74,7 @@ def _split_axes(arguments: list[str]) -> tuple[dict[str, tuple[Any, ...]], list[
 
 
 def _explain(error: Exception, arguments: list[str]) -> str:
-    """One sentence for what absl or ml_collections refused."""
+    """One sentence about an error of absl or ml_collections."""
     keys = [path for path, *_ in configs.entries()]
     for argument in arguments:
         name = argument.removeprefix("--").split("=")[0].removeprefix("config.")
@@ -83,7 +83,7 @@ def _explain(error: Exception, arguments: list[str]) -> str:
             such = inner[0] if inner else f"{name}.model.depth"
             return f"config.{name} is a section, not a value: set one of its keys, such as --config.{such}=VALUE"
         if argument.startswith("--config.") and (new := versions.new_name(name)) != name:
-            return f"config.{name} is called config.{new} now"
+            return f"config.{name} has a new name: config.{new}"
         if argument.startswith("--config.") and name not in keys:
             return f"the config has no key '{name}'{nearest(name, keys)}"
     return f"{type(error).__name__}: {error}".replace("\n", " ")

@@ -15,7 +15,7 @@ GIT_SECONDS = 10  # on a slow file system; then the commit is unknown
 
 
 def configs() -> Path | None:
-    """The folder of the project's own configs; None where there is none."""
+    """The folder of the project's own configs, or None if there is none."""
     inside, beside = PACKAGE / FOLDER, PACKAGE.parent / FOLDER
     if inside.is_dir():
         return inside
@@ -23,17 +23,17 @@ def configs() -> Path | None:
 
 
 def known_configs() -> list[str]:
-    """The configs that can be named from this folder, its own first."""
+    """The configs that `--config` finds from this folder, sorted."""
     ours = configs()
     names = {path.name for folder in (Path(FOLDER), ours) if folder for path in folder.glob("[!_]*.py")}
     return [f"{FOLDER}/{name}" for name in sorted(names)]
 
 
 def find_config(path: Path) -> Path:
-    """The config file of that path; configs/NAME.py is the project's own where this folder has none.
+    """Finds a config file; configs/NAME.py is the project's own if this folder has no such file.
 
     Raises:
-        UserError: if there is none, with the nearest one.
+        UserError: if there is no such file; the message names the nearest one.
     """
     if path.is_file():
         return path
@@ -44,10 +44,10 @@ def find_config(path: Path) -> Path:
 
 
 def commit(package: Path = PACKAGE) -> str:
-    """The commit of the checkout that the package is in, as git describes it; "unknown" where there is none.
+    """The commit of the package's checkout, as `git describe` prints it, or "unknown".
 
-    An installed package may lie within another project's checkout, such as in its .venv: the package must be the
-    checkout's own, rfjax/ at its top and known to git.
+    An installed package may lie inside another project's checkout, for example in its .venv. The commit counts only if
+    rfjax/ is at the top of the checkout and git tracks it.
     """
     root = package.parent
     variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}

@@ -1,8 +1,8 @@
-"""JSON that runs write: files, and the lines of `metrics.jsonl` with what each kind must hold.
+"""JSON files of runs, and the lines of `metrics.jsonl` with the keys that each kind of line must have.
 
-A number that is not finite is written as "NaN", "Infinity" or "-Infinity" (as protobuf's JSON mapping has them), so
-that null is left for what was not measured. Files from before this have null in its place: where a kind of line must
-hold a number, null is read as NaN. Imports no JAX.
+Numbers that are not finite are written as "NaN", "Infinity" or "-Infinity", as in protobuf's JSON mapping, so that null
+means "not measured". Older versions wrote null for them: if a kind of line must have a number, null is read as NaN.
+Imports no JAX.
 """
 
 import json
@@ -21,7 +21,7 @@ NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def plain(value: Any) -> Any:
-    """Makes a value strict JSON: a number that is not finite becomes a word of NOT_FINITE."""
+    """Converts a value to strict JSON: a number that is not finite becomes a word of NOT_FINITE."""
     if isinstance(value, Mapping):
         return {name: plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -32,16 +32,17 @@ def plain(value: Any) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a file, and its folder if need be: a reader sees the old one or the whole new one, also after a power cut.
+    """Writes a JSON file and its folder. A reader sees the old file or the complete new one, even after a power cut.
 
     Raises:
-        UserError: see `files.atomic`. OSError: if it can't be written for another reason.
+        UserError: see `files.atomic`.
+        OSError: if it can't be written for another reason.
     """
     files.write(path, json.dumps(plain(value), indent=1) + "\n", lasting=True)
 
 
 def number(value: Any) -> int | float:
-    """A number as `plain` writes it; null, which older versions wrote for one that is not finite, as NaN.
+    """Reads a number that `plain` wrote, or null as NaN.
 
     Raises:
         ValueError: if it is something else.
@@ -68,17 +69,17 @@ def _counts(value: Any) -> dict[str, int | float]:
 
 
 def _levels(value: Any) -> list[int | float]:
-    found = _numbers(value)
-    if len(found) != LEVELS:
+    levels = _numbers(value)
+    if len(levels) != LEVELS:
         raise ValueError(f"no {LEVELS} levels: {value!r}")
-    return found
+    return levels
 
 
 def _size(value: Any) -> dict[str, int | float]:
-    found = _counts(value)
-    if missing := SIZE - set(found):
+    size = _counts(value)
+    if missing := SIZE - set(size):
         raise ValueError(f"a size without {', '.join(sorted(missing))}")
-    return found
+    return size
 
 
 def _typed(value: Any, kind: type) -> Any:
@@ -97,7 +98,7 @@ def _text(value: Any) -> str:
     return _typed(value, str)
 
 
-# What a key holds, in every kind of line that has it. Others are not read by anything here.
+# Key -> check of its value, in all kinds of lines. Nothing reads other keys.
 KEYS: dict[str, Callable[[Any], Any]] = {
     "kind": _text, "step": _count, "weights": _text, "setting": _text, "grid": _text, "sampler": _text,
     **dict.fromkeys(("loss", "stderr", "flops", "seconds", "score", "path_length", "guidance"), number),
@@ -117,10 +118,10 @@ NEEDED = {
 
 
 def checked(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record with its numbers as floats, those that are not finite too.
+    """Checks a record, and converts its numbers, including those that are not finite.
 
     Raises:
-        ValueError: if it lacks what its kind must hold, or holds something else there.
+        ValueError: if it lacks a key that its kind must have, or a value is wrong.
     """
     needed = ("kind", "step", *NEEDED.get(record.get("kind") if isinstance(record.get("kind"), str) else "", ()))
     if missing := [key for key in needed if key not in record]:
@@ -131,15 +132,16 @@ def checked(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The records of a file of metrics, and how many lines could not be read.
+    """Reads a file of metrics. A killed writer may have cut a line, and an editor may have damaged others.
 
-    A killed writer may cut one short, and an editor may have spoilt others.
+    Returns:
+        The records, and the number of lines that could not be read.
 
     Raises:
         Unreadable: if the file is a folder, a pipe or a device.
     """
     records, skipped = [], 0
-    fix = "move it away, and the run writes a new one from its newest checkpoint on"
+    fix = "move it away, and the run writes a new file from its newest checkpoint on"
     for record in json_lines(path, fix=fix):
         try:
             records.append(checked(record)) if record is not None else None

@@ -1,7 +1,7 @@
-"""Things by name: an entry of a table, or an object of any importable module, written `MODULE:NAME`.
+"""Finds objects by name: an entry of a table, or an import path `MODULE:NAME`.
 
-Every kind of thing that a config names (data sources, backbones, objectives, encoders, measurements, metrics, reports)
-has a table of names, and each name is an import path. A user's own module needs no entry: the config names it as
+Each kind of object that a config names (data sources, backbones, objectives, encoders, measurements, metrics, reports)
+has a table from names to import paths. A user's own module needs no entry: the config names its object as
 `my_package.my_module:MyThing`.
 """
 
@@ -19,7 +19,7 @@ def is_path(name: str) -> bool:
 
 
 def find(name: str, table: Mapping[str, str], key: str) -> Any:
-    """Imports the thing that a config names.
+    """Imports the object that a config names.
 
     Args:
         name: an entry of the table, or `MODULE:NAME`.

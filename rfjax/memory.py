@@ -1,4 +1,4 @@
-"""How much memory there is, and what a process keeps for what it will ask for again."""
+"""The size of this machine's memory, and how this process uses it."""
 
 import contextlib
 import ctypes
@@ -10,12 +10,15 @@ MMAP_MAX, TRIM_THRESHOLD, ARENA_MAX = -4, -1, -8  # of glibc's malloc.h
 
 
 def keep() -> bool:
-    """Lets this process keep memory that it frees, where the C library is glibc; returns whether it will.
+    """Makes glibc's malloc keep freed memory for this process instead of returning it to the system.
 
-    On a CPU, XLA allocates a step's temporary arrays anew each time. malloc would map them and give them back, and the
-    system would clear them again, 4 KiB by 4 KiB: a fifth of a step of MM-DiT at depth 4 (benchmarks/README.md). In one
-    arena, since the others can't hold large arrays. To be called before JAX starts its threads: those that exist have
-    an arena each and stay with it.
+    On a CPU, XLA allocates a step's temporary arrays in each step. By default malloc maps and unmaps them, and the
+    system clears each page of 4 KiB again, which takes a fifth of a step of MM-DiT at depth 4 (benchmarks/README.md).
+    malloc uses one arena, because other arenas can't hold large arrays. Call this before JAX starts its threads, since
+    existing threads keep their arenas.
+
+    Returns:
+        Whether it worked; False on other systems and C libraries.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -30,11 +33,11 @@ LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_by
 
 
 def installed() -> int:
-    """Bytes of memory that this machine, or the container that it runs, has; where the system says nothing, 2^62."""
-    found = [2**62]
+    """Bytes of memory of this machine or container; 2^62 if the system does not provide the number."""
+    sizes = [2**62]
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        sizes.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     for file in LIMITS:
-        with contextlib.suppress(OSError, ValueError):  # ValueError: "max", which is no limit
-            found.append(int(Path(file).read_text(encoding="ascii")))
-    return min(size for size in found if size > 0)
+        with contextlib.suppress(OSError, ValueError):  # ValueError: "max", which means no limit
+            sizes.append(int(Path(file).read_text(encoding="ascii")))
+    return min(size for size in sizes if size > 0)

@@ -1,4 +1,4 @@
-"""How formulations are named: a kind and its numbers, "rf/lognorm(0.00,1.00)". No JAX: reports and configs use it."""
+"""Names of formulations: a kind and its parameters, "rf/lognorm(0.00,1.00)". Imports no JAX."""
 
 import re
 
@@ -8,10 +8,13 @@ from rfjax.errors import UserError
 
 
 def split(name: str) -> tuple[str, tuple[float, ...] | None]:
-    """A name as a person types it -> the kind in lower case, and the numbers in its brackets, None without brackets.
+    """Splits a formulation's name into its kind and its parameters.
+
+    Returns:
+        The kind in lower case, and the numbers in the brackets or None without brackets.
 
     Raises:
-        UserError: if the name is not a word and, maybe, numbers in brackets.
+        UserError: if the name has another form.
     """
     match = re.fullmatch(r"\s*([\w/]+?)\s*(?:\(([^()]*)\))?\s*", name)
     if not match:
@@ -27,7 +30,7 @@ def split(name: str) -> tuple[str, tuple[float, ...] | None]:
 
 
 def join(kind: str, numbers: tuple[float, ...] | None = None) -> str:
-    """The paper's spelling: two decimals, more only where they are needed."""
+    """A formulation's name in the paper's spelling: numbers have two decimals, or more if necessary."""
     written = (f"{n:.2f}" if round(n, 2) == n else repr(n) for n in numbers or ())
     return f"{kind}({','.join(written)})" if numbers else kind
 
@@ -38,18 +41,18 @@ def family(name: str) -> str:
     return "edm" if kind.startswith("edm") else kind
 
 
-OWN = "own"  # as a schedule of times: the formulation's
-OWN_SCHEDULES = {"edm": "karras"}  # by kind; the others' times are evenly spaced
+OWN = "own"  # the schedule of times that belongs to the formulation
+OWN_SCHEDULES = {"edm": "karras"}  # by kind; the others have evenly spaced times
 
 
-def schedule_of(asked: str, formulation: str) -> str:
-    """The schedule of sampling times that is meant: with "own", that of the formulation.
+def schedule_of(schedule: str, formulation: str) -> str:
+    """The name of a schedule of sampling times, with "own" replaced by the formulation's schedule.
 
     The t of edm(P_m,P_s) is a quantile of sigma in training, and even steps of it are far too long at the ends: on
     N(0, 1) Heun's method is off by 19 % after 128 of them, and by 0.07 % on Karras et al.'s own schedule. `edm/rf` and
     `edm/cos` have the log-SNR of rf and of the cosine path at each t, and stay on even steps, as those do.
     """
-    return OWN_SCHEDULES.get(split(formulation)[0], "uniform") if asked == OWN else asked
+    return OWN_SCHEDULES.get(split(formulation)[0], "uniform") if schedule == OWN else schedule
 
 
 def prediction(name: str) -> str:

@@ -1,6 +1,6 @@
-"""Folders that this process may write to only as long as it has their locks: each write asks first.
+"""Folders that this process may write to only while it has their locks. Each write checks first.
 
-`rfjax.files` asks for what it writes; what others write (Orbax) asks by `check_ours`.
+`rfjax.files` checks its own writes; code that writes by other means (Orbax) calls `check_ours`.
 """
 
 import contextlib
@@ -10,19 +10,23 @@ from pathlib import Path
 from rfjax.errors import UserError
 
 
-class Taken(UserError):
-    """Another process has taken the folder that this one was writing to."""
+class FolderTaken(UserError):
+    """Another process has taken the folder that this process was writing to."""
 
 
-_owned: dict[Path, Callable[[], None]] = {}  # folders whose lock this process has, and how to ask for it
+_owned: dict[Path, Callable[[], None]] = {}  # folder whose lock this process has -> check of the lock
 
 
 @contextlib.contextmanager
 def owned(folder: Path, check: Callable[[], None]) -> Iterator[None]:
-    """Within it, each write below a folder calls `check` first, which raises Taken if another has the folder by now.
+    """Checks each write below a folder while the `with` lasts.
 
-    A process that stood still may write what it had begun: between the check and the write lie a few system calls, and
-    a pause right there can't be told. A rename and a line are whole all the same.
+    A process that pauses between a check and its write, which are a few system calls apart, may still write after it
+    has lost the folder. Its rename or its line is then complete all the same.
+
+    Args:
+        folder: that this process has locked.
+        check: raises FolderTaken if another process has the folder now.
     """
     path = folder.absolute()
     _owned[path] = check
@@ -33,10 +37,10 @@ def owned(folder: Path, check: Callable[[], None]) -> Iterator[None]:
 
 
 def check_ours(path: Path) -> None:
-    """Asks whether the folder that a path lies in is still ours, where it is `owned`.
+    """Checks that the `owned` folder above a path, if there is one, still belongs to this process.
 
     Raises:
-        Taken: if it is not.
+        FolderTaken: if it does not.
     """
     absolute = path.absolute()
     for folder, check in list(_owned.items()):

@@ -1,13 +1,13 @@
-"""What is printed, on terminals of any kind."""
+"""Printing on terminals of any encoding."""
 
 import sys
 
 
 def print_anything() -> None:
-    """Lets this process print what its terminal has no letters for, in an escaped form: ± as \\xb1 where all is ASCII.
+    """Makes this process print characters that its terminal lacks in an escaped form, such as ± as \\xb1.
 
-    Otherwise a caption, or the sign of a standard error, ends a run whose terminal or log is not UTF-8.
+    Otherwise a caption, or the ± of a standard error, would end a run whose terminal or log is not UTF-8.
     """
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # what replaces a stream need not be able to
+        if hasattr(stream, "reconfigure"):  # a replaced stream may lack it
             stream.reconfigure(errors="backslashreplace")

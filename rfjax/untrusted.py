@@ -1,7 +1,7 @@
-"""Reads small files that a kill, an editor or another program may have spoilt: regular files only, of limited size.
+"""Reads small files that a kill, an editor or another program may have damaged: only regular files of limited size.
 
-JSON is read up to a limited depth, so that neither Python's parser nor a function that walks what it read runs out of
-stack. Imports nothing but the errors, so that every package may use it.
+JSON has a limited depth, so that neither Python's parser nor a function that walks the result runs out of stack. This
+module imports only the errors, so that all packages can use it.
 """
 
 import json
@@ -13,31 +13,32 @@ from typing import Any, BinaryIO
 
 from rfjax.errors import UserError
 
-LIMIT = 2**30  # bytes of a file that is read whole
-DEPTH = 64  # of lists and objects within each other; a config has 4
+LIMIT = 2**30  # largest file in bytes
+DEPTH = 64  # most levels of nested lists and objects; a config has 4
 FILE_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
 KINDS = {dict: "an object", list: "a list", str: "a text", int: "a whole number", float: "a number"}
 
 
 class Unreadable(UserError):
-    """A file that can't be read as what it should be."""
+    """A file that can't be read in the expected form."""
 
 
 def regular(path: Path, limit: int = LIMIT, *, fix: str = "put the file itself there") -> BinaryIO:
-    """Opens a file to read, and nothing but a file: a FIFO would wait for ever, /dev/zero has no end.
+    """Opens a regular file for reading. Other kinds are refused: a FIFO would block, /dev/zero has no end.
 
     Args:
         path: of the file; links are followed.
-        limit: bytes that it may have.
-        fix: what to do about something else, for the end of the sentence.
+        limit: largest size in bytes.
+        fix: how the user can fix the mistake, for the end of the message.
 
     Returns:
-        The file, open in binary mode; a read of all of it takes `limit` bytes at most, unless the file grows.
+        The file, open in binary mode.
 
     Raises:
-        Unreadable: if it is a folder, a FIFO, a socket or a device, or too large. OSError: if it can't be opened.
+        Unreadable: if it is a folder, a FIFO, a socket or a device, or too large.
+        OSError: if it can't be opened.
     """
-    # Non-blocking: a FIFO without a writer would hold up the opening itself. Regular files don't know the difference.
+    # Non-blocking, because the opening of a FIFO without a writer blocks. It changes nothing for regular files.
     opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         status = os.fstat(opened)
@@ -53,10 +54,11 @@ def regular(path: Path, limit: int = LIMIT, *, fix: str = "put the file itself t
 
 
 def read_bytes(path: Path, *, limit: int = LIMIT, fix: str = "") -> bytes | None:
-    """The content of a regular file; None where there is no file of this name.
+    """The content of a regular file, or None if it does not exist.
 
     Args:
-        limit: bytes that it may have. fix: what to do about a file that can't be read, for the end of the sentence.
+        limit: largest size in bytes.
+        fix: how the user can fix the mistake, for the end of the message.
 
     Raises:
         Unreadable: if it is a folder, a pipe or a device, too large, or can't be read.
@@ -71,33 +73,36 @@ def read_bytes(path: Path, *, limit: int = LIMIT, fix: str = "") -> bytes | None
 
 
 def read_text(path: Path, *, limit: int = LIMIT, fix: str = "") -> str | None:
-    """The text of a file, with a mark in place of bytes that are no UTF-8; otherwise as `read_bytes`."""
-    found = read_bytes(path, limit=limit, fix=fix)
-    return None if found is None else found.decode(errors="replace")
+    """The text of a file, with U+FFFD in place of bytes that are not UTF-8; otherwise as `read_bytes`."""
+    data = read_bytes(path, limit=limit, fix=fix)
+    return None if data is None else data.decode(errors="replace")
 
 
 def read_json(path: Path, *, kind: type = dict, limit: int = LIMIT, depth: int = DEPTH, fix: str = "") -> Any:
-    """The value in a JSON file; None where there is no file of this name.
+    """The value in a JSON file, or None if the file does not exist.
 
     Args:
-        kind: of the value: dict, list, str, int or float. limit: bytes that the file may have.
-        depth: of lists and objects within each other. fix: see `read_bytes`.
+        kind: type of the value: dict, list, str, int or float.
+        limit: largest size in bytes.
+        depth: most levels of nested lists and objects.
+        fix: how the user can fix the mistake, for the end of the message.
 
     Raises:
-        Unreadable: if it can't be read, is empty, is no JSON, too deep, or of another kind.
+        Unreadable: if the file can't be read, is empty, is not JSON, is too deep, or has a value of another type.
     """
-    found = read_bytes(path, limit=limit, fix=fix)
-    return None if found is None else parse_json(found, str(path), kind=kind, depth=depth, fix=fix)
+    data = read_bytes(path, limit=limit, fix=fix)
+    return None if data is None else parse_json(data, str(path), kind=kind, depth=depth, fix=fix)
 
 
 def parse_json(text: str | bytes, where: str, *, kind: type = dict, depth: int = DEPTH, fix: str = "") -> Any:
-    """The value that a JSON text holds.
+    """The value of a JSON text.
 
     Args:
-        text: JSON; bytes are UTF-8. where: what to call it in the sentence. kind, depth, fix: see `read_json`.
+        text: JSON; bytes are UTF-8.
+        where: name of the text in messages.
 
     Raises:
-        Unreadable: as `read_json`.
+        Unreadable: as in `read_json`.
     """
     if not text.strip():
         raise Unreadable(_sentence(where, "is empty", fix))
@@ -106,23 +111,23 @@ def parse_json(text: str | bytes, where: str, *, kind: type = dict, depth: int =
         value = json.loads(text)
         deep = text.count("[") + text.count("{") > depth and _deeper(value, depth)
     except UnicodeDecodeError as error:
-        raise Unreadable(_sentence(where, "is no UTF-8 text", fix)) from error
+        raise Unreadable(_sentence(where, "is not UTF-8 text", fix)) from error
     except ValueError as error:
-        raise Unreadable(_sentence(where, f"is no JSON ({error})", fix)) from error
+        raise Unreadable(_sentence(where, f"is not JSON ({error})", fix)) from error
     except RecursionError:
         deep = True
     if deep:
-        raise Unreadable(_sentence(where, f"has lists or objects within each other, more than {depth} deep", fix))
+        raise Unreadable(_sentence(where, f"nests lists or objects more than {depth} deep", fix))
     if not isinstance(value, (int, float) if kind is float else kind) or (isinstance(value, bool) and kind is not bool):
         raise Unreadable(_sentence(where, f"holds {_named(value)}, not {KINDS.get(kind, kind.__name__)}", fix))
     return value
 
 
 def json_lines(path: Path, *, limit: int = LIMIT, fix: str = "") -> Iterator[dict[str, Any] | None]:
-    """Each line of a JSON-lines file that is not blank: its object, or None where the line can't be read as one.
+    """Yields the object of each line of a JSON-lines file, or None if the line holds no object; skips blank lines.
 
     Raises:
-        Unreadable: as `read_bytes`.
+        Unreadable: as in `read_bytes`.
     """
     for line in (read_text(path, limit=limit, fix=fix) or "").split("\n"):  # splitlines would split at U+2028 too
         if line.strip():
@@ -133,7 +138,7 @@ def json_lines(path: Path, *, limit: int = LIMIT, fix: str = "") -> Iterator[dic
 
 
 def _deeper(value: Any, depth: int) -> bool:
-    """Whether lists and objects lie more than `depth` within each other."""
+    """Whether lists and objects are nested more than `depth` deep."""
     level = [value]
     for _ in range(depth + 1):
         inner = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)]

@@ -29,8 +29,8 @@ ALLOWED = {
     "memory": set(),
     "terminal": set(),
     "ownership": {"errors"},
-    "room": {"errors"},
-    "files": {"errors", "untrusted", "ownership", "room"},
+    "disk": {"errors"},
+    "files": {"errors", "untrusted", "ownership", "disk"},
     "evaluation": GROUND | {"compiling", "files", "names"} | {"flow", "models", "data", "encoders"},
     "training": GROUND
     | {"compiling", "files", "jsonl", "ownership"}

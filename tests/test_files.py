@@ -87,7 +87,7 @@ def test_lines_are_whole_and_a_cut_one_is_taken_off(tmp_path):
 
 def test_a_full_disk_is_one_sentence(tmp_path):
     (tmp_path / "lines").symlink_to("/dev/full")
-    with pytest.raises(files.FullDisk, match=r"no room to write .*lines \(.* free in .*\): nothing before") as error:
+    with pytest.raises(files.FullDisk, match=r"no room to write .*lines \(.* free in .*\): free some space") as error:
         files.append_line(tmp_path / "lines", "1")
     assert "\n" not in str(error.value)
     path = tmp_path / "x.json"
@@ -176,10 +176,10 @@ def test_what_has_the_place_of_a_file_or_of_its_folder_is_named(tmp_path):
     (tmp_path / "x.json").mkdir()
     (tmp_path / "file").write_text("")
     for act in (lambda: files.write(tmp_path / "x.json", "1"), lambda: files.append_line(tmp_path / "x.json", "1")):
-        with pytest.raises(UserError, match=r"x.json is a folder, where a file should be: move it away"):
+        with pytest.raises(UserError, match=r"x.json is a folder, but must be a file: move it away"):
             act()
     for act in (files.write, files.append_line):
-        with pytest.raises(UserError, match=r"file is a file, where a folder should be: move it away"):
+        with pytest.raises(UserError, match=r"file is a file, but must be a folder: move it away"):
             act(tmp_path / "file" / "a" / "x.json", "1")
     assert names(tmp_path) == ["file", "x.json"]
 
@@ -198,13 +198,13 @@ def test_what_must_last_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypa
 
 def test_each_write_below_an_owned_folder_asks_first(tmp_path):
     def check():
-        raise ownership.Taken("another has it")
+        raise ownership.FolderTaken("another has it")
 
     lines = files.Growing(tmp_path / "ours" / "lines")
     files.write(tmp_path / "ours" / "x", "old")
     with ownership.owned(tmp_path / "ours", check):
         for act in (lambda: files.write(tmp_path / "ours" / "x", "new"), lambda: lines.append("1\n")):
-            with pytest.raises(ownership.Taken):
+            with pytest.raises(ownership.FolderTaken):
                 act()
         files.write(tmp_path / "other", "1")
     assert (tmp_path / "ours" / "x").read_text() == "old"

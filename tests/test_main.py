@@ -16,7 +16,7 @@ SCALING = f"--config={ROOT / 'configs' / 'scaling.py'}"
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "say which config to run"),
+        ([], "no config is given: add --config=FILE"),
         (["--config=configs/scalling.py"], r"there is no config file configs/scalling.py"),
         ([SCALING + ":fashion"], r"no variant 'fashion' \(did you mean 'fashion_mnist'\?\)"),
         ([SCALING, "--config.model.dept=3"], r"no key 'model.dept' \(did you mean 'model.depth'\?\)"),
@@ -30,7 +30,7 @@ SCALING = f"--config={ROOT / 'configs' / 'scaling.py'}"
         ([SCALING, "--config.study.axes.model.depth.x=(1,)"], "did you mean 'model.depth'"),
         ([SCALING, "--config.study.axes=(1,2)"], "is a section, not a value"),
         ([SCALING, "--config.data=3"], "config.data is a section, not a value"),
-        ([SCALING, "--config.study.axes.training.seed=(1,"], "is no list of values"),
+        ([SCALING, "--config.study.axes.training.seed=(1,"], "is not a list of values"),
         ([SCALING, "--config.optimizer.learning_rate=inf"], "must be a finite number"),
         ([SCALING, "--config.flow.formulation=rf/lognrm(0,1)"], "did you mean 'rf/lognorm'"),
         (
@@ -43,7 +43,7 @@ SCALING = f"--config={ROOT / 'configs' / 'scaling.py'}"
         ),
         ([SCALING, "--config.workdir=~nobody_here/x"], "begins with ~, but this machine knows no such home folder"),
         ([SCALING, "--steps=3"], "steps"),
-        ([SCALING, "steps=3"], "what does 'steps=3' mean"),
+        ([SCALING, "steps=3"], "the argument 'steps=3' is not understood"),
     ],
 )
 def test_a_mistake_is_one_sentence(arguments, words):

@@ -19,13 +19,13 @@ def test_what_is_whole_is_read_and_what_is_not_there_is_none(tmp_path):
     [
         (b"", "is empty"),
         (b" \n", "is empty"),
-        (b'{"a": ', "is no JSON"),
-        (b"\xff\xfe", "is no UTF-8 text"),
+        (b'{"a": ', "is not JSON"),
+        (b"\xff\xfe", "is not UTF-8 text"),
         (b"[" * 100_000 + b"]" * 100_000, "more than 64 deep"),
         (b"[" * 65 + b"]" * 65, "more than 64 deep"),
         (b"[1]", "holds a list, not an object"),
         (b"true", "holds True, not an object"),
-        (b"1" * 5000, "is no JSON"),
+        (b"1" * 5000, "is not JSON"),
     ],
 )
 def test_what_is_damaged_is_named_with_what_to_do(tmp_path, content, words):

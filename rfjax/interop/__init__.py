@@ -60,7 +60,6 @@ class CheckpointInfo:
 
     Attributes:
         layout: a name of `layouts.LAYOUTS`.
-        config: of the network.
     """
 
     layout: str
@@ -71,9 +70,7 @@ def inspect(tensors: Tensors, layout: str = "", options: ImportOptions = DEFAULT
     """Finds out what a checkpoint holds, without reading its weights.
 
     Args:
-        tensors: the open checkpoint.
         layout: a name of `layouts.LAYOUTS`. Empty recognises the layout, which can't tell DiT from SiT.
-        options: what the user adds.
 
     Raises:
         UserError: if the checkpoint has no known layout, or does not fit the given one.
@@ -93,10 +90,7 @@ def read(path: Path, layout: str, mesh: configs.Mesh, dtype: Any = None, options
 
     Args:
         path: a .safetensors or .pt file, or a folder.
-        layout: as in `inspect`.
-        mesh: the devices.
         dtype: of the weights. None keeps the stored type, but turns eight-bit types into bfloat16.
-        options: what the user adds.
 
     Raises:
         UserError: if the file can't be read, or its tensors are not those of its network.
@@ -106,12 +100,7 @@ def read(path: Path, layout: str, mesh: configs.Mesh, dtype: Any = None, options
 
 
 def layout_of(info: CheckpointInfo, spec: RunSpec) -> Layout:
-    """The layout of a checkpoint's parameters.
-
-    Args:
-        info: of the checkpoint.
-        spec: made from its config.
-    """
+    """The layout of a checkpoint's parameters."""
     return layouts.find_format(info.layout).layout(spec.model, spec.inputs, info.config)
 
 
@@ -136,11 +125,7 @@ def import_checkpoint(
     """Makes a run's folder from another project's checkpoint, in float32, to generate pictures from or to train on.
 
     Args:
-        path: of the checkpoint.
-        folder: of the new run.
-        layout: as in `inspect`.
         mesh: the devices; None for the default mesh.
-        options: what the user adds.
 
     Raises:
         UserError: for the reasons of `read`, and if the folder is not empty.
@@ -160,7 +145,6 @@ def export(network: Weights, path: Path, layout: str, dtype: Any = None, max_sha
     """Writes a network as another project's checkpoint, with one tensor in memory at a time.
 
     Args:
-        network: the weights and their config.
         path: a folder, or a file with the suffix of the layout's files.
         layout: a name of `layouts.LAYOUTS`.
         dtype: of the tensors, or path of a leaf -> dtype. None keeps the types.

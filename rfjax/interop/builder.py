@@ -75,11 +75,6 @@ class AttentionNames:
         """Adds an attention.
 
         Args:
-            builder: to add to.
-            ours: our paths of the QKV and of the output projection.
-            block: their name of the block.
-            spec: of the block.
-            index: of the layer.
             out: whether the attention has an output projection.
         """
         qkv, projection = ours

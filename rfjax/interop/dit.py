@@ -41,8 +41,6 @@ def layout(model: DiT, inputs: Inputs, projectors: tuple[int, ...] = (), hidden:
     """The layout of a .pt file, for a model whose table of positions is stored.
 
     Args:
-        model: the network.
-        inputs: its inputs.
         projectors: output widths of REPA's projectors.
         hidden: width of the projectors' hidden layers.
     """
@@ -90,7 +88,6 @@ def make_config(whose: str, image: tuple[int, int], classes: int, model: Mapping
     Args:
         whose: "dit", "sit" or "repa".
         image: side and channels.
-        classes: number of classes.
         model: key of config.model -> value.
     """
     c = configs.default()
@@ -105,7 +102,6 @@ def from_file(tensors: Tensors, whose: str, heads: int = 0) -> Config:
     """Reads the config of a .pt file from the shapes of its tensors.
 
     Args:
-        tensors: the open checkpoint.
         whose: "dit", "sit" or "repa".
         heads: number of attention heads, which no shape shows; 0 takes the known number for this depth and width.
 

@@ -111,7 +111,6 @@ def read_metadata(tensors: Tensors, outside: bool) -> Metadata:
     """Reads the config.json in the folder of the weights.
 
     Args:
-        tensors: the open checkpoint.
         outside: whether the file may be a link out of the folder.
 
     Returns:

@@ -137,7 +137,6 @@ def open_pt(path: str | Path, part: str | None = None) -> Checkpoint:
     """Opens a torch file whose top level is a state dict, or a dict of state dicts (DiT: model, ema, opt, args).
 
     Args:
-        path: of the file.
         part: the state dict to read. None takes "ema" if it exists (as DiT and SiT do), else "model", "state_dict",
             "delta", else the top level, else the only state dict.
 
@@ -235,7 +234,6 @@ def write_pt(path: str | Path, tensors: Iterable[tuple[str, np.ndarray]], manife
     """Writes a dict of tensors that torch.load(path, weights_only=True) reads bit for bit, memory-mapped or not.
 
     Args:
-        path: of the file.
         tensors: (name, values) in any order, one in memory at a time.
         manifest: name -> shape and dtype of all tensors.
 

@@ -21,7 +21,6 @@ def recognise(tensors: Tensors, metadata: Metadata) -> str:
     """The name of a checkpoint's layout.
 
     Args:
-        tensors: the open checkpoint.
         metadata: content of its config.json, if there is one.
 
     Raises:

@@ -140,7 +140,6 @@ def make_config(image_size: int, channels: int, text: tuple[int, int], model: Ma
 
     Args:
         image_size: side of the latents.
-        channels: of the latents.
         text: widths of the text tokens and of the pooled vector.
         model: key of config.model -> value.
     """

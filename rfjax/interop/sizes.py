@@ -13,8 +13,6 @@ def shape(tensors: Tensors, name: str, axes: int, whose: str) -> tuple[int, ...]
     """The shape of a tensor.
 
     Args:
-        tensors: the open checkpoint.
-        name: of the tensor.
         axes: number of axes that it must have.
         whose: the kind of file that has such a tensor, for the message.
 
@@ -33,7 +31,6 @@ def count_blocks(tensors: Tensors, pattern: str) -> int:
     """The number of blocks, whose indices count from 0.
 
     Args:
-        tensors: the open checkpoint.
         pattern: regular expression for the beginning of names, with a group for the index.
 
     Raises:

@@ -161,7 +161,6 @@ class Tensors:
         """Reads a tensor, or only some of its rows, as a row-major array.
 
         Args:
-            name: of the tensor.
             rows: the range [start, stop); None for all rows.
             memory: number of bytes -> memory to read into.
 

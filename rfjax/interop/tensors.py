@@ -201,7 +201,6 @@ def member(folder: Path, name: str, outside: bool, by: Path | None = None) -> Pa
     Links of Hugging Face's cache are allowed: they lead out of a model's folder to the folder `blobs`.
 
     Args:
-        folder: of the checkpoint.
         name: of the file, relative to the folder.
         outside: whether the file may lie elsewhere.
         by: the file that names it, for the message; None if it was found in the folder.

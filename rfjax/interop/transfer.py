@@ -32,8 +32,6 @@ def check(tensors: Tensors, layout: Layout, ignore: Sequence[str] = ()) -> None:
     """Compares the tensors' names, shapes and types with a layout, without reading values.
 
     Args:
-        tensors: the open checkpoint.
-        layout: that it should have.
         ignore: regular expressions for the beginnings of names of tensors that the layout may lack.
 
     Raises:
@@ -69,8 +67,6 @@ def load(
     """Reads a checkpoint into sharded arrays, with one leaf at a time in the host's memory.
 
     Args:
-        tensors: the open checkpoint.
-        layout: of its tensors.
         target: path of a leaf -> shape and sharding.
         dtype: of the arrays. None keeps the stored types, but turns eight-bit types into bfloat16.
         ignore: as in `check`.
@@ -212,7 +208,6 @@ def specs(
 
     Args:
         leaves: path -> array or jax.ShapeDtypeStruct.
-        layout: of their tensors.
         dtypes: as in `dump`.
 
     Raises:
@@ -237,7 +232,6 @@ def dump(
 
     Args:
         leaves: path -> numpy array, or JAX array of which this process has all shards.
-        layout: of their tensors.
         dtypes: path of a leaf -> dtype of its tensors; the leaf's own dtype if it is missing.
 
     Raises:

@@ -58,7 +58,6 @@ def suggest(config: Config, mesh: Mesh, limit: float, now: int, measure: Measure
     It tries each kind of change alone, then kinds together if no change alone fits, then more devices.
 
     Args:
-        config: of the run.
         mesh: axis -> devices.
         limit: bytes that a device may use.
         now: bytes that a device needs without a change.

@@ -40,7 +40,6 @@ class Collective:
     Attributes:
         kind: a key of SHARES, such as "all-gather".
         name: the instruction's name.
-        op_name: the operation that the instruction comes from, "" if the text lacks it.
         operand_bytes: bytes of the operands of one execution on one device.
         result_bytes: bytes of the results of one execution on one device.
         groups: the devices that exchange data; for a permutation, pairs (from, to).
@@ -49,7 +48,6 @@ class Collective:
 
     kind: str
     name: str
-    op_name: str
     operand_bytes: int
     result_bytes: int
     groups: Groups
@@ -84,23 +82,13 @@ class Communication:
     Attributes:
         collectives: in the order of the text. Of a conditional, those of the branch with the most traffic.
         unknown: names of loops with collectives whose number of iterations the text lacks; they count once.
-        branches: names of conditionals whose branches differ in their traffic.
     """
 
     collectives: tuple[Collective, ...]
     unknown: tuple[str, ...] = ()
-    branches: tuple[str, ...] = ()
-
-    def summary(self) -> dict[str, Traffic]:
-        """kind -> traffic, without groups of one device."""
-        total: dict[str, Traffic] = {}
-        for one in self.collectives:
-            if one.group_size > 1:
-                total[one.kind] = total.get(one.kind, Traffic()) + Traffic(one.times, one.received)
-        return total
 
     def by_axes(self, mesh: Mapping[str, int]) -> dict[tuple[str, str], Traffic]:
-        """(kind, axes) -> traffic, where axes are names of the mesh such as "fsdp" or "data+fsdp"."""
+        """(kind, axes) -> traffic, without groups of one device; axes of the mesh such as "fsdp" or "data+fsdp"."""
         total: dict[tuple[str, str], Traffic] = {}
         for one in self.collectives:
             if one.group_size > 1:
@@ -113,7 +101,6 @@ def received(kind: str, size: int, group: int) -> float:
     """Least bytes that a device receives in one collective.
 
     Args:
-        kind: a key of SHARES.
         size: bytes of an all-gather's result, of a reduce-scatter's operand, or of either for the other kinds.
         group: number of devices in a group.
     """
@@ -122,9 +109,6 @@ def received(kind: str, size: int, group: int) -> float:
 
 def read_communication(text: str) -> Communication:
     """Finds the collectives of a compiled module, and how often each runs.
-
-    Args:
-        text: the result of `compiled.as_text()`.
 
     Raises:
         UserError: if the text has no entry computation, or a part of it can't be read.
@@ -248,8 +232,7 @@ class _Reader:
         names = [n for a in ("branch_computations", "true_computation", "false_computation") for n in line.names(a)]
         branches = [self.follow(name) for name in names]
         weights = [sum(one.received for one in branch.collectives) for branch in branches]
-        largest = branches[int(np.argmax(weights))]
-        return replace(largest, branches=largest.branches + ((line.name,) if len(set(weights)) > 1 else ()))
+        return branches[int(np.argmax(weights))]
 
     def _collective(self, line: _Instruction, computation: Sequence[_Instruction]) -> Collective:
         kind = line.opcode.removesuffix("-start")
@@ -262,8 +245,7 @@ class _Reader:
         # The result type of an asynchronous start holds the operands too, and sometimes a context.
         if line.opcode in ("all-gather-start", "collective-permute-start", "collective-broadcast-start"):
             result = operand * (max(map(len, groups)) if kind == "all-gather" else 1)
-        found = re.search(r'op_name="((?:[^"\\]|\\.)*)"', line.rest)
-        return Collective(kind, line.name, found[1] if found else "", operand, result, groups)
+        return Collective(kind, line.name, operand, result, groups)
 
     def _groups(self, line: _Instruction) -> Groups:
         if pairs := re.search(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}", line.rest):
@@ -277,5 +259,4 @@ def _merged(parts: Iterable[Communication]) -> Communication:
     return Communication(
         tuple(one for part in parts for one in part.collectives),
         tuple(dict.fromkeys(name for part in parts for name in part.unknown)),
-        tuple(dict.fromkeys(name for part in parts for name in part.branches)),
     )

@@ -6,7 +6,7 @@ data set.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from rfjax.errors import Exit, UserError, nearest
 from rfjax.jsonl import write_json
 from rfjax.planning import advice, hlo, plan_text
 from rfjax.planning.chips import CHIPS
-from rfjax.planning.tracing import CompiledStep, DeviceMemory, TracedStep, compile_step, trace, z_type
+from rfjax.planning.plans import Cost, LinkTraffic, RunPlan
+from rfjax.planning.tracing import CompiledStep, TracedStep, compile_step, trace, z_type
 from rfjax.training import mesh as meshes
 from rfjax.training.spec import make_run_spec
 
@@ -29,77 +30,6 @@ NOTED_SHARE = 0.01  # share of the communication that a compiler may add without
 TPU_LANES = 128  # TPUs pad the last dimension of arrays to multiples of this
 
 Devices = Sequence[jax.Device]
-
-
-@dataclass(frozen=True)
-class LinkTraffic:
-    """One kind of collective along some mesh axes, on one device in one step.
-
-    Attributes:
-        kind: such as "all-gather".
-        axes: such as "data+fsdp".
-        count: number of executions.
-        requested: least bytes to receive, as the traced program requests them.
-        compiled: least bytes to receive in XLA's program for CPUs, which sends some bfloat16 as float32.
-    """
-
-    kind: str
-    axes: str
-    count: int
-    requested: float
-    compiled: float
-
-
-@dataclass(frozen=True)
-class Cost:
-    """The FLOPs of one step over all devices, and its time. FLOPs are of matrix products and convolutions.
-
-    Attributes:
-        model_flops: three times the forward pass.
-        program_flops: of the traced program.
-        recomputed_flops: of the traced program's recomputation in the backward pass.
-        step_seconds: time of the model's FLOPs at config.plan.utilisation of the chips' peak.
-        communication_seconds: least time of the communication.
-    """
-
-    model_flops: float
-    program_flops: float
-    recomputed_flops: float
-    step_seconds: float
-    communication_seconds: float
-
-
-@dataclass(frozen=True)
-class RunPlan:
-    """The plan of one run.
-
-    Attributes:
-        name: of the run.
-        mesh: axis -> devices.
-        chip: a key of CHIPS.
-        parameters: number of parameters of the model.
-        memory: bytes on one device.
-        limit: bytes of the chip's memory that a run may use.
-        fits: whether the peak of memory is below the limit.
-        traffic: the communication, the largest first.
-        cost: FLOPs and time of one step.
-        changes: suggestions that make the run fit, or that use the memory left.
-        notes: remarks on the numbers.
-        seconds: stage of planning -> seconds that it took.
-    """
-
-    name: str
-    mesh: dict[str, int]
-    chip: str
-    parameters: int
-    memory: DeviceMemory
-    limit: float
-    fits: bool
-    traffic: tuple[LinkTraffic, ...]
-    cost: Cost
-    changes: tuple[advice.Suggestion, ...] = ()
-    notes: tuple[str, ...] = ()
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 class Progress:
@@ -123,7 +53,6 @@ def run(config: Config, started: float) -> int:
     """Plans the runs of a study, or the run config.only, prints the plans, and writes WORKDIR/plan.json.
 
     Args:
-        config: of the study.
         started: `time.time()` at the start of the process.
 
     Returns:

@@ -1,11 +1,10 @@
 """Writes a plan as text: one block per run, with a remark on each number."""
 
-from typing import Any
-
 from rich.console import Console
 
 from rfjax.config import Config
 from rfjax.planning.chips import CHIPS, GIB
+from rfjax.planning.plans import RunPlan
 from rfjax.planning.tracing import image_type
 
 HOUR, TERA = 3600, 1e12
@@ -33,12 +32,11 @@ def format_seconds(seconds: float) -> str:
     return f"{seconds / (24 * HOUR):.3g} days"
 
 
-def format_plan(plan: Any, config: Config) -> str:
+def format_plan(plan: RunPlan, config: Config) -> str:
     """The plan of one run as aligned rows.
 
     Args:
-        plan: a `job.RunPlan`.
-        config: of the run.
+        plan: of the run.
     """
     return "\n".join(
         ["", *_head(plan, config), *_memory(plan, config), *_cost(plan, config), *_traffic(plan), *_advice(plan)]
@@ -50,7 +48,7 @@ def _rows(rows: list[tuple[str, str, str]]) -> list[str]:
     return [f"  {a:<{widths[0]}}  {b:>{widths[1]}}  {c}".rstrip() for a, b, c in rows]
 
 
-def _head(plan: Any, config: Config) -> list[str]:
+def _head(plan: RunPlan, config: Config) -> list[str]:
     mesh = " x ".join(f"{name} {n}" for name, n in plan.mesh.items())
     training, model = config.training, config.model
     parts = f" in {training.accumulate} parts" if training.accumulate > 1 else ""
@@ -60,7 +58,7 @@ def _head(plan: Any, config: Config) -> list[str]:
     ]
 
 
-def _memory(plan: Any, config: Config) -> list[str]:
+def _memory(plan: RunPlan, config: Config) -> list[str]:
     memory, stored = plan.memory, image_type(config)
     images = "pictures as bytes" if stored == "uint8" else f"latents as {stored}: config.plan.latents"
     share = memory.peak / plan.limit
@@ -80,7 +78,7 @@ def _memory(plan: Any, config: Config) -> list[str]:
     return ["memory of a device", *_rows(shown)]
 
 
-def _cost(plan: Any, config: Config) -> list[str]:
+def _cost(plan: RunPlan, config: Config) -> list[str]:
     chip, cost, steps = CHIPS[plan.chip], plan.cost, config.training.steps
     precision = config.model.precision
     how = precision if precision == "bfloat16" else f"float32 as {chip.float32_how}"
@@ -116,7 +114,7 @@ def _cost(plan: Any, config: Config) -> list[str]:
     return ["computation", *_rows(rows)]
 
 
-def _traffic(plan: Any) -> list[str]:
+def _traffic(plan: RunPlan) -> list[str]:
     if not plan.traffic:
         return ["communication: none"]
     rows = []
@@ -136,7 +134,7 @@ def _traffic(plan: Any) -> list[str]:
     return ["communication: what a device receives in a step, at least", *_rows(rows)]
 
 
-def _advice(plan: Any) -> list[str]:
+def _advice(plan: RunPlan) -> list[str]:
     lines = []
     if plan.changes:
         recomputed = plan.cost.recomputed_flops / plan.cost.model_flops

@@ -1,4 +1,4 @@
-"""What a person sees while a study runs: live bars on a terminal, a few plain lines elsewhere."""
+"""The progress display of a study: live bars on a terminal, a few plain lines elsewhere."""
 
 import time
 from collections.abc import Iterator
@@ -9,15 +9,20 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 
 from rfjax.errors import printable
 
-QUIET_SECONDS = 60.0  # between lines where there is no terminal
+QUIET_SECONDS = 60.0  # between lines if there is no terminal
 
 
 class StudyDisplay:
-    """Progress over a study. The bar of the whole study moves by FLOPs, so that its time left means something."""
+    """The progress of a study. The bar of the whole study moves by FLOPs, so that its remaining time is meaningful."""
 
     def __init__(self, flops: float, *, active: bool = True, whole: bool = True) -> None:
-        """flops: of all the training still to do. active: whether this process shows anything. whole: with a bar for
-        the study besides those of its runs."""
+        """Makes the display.
+
+        Args:
+            flops: of all remaining training.
+            active: whether this process shows anything.
+            whole: whether to show a bar of the whole study above the bar of a run.
+        """
         self.console = Console(highlight=False, soft_wrap=True, quiet=not active)
         self.bars = Progress(
             TextColumn("[bold]{task.description}"),
@@ -32,16 +37,16 @@ class StudyDisplay:
         self.whole = self.bars.add_task("study", total=flops, note="", visible=whole)
 
     def say(self, text: str, style: str | None = None) -> None:
-        """A line, or several, that stay; what could move the cursor is left out of them."""
+        """Prints one or more lines that stay, without characters that move the cursor."""
         self.console.print(printable(text), style=style, markup=False)
 
     def warn(self, sentence: str) -> None:
-        """What should not go unnoticed."""
+        """Prints a warning."""
         self.say(sentence, style="yellow")
 
     @contextmanager
     def run(self, name: str, steps: int, step_flops: float) -> Iterator["RunDisplay"]:
-        """The bar of one run."""
+        """Shows the bar of one run while the `with` lasts."""
         task = self.bars.add_task(name, total=steps, note="")
         try:
             yield RunDisplay(self, task, name, step_flops)
@@ -50,7 +55,7 @@ class StudyDisplay:
 
 
 class RunDisplay:
-    """One run's bar: step, time left, loss, examples a second, FLOP/s."""
+    """The bar of one run: step, remaining time, loss, examples per second, FLOP/s."""
 
     def __init__(self, study: StudyDisplay, task: TaskID, name: str, step_flops: float) -> None:
         self._study, self._task, self._name, self._step_flops = study, task, name, step_flops
@@ -62,7 +67,7 @@ class RunDisplay:
         )
 
     def advance(self, step: int, note: str) -> None:
-        """Moves the bar to a step, with what there is to say about it."""
+        """Moves the bar to a step, and shows a note."""
         bars = self._study.bars
         bars.update(self._task, completed=step, note=note)
         bars.advance(self._study.whole, (step - self._step) * self._step_flops)
@@ -72,9 +77,9 @@ class RunDisplay:
             self._study.say(f"  {self._name}: step {step}  {note}")
 
     def warn(self, sentence: str) -> None:
-        """What should not go unnoticed: a line that stays."""
+        """Prints a warning that stays."""
         self._study.warn(sentence)
 
     def say(self, activity: str) -> None:
-        """What is being done besides training."""
+        """Shows an activity other than training."""
         self._study.bars.update(self._task, note=activity)

@@ -1,10 +1,9 @@
-"""The study's folder: what was asked for, who works on which run, what each session cost, and the report at its end."""
+"""The study's folder: study.json, the jobs that work on its runs, the time of each session, and the report."""
 
 import contextlib
 import enum
 import functools
 import importlib.metadata
-import itertools
 import json
 import os
 import platform
@@ -12,7 +11,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,19 +34,25 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "diff
 
 @dataclass
 class Session:
-    """One process's share of a study: when it started, seconds by activity, programs compiled."""
+    """The work of one process on a study.
+
+    Attributes:
+        started: `time.time()` at its start.
+        split: activity -> seconds.
+        compilations: the programs that it compiled.
+    """
 
     started: float
     split: dict[str, float] = field(default_factory=dict)
     compilations: Compilations = field(default_factory=Compilations)
 
     def add(self, split: dict[str, float]) -> None:
-        """Adds seconds by activity."""
+        """Adds to the seconds of activities."""
         for activity, seconds in split.items():
             self.split[activity] = self.split.get(activity, 0.0) + seconds
 
     def close(self, config: Config) -> str:
-        """Writes the report and this session's line; returns what the terminal shows."""
+        """Writes the report and this session's line, and returns the summary for the terminal."""
         began = time.time()
         drawn = reports.draw(Path(config.workdir))
         self.add({"report": time.time() - began})
@@ -57,54 +62,59 @@ class Session:
             files.append_line(Path(config.workdir) / records.SESSIONS, json.dumps(plain(line)))
             trouble = ""
         except UserError as error:
-            trouble = f"\nthis session's time can't be written down: {error}"
+            trouble = f"\nthis session's time can't be recorded: {error}"
         return reports.summary(drawn, reports.write(drawn)) + trouble
 
 
 def prepare_folder(config: Config, names: list[str]) -> str:
-    """Makes the study's folder and its `study.json`; returns what there is to tell of one that could not be read.
+    """Makes the study's folder and its `study.json`.
+
+    Returns:
+        A warning about a `study.json` that could not be read, or "".
 
     Raises:
-        UserError: if it can't be written, or holds a study of another config.
+        UserError: if the folder can't be written, or holds a study of another config.
     """
-    folder, said = Path(config.workdir), ""
+    folder, warning = Path(config.workdir), ""
     path = folder / "study.json"
     try:
         (folder / "runs").mkdir(parents=True, exist_ok=True)
         try:
             known = records.read_study(folder)
         except Unreadable as error:
-            known, said = None, f"{error}; it is made again"
-        if known and (found := differences(config.to_dict(), known["config"])):
+            known, warning = None, f"{error}; it is written again"
+        if known and (changes := differences(config.to_dict(), known["config"])):
             raise UserError(
-                f"{folder} holds another study: {'; '.join(found[:3])}; choose another folder with --config.workdir"
+                f"{folder} holds another study: {'; '.join(changes[:3])}; choose another folder with --config.workdir"
             )
         if jax.process_index() == 0:
             for name in names:
                 (folder / "runs" / name).mkdir(exist_ok=True)
             files.clean(folder)
-            write_json(path, {"config": config.to_dict(), "runs": names, **facts()})
+            write_json(path, {"config": config.to_dict(), "runs": names, **describe_environment()})
     except OSError as error:
         raise UserError(f"the work folder {folder} can't be written ({error.strerror}): set config.workdir") from error
-    return said
+    return warning
 
 
 class Turn(enum.IntEnum):
-    """What a job finds when it is a run's turn."""
+    """The state of a run when a job reaches it."""
 
-    OURS = 0  # it has the run's lock
-    COMPLETE = 1  # there is nothing to do
-    HELD = 2  # another job works on it
-    WAIT = 3  # another job had the lock, and may be dead
+    OURS = 0  # this job has the run's lock
+    COMPLETE = 1  # the run is complete
+    HELD = 2  # another job works on the run
+    WAIT = 3  # another job has the lock, but may be dead
     FAILED = 4  # process 0 could not find out
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A run's turn, on every process alike.
+    """The result of an attempt to lock a run.
 
     Attributes:
-        turn: what there is to do. lock: if it is ours, on process 0. held: by whom, if it is another's, on process 0.
+        turn: the state of the run, the same on all processes of the job.
+        lock: this job's lock, on process 0 only.
+        held: the other job that has the lock, on process 0 only.
     """
 
     turn: Turn
@@ -116,91 +126,38 @@ class Claim:
 def claim(
     folder: Path, config: Config, complete: Callable[[], bool], stop: Stop, say: Callable[[str], None]
 ) -> Iterator[Claim]:
-    """Takes a run's lock for the time of a `with`, unless the run is complete or another job has it.
+    """Holds a run's lock while the `with` lasts, unless the run is complete or another job has the lock.
 
-    Process 0 decides, and all processes of the job act alike. A job that may be dead is waited for, until it gives a
-    sign of life or its lock is void. If the lock is lost, `stop` is wished.
-
-    Within the `with`, each write below the folder asks whether the lock is still ours.
+    Process 0 decides, and all processes of the job act alike. If another job may be dead, this job waits until that one
+    gives a sign of life or its lock is void. A lost lock requests `stop`. Each write below the folder checks that this
+    job still has the lock.
 
     Args:
-        folder: of the run. complete: whether there is nothing to do; asked again once the lock is ours, for another
-            job may have finished the run. say: tells the person who waits.
+        complete: whether the run is complete. It is called again after the lock is taken, because another job may
+            have finished the run.
 
     Raises:
         UserError: if the lock can neither be taken nor read, or the folder can't be written.
-        Interrupted: if `stop` is wished while it waits.
+        Interrupted: if a stop is requested while the job waits.
     """
-    found = _wait_for(folder, config.cluster.stale_minutes, complete, stop, say)
-    if not found.lock:
-        yield found
+    claimed = _wait_for(folder, config.cluster.stale_minutes, complete, stop, say)
+    if not claimed.lock:
+        yield claimed
         return
-    check = functools.partial(_check, folder.name, found.lock, config.cluster.stale_minutes)
-    with found.lock, ownership.owned(folder, check):
-        if found.lock.note:
-            say(f"{folder.name}: {found.lock.note}")
+    check = functools.partial(_check, folder.name, claimed.lock, config.cluster.stale_minutes)
+    with claimed.lock, ownership.owned(folder, check):
+        if claimed.lock.note:
+            say(f"{folder.name}: {claimed.lock.note}")
         files.clean(folder, folder / "samples")
-        yield found
+        yield claimed
 
 
 def _check(name: str, lock: locks.Lock, minutes: float) -> None:
     if not lock.ours():
-        raise ownership.Taken(
-            f"{name}: this job gave no sign of life for {minutes:g} minutes, and another has taken the run: nothing is "
-            "lost, the other goes on with it"
+        raise ownership.FolderTaken(
+            f"{name}: this job gave no sign of life for {minutes:g} minutes, and another job has taken the run: "
+            "nothing is lost, the other job continues it"
         )
-
-
-def take_turns(
-    folders: Iterable[Path],
-    config: Config,
-    complete: Callable[[Path], bool],
-    work: Callable[[Path], None],
-    *,
-    stop: Stop,
-    say: Callable[[str], None],
-) -> None:
-    """Works on each run that is not complete and that no other job has; tells which are left to others.
-
-    A run that another job has is looked at again in the end, for that job may have died.
-
-    Args:
-        folders: of the runs. complete: whether there is nothing to do in one. work: does what there is, with its lock.
-
-    Raises:
-        UserError: if another job has the only run that is asked for (`config.only`), or takes one away because this
-            job stood still. Interrupted: when stopped.
-    """
-    later: list[Path] = []
-    left: list[str] = []
-    for folder in itertools.chain(folders, later):
-        with claim(folder, config, functools.partial(complete, folder), stop, say) as claimed:
-            if claimed.turn == Turn.COMPLETE:
-                say(f"{folder.name}: complete already")
-            elif claimed.turn == Turn.OURS:
-                _work(work, folder)
-            else:
-                said = f"{folder.name}: {claimed.held or 'another job has it'}"
-                if config.only:
-                    raise UserError(f"{said}: wait for it, or stop it first")
-                if folder in later:
-                    left.append(folder.name)
-                else:
-                    say(said)
-                    later.append(folder)
-    if left:
-        say(f"left to other jobs: {', '.join(left)}")
-
-
-def _work(work: Callable[[Path], None], folder: Path) -> None:
-    try:
-        work(folder)
-    except (Interrupted, KeyboardInterrupt) as stopped:
-        try:
-            ownership.check_ours(folder)  # a lost lock stops a run too, and says why
-        except ownership.Taken as taken:
-            raise taken from stopped
-        raise
 
 
 def _wait_for(
@@ -208,54 +165,54 @@ def _wait_for(
 ) -> Claim:
     before: locks.Held | None = None
     while True:
-        found, error = Claim(Turn.FAILED), None
+        claimed, error = Claim(Turn.FAILED), None
         if jax.process_index() == 0:
             try:
-                found = _decide(folder, minutes, complete, stop, before)
-            except Exception as raised:  # the others must hear of it before this process leaves them
+                claimed = _decide(folder, minutes, complete, stop, before)
+            except Exception as raised:  # the other processes must learn of it first
                 error = raised
-        turn = Turn(from_first(found.turn))
+        turn = Turn(from_first(claimed.turn))
         if isinstance(error, OSError):
             raise UserError(f"the lock of {folder} can't be taken ({error.strerror or error})") from error
         if error:
             raise error
         if turn == Turn.FAILED:
-            raise UserError(f"process 0 of this job could not take the lock of {folder}: it says why")
+            raise UserError(f"process 0 of this job could not take the lock of {folder}: see its message")
         if turn != Turn.WAIT:
-            return Claim(turn, found.lock, found.held)
+            return Claim(turn, claimed.lock, claimed.held)
         if stop.granted():
             raise Interrupted(f"stopped while waiting for {folder.name}", stop.code)
-        if before is None and found.held:
-            say(f"{folder.name}: {found.held}; it may be dead: waiting for a sign of life, or for its lock to be void")
-        before = found.held
+        if before is None and claimed.held:
+            say(f"{folder.name}: {claimed.held}; it may be dead: waiting for a sign of life, or until its lock expires")
+        before = claimed.held
         time.sleep(min(1.0, 60 * minutes / locks.SIGNS))
 
 
 def _decide(folder: Path, minutes: float, complete: Callable[[], bool], stop: Stop, before: locks.Held | None) -> Claim:
-    """What process 0 finds at one look. before: what it found at the look before, if it waits."""
+    """One attempt of process 0; `before` is the other job's state at the attempt before."""
 
     def alarm() -> None:
         stop.wished = True
-        if jax.process_count() > 1:  # JAX takes this signal, and tells the other processes
+        if jax.process_count() > 1:  # JAX receives this signal and informs the other processes
             os.kill(os.getpid(), signal.SIGTERM)
 
     if complete() and not (folder / locks.NAME).exists():
         return Claim(Turn.COMPLETE)
-    found = locks.take(folder, minutes, alarm)
-    if isinstance(found, locks.Held):
+    lock = locks.take(folder, minutes, alarm)
+    if isinstance(lock, locks.Held):
         if complete():
             return Claim(Turn.COMPLETE)
-        alive = before is not None and before.sign != found.sign
-        return Claim(Turn.WAIT if found.doubtful and not alive else Turn.HELD, held=found)
-    if complete():  # another has just finished it, or was killed between its result and the end of its lock
+        alive = before is not None and before.sign != lock.sign
+        return Claim(Turn.WAIT if lock.doubtful and not alive else Turn.HELD, held=lock)
+    if complete():  # another job has just finished the run, or was killed between its result and its lock's release
         files.clean(folder, folder / "samples")
-        found.release()
+        lock.release()
         return Claim(Turn.COMPLETE)
-    return Claim(Turn.OURS, lock=found)
+    return Claim(Turn.OURS, lock=lock)
 
 
-def facts() -> dict[str, Any]:
-    """What else a result depends on: command, commit, versions, machine."""
+def describe_environment() -> dict[str, Any]:
+    """What a result depends on besides the config: command, commit, versions, machine."""
     return {
         "command": f"python -m rfjax.main {shlex.join(sys.argv[1:])}",
         "commit": installed.commit(),

@@ -22,7 +22,7 @@ from rfjax.evaluation.metrics import Metric, make_metrics
 from rfjax.evaluation.sampler import Sampleable, make_settings
 from rfjax.jsonl import write_json
 from rfjax.study.encodings import read_encodings
-from rfjax.study.folder import Session, facts
+from rfjax.study.folder import Session, describe_environment
 from rfjax.study.jobs import Job, Task
 from rfjax.training import mesh as meshes
 from rfjax.training import weights
@@ -123,7 +123,10 @@ class Gallery:
         found = {key: value for key, value in found.items() if key not in about}
         if jax.process_index() == 0:
             _write(path, self, made, f"{self.label}: {_sentence(about)}")
-            write_json(path.with_suffix(".json"), {"settings": about, "found": found, "seconds": seconds, **facts()})
+            write_json(
+                path.with_suffix(".json"),
+                {"settings": about, "found": found, "seconds": seconds, **describe_environment()},
+            )
         return {"path": path, "about": about, **found, "split_seconds": {"samples": seconds}}
 
     def _metrics(self) -> tuple[Metric, ...]:

@@ -14,7 +14,7 @@ import jax
 from rfjax import files, ownership
 from rfjax.config import Config
 from rfjax.errors import Exit, UserError, printable
-from rfjax.ownership import Taken
+from rfjax.ownership import FolderTaken
 from rfjax.study.display import StudyDisplay
 from rfjax.study.folder import Session, Turn, claim
 from rfjax.training.log import Display
@@ -128,7 +128,7 @@ def _failing(task: Task, failures: dict[str, Exception], display: StudyDisplay, 
     """Keeps a task's failure from stopping the others, and process 0 writes it down.
 
     Raises:
-        FullDisk, Taken, Interrupted: the other tasks would meet a full disk too, and another job's task is left to it.
+        FullDisk, FolderTaken, Interrupted: the other tasks would meet a full disk too, and another job's task is left to it.
     """
     path = task.folder / FAILURE
     try:
@@ -136,10 +136,10 @@ def _failing(task: Task, failures: dict[str, Exception], display: StudyDisplay, 
     except (Interrupted, KeyboardInterrupt) as stopped:
         try:
             ownership.check_ours(task.folder)  # a lost lock stops a task too, and says why
-        except Taken as taken:
+        except FolderTaken as taken:
             raise taken from stopped
         raise
-    except (files.FullDisk, Taken):
+    except (files.FullDisk, FolderTaken):
         raise
     except Exception as error:
         if not shared:

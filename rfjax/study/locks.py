@@ -1,8 +1,8 @@
-"""One job at a time works on a run: locks in files, for file systems that many machines share.
+"""Lock files on shared file systems, so that only one job at a time works on a run.
 
-A lock is `lock.json` in the run's folder. It says who has it, and its last change is that process's last sign of life.
-It is made by a hard link, which succeeds for one process alone, on NFS too. All times are the file system's own, so the
-machines' clocks need not agree.
+A lock is the file `lock.json` in the run's folder. It names the process that has it, and its time of change is that
+process's last sign of life. A hard link makes it, which succeeds for one process only, on NFS too. All times are the
+file system's own, so that the machines' clocks need not agree.
 """
 
 import contextlib
@@ -13,87 +13,32 @@ import json
 import os
 import threading
 import time
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
 from rfjax import files
-from rfjax.errors import UserError, printable
+from rfjax.errors import UserError
+from rfjax.study.lock_holder import MISSED, SHORTEST, SIGNS, Holder, holder, seconds_of_doubt
 from rfjax.untrusted import parse_json, regular
 
 NAME = "lock.json"
-SIGNS = 15  # signs of life in the time after which a lock is void: one in 20 s of 5 minutes
-MISSED = 3  # of them, after which a process is in doubt
 LARGEST = 2**16  # bytes of a lock; it has some hundreds
-SHORTEST = 0.2  # seconds between signs of life
-TURNS = 100  # times that others may be quicker, before something is wrong
+TURNS = 100  # attempts to take a lock while others take and release it
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
-JOBS = {"SLURM_JOB_ID": "Slurm job", "JOBSET_NAME": "Kubernetes job set", "JOB_NAME": "job"}
-
-
-@dataclass(frozen=True)
-class Holder:
-    """The process that has a lock.
-
-    Attributes:
-        host, boot, space: its machine, see `files.Machine`. pid: its number there. started: see `files.started`.
-        job: of a cluster, in words. start: how often the cluster has started that job again.
-        since: when it took the lock, by its own clock. token: of this lock alone.
-    """
-
-    host: str
-    boot: str
-    space: str
-    pid: int
-    started: str
-    job: str
-    start: str
-    since: str
-    token: str
-
-    def __str__(self) -> str:
-        return printable(f"{self.host}, process {self.pid}{', ' if self.job else ''}{self.job}")
-
-    def void(self, silent: float, stale: float) -> str:
-        """Why the lock is void after so many seconds without a sign of life, or "" if it is not."""
-        if self._here() and files.started(self.pid) != self.started:
-            return "that process is gone"
-        limit = _seconds_of_doubt(stale) if self.replaced() else stale
-        return f"no sign of life for {silent:.0f} s" if silent > limit else ""
-
-    def replaced(self) -> bool:
-        """Whether this process seems to stand where that one stood: after a reboot, a container's or a job's restart.
-
-        Seems: two machines may have the same name, and a cluster may lose sight of a job that goes on.
-        """
-        now = holder()
-        again = self.job == now.job != "" and self.start != now.start
-        return again or (self.host == now.host and not self._here())
-
-    def _here(self) -> bool:
-        return (self.host, self.boot, self.space) == files.machine()
-
-
-def holder(environ: Mapping[str, str] = os.environ) -> Holder:
-    """This process, as the holder of a new lock."""
-    known = [f"{words} {environ[name]}" for name, words in JOBS.items() if environ.get(name)]
-    job, start = (known or [""])[0], environ.get("SLURM_RESTART_COUNT", "")
-    since = datetime.now(UTC).isoformat(timespec="seconds")
-    pid = os.getpid()
-    return Holder(*files.machine(), pid, files.started(pid) or "", job, start, since, uuid.uuid4().hex)
 
 
 @dataclass(frozen=True)
 class Held:
-    """Another job has the lock.
+    """A lock that another job has.
 
     Attributes:
-        by: who, in words. silent: seconds since its last sign of life. sign: when that was, in ns of the file system.
-        doubtful: whether it may be dead: then a later look shows another sign, or the lock becomes void.
+        by: the other process, in words.
+        silent: seconds since its last sign of life.
+        sign: time of its last sign of life, in ns of the file system.
+        doubtful: whether it may be dead; a later look then shows another sign of life, or the lock becomes void.
     """
 
     by: str
@@ -106,27 +51,27 @@ class Held:
 
 
 class Lock:
-    """A lock that this process has, and gives signs of life for, until `release` or the end of a `with`.
+    """A lock that this process has until `release` or the end of a `with`. A thread gives its signs of life.
 
     Attributes:
-        note: what to tell of a void lock whose place it took, or "".
-        lost: set once another job is known to have it, because this process stood still until its lock was void.
+        note: a sentence about the void lock that it replaced, or "".
+        lost: set if another job has taken the lock, because this process was suspended until its lock was void.
     """
 
     def __init__(self, path: Path, text: str, every: float, alarm: Callable[[], None], note: str = "") -> None:
         self.note, self.lost = note, threading.Event()
         self._path, self._text, self._every, self._alarm = path, text, every, alarm
-        self._signed = time.time()  # this clock goes on while a process, or its machine, is stopped
+        self._signed = time.time()  # this clock continues while a process or its machine is suspended
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lock", daemon=True)
         self._thread.start()
 
     def ours(self) -> bool:
-        """Whether the lock is still ours, by its file at this moment; once it is not, `lost` is set.
+        """Whether the file shows that this process still has the lock; sets `lost` if not.
 
-        When a process that stood still goes on, the thread that gives signs of life may not have run yet. A lock that
-        is not there was removed by hand and is made again, unless this process was silent for so long that another may
-        have taken it, finished the run and given it back.
+        When a suspended process resumes, the thread that gives signs of life may not have run yet. If the file is
+        missing, a user removed it and it is made again, unless this process was silent for so long that another job may
+        have taken the lock, finished the run and released the lock.
         """
         try:
             seen = _look(self._path)
@@ -136,7 +81,7 @@ class Lock:
             if seen is None or seen.text != self._text:
                 self.lost.set()
         except (OSError, UserError):
-            pass  # the file system is away, or full: no reason to stop before another has the lock
+            pass  # the file system is unavailable or full, which is no reason to stop
         return not self.lost.is_set()
 
     def _renew(self) -> None:
@@ -149,7 +94,7 @@ class Lock:
                 self._signed = time.time()
 
     def release(self) -> None:
-        """Gives the lock back, if it is still ours. What can't be removed is void once this process is gone."""
+        """Releases the lock, if this process has it. A file that can't be removed is void after the process ends."""
         self._over.set()
         self._thread.join()
         with contextlib.suppress(OSError):
@@ -167,23 +112,27 @@ class Lock:
 
 
 class _Seen(NamedTuple):
-    """A lock as it was found: its text, and its last sign of life in ns."""
+    """The content of a lock file, and its last sign of life in ns."""
 
     text: str
     sign: int
 
 
 def take(folder: Path, stale_minutes: float, alarm: Callable[[], None] = lambda: None) -> Lock | Held:
-    """Takes the lock of a folder, or says who has it; takes the place of a void one.
+    """Takes the lock of a folder; replaces a void lock.
 
-    A lock is void at once if its process was on this machine and is gone; after a fifth of `stale_minutes` without a
-    sign of life if its process seems to have been replaced by this one (`Holder.replaced`); else after `stale_minutes`.
+    A lock is void at once if its process was on this machine and is gone. If this process seems to replace that process
+    (`Holder.replaced`), it is void after a fifth of `stale_minutes` without a sign of life, else after `stale_minutes`.
 
     Args:
+        stale_minutes: see config.cluster.stale_minutes.
         alarm: called by another thread if the lock is lost, see `Lock`.
 
+    Returns:
+        This process's lock, or the lock that another job has.
+
     Raises:
-        UserError: if there is no room, or the lock can neither be taken nor read.
+        UserError: if the disk has no room, or the lock can neither be taken nor read.
         OSError: if the folder can't be written.
     """
     path, stale, held = folder / NAME, 60 * stale_minutes, None
@@ -194,14 +143,14 @@ def take(folder: Path, stale_minutes: float, alarm: Callable[[], None] = lambda:
             return ours()
         if seen := _look(path):
             other, silent = _read(seen.text), max(_now(path) - seen.sign, 0) / 1e9
-            who, reason = str(other or "no name is in it"), _void(seen, silent, stale)
-            doubtful = bool(reason or silent > _seconds_of_doubt(stale) or (other and other.replaced()))
+            who, reason = str(other or "its file names no process"), _void(seen, silent, stale)
+            doubtful = bool(reason or silent > seconds_of_doubt(stale) or (other and other.replaced()))
             held = Held(who, silent, seen.sign, doubtful)
             if not reason:
                 return held
             if _displace(path, seen, text, stale):
                 return ours(f"the lock of another job ({who}) is void ({reason}): taken over")
-        time.sleep(0.01)  # it was given back a moment ago, or another is taking it over
+        time.sleep(0.01)  # the lock was just released, or another job is taking it over
     if held:
         return held
     raise UserError(f"{path} can neither be taken nor read: if no other job works in that folder, remove it")
@@ -211,15 +160,15 @@ def _void(seen: _Seen, silent: float, stale: float) -> str:
     """Why a lock is void, or ""."""
     if other := _read(seen.text):
         return other.void(silent, stale)
-    # One without a word is half made, or its process was killed in the midst of that.
+    # An unreadable lock is being made, or its process was killed while it made the lock.
     return "it is damaged" if silent > stale else ""
 
 
 def _displace(path: Path, void: _Seen, text: str, stale: float) -> bool:
-    """Puts our lock in the place of a void one; returns whether it did.
+    """Replaces a void lock by ours, and returns whether it did.
 
-    Who does so must have a second lock, a guard named after the void one: without it, one who comes late could take the
-    new lock for the void one. A guard whose process was killed is displaced in the same way.
+    This requires a second lock, a guard that is named after the void lock. Without the guard, a late process could
+    replace the new lock, which it takes for the void one. A guard whose process was killed is replaced in the same way.
     """
     name = hashlib.sha256(f"{void.sign} {void.text}".encode()).hexdigest()[:12]
     guard = path.with_name(f"{path.name if path.name.startswith('.') else '.' + path.name}.{name}")
@@ -235,17 +184,13 @@ def _displace(path: Path, void: _Seen, text: str, stale: float) -> bool:
     finally:
         guard.unlink(missing_ok=True)
     if path.name == NAME:
-        for left in path.parent.glob(f".{NAME}.*[0-9a-f]"):  # by processes killed at this; now they guard nothing
+        for left in path.parent.glob(f".{NAME}.*[0-9a-f]"):  # guards of killed processes
             left.unlink(missing_ok=True)
     return True
 
 
-def _seconds_of_doubt(stale: float) -> float:
-    return MISSED * max(stale / SIGNS, SHORTEST)
-
-
 def _look(path: Path) -> _Seen | None:
-    """The lock, or None where there is none; opened, for only so does NFS ask its server how it is now."""
+    """The content of a lock file, or None; read after a new opening, because NFS then asks its server for the state."""
     try:
         with regular(path, fix="if no other job works in that folder, remove it") as file:
             text = file.read(LARGEST).decode(errors="replace")
@@ -253,13 +198,13 @@ def _look(path: Path) -> _Seen | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        if error.errno == errno.ESTALE:  # NFS: removed while it was opened
+        if error.errno == errno.ESTALE:  # NFS: the file was removed while it was opened
             return None
         raise
 
 
 def _read(text: str) -> Holder | None:
-    """Whose lock it is; None if the text does not say so."""
+    """The holder that a lock's text names, or None if the text is damaged."""
     try:
         known = Holder(**parse_json(text, NAME))
     except (UserError, TypeError):
@@ -269,7 +214,7 @@ def _read(text: str) -> Holder | None:
 
 
 def _now(path: Path) -> int:
-    """The file system's time in ns, as a sign of life would have it now."""
+    """The file system's current time in ns."""
     with files.beside(path.with_name("clock")) as clock:
         clock.touch()
         os.utime(clock)
@@ -277,7 +222,7 @@ def _now(path: Path) -> int:
 
 
 def _create(path: Path, text: str) -> bool:
-    """Makes a lock, whole at once; returns whether there was none."""
+    """Makes a complete lock file; returns False if there already is one."""
     with files.full_disk(path), files.beside(path) as partial:
         partial.write_text(text, encoding="utf-8")
         try:

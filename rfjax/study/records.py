@@ -142,7 +142,7 @@ class Records:
     def sessions(self) -> list[dict[str, Any]]:
         """The sessions spent so far: read anew, for the report itself is timed as a part of one."""
         found = []
-        for line in _if_readable(self.folder / SESSIONS):
+        for line in (line for name in (OLDER_SESSIONS, SESSIONS) for line in _if_readable(self.folder / name)):
             try:
                 split = {str(name): jsonl.number(seconds) for name, seconds in line["split"].items()}
                 programs = {
@@ -189,7 +189,7 @@ def _if_readable(path: Path) -> list[dict[str, Any] | None]:
         return []
 
 
-SESSIONS = "sittings.jsonl"
+SESSIONS, OLDER_SESSIONS = "sessions.jsonl", "sittings.jsonl"  # older versions wrote the second name
 FACTS = ("command", "commit", "date", "python", "devices", "machine")
 
 

@@ -118,7 +118,7 @@ def sample(run: records.RunRecord, found: Found, config: Config, display: Displa
 
     Raises:
         Interrupted: between two batches, if `stop` is wished.
-        Taken: if another job has the run by now.
+        FolderTaken: if another job has the run by now.
     """
     folder, first, began = Path(config.workdir) / "runs" / run.name, jax.process_index() == 0, time.monotonic()
     found.write(folder)

@@ -26,8 +26,11 @@ def make_job(config: Config, started: float) -> Job:
     """Checks all runs of a study and makes its folder; the job trains what is missing.
 
     Args:
-        config: with `only`, one run is trained and no report written.
+        config: of the study. With `only`, one run is trained and no report written.
         started: `time.time()` at the start of the process, to account for imports.
+
+    Returns:
+        The exit code.
 
     Raises:
         UserError: for what the user can mend.
@@ -42,7 +45,7 @@ def make_job(config: Config, started: float) -> Job:
     unlike = {repr((r.config.data, r.config.text, r.config.validation)): r for r in wanted if r.name not in complete}
     for run in unlike.values():
         check_data(run.config, runs)
-    troubles = [prepare_folder(config, [run.name for run in runs]), *(said for r in wanted for said in r.troubles())]
+    troubles = [prepare_folder(config, [run.name for run in runs]), *(text for r in wanted for text in r.troubles())]
     for run in wanted if jax.process_index() == 0 else ():
         run.mend()
     session.add({"start-up": time.time() - started})
@@ -71,14 +74,14 @@ def _summary(run: Run, result: dict[str, Any], seconds: float) -> str:
 
 
 def check(run: Run, *, new: bool = True) -> float:
-    """Everything about a run that can be known before compiling it; returns the FLOPs of a step.
+    """Checks all of a run that can be checked before it is compiled.
 
     Args:
         run: what is checked.
         new: whether it may begin with the weights that it is to start from.
 
     Raises:
-        UserError: for what the user can mend.
+        UserError: if something is wrong.
     """
     mesh = meshes.make_mesh(run.config.mesh)
     meshes.check_attention(run.config.model.attention, mesh)
@@ -102,16 +105,16 @@ def check_data(config: Config, runs: Iterable[Run]) -> None:
             f"the validation split of '{config.data.dataset or config.data.name}' has {count:,} examples, fewer than "
             f"config.validation.examples = {config.validation.examples:,}: set it to {count - count % 8:,} or less"
         )
-    provenance.refuse_unless_allowed(config, provenance.of_other_runs(runs, config), found)
+    provenance.refuse_unless_allowed(config, provenance.of_other_runs(runs, config), identity)
 
 
 def _check_memory(config: Config) -> None:
-    """Raises UserError if the batches that lie ready in a process can't, a byte for each value of an image."""
+    """Refuses batches that don't fit into memory: a process prepares several, with a byte for each value."""
     rows = -(-config.training.batch // jax.process_count())
     needed = data.batches_ready() * rows * config.data.image_size**2 * config.data.channels
     paths.check_memory(
-        f"{data.batches_ready()} batches of {rows} images of config.data.image_size = {config.data.image_size}, which "
-        "lie ready,",
+        f"preparing {data.batches_ready()} batches of {rows} images of config.data.image_size = "
+        f"{config.data.image_size}",
         needed,
-        "take a smaller config.training.batch",
+        "set a smaller config.training.batch",
     )

@@ -130,7 +130,7 @@ class Checkpoints:
         Orbax writes in the background may still finish that one checkpoint, whose bits are those of any other job's.
 
         Raises:
-            FullDisk: if there is no room for it; the checkpoints before stay. Taken: if another job has the run.
+            FullDisk: if there is no room for it; the checkpoints before stay. FolderTaken: if another job has the run.
         """
         self.wait()
         check_ours(self._folder)
@@ -174,7 +174,7 @@ class Checkpoints:
         """
         if jax.process_index() != 0:
             return
-        with contextlib.suppress(ownership.Taken):  # the next save says so, on all processes
+        with contextlib.suppress(ownership.FolderTaken):  # the next save says so, on all processes
             ownership.check_ours(self._folder)
             for step in [step for step in self.finished() if step <= self._latest][: -self._keep]:
                 if not self._every or step % self._every:

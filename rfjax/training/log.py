@@ -52,7 +52,7 @@ class Metrics:
         """Writes a line {"kind": ..., "step": ..., ...}; all processes of a job come here.
 
         Raises:
-            Taken: on all of them, if another job has the run by now.
+            FolderTaken: on all of them, if another job has the run by now.
         """
         check_ours(self._folder)
         if self._lines is None:

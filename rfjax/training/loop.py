@@ -36,7 +36,7 @@ def train(run: Run, display: Display, stop: Stop) -> dict[str, Any]:
         Interrupted: after a checkpoint, if `stop` is wished.
         Diverged: if the loss is not finite or explodes, and no batch may be skipped (any more).
         NotFinite: if the validation loss of the finished run is not finite.
-        Taken: if another job has taken the run.
+        FolderTaken: if another job has taken the run.
     """
     with open_context(run, display, stop) as context, contextlib.closing(_Training(context)) as training:
         state = training.begin()

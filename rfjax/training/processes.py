@@ -25,12 +25,12 @@ def check_ours(folder: Path) -> None:
     """Asks process 0, which has the run's lock, whether it still has it; all processes come here before a write.
 
     Raises:
-        Taken: on all of them, if another job has taken the run.
+        FolderTaken: on all of them, if another job has taken the run.
     """
     trouble = None
     try:
         ownership.check_ours(folder)
-    except ownership.Taken as error:
+    except ownership.FolderTaken as error:
         trouble = error
     if not all_agree(trouble is None):
-        raise trouble or ownership.Taken(f"{folder.name}: another job has taken the run: process 0 says more")
+        raise trouble or ownership.FolderTaken(f"{folder.name}: another job has taken the run: process 0 says more")

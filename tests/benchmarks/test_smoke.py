@@ -132,7 +132,7 @@ def test_a_study_is_accounted_for(tmp_path):
             "split": {"start-up": 1.0, "training": seconds / 2},
             "compilations": {"update": {"count": 1, "seconds": 2}},
         }
-        (folder / "sittings.jsonl").write_text(json.dumps(line) + "\n")
+        (folder / "sessions.jsonl").write_text(json.dumps(line) + "\n")
     found = {
         side: [study.spent(tmp_path / side.split()[0], wall)]
         for side, wall in zip(study.SIDES, (10.0, 4.0), strict=True)

@@ -301,7 +301,7 @@ def test_nonsense_in_a_config_is_named(tmp_path, layout, value, message):
 
 def test_a_config_that_is_no_json_object_is_named(tmp_path):
     path = interop.export(network("sd3"), tmp_path / "a", "sd3") / "config.json"
-    for text, message in (("[" * 99999, "config.json has lists"), ("3", "holds a whole number"), ("{", "is no JSON")):
+    for text, message in (("[" * 99999, "json nests lists"), ("3", "holds a whole number"), ("{", "is not JSON")):
         path.write_text(text)
         with pytest.raises(UserError, match=message):
             interop.read(path.parent, "", MESH)

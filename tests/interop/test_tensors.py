@@ -134,7 +134,7 @@ def twice(value):
     [
         (b"", "0 bytes in all"),
         (b"\xff" * 20, "cut short or no safetensors file"),
-        (struct.pack("<Q", 4) + b"nope", "header is no JSON"),
+        (struct.pack("<Q", 4) + b"nope", "header is not JSON"),
         (struct.pack("<Q", 2) + b"[]", "header holds a list, not an object"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (header(a={"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}) + bytes(5), r"says \d+ bytes, the file has"),
@@ -153,8 +153,8 @@ def twice(value):
         (header(a={"dtype": "U8", "shape": [4], "data_offsets": [0, 4]},
                 b={"dtype": "U8", "shape": [4], "data_offsets": [6, 10]}) + bytes(10), "b, bytes 6 to 10, lies 2 b"),
         (twice(b'{"dtype":"U8","shape":[4],"data_offsets":[0,4]}') + bytes(4), "names a more than once"),
-        (deep(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"), "within each other, more than 4 deep"),
-        (deep(b'{"a":' * 100_000), "within each other, more than 4 deep"),
+        (deep(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"), "more than 4 deep"),
+        (deep(b'{"a":' * 100_000), "more than 4 deep"),
         (struct.pack("<Q", 2**40) + bytes(20), "a header of 1,099,511,627,776 bytes in a file of 28"),
     ],
 )  # fmt: skip

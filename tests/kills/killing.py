@@ -229,7 +229,7 @@ def hit(study: Path, since: int, job: str) -> tuple[str, tuple[str, ...]]:
     plain = {
         path: when for path, when in changed.items() if (study / path).is_file() and "checkpoints" not in path.parts
     }
-    if job == "report" or any(path.parts[0] in ("report", "sittings.jsonl") for path in plain):
+    if job == "report" or any(path.parts[0] in ("report", "sessions.jsonl") for path in plain):
         report = [path for path in plain if path.parts[0] == "report"]
         if not report:
             return "before the report's first file", unfinished

@@ -26,7 +26,7 @@ from rfjax.training.step import State, abstract_state
 # What is not compared, for it depends on seconds, dates and folders: keys and columns of any file, and whole files.
 SECONDS = {"seconds", "split_seconds", "examples_per_second"}
 FACTS = {"date", "command", "commit", "workdir"}
-HISTORY = {"sittings.jsonl", "report/index.html"}  # they tell of the sessions: when they were, how long, how many
+HISTORY = {"sessions.jsonl", "report/index.html"}  # they tell of the sessions: when they were, how long, how many
 READ = {"metrics.jsonl"}  # steps done twice stand there twice: compared as `rfjax.study.records` reads them
 
 

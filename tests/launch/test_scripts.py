@@ -146,13 +146,13 @@ def test_the_array_has_the_names_of_the_runs(fakes):
 @pytest.mark.parametrize(
     ("script", "words", "settings", "said"),
     [
-        ("local.sh", ["two", CONFIG], {}, "the first argument says how many processes there are"),
-        ("tpu_pod.sh", [CONFIG, WORKDIR], {"NAME": "pod", "ZONE": "zone"}, "say the accelerator type: TYPE=..."),
-        ("tpu_pod.sh", [CONFIG], NEEDED["tpu_pod.sh"], "say a folder that every worker sees: --config.workdir=/..."),
-        ("tpu_pod.sh", [CONFIG, "--config.workdir=gs://b"], NEEDED["tpu_pod.sh"], "say a folder that every worker"),
-        ("gke_xpk.sh", [CONFIG, WORKDIR], {}, "say which cluster: CLUSTER=..."),
-        ("gke_xpk.sh", [CONFIG, WORKDIR], NEEDED["gke_xpk.sh"] | {"WORKLOAD": "A"}, "WORKLOAD=A is no name for xpk"),
-        ("gke_xpk.sh", [CONFIG, WORKDIR, "--config.study.name=a\nb"], NEEDED["gke_xpk.sh"], "no line breaks"),
+        ("local.sh", ["two", CONFIG], {}, "the first argument must be the number of processes"),
+        ("tpu_pod.sh", [CONFIG, WORKDIR], {"NAME": "pod", "ZONE": "zone"}, "set TYPE, the accelerator type: TYPE=..."),
+        ("tpu_pod.sh", [CONFIG], NEEDED["tpu_pod.sh"], "name a folder that all workers see: --config.workdir=/..."),
+        ("tpu_pod.sh", [CONFIG, "--config.workdir=gs://b"], NEEDED["tpu_pod.sh"], "name a folder that all workers"),
+        ("gke_xpk.sh", [CONFIG, WORKDIR], {}, "set CLUSTER, the name of the cluster: CLUSTER=..."),
+        ("gke_xpk.sh", [CONFIG, WORKDIR], NEEDED["gke_xpk.sh"] | {"WORKLOAD": "A"}, "WORKLOAD=A must have at most 40"),
+        ("gke_xpk.sh", [CONFIG, WORKDIR, "--config.study.name=a\nb"], NEEDED["gke_xpk.sh"], "can't have line breaks"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_sentence(script, words, settings, said, fakes):
@@ -227,9 +227,9 @@ def test_what_is_out_of_range_is_refused_in_earnest_too(script, settings, fakes)
 @pytest.mark.parametrize(
     ("words", "settings", "said"),
     [
-        (["python"], TASK, "say Python, the names of the runs and --config=FILE"),
-        (["python", "d1,d2", CONFIG], {}, "there is no SLURM_ARRAY_TASK_ID"),
-        (["python", "d1,d2", CONFIG], TASK | {"SLURM_ARRAY_TASK_ID": "2"}, "is none of the 2 runs, 0 to 1"),
+        (["python"], TASK, "the arguments must be Python, the names of the runs and --config=FILE"),
+        (["python", "d1,d2", CONFIG], {}, "SLURM_ARRAY_TASK_ID, the run's index, is not set"),
+        (["python", "d1,d2", CONFIG], TASK | {"SLURM_ARRAY_TASK_ID": "2"}, "is not one of the 2 runs, 0 to 1"),
     ],
 )
 def test_a_task_outside_of_its_array_says_so(words, settings, said, fakes):

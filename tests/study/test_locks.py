@@ -149,7 +149,7 @@ def test_when_a_lock_is_void(tmp_path, monkeypatch, holder, silent, outcome):
 def test_a_damaged_lock_is_void_with_time(tmp_path):
     path = left_by(tmp_path, living())
     path.write_text("")
-    assert str(take(tmp_path, STALE)).startswith("another job has it (no name is in it, sign of life ")
+    assert str(take(tmp_path, STALE)).startswith("another job has it (its file names no process, sign of life ")
     os.utime(path, (PRESENT, time.time() - 301))
     with take(tmp_path, STALE) as lock:
         assert "it is damaged" in lock.note
@@ -260,7 +260,7 @@ def test_a_lock_without_a_word_of_sense_is_void_once_it_is_old(tmp_path, text):
     path.write_text(text, errors="surrogateescape")
     found = take(tmp_path, STALE)
     assert isinstance(found, Held)
-    assert "no name is in it" in str(found)
+    assert "its file names no process" in str(found)
     os.utime(path, (0, time.time() - 61 * STALE))
     with take(tmp_path, STALE) as lock:
         assert "it is damaged" in lock.note
@@ -268,7 +268,7 @@ def test_a_lock_without_a_word_of_sense_is_void_once_it_is_old(tmp_path, text):
 
 def test_a_lock_whose_fields_are_of_other_kinds_is_one_without_a_name(tmp_path):
     (tmp_path / locks.NAME).write_text(json.dumps(asdict(living()) | {"pid": "x"}))
-    assert "no name is in it" in str(take(tmp_path, STALE))
+    assert "its file names no process" in str(take(tmp_path, STALE))
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])

@@ -149,13 +149,15 @@ def test_texts_are_fit_to_be_shown(tmp_path):
     assert study.failures == {"d2": "no"}
 
 
-def test_sittings_that_are_spoilt_are_left_out(tmp_path):
+def test_sessions_that_are_spoilt_are_left_out(tmp_path):
     folder = write_study(tmp_path / "s", depths=(1,))
-    path = folder / "sittings.jsonl"
+    path = folder / "sessions.jsonl"
     good = {"split": {"training": 1.5}, "seconds": 2.0, "compilations": {}}
     odd = [{}, {"split": 5, "seconds": 1}, {"split": {"a": "x"}, "seconds": 1}, good | {"compilations": {"x": 1}}, 5]
     path.write_text("\n".join([*map(json.dumps, [*odd, good]), "[" * 100_000]))
-    assert records.read(folder).sessions() == [good]
+    (folder / "sittings.jsonl").write_text(json.dumps(good | {"seconds": 1.0}))  # of an older version
+    assert records.read(folder).sessions() == [good | {"seconds": 1.0}, good]
     path.unlink()
     path.mkdir()
+    (folder / "sittings.jsonl").unlink()
     assert records.read(folder).sessions() == []

@@ -57,7 +57,7 @@ def test_a_study_skips_what_is_complete_isolates_what_fails_and_tries_it_again(
     assert "d2: complete already" in capsys.readouterr().out
     known = json.loads((folder / "study.json").read_text())
     assert known["versions"]["jax"] == jax.__version__
-    assert len((folder / "sittings.jsonl").read_text().splitlines()) == 2
+    assert len((folder / "sessions.jsonl").read_text().splitlines()) == 2
 
     # Another config is refused, and nothing is touched.
     tiny_config.training.batch = 16
@@ -282,17 +282,17 @@ def test_spoilt_files_are_named_and_made_again(tiny_config, tmp_path, monkeypatc
     result = RESULT | {"step": 8, "validation": {"raw": {"loss": None}, "ema": {"loss": 1.0}}}
     write_json(runs / "d3" / "result.json", result)  # as older versions wrote it
     (runs / "d4" / "failure.txt").mkdir()
-    (folder / "sittings.jsonl").unlink()
-    (folder / "sittings.jsonl").mkdir()
+    (folder / "sessions.jsonl").unlink()
+    (folder / "sessions.jsonl").mkdir()
     capsys.readouterr()
     trained.clear()
     assert run_job(runner, config, time.time()) == Exit.DONE
     said = capsys.readouterr().out
     assert trained == ["d1", "d3"]
     for words in (
-        r"study.json is empty: .*it is made again", r"d1/result.json is empty: the same command makes it again",
-        r"d2/config.json is no JSON .*: it is written again", r"the validation loss is not finite \(NaN with raw",
-        r"this session's time can't be written down: .*sittings.jsonl is a folder",
+        r"study.json is empty: .*it is written again", r"d1/result.json is empty: the same command makes it again",
+        r"d2/config.json is not JSON .*: it is written again", r"the validation loss is not finite \(NaN with raw",
+        r"this session's time can't be recorded: .*sessions.jsonl is a folder",
     ):  # fmt: skip
         assert re.search(words, said), words
     for name in ("study.json", "runs/d1/result.json", "runs/d2/config.json", "runs/d3/result.json"):

@@ -145,7 +145,7 @@ def test_a_job_that_has_lost_its_lock_neither_saves_nor_removes(tmp_path):
 
     def check():
         if taken.by_another:
-            raise ownership.Taken("another has it")
+            raise ownership.FolderTaken("another has it")
 
     folder = tmp_path / "checkpoints"
     saved_at(folder, 2, 4)
@@ -153,7 +153,7 @@ def test_a_job_that_has_lost_its_lock_neither_saves_nor_removes(tmp_path):
         _, _, saved = reopened(folder, keep=1)
         saved.save(small(6), 1.0)
         taken.by_another = True
-        with pytest.raises(ownership.Taken):
+        with pytest.raises(ownership.FolderTaken):
             saved.save(small(8), 1.0)
         saved.close()
     assert names(folder) == ["2", "4", "6"]  # what was being written came to its end; nothing was removed

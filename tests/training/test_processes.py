@@ -120,7 +120,7 @@ def test_two_and_four_processes_end_where_one_does_through_preemption_and_damage
     compare(read(tmp_path), whole, tolerance=1e-6)
     starts = [line for line in _lines(tmp_path) if line["kind"] == "start"]
     assert [(line["step"], line["processes"]) for line in starts] == [(0, 2), (before, 4)]
-    assert len((tmp_path / "study/sittings.jsonl").read_text().splitlines()) == 1  # process 0 alone writes
+    assert len((tmp_path / "study/sessions.jsonl").read_text().splitlines()) == 1  # process 0 alone writes
     assert json.loads((folder / "result.json").read_text())["status"] == "complete"
 
 

@@ -73,7 +73,7 @@ def test_a_folder_without_weights_is_named(made, tmp_path):
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(UserError, match="has no checkpoint yet: train it first"):
         weights.read(tmp_path, MESH)
-    for text, words in (("{", r"config\.json is no JSON"), (json.dumps(plain | {"old": 1}), "no key 'old'")):
+    for text, words in (("{", r"config\.json is not JSON"), (json.dumps(plain | {"old": 1}), "no key 'old'")):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(UserError, match=words):
             weights.read(tmp_path, MESH)

@@ -62,7 +62,7 @@ def test_time_is_told_with_the_sitting_that_made_the_report(tmp_path):
     drawn = reports.draw(folder)
     assert "in all" not in reports.summary(drawn, folder)
     line = {"date": "today", "seconds": 10.0, "split": {"training": 7.5, "report": 2.5}}
-    (folder / "sittings.jsonl").write_text(json.dumps(line) + "\n")  # the runner notes it after drawing
+    (folder / "sessions.jsonl").write_text(json.dumps(line) + "\n")  # the runner notes it after drawing
     assert "10 s in all: training 8 s, report 2 s; 25% outside training steps" in reports.summary(drawn, folder)
     assert "<td>training</td><td>7.5</td><td>75%</td>" in reports.write(drawn).read_text()
 

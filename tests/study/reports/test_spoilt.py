@@ -69,7 +69,7 @@ def test_a_report_of_runs_that_are_all_spoilt_in_another_way(tmp_path, kind):
     ways = [one_example_a_level, only_started, strange_texts, spoilt_lines, not_finite, shutil.rmtree]
     for run, spoil in zip(sorted((folder / "runs").iterdir()), ways, strict=False):
         spoil(run)
-    (folder / "sittings.jsonl").write_text('{"split": {"training": 0}, "seconds": 0}\n{"split": 5}\n')
+    (folder / "sessions.jsonl").write_text('{"split": {"training": 0}, "seconds": 0}\n{"split": 5}\n')
     page, said = whole(folder)
     assert "could not be read" in page or "cut short or spoilt" in page
     assert "not started yet" in said

@@ -1,4 +1,4 @@
-"""A full disk, whatever error says so, as one sentence."""
+"""Turns all errors of a full disk into one sentence."""
 
 import contextlib
 import errno
@@ -10,22 +10,22 @@ from pathlib import Path
 from rfjax.errors import UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-FULL_WORDS = tuple(os.strerror(number).lower() for number in FULL)  # libraries in C++ raise errors with these words
+FULL_WORDS = tuple(os.strerror(number).lower() for number in FULL)  # the errors of C++ libraries have only these words
 
 
 class FullDisk(UserError):
-    """There is no room left: every other write would fail as well."""
+    """The disk is full, so that all other writes would fail as well."""
 
 
 @contextlib.contextmanager
 def full_disk(path: Path) -> Iterator[None]:
-    """Turns the errors of a full disk, also those of libraries, into one sentence.
+    """Turns the errors of a full disk, including those of libraries, into one sentence.
 
     Args:
         path: the file or the folder that is written.
 
     Raises:
-        FullDisk: in place of them. Any other error passes as it is.
+        FullDisk: in place of such an error; other errors pass unchanged.
     """
     try:
         yield
@@ -35,13 +35,13 @@ def full_disk(path: Path) -> Iterator[None]:
         if not _is_full(error):
             raise
         raise FullDisk(
-            f"there is no room to write {path} ({_room(path)}): nothing before the last checkpoint is lost; make room, "
-            "and the same command goes on"
+            f"the disk has no room to write {path} ({_free_space(path)}): free some space and repeat the same command, "
+            "which continues from the last checkpoint"
         ) from error
 
 
 def _is_full(error: BaseException | None) -> bool:
-    """Whether an error, or one that it came from, says that there is no room: by number, or in words."""
+    """Whether an error, or one of its causes, reports a full disk by number or in words."""
     seen: set[int] = set()
     waiting = [error]
     while waiting:
@@ -57,15 +57,15 @@ def _is_full(error: BaseException | None) -> bool:
     return False
 
 
-def _room(path: Path) -> str:
-    """What is left where `path` should go, in words."""
+def _free_space(path: Path) -> str:
+    """The free space of the file system of `path`, in words."""
     folder = next((p for p in (path, *path.absolute().parents) if p.is_dir()), Path("/"))
     try:
         free, files = shutil.disk_usage(folder).free, os.statvfs(folder)
     except OSError:
-        return "what is left is not known"
+        return "its free space is unknown"
     if files.f_files and not files.f_favail:
-        return f"{_size(free)} are free in {folder}, but no more files fit there"
+        return f"{_size(free)} are free in {folder}, but it can hold no more files"
     return f"{_size(free)} are free in {folder}" + (", so it may be a quota" if free > 2**30 else "")
 
 
