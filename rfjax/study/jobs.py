@@ -128,7 +128,9 @@ def _failing(task: Task, failures: dict[str, Exception], display: StudyDisplay, 
     """Keeps a task's failure from stopping the others, and process 0 writes it down.
 
     Raises:
-        FullDisk, FolderTaken, Interrupted: the other tasks would meet a full disk too, and another job's task is left to it.
+        FullDisk: the other tasks would meet it too.
+        FolderTaken: another job has the task.
+        Interrupted: when stopped.
     """
     path = task.folder / FAILURE
     try:

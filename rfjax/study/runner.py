@@ -98,7 +98,7 @@ def check_data(config: Config, runs: Iterable[Run]) -> None:
     for memory, or are not those that these runs of the study recorded."""
     spec = make_run_spec(config)
     _check_memory(config)
-    sources, found = provenance.open_data(config)
+    sources, identity = provenance.open_data(config)
     check_shapes(sources["train"], spec)
     if (count := len(sources["validation"])) < config.validation.examples:
         raise UserError(
