@@ -11,14 +11,14 @@ import pytest
 
 from rfjax import ownership
 from rfjax.errors import UserError
-from rfjax.training.checkpoints import Checkpoints, Damaged
-from rfjax.training.step import State
+from rfjax.training.checkpoints import Checkpoints, Damaged, Progress
+from rfjax.training.state import State
 
 
 def small(step):
     """A state of three weights."""
     w = {"w": jnp.arange(3.0) + step}
-    return State(jnp.int32(step), w, w, {}, jnp.float32(0), {})
+    return State(jnp.int32(step), w, {}, w, {}, {"loss": jnp.float32(0)}, {})
 
 
 ABSTRACT = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), small(0))
@@ -27,7 +27,7 @@ ABSTRACT = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, shardin
 def saved_at(folder, *steps, keep=2, every=0):
     saved = Checkpoints(folder, keep, every)
     for step in steps:
-        saved.save(small(step), 1.0)
+        saved.save(small(step), Progress(1.0))
     saved.close()
 
 
@@ -178,7 +178,7 @@ def test_a_damaged_one_is_named(tmp_path):
 def test_no_save_leaves_a_descriptor_or_a_thread_behind(tmp_path):
     counts, saved = {}, Checkpoints(tmp_path, 1)
     for step in range(1, 16):
-        saved.save(small(step), 1.0)
+        saved.save(small(step), Progress(1.0))
         saved.wait()
         counts[step] = len(os.listdir("/proc/self/fd")), threading.active_count()
     saved.close()

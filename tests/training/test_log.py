@@ -6,12 +6,14 @@ import time
 
 import pytest
 import tensorboardX
-from rfjax.training.logs import Clock, Metrics, cut_records
 from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
 
 from rfjax.errors import UserError
 from rfjax.jsonl import read_lines, write_json
+from rfjax.training.clock import Clock
+from rfjax.training.log import Metrics
+from rfjax.training.tensorboard import cut_records
 
 
 def test_lines_are_strict_json_and_survive_a_cut(tmp_path):

@@ -365,9 +365,8 @@ def test_runs_that_differ_in_formulation_share_their_programs(tmp_path):
         run = make_run(tmp_path / str(i), flow={"formulation": name})
         loop.train(run, Silent(), stop.Stop())
         specs.append(make_run_spec(run.config))
-        counts = {name: len(seconds) for name, seconds in heard.programs.items()}
+        counts = {name: len(heard.programs.get(name, ())) for name in ("update", "apply", "run", "encode", "sample")}
         if i == 0:
             first = counts
     assert specs[0] == specs[1] == specs[2]
-    assert counts.get("update", 0) <= 1
-    assert {name: count - first.get(name, 0) for name, count in counts.items() if count > first.get(name, 0)} == {}
+    assert counts == first  # those of the first run serve them all
