@@ -6,29 +6,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rfjax import flow
+from rfjax.conditioning import TextConditioning
 from rfjax.config import Mesh
+from rfjax.encoders.codec import to_network
 from rfjax.evaluation import validation
 from rfjax.training import mesh as meshes
 
 N = 48
 IMAGES = np.random.default_rng(0).integers(0, 256, (N, 4, 4, 3), dtype=np.uint8)
-OPTIONS = {"formulation": flow.formulation("rf").arrays, "grid": "k/8", "examples": N}
+OPTIONS = {"formulation": flow.formulation("rf").arrays, "levels": "k/8", "examples": N}
 
 
 @jax.jit
-def network(z, t, context, pooled):
-    return jnp.tanh(z) * (1 + t[:, None, None, None]) + context.mean((1, 2))[:, None, None, None]
+def network(z, t, cond):
+    return jnp.tanh(z) * (1 + t[:, None, None, None]) + cond.context.mean((1, 2))[:, None, None, None]
 
 
 def load(indices, put=lambda x: x):
     context = np.asarray(indices, np.float32)[:, None, None] / N
     batch = {
-        "image": IMAGES[indices],
-        "context": context,
-        "pooled": context[:, 0],
+        "z": to_network(IMAGES[indices]),
+        "cond": TextConditioning(context, context[:, 0]),
         "slot": np.asarray(indices, np.int32),
     }
-    return {name: put(value) for name, value in batch.items()}
+    return jax.tree.map(put, batch)
 
 
 WHOLE = validation.measure(network, load, batch=N, **OPTIONS)
@@ -53,13 +54,13 @@ def test_the_loss_does_not_depend_on_the_devices(data, fsdp):
 
 def test_a_triple_is_fixed_by_its_index_whatever_the_model():
     prepare, _ = validation.triple_functions("k/8")
-    rf = OPTIONS["formulation"]
-    everything = prepare(rf, IMAGES, jnp.arange(N))
-    some = prepare(rf, IMAGES[[5, 9]], jnp.array([5, 9]))
+    rf, x0 = OPTIONS["formulation"], to_network(IMAGES)
+    everything = prepare(rf, x0, jnp.arange(N))
+    some = prepare(rf, x0[[5, 9]], jnp.array([5, 9]))
     np.testing.assert_array_equal(some.shown, everything.shown[jnp.array([5, 9])])
     np.testing.assert_allclose(everything.time, np.arange(N) % 8 / 8)
     half, _ = validation.triple_functions("(k+0.5)/8")
-    np.testing.assert_allclose(half(rf, IMAGES, jnp.arange(N)).time, (np.arange(N) % 8 + 0.5) / 8)
+    np.testing.assert_allclose(half(rf, x0, jnp.arange(N)).time, (np.arange(N) % 8 + 0.5) / 8)
 
 
 @pytest.mark.parametrize("name", flow.KINDS)
@@ -83,8 +84,8 @@ def test_levels_are_means_and_the_error_is_that_of_a_stratified_sample():
 
 
 def test_the_best_possible_loss_at_t_0_is_the_variance_of_the_noise():
-    blind = lambda z, t, context, pooled: jnp.zeros_like(z)  # noqa: E731
-    black = lambda indices: load(indices) | {"image": np.zeros((len(indices), 64, 64, 3), np.float32)}  # noqa: E731
+    blind = lambda z, t, cond: jnp.zeros_like(z)  # noqa: E731
+    black = lambda indices: load(indices) | {"z": np.zeros((len(indices), 64, 64, 3), np.float32)}  # noqa: E731
     found = validation.measure(blind, black, batch=16, **OPTIONS)
     # x0 = 0: the target is the noise itself, whose mean square is 1 within four standard errors.
     np.testing.assert_allclose(found.levels, 1, atol=4 * np.sqrt(2 / (64 * 64 * 3 * N / 8)))
@@ -107,7 +108,7 @@ def test_a_floor_is_known_where_no_noise_is_seen_and_nowhere_else(name):
 def test_a_network_that_knows_the_data_reaches_the_floor_of_t_0_and_no_less():
     """Shown z = x0, the best prediction of eps - x0 is -x0; another function of z is worse."""
     floors = validation.known_floors(flow.formulation("rf"), "k/8")
-    best = lambda z, t, context, pooled: -z  # noqa: E731
+    best = lambda z, t, cond: -z  # noqa: E731
     found = validation.measure(best, load, batch=N, floors=floors, **OPTIONS)
     assert found.levels[0] == pytest.approx(found.floors_drawn[0], rel=1e-6)
     assert found.floors_drawn[0] == pytest.approx(1, abs=4 * np.sqrt(2 / (48 * N / 8)))

@@ -2,8 +2,8 @@ import functools
 
 import numpy as np
 import pytest
-from rfjax.evaluation.classifier import digit_of, shrink, train_reader
-from rfjax.evaluation.frechet import fit_gaussian, frechet_distance
+from rfjax.evaluation.metrics.classifier import digit_of, shrink, train_reader
+from rfjax.evaluation.metrics.frechet import fit_gaussian, frechet_distance
 from scipy.ndimage import gaussian_filter
 
 from rfjax.data import digits

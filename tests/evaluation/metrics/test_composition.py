@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rfjax.evaluation.composition import Claim, Found, holds, parse, read, score
+from rfjax.evaluation.metrics.composition import Claim, Found, holds, parse, read, score
 from scipy import ndimage
 
 from rfjax.data import shapes

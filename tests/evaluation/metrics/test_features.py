@@ -3,8 +3,8 @@ import functools
 
 import numpy as np
 import pytest
-from rfjax.evaluation.features import COUNT, shapes_features
-from rfjax.evaluation.frechet import fit_gaussian, frechet_distance
+from rfjax.evaluation.metrics.features import COUNT, shapes_features
+from rfjax.evaluation.metrics.frechet import fit_gaussian, frechet_distance
 from scipy.ndimage import gaussian_filter
 
 from rfjax.data.shapes import SPLIT_BITS, Scene, Shapes, imagine, render

@@ -3,7 +3,7 @@ import pytest
 import scipy.linalg
 from hypothesis import given
 from hypothesis import strategies as st
-from rfjax.evaluation.frechet import Gaussian, fit_gaussian, frechet_distance
+from rfjax.evaluation.metrics.frechet import Gaussian, fit_gaussian, frechet_distance
 
 from rfjax.errors import UserError
 

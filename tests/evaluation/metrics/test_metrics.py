@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from rfjax.evaluation.frechet import fit_gaussian, frechet_distance, frechet_error
+from rfjax.evaluation.metrics.frechet import fit_gaussian, frechet_distance, frechet_error
 from rfjax.evaluation.scorers import scorer
 
 from rfjax.data import digits
@@ -38,8 +38,8 @@ def test_true_shapes_score_high_and_wrong_captions_low():
 def test_shapes_take_what_the_composition_score_says(monkeypatch):
     found = SimpleNamespace(value=0.5, stderr=0.1, skills={"counting": 0.5}, counts={"counting": 4})
     stub = SimpleNamespace(score=lambda images, captions: found)
-    monkeypatch.setitem(sys.modules, "rfjax.evaluation.composition", stub)
-    monkeypatch.setattr("rfjax.evaluation.composition", stub, raising=False)
+    monkeypatch.setitem(sys.modules, "rfjax.evaluation.metrics.composition", stub)
+    monkeypatch.setattr("rfjax.evaluation.metrics.composition", stub, raising=False)
     scores = scorer("shapes", 16, 3)(*Shapes("test", 16).read(range(4)))
     assert (scores.score, scores.stderr, scores.parts, scores.count) == (0.5, 0.1, {"counting": 0.5}, 4)
 
