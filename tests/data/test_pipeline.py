@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rfjax import data
-from rfjax.data import digits, pipeline, pixels
+from rfjax.data import digits, pipeline
 from rfjax.data.digits import load as load_digits
 from rfjax.data.shapes import Shapes
 
@@ -84,15 +84,6 @@ def test_endless_sources_are_read_in_order():
     batch = next(iterator)
     np.testing.assert_array_equal(batch["image"], Shapes("train", 16).read(range(4, 8))[0])
     np.testing.assert_array_equal(batch["slot"], range(4))
-
-
-def test_pixels_survive_the_round_trip():
-    values = np.arange(256, dtype=np.uint8)
-    scaled = pixels.to_network(values)
-    assert (scaled[0], scaled[-1]) == (-1, 1)
-    np.testing.assert_array_equal(pixels.to_pixels(scaled), values)
-    latent = np.array([3.5, -7.0], np.float32)
-    np.testing.assert_array_equal(pixels.to_network(latent), latent)
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])

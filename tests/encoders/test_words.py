@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rfjax.data.text import WordVectors
-from rfjax.data.words import words
+
+from rfjax.encoders.text import WordVectors
+from rfjax.encoders.words import words
 
 
 @given(st.text(st.characters(max_codepoint=127), max_size=60))
@@ -47,7 +48,7 @@ def test_one_text_has_the_same_words_in_every_form(caption):
 
 
 def test_captions_without_spaces_are_told_apart_by_their_letters():
-    context, _ = WordVectors(4, 64, 16)(["红猫", "红狗", "红猫"])
+    context = WordVectors(4, 64, 16).prompts(["红猫", "红狗", "红猫"])["context"]
     np.testing.assert_array_equal(context[0], context[2])
     np.testing.assert_array_equal(context[0, 0], context[1, 0])
     assert np.abs(context[0, 1] - context[1, 1]).max() > 1

@@ -53,10 +53,11 @@ class Metric(Protocol):
 
 
 def make_metrics(config: configs.Config) -> tuple[Metric, ...]:
-    """The metrics that `config.sampling.metrics` names; "own" stands for the data set's own, or for none."""
-    found = []
-    names = [config.data.name if name == OWN else name for name in config.sampling.metrics]
-    for name in names:
-        if name in METRICS or lookup.is_path(name):
-            found.append(lookup.find(name, METRICS, "sampling.metrics")(config))
-    return tuple(found)
+    """The metrics that `config.sampling.metrics` names; "own" stands for the data set's own, or for none.
+
+    Raises:
+        UserError: if there is no metric of a name.
+    """
+    own = (config.data.name,) if config.data.name in METRICS else ()
+    names = [one for name in config.sampling.metrics for one in (own if name == OWN else (name,))]
+    return tuple(lookup.find(name, METRICS, "sampling.metrics")(config) for name in names)
