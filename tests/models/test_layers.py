@@ -9,10 +9,10 @@ from rfjax.models.layers import patchify, sinusoid, unpatchify
 
 def test_patches_come_back_in_their_place():
     image = jax.random.normal(jax.random.key(0), (2, 8, 12, 3))
-    tokens = patchify(image, 4)
+    tokens = patchify(image, (4, 4))
     assert tokens.shape == (2, 6, 48)
     np.testing.assert_array_equal(tokens[0, 1].reshape(4, 4, 3), image[0, :4, 4:8])
-    np.testing.assert_array_equal(unpatchify(tokens, (8, 12, 3), 4), image)
+    np.testing.assert_array_equal(unpatchify(tokens, (8, 12, 3), (4, 4)), image)
 
 
 def test_the_time_embedding_is_the_reference_s():
@@ -39,4 +39,4 @@ def test_the_shifted_embedding_ends_at_a_period_of_ten_thousand():
 
 def test_an_image_that_no_patches_fill_is_refused():
     with pytest.raises(UserError, match="15 x 16 can't be cut into patches of 2 x 2"):
-        patchify(jnp.zeros((1, 15, 16, 3)), 2)
+        patchify(jnp.zeros((1, 15, 16, 3)), (2, 2))
