@@ -1,7 +1,12 @@
+import itertools
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rfjax.errors import UserError
 from rfjax.models.layers import patchify, sinusoid, unpatchify
@@ -13,6 +18,20 @@ def test_patches_come_back_in_their_place():
     assert tokens.shape == (2, 6, 48)
     np.testing.assert_array_equal(tokens[0, 1].reshape(4, 4, 3), image[0, :4, 4:8])
     np.testing.assert_array_equal(unpatchify(tokens, (8, 12, 3), (4, 4)), image)
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 4)), min_size=2, max_size=3), st.integers(1, 3))
+def test_unpatchify_is_the_inverse_of_patchify(axes, channels):
+    """Of an image or a video: places times sides of a patch along each axis; a token is a patch as numpy slices it."""
+    grid, patch = zip(*axes, strict=True)
+    shape = (*(places * side for places, side in axes), channels)
+    z = np.random.default_rng(0).standard_normal((2, *shape), np.float32)
+    tokens = patchify(z, patch)
+    assert tokens.shape == (2, math.prod(grid), math.prod(patch) * channels)
+    for number, place in enumerate(itertools.product(*map(range, grid))):
+        cut = tuple(slice(i * side, (i + 1) * side) for i, side in zip(place, patch, strict=True))
+        np.testing.assert_array_equal(tokens[1, number].reshape(*patch, channels), z[(1, *cut)])
+    np.testing.assert_array_equal(unpatchify(tokens, shape, patch), z)
 
 
 def test_the_time_embedding_is_the_reference_s():
