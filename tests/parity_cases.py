@@ -23,6 +23,7 @@ import numpy as np
 from rfjax import config as configs
 from rfjax import interop
 from rfjax.compiling import quick_options
+from rfjax.conditioning import TextConditioning
 from rfjax.interop import layouts, transfer
 from rfjax.interop.pt import write_pt
 from rfjax.interop.safetensors import write_safetensors
@@ -223,34 +224,35 @@ def ours(case: Case, made: Weights, given: Mapping[str, np.ndarray], *, of_weigh
         pooled = pooled[:, :classes]  # "no label" is all zeros
     method = "with_sigma" if case.layout in ("dit", "dit-folder") else None
     params = jax.tree.map(np.asarray, made.params)  # off the eight devices
-    run = _program(made.parts.model, method)
-    output, (params, z, context, pooled) = run(params, z, given["t"], context, pooled, cotangent)
+    run = _program(made.spec.model, method)
+    output, (params, z, cond) = run(params, z, given["t"], TextConditioning(context, pooled), cotangent)
     result = {"output": output.transpose(0, 3, 1, 2), "grad/z": z.transpose(0, 3, 1, 2)}
     if case.layout == "sd3":
-        result |= {"grad/context": context, "grad/pooled": pooled}
+        result |= {"grad/context": cond.context, "grad/pooled": cond.pooled}
     result = {name: np.asarray(value) for name, value in result.items()}
     if not of_weights:
         return result
-    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), made.projectors)  # they do not touch the output
-    places = layouts.find_format(case.layout).layout(made.parts.model, made.parts.inputs, made.config)
-    for name, gradient in transfer.dump(interop.flat({"params": params, "projectors": zeros}), places):
+    places = layouts.find_format(case.layout).layout(made.spec.model, made.spec.inputs, made.config)
+    for name, gradient in transfer.dump(interop.flat(params), places):
         if "pos_embed" in name and gradient.ndim == 3:
             assert not gradient.any(), "the table of positions is not trained"
-        elif original(name) == name and "projectors" not in name:
+        elif "projectors" in name:
+            assert not gradient.any(), "the heads do not touch the output"
+        elif original(name) == name:
             result[f"grad/weight/{name}"] = gradient
     return result
 
 
 @functools.cache
 def _program(model: Any, method: str | None) -> Callable[..., Any]:
-    """(params, z, t, context, pooled, cotangent) -> output, gradients; one for all seeds."""
+    """(params, z, t, cond, cotangent) -> output, gradients; one for all seeds."""
 
-    def run(params: Any, z: Any, t: Any, context: Any, pooled: Any, cotangent: Any) -> Any:
-        def network(params: Any, z: Any, context: Any, pooled: Any) -> Any:
-            return model.apply({"params": params}, z, t, context, pooled, method=method)
+    def run(params: Any, z: Any, t: Any, cond: Any, cotangent: Any) -> Any:
+        def network(params: Any, z: Any, cond: Any) -> Any:
+            return model.apply({"params": params}, z, t, cond, method=method)
 
         with jax.default_matmul_precision("highest"):
-            output, pull = jax.vjp(network, params, z, context, pooled)
+            output, pull = jax.vjp(network, params, z, cond)
             return output, pull(cotangent)
 
     return jax.jit(run, compiler_options=quick_options())
@@ -405,7 +407,7 @@ def _down(tensors: Mapping[str, Any], seen: Mapping[str, Any]) -> Any:
     rows, columns = x.shape[1] // 2, x.shape[2] // 2
     matrix, bias = tensors["conv.weight"], tensors["conv.bias"]
     kernel = matrix.transpose(2, 3, 1, 0).reshape(-1, matrix.shape[0])
-    out = layers.patchify(x, 2) @ kernel + bias
+    out = layers.patchify(x, uvit.HALVES) @ kernel + bias
     return out.reshape(len(x), rows, columns, -1).transpose(0, 3, 1, 2)
 
 
@@ -415,7 +417,7 @@ def _up(tensors: Mapping[str, Any], seen: Mapping[str, Any]) -> Any:
     kernel = tensors["conv.weight"].transpose(0, 2, 3, 1)  # theirs is (inputs, outputs, row, column)
     count = kernel.shape[-1]
     tokens = x.reshape(len(x), -1, x.shape[-1]) @ kernel.reshape(len(kernel), -1) + jnp.tile(tensors["conv.bias"], 4)
-    return layers.unpatchify(tokens, (2 * x.shape[1], 2 * x.shape[2], count), 2).transpose(0, 3, 1, 2)
+    return layers.unpatchify(tokens, (2 * x.shape[1], 2 * x.shape[2], count), uvit.HALVES).transpose(0, 3, 1, 2)
 
 
 SEQUENCES = {"x": (2, TOKENS, WIDTH), "context": (2, TEXT, WIDTH)}

@@ -114,7 +114,7 @@ def _read(tensors: Tensors, info: CheckpointInfo, mesh: configs.Mesh, dtype: Any
 
 
 def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Flattens {"params": ..., "projectors": ...} to path in a layout -> leaf, in the tree's order."""
+    """Flattens a tree of weights to path in a layout -> leaf, in the tree's order."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
@@ -161,7 +161,7 @@ def export(network: Weights, path: Path, layout: str, dtype: Any = None, max_sha
     if path.suffix != form.file and (form.file or path.suffix in (".safetensors", ".pt")):
         wanted = f"a file that ends in {form.file}" if form.file else "a folder"
         raise UserError(f"the layout '{layout}' needs {wanted}, not {path}")
-    leaves = flat({"params": network.params, "projectors": network.projectors})
+    leaves = flat(network.params)
     if form.table and not spec.model.positions.stored:
         spec, leaves = _with_table(spec, leaves)
     elif not form.table and (side := spec.model.positions.stored):

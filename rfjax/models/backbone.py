@@ -109,7 +109,7 @@ class Backbone(nn.Module):
         for head, state in zip(wanted, states or [tokens(carry)] * len(wanted), strict=True):
             out = head.module.clone(name=head.name, parent=self)(state)
             if not self.is_initializing():
-                self.sow(HEADS, head.name, out, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+                self.put_variable(HEADS, head.name, out)  # `sow` refuses the name, which is the head's own
         return carry
 
     def grid(self, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -5,7 +5,8 @@ from rich.console import Console
 from rfjax.config import Config
 from rfjax.planning.chips import CHIPS, GIB
 from rfjax.planning.plans import RunPlan
-from rfjax.planning.tracing import image_type
+from rfjax.planning.tracing import z_type
+from rfjax.training.spec import make_run_spec
 
 HOUR, TERA = 3600, 1e12
 SMALL = 1024  # bytes of communication below which kinds share one line
@@ -59,8 +60,9 @@ def _head(plan: RunPlan, config: Config) -> list[str]:
 
 
 def _memory(plan: RunPlan, config: Config) -> list[str]:
-    memory, stored = plan.memory, image_type(config)
-    images = "pictures as bytes" if stored == "uint8" else f"latents as {stored}: config.plan.latents"
+    memory, spec = plan.memory, make_run_spec(config)
+    stored = z_type(config, spec)
+    images = f"pictures as {stored}" if spec.codec.pictures else f"latents as {stored}: config.plan.latents"
     share = memory.peak / plan.limit
     verdict = f"fits: {share:.0%} of" if plan.fits else f"DOES NOT FIT: {share:.2f} times"
     rows = [

@@ -52,7 +52,11 @@ def test_latents_pass_and_have_no_decoder():
 @pytest.mark.parametrize(
     ("codec", "has", "message"),
     [
-        (Pixels(SHAPE), {"latent": 0, "label": 0}, "'pixels' reads 'image', and the data set has latent, label: .*'lat"),
+        (
+            Pixels(SHAPE),
+            {"latent": 0, "label": 0},
+            "'pixels' reads 'image', and the data set has latent, label: .*'lat",
+        ),
         (Latents(SHAPE), {"image": 0}, "'latents' reads 'latent', and the data set has image: .*'pixels'"),
         (Latents(SHAPE), {}, "has no arrays"),
     ],

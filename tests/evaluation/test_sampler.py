@@ -8,7 +8,6 @@ from rfjax.conditioning import TextConditioning
 from rfjax.encoders.codec import Latents, Pixels
 from rfjax.evaluation import sampler as sampling
 
-
 SHAPE = (4, 4, 3)
 TRACED = []  # an entry each time that the network is traced, so at least one for each program
 

@@ -261,9 +261,3 @@ def test_times_outside_the_unit_interval_are_refused():
     for t, written in ((1.01, "1.01"), (-0.1, "-0.1"), (np.nan, "nan")):
         with pytest.raises(UserError, match=rf"times go from 0 \(data\) to 1 \(noise\), and {written} lies outside"):
             made.coefficients(jnp.array([0.5, t]))
-
-
-def test_of_each_repeats_one_time():
-    at = flow.formulation("v/cos").coefficients(jnp.float32(0.3)).of_each(4)
-    assert all(value.shape == (4,) for value in at)
-    assert float(at.a[3]) == pytest.approx(np.cos(0.15 * np.pi), rel=1e-6)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from rfjax import flow
+from rfjax.conditioning import TextConditioning
 from rfjax.errors import UserError
 from rfjax.flow.formulations import KINDS
 from rfjax.flow.samplers import dopri5, euler_maruyama
@@ -287,8 +288,9 @@ def test_heun_gates_guidance_by_its_first_evaluation():
 def test_guided_sampling_is_sampling_with_the_guided_network():
     """Two halves with drifts u and c: outside the interval c, inside u + w (c - u)."""
     rf = flow.formulation("rf")
-    network = lambda z, time, context, pooled: jnp.ones_like(z) + pooled  # noqa: E731  1 without text, 2 with
-    guided = flow.guided(network, jnp.ones((2, 1, 1)), jnp.ones((2, 1)), flow.Guidance(3.0, high=0.5))
+    network = lambda z, time, cond: jnp.ones_like(z) + cond.pooled  # noqa: E731  1 without text, 2 with
+    text = TextConditioning(jnp.ones((2, 1, 1)), jnp.ones((2, 1)))
+    guided = flow.guided(network, text, flow.Guidance(3.0, high=0.5))
     sampled = flow.sampler("euler")(flow.Denoiser(guided, rf), jnp.zeros((2, 1)), flow.schedule("uniform", 4, rf), None)
     np.testing.assert_allclose(sampled.z, -(2 + 2 + 4 + 4) / 4, rtol=1e-6)  # at t = 1, 0.75 | 0.5, 0.25
 

@@ -25,7 +25,7 @@ from rfjax.interop.pt import write_pt
 from rfjax.interop.tensors import open_tensors
 from rfjax.training import weights
 from rfjax.training.spec import make_run_spec
-from rfjax.training.step import abstract_state
+from rfjax.training.state import abstract_state
 from rfjax.training.weights import Weights
 
 MESH = configs.Mesh()
@@ -44,11 +44,8 @@ def network(layout, **changes):
         more = {"projectors": (6, 5), "projector_width": 16} if layout == "repa" else {}
         heads = {"heads": changes.get("heads", 1)}
         config = dit.make_config(layout, (10, 4), 10, model | {"learn_sigma": layout == "sit"} | more | heads)
-    parts = make_run_spec(config)
-    shapes = weights.abstract(config, parts, weights.meshes.make_mesh(MESH))["projectors"]
-    draw = np.random.default_rng(1)
-    projectors = jax.tree.map(lambda x: jnp.asarray(draw.standard_normal(x.shape, np.float32)), shapes)
-    return Weights(config, parts, random_parameters(parts.model, parts.inputs), 0, projectors)
+    spec = make_run_spec(config)
+    return Weights(config, spec, random_parameters(spec.model, spec.inputs), 0)
 
 
 def target(folder, layout):
@@ -68,8 +65,8 @@ def test_a_round_trip_is_exact_to_the_bit(tmp_path, layout, dtype):
     made = network(layout)
     path = interop.export(made, target(tmp_path, layout), layout, dtype)
     back = interop.read(path, "" if layout in ("sd3", "sd3-file", "dit-folder", "repa") else layout, MESH)
-    sent = jax.tree.map(lambda x: x.astype(dtype), {"params": made.params, "projectors": made.projectors})
-    same_bits({"params": back.params, "projectors": dict(back.projectors)}, sent)
+    same_bits(back.params, jax.tree.map(lambda x: x.astype(dtype), made.params))
+    assert ("projector_1" in back.params) == (layout == "repa")
     changed = {"data"} if layout == "sd3-file" else set()  # a single file does not tell the size of its images
     ours, theirs = made.config.to_dict(), back.config.to_dict()
     assert {name for name in ours if ours[name] != theirs[name]} <= changed
@@ -92,11 +89,11 @@ def test_a_second_export_writes_the_same_bytes(tmp_path):
 def test_positions_by_formula_travel_as_a_table(tmp_path):
     made = network("sd3", stored_positions=0, largest_image=12, base_image=16)
     back = interop.read(interop.export(made, tmp_path / "a", "sd3"), "", MESH)
-    assert back.parts.model.positions.stored == 6
-    given = arrays(made.parts.inputs)
+    assert back.spec.model.positions.stored == 6
+    given = arrays(made.spec.inputs)
     wide = (jnp.concatenate([given[0], given[0]], axis=2)[:, :, :12], *given[1:])
     for inputs in (given, wide):
-        ours, theirs = jitted(made.parts.model)(made.params, *inputs), jitted(back.parts.model)(back.params, *inputs)
+        ours, theirs = jitted(made.spec.model)(made.params, *inputs), jitted(back.spec.model)(back.params, *inputs)
         np.testing.assert_array_equal(theirs, ours)
 
 
@@ -114,7 +111,7 @@ def test_a_run_begins_with_what_was_imported(tmp_path, capsys):
     path = interop.export(made, tmp_path / "sit.pt", "sit", "float16")
     assert command.main(["import", str(path), str(tmp_path / "run"), "--layout=sit"]) == 0
     assert f"{sum(x.size for x in jax.tree.leaves(made.params)):,} parameters" in capsys.readouterr().out
-    back = weights.read(tmp_path / "run", MESH)
+    back = weights.read_weights(tmp_path / "run", MESH)
     assert {leaf.dtype for leaf in jax.tree.leaves(back.params)} == {jnp.dtype("float32")}
     same_bits(
         jax.tree.map(lambda x: x.astype("float16"), back.params),
@@ -128,9 +125,9 @@ def test_sit_runs_the_other_way(tmp_path):
     """v(x, t) = -v_SiT(x, 1 - t): the same file as REPA's and as SiT's (facts of REPA, 1.1)."""
     path = interop.export(network("sit"), tmp_path / "sit.pt", "sit")
     sit, repa = (interop.read(path, layout, MESH) for layout in ("sit", "repa"))
-    z, t, context, pooled = arrays(sit.parts.inputs)
-    ours = jitted(sit.parts.model)(sit.params, z, t, context, pooled)
-    np.testing.assert_array_equal(ours, -jitted(repa.parts.model)(repa.params, z, 1 - t, context, pooled))
+    z, t, cond = arrays(sit.spec.inputs)
+    ours = jitted(sit.spec.model)(sit.params, z, t, cond)
+    np.testing.assert_array_equal(ours, -jitted(repa.spec.model)(repa.params, z, 1 - t, cond))
 
 
 # What a user may get wrong.
@@ -244,8 +241,8 @@ def test_a_network_in_eight_bits_is_widened_without_loss(tmp_path):
 def test_heads_that_no_width_tells_are_said(tmp_path, capsys):
     """A width that is no multiple of 64; the numbers are those of a network with as many heads."""
     made = network("sit", width=48, heads=3)
-    where = dit.layout(made.parts.model, made.parts.inputs)
-    leaves = interop.flat({"params": made.params, "projectors": {}})
+    where = dit.layout(made.spec.model, made.spec.inputs)
+    leaves = interop.flat(made.params)
     write_pt(tmp_path / "a.pt", transfer.dump(leaves, where), transfer.specs(leaves, where))
     with pytest.raises(UserError, match=r"width 48: no size of DiT's and no multiple of 64.*with --heads"):
         interop.read(tmp_path / "a.pt", "sit", MESH)
@@ -254,8 +251,8 @@ def test_heads_that_no_width_tells_are_said(tmp_path, capsys):
     with pytest.raises(UserError, match="--heads=-1 must be"):
         command.main(["inspect", str(tmp_path / "a.pt"), "--layout=sit", "--heads=-1"])
     assert command.main(["import", str(tmp_path / "a.pt"), str(tmp_path / "run"), "--layout=sit", "--heads=3"]) == 0
-    back = weights.read(tmp_path / "run", MESH)
-    assert back.config.model.heads == back.parts.model.heads == 3
+    back = weights.read_weights(tmp_path / "run", MESH)
+    assert back.config.model.heads == back.spec.model.heads == 3
     same_bits(back.params, made.params)
     path = interop.export(network("sd3"), tmp_path / "b", "sd3")
     with pytest.raises(UserError, match="'sd3' stores the number of heads"):
@@ -323,7 +320,7 @@ def test_a_config_that_is_no_json_object_is_named(tmp_path):
 )
 def test_shapes_that_tell_nonsense_are_named(tmp_path, shapes, message):
     made = network("sit")
-    where = interop.layout_of(CheckpointInfo("sit", made.config), made.parts)
+    where = interop.layout_of(CheckpointInfo("sit", made.config), made.spec)
     tensors = {name: np.zeros(shape, np.float16) for name, shape in (transfer.manifest(where) | shapes).items()}
     write_pt(tmp_path / "a.pt", tensors.items(), tensors)
     with pytest.raises(UserError, match=message):
@@ -447,7 +444,7 @@ def test_inspect_says_what_an_import_would_say(tmp_path):
 @pytest.mark.parametrize("layout", layouts.LAYOUTS)
 def test_a_network_that_lacks_a_few_tensors_is_nearest_to_its_own_layout(tmp_path, layout):
     names = set(
-        transfer.manifest(interop.layout_of(CheckpointInfo(layout, network(layout).config), network(layout).parts))
+        transfer.manifest(interop.layout_of(CheckpointInfo(layout, network(layout).config), network(layout).spec))
     )
     kept = {name for name in names if "attn" in name or "mlp" in name or "projectors" in name}
     said = recognition.compare({f"_orig_mod.{name}" for name in kept})
@@ -457,28 +454,28 @@ def test_a_network_that_lacks_a_few_tensors_is_nearest_to_its_own_layout(tmp_pat
     assert recognition.compare(["conv1.weight"]).endswith("and none of these layouts has such names")
 
 
-def fresh(parts):
+def fresh(spec):
     """A state of zeros."""
-    shapes = abstract_state(parts, weights.meshes.make_mesh(MESH))
+    shapes = abstract_state(spec, weights.meshes.make_mesh(MESH))
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype, device=x.sharding), shapes)
 
 
 def test_starting_from_another_network_is_refused(tmp_path):
     made = network("sd3")
     weights.write(tmp_path / "run", made)
-    state = fresh(made.parts)
-    started = weights.start_from(tmp_path / "run", state, made.config)
+    state = fresh(made.spec)
+    started = weights.start_from(tmp_path / "run", state, made.spec, made.config)
     same_bits(started.params, made.params)
-    same_bits(started.average, made.params)
+    same_bits(started.ema_params, made.params)
     for changes, message in (
         ({"depth": 4}, "config.model.depth is 3 there and 4 here"),
         ({"dual_blocks": 0}, "config.model.dual_blocks is 1 there and 0 here"),
     ):
         config = dataclasses.replace(made.config, model=dataclasses.replace(made.config.model, **changes))
-        other = fresh(make_run_spec(config))
+        spec = make_run_spec(config)
         with pytest.raises(UserError, match=message):
-            weights.start_from(tmp_path / "run", other, config)
+            weights.start_from(tmp_path / "run", fresh(spec), spec, config)
     wider = dataclasses.replace(made.config, text=dataclasses.replace(made.config.text, width=24))
-    other = fresh(make_run_spec(wider))
+    spec = make_run_spec(wider)
     with pytest.raises(UserError, match=r"context_embed/kernel of shape \(20, 48\), and here it is \(24, 48\)"):
-        weights.start_from(tmp_path / "run", other, wider)
+        weights.start_from(tmp_path / "run", fresh(spec), spec, wider)

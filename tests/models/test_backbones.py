@@ -13,8 +13,8 @@ from rfjax.models import Inputs, build, matmul, measure
 from rfjax.models.counting import abstract_parameters, traced_matmul_flops
 from rfjax.models.layers import FREQUENCIES
 
-PAPER = Inputs(image=(32, 32, 16), text=(154, 4096), pooled_width=2048)
-LABELS = Inputs(image=(16, 16, 3), text=(0, 1), pooled_width=10)
+PAPER = Inputs.of_text((32, 32, 16), (154, 4096), 2048)
+LABELS = Inputs.of_text((16, 16, 3), (0, 1), 10)
 # name -> (backbone, its own settings, inputs)
 NETWORKS = {
     "mmdit": ("mmdit", {}, SMALL),
@@ -62,10 +62,11 @@ def test_a_training_step_is_three_forward_passes_but_for_the_gradients_of_what_i
     model, inputs = make(name)
     params, given = abstract_parameters(model, inputs), inputs.abstract(5)
     loss = lambda p, *a: (model.apply({"params": p}, *a) ** 2).sum()  # noqa: E731
-    (height, width, channels), (length, encoded) = inputs.image, inputs.text
+    (height, width, channels), (length, encoded) = inputs.shape, inputs.cond.context.shape
+    (pooled,) = inputs.cond.pooled.shape
     first = width * height * channels if name != "uvit" else (3 * height - 2) * (3 * width - 2) * channels
     own = model.levels()[0] if name == "uvit" else model.width
-    read = first * own + (FREQUENCIES + inputs.pooled_width + length * encoded) * model.width
+    read = first * own + (FREQUENCIES + pooled + length * encoded) * model.width
     assert traced_matmul_flops(jax.grad(loss), params, *given) == 5 * (measure(model, inputs).train_flops - 2 * read)
 
 
@@ -121,15 +122,15 @@ def test_every_parameter_learns(name):
 @EACH
 def test_examples_do_not_mix_and_text_and_time_matter(name):
     model, inputs = make(name)
-    params, (z, t, context, pooled) = random_parameters(model, inputs), arrays(inputs)
+    params, (z, t, cond) = random_parameters(model, inputs), arrays(inputs)
     if inputs is LABELS:
-        pooled = jax.nn.one_hot(jnp.array([3, 7]), 10)
+        cond = cond.replace(pooled=jax.nn.one_hot(jnp.array([3, 7]), 10))
     apply = lambda *a: jitted(model)(params, *a)  # noqa: E731
-    both = apply(z, t, context, pooled)
-    np.testing.assert_allclose(apply(z[:1], t[:1], context[:1], pooled[:1]), both[:1], rtol=1e-4, atol=1e-4)
-    changes = [(z, t * 0.5, context, pooled), (z, t, context, jnp.roll(pooled, 1, axis=1))]
+    both = apply(z, t, cond)
+    np.testing.assert_allclose(apply(*jax.tree.map(lambda x: x[:1], (z, t, cond))), both[:1], rtol=1e-4, atol=1e-4)
+    changes = [(z, t * 0.5, cond), (z, t, cond.replace(pooled=jnp.roll(cond.pooled, 1, axis=1)))]
     if inputs is SMALL:
-        changes += [(z, t, context.at[:, 0].mul(2), pooled), (z, t, context.at[:, -1].mul(2), pooled)]
+        changes += [(z, t, cond.replace(context=cond.context.at[:, token].mul(2))) for token in (0, -1)]
     for changed in changes:
         assert np.abs(apply(*changed) - both).max() > 1e-3
 

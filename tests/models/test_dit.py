@@ -9,8 +9,8 @@ from rfjax.models import Inputs, Positions, measure
 from rfjax.models.dit import SIZES, DiT
 from rfjax.models.projector import Projector
 
-LATENTS = Inputs(image=(32, 32, 4), text=(0, 1), pooled_width=1000)
-LABELS = Inputs(image=(8, 8, 4), text=(0, 1), pooled_width=10)
+LATENTS = Inputs.of_text((32, 32, 4), (0, 1), 1000)
+LABELS = Inputs.of_text((8, 8, 4), (0, 1), 10)
 # Facts of REPA, 4.1: parameters at patch 2, 4, 8 with the frozen table of positions; at patch 2 with learned variances;
 # of a projector to 768 channels.
 TABLE = {
@@ -25,7 +25,7 @@ GFLOPS = {"S": (6.06, 1.41, 0.36), "B": (23.01, 5.56, 1.42), "L": (80.71, 19.70,
 def published(size, patch=2, **options):
     depth, width, heads = SIZES[size]
     table = Positions(stored=32 // patch)
-    return DiT(depth, width, heads, patch=patch, classes=1000, positions=table, **options)
+    return DiT(depth, width, heads, patch=(patch, patch), classes=1000, positions=table, **options)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -48,9 +48,9 @@ def test_flops_are_near_the_paper_s(size):
 
 def test_no_label_is_the_last_row_of_the_table():
     model = DiT(2, 24, 3, classes=10)
-    params, (z, t, context, _) = random_parameters(model, LABELS), arrays(LABELS)
+    params, (z, t, cond) = random_parameters(model, LABELS), arrays(LABELS)
     rows = params["label_embed"]["embedding"]
-    apply = lambda p, pooled: jitted(model)(p, z, t, context, pooled)  # noqa: E731
+    apply = lambda p, pooled: jitted(model)(p, z, t, cond.replace(pooled=pooled))  # noqa: E731
     none, third = jnp.zeros((2, 10)), jax.nn.one_hot(jnp.array([3, 3]), 10)
     moved = {**params, "label_embed": {"embedding": rows.at[3].set(rows[10])}}
     np.testing.assert_array_equal(apply(moved, third), apply(params, none))
@@ -70,8 +70,8 @@ def test_learned_variances_are_left_out_of_the_prediction():
 def test_what_the_network_is_told_of_time():
     told = {"1000t": lambda t: 1000 * t, "1000t-1": lambda t: 1000 * t - 1, "t": lambda t: t, "1-t": lambda t: 1 - t}
     plain = DiT(1, 24, 3, classes=10, time="t")
-    params, (z, t, context, pooled) = random_parameters(plain, LABELS), arrays(LABELS)
+    params, (z, t, cond) = random_parameters(plain, LABELS), arrays(LABELS)
     for name, change in told.items():
-        found = jitted(DiT(1, 24, 3, classes=10, time=name))(params, z, t, context, pooled)
-        expected = jitted(plain)(params, z, change(t), context, pooled)
+        found = jitted(DiT(1, 24, 3, classes=10, time=name))(params, z, t, cond)
+        expected = jitted(plain)(params, z, change(t), cond)
         np.testing.assert_array_equal(found, -expected if name == "1-t" else expected)

@@ -8,7 +8,7 @@ from rfjax.models import Inputs, build, measure, mmdit
 from rfjax.models.blocks import Spec, Stacking
 from rfjax.models.counting import abstract_parameters
 
-PAPER = Inputs(image=(32, 32, 16), text=(154, 4096), pooled_width=2048)
+PAPER = Inputs.of_text((32, 32, 16), (154, 4096), 2048)
 # depth: (parameters, of which in blocks, more with QK-norm); SD3's released layout.
 TABLE = {
     15: (496_066_624, 486_105_600, 3_840),
@@ -60,7 +60,7 @@ def test_the_scan_is_the_sequence_of_its_blocks(qk_norm):
     carry = (x, (c,))
     for i in range(2):
         carry, _ = jitted(block)(jax.tree.map(lambda a, i=i: a[i], params["blocks"]), carry, y)
-    scanned = Stacking().many(mmdit.JointBlock, 2, "blocks")(Spec(24, 3, qk_norm=qk_norm))
+    scanned = Stacking().blocks(mmdit.JointBlock, 2, "blocks")(Spec(24, 3, qk_norm=qk_norm))
     expected, _ = jitted(scanned)(params["blocks"], (x, (c,)), y)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5), carry, expected)
 

@@ -85,8 +85,8 @@ def test_a_stored_table_is_cropped_in_the_middle_and_not_trained():
 @pytest.mark.parametrize("backbone", ["mmdit", "dit", "crossdit", "uvit"])
 def test_every_backbone_takes_any_aspect_ratio(backbone):
     model = build(backbone, 2, 12, positions=Positions(size=8, largest=12, base=16))
-    params, (z, t, context, pooled) = random_parameters(model, SMALL), arrays(SMALL)
+    params, (z, t, cond) = random_parameters(model, SMALL), arrays(SMALL)
     wide = jnp.concatenate([z, z[:, :, :8]], axis=2)[:, 2:-2]
-    assert jitted(model)(params, wide, t, context, pooled).shape == (2, 12, 24, 3)
+    assert jitted(model)(params, wide, t, cond).shape == (2, 12, 24, 3)
     with pytest.raises(UserError, match="too large"):
-        jitted(model)(params, jnp.concatenate([wide, wide], axis=2), t, context, pooled)
+        jitted(model)(params, jnp.concatenate([wide, wide], axis=2), t, cond)

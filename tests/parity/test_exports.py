@@ -95,8 +95,8 @@ def trained(backbone, image, seed, **changes):
         c.text.update(encoder="labels", pooled_width=5)
     config = configs.from_dict(c.to_dict())
     configs.check(config)
-    parts = make_run_spec(config)
-    shapes = abstract(config, parts, make_mesh(configs.Mesh()))["params"]
+    spec = make_run_spec(config)
+    shapes = abstract(spec, make_mesh(configs.Mesh()))
 
     def fill(path, leaf):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -104,15 +104,16 @@ def trained(backbone, image, seed, **changes):
         scale = inputs**-0.5
         return (name.endswith("scale") + scale * uniform(name, leaf.shape, seed)).astype(np.float32)
 
-    return Weights(config, parts, jax.tree_util.tree_map_with_path(fill, shapes), 0)
+    return Weights(config, spec, jax.tree_util.tree_map_with_path(fill, shapes), 0)
 
 
 def shown(made, layout, image):
     """A case for the inputs of a network that was made here; its gradients' names are those of the layout."""
-    inputs, model = made.parts.inputs, made.parts.model
-    settings = {"in_channels": inputs.image[-1], "joint_attention_dim": inputs.text[1]}
-    settings |= {"pooled_projection_dim": inputs.pooled_width, "num_embeds_ada_norm": getattr(model, "classes", 0)}
-    return Case(f"trained-{layout}", layout, settings | {"out_channels": inputs.image[-1]}, image, inputs.text[0])
+    inputs, model = made.spec.inputs, made.spec.model
+    (length, width), (pooled,), channels = inputs.cond.context.shape, inputs.cond.pooled.shape, inputs.shape[-1]
+    settings = {"in_channels": channels, "out_channels": channels, "joint_attention_dim": width}
+    settings |= {"pooled_projection_dim": pooled, "num_embeds_ada_norm": getattr(model, "classes", 0)}
+    return Case(f"trained-{layout}", layout, settings, image, length)
 
 
 def compared_inputs(compared, name, found, expected):
@@ -133,7 +134,7 @@ def compared_inputs(compared, name, found, expected):
 )
 def test_diffusers_opens_an_mmdit_that_was_trained_here(image, changes, seed, tmp_path, compared):
     made = trained("mmdit", 16, seed, **changes)
-    assert not made.parts.model.positions.stored  # by formula
+    assert not made.spec.model.positions.stored  # by formula
     case = shown(made, "sd3", image)
     given = case.inputs(seed)
     folder = interop.export(made, tmp_path / "out", "sd3")
@@ -159,10 +160,6 @@ def test_a_table_is_written_for_positions_by_formula(layout, tmp_path, compared)
     times = {"sit": "1-t", "repa": "t", "dit": "1000t-1"}
     more = {"projectors": (9,), "projector_width": 12} if layout == "repa" else {}
     made = trained("sit", 16, 0, time=times[layout], width=64, heads=1, **more)
-    if more:
-        shapes = abstract(made.config, made.parts, make_mesh(configs.Mesh()))["projectors"]
-        ones = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes)
-        made = dataclasses.replace(made, projectors=ones)
     case = shown(made, layout, (16, 16))
     given = case.inputs(0)
     file = interop.export(made, tmp_path / "x.pt", layout)
@@ -196,7 +193,7 @@ def test_round_trips_are_exact_to_the_bit(case, kind, tmp_path):
     module = torch_side.module(case, 0).to(kind)
     (tmp_path / "in").mkdir()
     made = bring(case, torch_side.save(case, module, tmp_path / "in"))
-    assert {leaf.dtype for leaf in jax.tree.leaves((made.params, made.projectors))} == {np.dtype(KINDS[kind])}
+    assert {leaf.dtype for leaf in jax.tree.leaves(made.params)} == {np.dtype(KINDS[kind])}
     if case.layout in CLASSES:
         out = interop.export(made, tmp_path / "out", case.layout, max_shard=SMALL_SHARDS)
         found = {}

@@ -9,6 +9,7 @@ from parity import torch_side
 from parity_cases import CASES, SEEDS, bring, uniform
 
 from rfjax import flow
+from rfjax.conditioning import TextConditioning
 from rfjax.models.projector import Projector
 
 STEPS = 8  # of Euler: with a power of two, both sides' times are the same numbers
@@ -32,9 +33,9 @@ def test_euler_from_noise_to_data(name, seed, tmp_path, compared):
                 z = z - module(z, t, label) / STEPS
     formulation = flow.formulation(made.config.flow.formulation)
     pooled = jnp.eye(11, dtype=np.float32)[given["label"]][:, :10]
-    params, empty = jax.tree.map(np.asarray, made.params), jnp.zeros((len(z), 0, 1))
-    network = lambda z, t, *text: made.parts.model.apply({"params": params}, z, t, *text)  # noqa: E731
-    field = flow.Denoiser(flow.guided(network, empty, pooled, flow.Guidance(1.0)), formulation)
+    params, cond = jax.tree.map(np.asarray, made.params), TextConditioning(jnp.zeros((len(z), 0, 1)), pooled)
+    network = lambda z, t, cond: made.spec.model.apply({"params": params}, z, t, cond)  # noqa: E731
+    field = flow.Denoiser(flow.guided(network, cond, flow.Guidance(1.0)), formulation)
     start, grid = given["z"].transpose(0, 2, 3, 1), flow.schedule("uniform", STEPS, formulation)
     with jax.default_matmul_precision("highest"):
         found = jax.jit(lambda z: flow.sampler("euler")(field, z, grid, None).z)(start)
@@ -60,7 +61,7 @@ def test_projectors(name, seed, tmp_path, compared):
         expected = torch_side.results(there, output, {"x": leaf})
         ours = Projector(target, case.settings["hidden"])
         with jax.default_matmul_precision("highest"):
-            params = jax.tree.map(np.asarray, made.projectors[str(i)])
+            params = jax.tree.map(np.asarray, made.params[f"projector_{i}"])
             output, pull = jax.vjp(jax.jit(lambda p, x, m=ours: m.apply({"params": p}, x)), params, x)
             of_params, of_x = pull(cotangent)
         found = {"output": output, "grad/x": of_x}

@@ -14,8 +14,8 @@ from rfjax.models.blocks import STACKS
 from rfjax.planning import advice, job, plan_text, tracing
 from rfjax.planning.chips import CHIPS
 from rfjax.training import mesh as meshes
-from rfjax.training import step as steps
 from rfjax.training.spec import make_run_spec
+from rfjax.training.state import abstract_state
 
 DEVICES = 8
 
@@ -42,7 +42,7 @@ def uncompiled(monkeypatch):
 def shares(config):
     """path -> (bytes on one device, whether fsdp shares it) of each weight."""
     mesh = meshes.make_mesh(config.mesh)
-    params = steps.abstract_state(make_run_spec(config), mesh).params
+    params = abstract_state(make_run_spec(config), mesh).params
     found = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         axes = [axis for axis in leaf.sharding.spec if axis]
@@ -59,8 +59,8 @@ def test_a_plan_equals_closed_forms_and_what_is_compiled(config, monkeypatch):
     assert plan.parameters == models.measure(make_run_spec(run).model, make_run_spec(run).inputs).parameters
     assert memory.parameters == memory.gradients == memory.ema == sum(size for size, _ in found.values())
     assert 0 <= memory.optimizer - 2 * memory.parameters < 16  # and AdamW's counters
-    # An example: 16 x 16 x 3 bytes and as many floats of noise, text of 8 x 8 and 8 floats, ten coefficients ...
-    assert memory.batch == 16 * 16 * 3 * (1 + 4) + 4 * (8 * 8 + 8 + 10 + 1) + 1
+    # An example, encoded: 16 x 16 x 3 floats, as many of noise, text of 8 x 8 and 8 floats, ten coefficients ...
+    assert memory.batch == 16 * 16 * 3 * (4 + 4) + 4 * (8 * 8 + 8 + 10 + 1) + 1
     state = 4 * memory.parameters + memory.optimizer - 2 * memory.parameters
     assert state < memory.traced_peak
     assert 0.5 < memory.traced_peak / memory.compiled_peak < 2
@@ -228,6 +228,8 @@ def test_latents_are_planned_as_they_are_stored_and_the_plan_says_so(config, unc
     )
 
 
-def test_pictures_are_planned_as_bytes_whatever_latents_are(config):
+def test_pictures_are_planned_as_the_floats_that_they_become_whatever_latents_are(config):
     config.plan.latents = "float16"
-    assert tracing.image_type(configs.parse(config)) == "uint8"
+    run = configs.parse(config)
+    spec, mesh = make_run_spec(run), meshes.make_mesh(run.mesh)
+    assert tracing.arguments(run, spec, mesh)[0]["z"].dtype == "float32"

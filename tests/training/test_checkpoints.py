@@ -81,8 +81,8 @@ def test_what_is_no_checkpoint_takes_no_good_one_away(tmp_path, junk):
     assert names(folder) == ["2", "4"]
     assert names(tmp_path / "checkpoints.damaged") == ["90", "99"]
     junk(folder, "8")  # while it trains: neither counted among the latest nor overwritten
-    saved.save(small(6), 1.0)
-    saved.save(small(8), 1.0)
+    saved.save(small(6), Progress(1.0))
+    saved.save(small(8), Progress(1.0))
     saved.close()
     assert names(folder) == ["6", "8"]
     assert "8" in names(tmp_path / "checkpoints.damaged")
@@ -151,10 +151,10 @@ def test_a_job_that_has_lost_its_lock_neither_saves_nor_removes(tmp_path):
     saved_at(folder, 2, 4)
     with ownership.owned(tmp_path, check):
         _, _, saved = reopened(folder, keep=1)
-        saved.save(small(6), 1.0)
+        saved.save(small(6), Progress(1.0))
         taken.by_another = True
         with pytest.raises(ownership.FolderTaken):
-            saved.save(small(8), 1.0)
+            saved.save(small(8), Progress(1.0))
         saved.close()
     assert names(folder) == ["2", "4", "6"]  # what was being written came to its end; nothing was removed
 

@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import PartitionSpec as P
+from networks import SMALL
 
 from rfjax.config import Mesh
 from rfjax.errors import UserError
-from rfjax.models import Inputs, build
+from rfjax.models import build
 from rfjax.models.counting import abstract_parameters
 from rfjax.training import mesh as meshes
 
@@ -57,7 +58,7 @@ def test_a_batch_that_the_mesh_cannot_divide_is_answered_with_those_that_it_can(
 
 
 def test_a_model_that_the_mesh_cannot_share_out_is_answered_with_what_can():
-    inputs = Inputs((16, 16, 3), (8, 32), 24)
+    inputs = SMALL
     model = build("mmdit", 3, 20)  # width 60, three heads
     shapes = abstract_parameters(model, inputs)
     with pytest.raises(UserError, match=r"mesh.tensor = 2 can't share out 3 attention heads: take a divisor of 3"):
@@ -70,9 +71,12 @@ def test_a_model_that_the_mesh_cannot_share_out_is_answered_with_what_can():
 def test_the_rules_say_what_is_spread():
     mesh = meshes.make_mesh(Mesh(data=1, fsdp=4, tensor=2))
     model = build("mmdit", 4, 8, qk_norm=True)
-    tree = {"moments": {"mu": abstract_parameters(model, Inputs((16, 16, 3), (8, 32), 24))}, "step": jnp.zeros(())}
+    tree = {
+        "opt_state": {"mu": abstract_parameters(model, SMALL)},
+        "step": jnp.zeros(()),
+    }
     specs = jax.tree.map(lambda s: s.spec, meshes.shard_tree(tree, mesh))
-    image, ends = specs["moments"]["mu"]["blocks"]["image"], specs["moments"]["mu"]
+    image, ends = specs["opt_state"]["mu"]["blocks"]["image"], specs["opt_state"]["mu"]
     assert image["qkv"]["linear"]["kernel"] == P(None, "fsdp", None, "tensor", None)
     assert image["qkv"]["linear"]["bias"] == P(None, None, "tensor", None)
     assert image["qkv"]["q_norm"]["scale"] == P(None, None)
@@ -90,7 +94,7 @@ def test_the_rules_say_what_is_spread():
 
 
 def test_every_rule_is_used_by_some_backbone():
-    inputs, used = Inputs((16, 16, 3), (8, 32), 24), set()
+    inputs, used = SMALL, set()
     for name, more in (("mmdit", {"dual_blocks": 1}), ("crossdit", {}), ("dit", {"classes": 24})):
         shapes = abstract_parameters(build(name, 2, 16, **more), inputs)
         for path, _ in jax.tree_util.tree_leaves_with_path(shapes):

@@ -15,9 +15,16 @@ from tiny import tiny
 from rfjax import config as configs
 from rfjax import data, flow
 from rfjax.compiling import quick_options
+from rfjax.conditioning import Group, TextConditioning
+from rfjax.models import Inputs
+from rfjax.objectives.flow_matching import FlowMatching
+from rfjax.planning import tracing
 from rfjax.training import mesh as meshes
-from rfjax.training import spec as spec_module
 from rfjax.training import step as steps
+from rfjax.training.encode import EncodeStage
+from rfjax.training.optimizer import ema_update, make_schedule
+from rfjax.training.spec import make_run_spec
+from rfjax.training.state import abstract_state, initial_state
 
 
 def make(**sections):
@@ -25,20 +32,29 @@ def make(**sections):
     for section, values in sections.items():
         c[section].update(values)
     config = configs.parse(c)
-    return config, spec_module.make_run_spec(config)
+    return config, make_run_spec(config)
 
 
-def run(config, parts, mesh, count=3):
-    source = data.open_source(config.data, "train")
-    batches = data.batches(source, parts.encoder, data.Order(config.training.batch, 0))
-    state = steps.initial_state(parts, mesh, 0)
-    numbers = flow.formulation(config.flow.formulation).arrays
-    draw = functools.partial(steps.jit_draw(steps.recipe(parts, config), mesh), numbers, np.uint32(0))
-    losses = []
+def encoded(spec, rows, mesh):
+    """A loaded batch as the step sees it."""
+    rows = meshes.put_rows(rows, len(rows["slot"]), mesh)
+    return EncodeStage.place(spec.encoders, mesh)(rows, np.uint32(0), np.int32(0))
+
+
+def noise(config, spec, mesh, step, slot):
+    formulation = flow.formulation(config.flow.formulation).arrays
+    return steps.jit_noise(spec.objective, spec.inputs, mesh)(formulation, np.uint32(0), step, slot)
+
+
+def run(config, spec, mesh, count=3):
+    source, stage = data.open_source(config.data, "train"), EncodeStage(spec.encoders, ())
+    batches = data.batches(source, stage.prepare, data.Order(config.training.batch, 0))
+    state, losses = initial_state(spec, mesh, 0), []
     for _ in range(count):
-        batch = meshes.put_rows(next(batches), config.training.batch, mesh)
-        draws = draw(state.step, batch["slot"])
-        state, metrics = steps.compile_update(parts, mesh, state, batch, draws)(state, batch, draws)
+        batch = encoded(spec, next(batches), mesh)
+        state, metrics = steps.jit_update(spec, mesh)(
+            state, batch, noise(config, spec, mesh, state.step, batch["slot"])
+        )
         losses.append(float(metrics["loss"]))
     return jax.device_get(state), losses
 
@@ -56,23 +72,23 @@ def devices(shape):
 @functools.cache
 def one_batch(backbone):
     """RunSpec, and on one device: random weights, a batch, what is random in a step."""
-    config, parts = make(model={"heads": 8, "width": 32, "qk_norm": True, "backbone": backbone})
-    batch, _ = data.load(data.open_source(config.data, "train"), parts.encoder, range(8))
-    numbers = flow.formulation(config.flow.formulation).arrays
-    draw = jax.jit(steps.recipe(parts, config).draw)
-    draws = draw(numbers, np.uint32(0), np.int32(0), batch["slot"])
-    return parts, random_parameters(parts.model, parts.inputs), batch, draws
+    config, spec = make(model={"heads": 8, "width": 32, "qk_norm": True, "backbone": backbone})
+    source, mesh = data.open_source(config.data, "train"), devices((1, 1, 1))
+    batch = encoded(spec, data.load(source, range(8), EncodeStage(spec.encoders, ()).prepare)[0], mesh)
+    rows = batch, noise(config, spec, mesh, np.int32(0), batch["slot"])
+    return spec, random_parameters(spec.model, spec.inputs), *jax.device_get(rows)
 
 
 @functools.cache
 def gradients_on(shape, remat="none", accumulate=1, backbone="mmdit"):
     """Loss and gradients of random weights on one batch."""
-    parts, params, *rows = one_batch(backbone)
-    parts = dataclasses.replace(parts, model=parts.model.clone(remat=remat), accumulate=accumulate)
+    spec, params, *rows = one_batch(backbone)
+    spec = dataclasses.replace(spec, model=spec.model.clone(remat=remat), accumulate=accumulate)
     mesh = devices(shape)
     params = jax.device_put(params, meshes.shard_tree(params, mesh))
-    gradients = jax.jit(steps.sharded_gradients(parts, mesh), compiler_options=quick_options())
-    return jax.device_get(gradients(params, *(meshes.put_rows(each, 8, mesh) for each in rows)))
+    gradients = jax.jit(steps.gradients(spec, mesh), compiler_options=quick_options())
+    terms, found = jax.device_get(gradients(params, {}, *(meshes.put_rows(each, 8, mesh) for each in rows)))
+    return terms["loss"], found
 
 
 def same_gradients(found, expected):
@@ -96,8 +112,8 @@ def test_gradients_depend_neither_on_what_is_computed_again_nor_on_accumulation(
 
 @pytest.mark.parametrize("backbone", ["crossdit", "uvit"])
 def test_training_does_not_depend_on_the_mesh(backbone):
-    config, parts = make(model={"remat": "full", "backbone": backbone, "patch": 2 if backbone == "uvit" else 4})
-    one, other = run(config, parts, devices((1, 1, 1))), run(config, parts, devices((2, 2, 2)))
+    config, spec = make(model={"remat": "full", "backbone": backbone, "patch": 2 if backbone == "uvit" else 4})
+    one, other = run(config, spec, devices((1, 1, 1))), run(config, spec, devices((2, 2, 2)))
     np.testing.assert_allclose(other[1], one[1], rtol=2e-5)
     # Adam divides by the root of a small second moment, so rounding grows: compare to the size of an update.
     for a, b in zip(jax.tree.leaves(one[0].params), jax.tree.leaves(other[0].params), strict=True):
@@ -105,13 +121,10 @@ def test_training_does_not_depend_on_the_mesh(backbone):
 
 
 def test_weights_are_put_together_in_bfloat16_and_gradients_added_up_in_float32():
-    config, parts = make(model={"precision": "bfloat16", "heads": 8, "width": 32})
+    config, spec = make(model={"precision": "bfloat16", "heads": 8, "width": 32})
     mesh = devices((1, 8, 1))
-    state = steps.abstract_state(parts, mesh)
-    rows = meshes.put_rows(data.load(data.open_source(config.data, "train"), parts.encoder, range(8))[0], 8, mesh)
-    numbers = flow.formulation(config.flow.formulation).arrays
-    draws = steps.jit_draw(steps.recipe(parts, config), mesh)(numbers, np.uint32(0), jnp.int32(0), rows["slot"])
-    text = steps.jit_update(parts, mesh).lower(state, rows, draws).as_text()
+    state = abstract_state(spec, mesh)
+    text = steps.jit_update(spec, mesh).lower(state, *tracing.arguments(config, spec, mesh)).as_text()
     gathered = re.findall(r'stablehlo.all_gather"?.*-> tensor<[\dx]*(\w+)>', text)
     scattered = re.findall(r"stablehlo.reduce_scatter.*?-> tensor<[\dx]*(\w+)>", text, re.DOTALL)
     assert len(gathered) > 10 and set(gathered) == {"bf16"}
@@ -126,8 +139,8 @@ def test_a_flat_optimizer_takes_the_same_steps():
 
 
 def test_the_loss_falls():
-    config, parts = make(training={"steps": 60, "batch": 16}, optimizer={"learning_rate": 1e-2, "warmup": 5})
-    _, losses = run(config, parts, meshes.make_mesh(configs.Mesh()), count=60)
+    config, spec = make(training={"steps": 60, "batch": 16}, optimizer={"learning_rate": 1e-2, "warmup": 5})
+    _, losses = run(config, spec, meshes.make_mesh(configs.Mesh()), count=60)
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:5])
 
 
@@ -135,20 +148,20 @@ def test_the_average_starts_fast_and_ends_at_its_decay():
     config, _ = make(optimizer={"ema_decay": 0.9, "ema_every": 2})
     average, seen = jnp.float32(0), []
     for step in range(1, 401):
-        average = steps._average(average, jnp.float32(1), jnp.int32(step), config.optimizer)
+        average = ema_update(average, jnp.float32(1), jnp.int32(step), config.optimizer)
         seen.append(float(average))
     assert seen[0] == 0  # updated every second step only
     assert seen[1] == pytest.approx(1 - 1 / 10)  # n = 1: decay 1 / 10
     assert seen[3] == pytest.approx(1 - 1 / 10 * 2 / 11)
     assert seen[-1] == pytest.approx(1)
-    late = steps._average(jnp.float32(0), jnp.float32(1), jnp.int32(400), config.optimizer)
+    late = ema_update(jnp.float32(0), jnp.float32(1), jnp.int32(400), config.optimizer)
     assert float(late) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("decay", ["none", "cosine", "linear"])
 def test_the_schedule_warms_up_to_the_ladder_s_rate_and_decays(decay):
     optimizer = configs.Optimizer(learning_rate=0.02, depth_exponent=-0.5, warmup=10, decay=decay)
-    schedule = spec_module.make_schedule(optimizer, 4, 110)
+    schedule = make_schedule(optimizer, 4, 110)
     assert float(schedule(0)) == pytest.approx(0.001)
     assert float(schedule(10)) == pytest.approx(0.01)
     assert float(schedule(60)) == pytest.approx({"none": 0.01, "cosine": 0.005, "linear": 0.005}[decay])
@@ -156,25 +169,28 @@ def test_the_schedule_warms_up_to_the_ladder_s_rate_and_decays(decay):
 
 
 def test_weight_decay_touches_matrices_only():
-    _, parts = make(optimizer={"weight_decay": 0.5, "clip": 0.0, "warmup": 0, "learning_rate": 1.0})
+    _, spec = make(optimizer={"weight_decay": 0.5, "clip": 0.0, "warmup": 0, "learning_rate": 1.0})
     mesh = meshes.make_mesh(configs.Mesh(1, 1), jax.devices()[:1])
-    params = jax.tree.map(jnp.ones_like, steps.initial_state(parts, mesh, 0).params)
+    params = jax.tree.map(jnp.ones_like, initial_state(spec, mesh, 0).params)
     zero = jax.tree.map(jnp.zeros_like, params)
-    changes, _ = jax.jit(parts.optimizer.update)(zero, parts.optimizer.init(params), params)
+    changes, _ = jax.jit(spec.optimizer.update)(zero, spec.optimizer.init(params), params)
     after = jax.tree_util.tree_leaves_with_path(optax.apply_updates(params, changes))
     assert {path[-1].key for path, _ in after} == {"kernel", "bias"}
     for path, value in after:
         np.testing.assert_allclose(value, 0.5 if path[-1].key == "kernel" else 1.0)
 
 
-def test_draws_come_from_seed_step_and_slot_alone():
-    recipe = steps.Recipe((4, 4, 3), 2, 0.5)
-    numbers = flow.formulation("rf/lognorm(0.00,1.00)").arrays
-    draw = lambda seed, step, slot: recipe.draw(numbers, jnp.uint32(seed), jnp.int32(step), slot)  # noqa: E731
-    draws, some = draw(3, 7, jnp.arange(64)), draw(3, 7, jnp.array([9, 5]))
-    for whole, part in zip(jax.tree.leaves(draws), jax.tree.leaves(some), strict=True):
-        np.testing.assert_array_equal(whole[jnp.array([9, 5])], part)
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 2, 2)], ids=str)
+def test_noise_comes_from_seed_step_and_slot_alone(shape):
+    groups = (Group(), Group())
+    cond = TextConditioning(jax.ShapeDtypeStruct((2, 3), jnp.float32), jax.ShapeDtypeStruct((3,), jnp.float32), groups)
+    sample = steps.jit_noise(FlowMatching(0.5), Inputs((4, 4, 3), cond), devices(shape))
+    formulation = flow.formulation("rf/lognorm(0.00,1.00)").arrays
+    draw = lambda seed, step, slot: sample(formulation, jnp.uint32(seed), jnp.int32(step), slot)  # noqa: E731
+    whole, some, places = draw(3, 7, jnp.arange(64)), draw(3, 7, jnp.array([9, 5, 0, 63])), np.array([9, 5, 0, 63])
+    for all_rows, few in zip(jax.tree.leaves(whole), jax.tree.leaves(some), strict=True):
+        np.testing.assert_array_equal(np.asarray(all_rows)[places], few)
     for other in (draw(3, 8, jnp.arange(64)), draw(4, 7, jnp.arange(64))):
-        for mine, theirs in ((draws.at.t, other.at.t), (draws.eps, other.eps), (draws.keep, other.keep)):
+        for mine, theirs in ((whole.at.t, other.at.t), (whole.eps, other.eps), (whole.keep, other.keep)):
             assert (np.asarray(mine) != np.asarray(theirs)).any()
-    assert abs(float(draws.eps.mean())) < 4 / draws.eps.size**0.5
+    assert abs(float(whole.eps.mean())) < 4 / whole.eps.size**0.5
