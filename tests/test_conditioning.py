@@ -65,10 +65,12 @@ def test_the_groups_of_an_encoder_are_all_of_its_text_and_do_not_overlap(name, d
     shapes = ENCODERS[name].output
     text = jax.tree.map(lambda x: jnp.ones((shapes.groups, *x.shape), dtype), shapes)
     assert isinstance(text, Conditioning)
+    if name == "sd3":  # CLIP's tokens are filled up with zeros, which are nobody's
+        text = text.replace(context=text.context.at[:, :77, 2048:].set(0))
     alone = text.drop(jnp.eye(shapes.groups, dtype=bool))  # row i keeps the encoder i
-    for leaf in jax.tree.leaves(alone):
-        assert leaf.dtype == jnp.dtype(dtype)
-        np.testing.assert_array_equal(leaf.astype(jnp.float32).sum(0), 1)
+    for found, whole in zip(jax.tree.leaves(alone), jax.tree.leaves(text), strict=True):
+        assert found.dtype == jnp.dtype(dtype)
+        np.testing.assert_array_equal(found.astype(jnp.float32).sum(0), whole[0].astype(jnp.float32))
 
 
 @given(st.lists(st.booleans(), min_size=3, max_size=3), st.lists(st.booleans(), min_size=3, max_size=3))

@@ -144,11 +144,12 @@ def gradients(spec: RunSpec, mesh: Mesh) -> Callable[..., tuple[Metrics, Any]]:
         means = {name: terms[name].mean() for name in spec.objective.terms}
         return means[LOSS], means
 
+    def copy(leaf: Array, spec: PartitionSpec) -> Array:
+        return jax.lax.pcast(leaf, unshared(spec), to="varying") if unshared(spec) else leaf
+
     def local(params: Any, frozen: Any, batch: Any, noise: Any) -> tuple[Metrics, Any]:
         # As functions of this device's own copy, gradients are added up over the devices once, at the end.
-        own = jax.tree.map(
-            lambda x, s: jax.lax.pcast(x, unshared(s), to="varying") if unshared(s) else x, params, specs
-        )
+        own, frozen = jax.tree.map(copy, params, specs), jax.tree.map(copy, frozen, frozen_specs)
         gradient = jax.value_and_grad(loss_of, has_aux=True)
         if spec.accumulate > 1:
             gradient = _accumulated(gradient, spec.accumulate)

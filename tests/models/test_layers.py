@@ -25,7 +25,7 @@ def test_unpatchify_is_the_inverse_of_patchify(axes, channels):
     """Of an image or a video: places times sides of a patch along each axis; a token is a patch as numpy slices it."""
     grid, patch = zip(*axes, strict=True)
     shape = (*(places * side for places, side in axes), channels)
-    z = np.random.default_rng(0).standard_normal((2, *shape), np.float32)
+    z = jnp.asarray(np.random.default_rng(0).standard_normal((2, *shape), np.float32))
     tokens = patchify(z, patch)
     assert tokens.shape == (2, math.prod(grid), math.prod(patch) * channels)
     for number, place in enumerate(itertools.product(*map(range, grid))):

@@ -129,7 +129,7 @@ def test_a_checkpoint_of_an_older_version_is_read(made, mesh, tmp_path):
     average = jax.tree.map(lambda x: x + 0.5, state.params)
     moments = jax.tree.map(lambda x: x + 1, state.opt_state)
     old = OldState(jnp.int32(6), state.params, average, moments, jnp.float32(0.25), state.health)
-    tree = {"state": old, "seconds": np.float32(12.5), "fingerprint": fingerprint(old)}
+    tree = {"state": old, "seconds": np.asarray(12.5, np.float32), "fingerprint": fingerprint(old)}
     ocp.save_checkpointables(tmp_path / "checkpoints" / "6", {"run": tree})
     write_json(tmp_path / "config.json", config.to_dict())
     saved = Checkpoints(tmp_path / "checkpoints", 1, writes=False)
@@ -143,7 +143,7 @@ def test_a_checkpoint_of_an_older_version_is_read(made, mesh, tmp_path):
     same(found.health, state.health)
     same(weights.read_weights(tmp_path, mesh).params, average)
     same(weights.read_weights(tmp_path, mesh, average=False).params, state.params)
-    damaged = tree | {"state": old.replace(average=state.params), "seconds": np.float32(13)}
+    damaged = tree | {"state": old.replace(average=state.params), "seconds": np.asarray(13, np.float32)}
     ocp.save_checkpointables(tmp_path / "checkpoints" / "7", {"run": damaged})
     with pytest.raises(UserError, match=r"has changed since it was saved \(.*ema_params/.* is not what it was\)"):
         weights.read_weights(tmp_path, mesh)
