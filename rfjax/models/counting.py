@@ -1,5 +1,6 @@
 """Parameters and FLOPs of a model from shapes alone: nothing is allocated."""
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ class Size:
         return 3 * self.forward_flops
 
 
+@functools.cache
 def abstract_parameters(model: nn.Module, inputs: Inputs) -> Any:
     """The tree of parameters as shapes and dtypes."""
     return jax.eval_shape(model.init, jax.random.key(0), *inputs.abstract(1))["params"]

@@ -59,6 +59,7 @@ class Health(struct.PyTreeNode):
         return self.replace(bad_step=jnp.where(bad, step, self.bad_step), bad_loss=jnp.where(bad, loss, self.bad_loss))
 
 
+@functools.cache
 def abstract_state(spec: RunSpec, mesh: Mesh) -> State:
     """The state as shapes, dtypes and shardings."""
     shapes = jax.eval_shape(lambda: _initial(spec, 0))

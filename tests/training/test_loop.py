@@ -191,6 +191,7 @@ def test_numbers_that_changed_are_noticed_by_their_fingerprint(whole):
     mesh = loop.meshes.make_mesh(configs.Mesh(2, 2, 2))
     spread = jax.device_put(state, loop.meshes.shard_tree(state, mesh))
     np.testing.assert_array_equal(checkpoints.fingerprint(spread), known)
+    np.testing.assert_array_equal(checkpoints.fingerprint_on_devices(spread), known)
 
 
 def test_a_run_goes_on_with_another_mesh(whole, tmp_path):
