@@ -20,6 +20,7 @@ from rfjax.planning import hlo, tracing
 from rfjax.training import mesh as meshes
 from rfjax.training import step as steps
 from rfjax.training.spec import make_run_spec
+from rfjax.training.state import abstract_state
 
 MESHES = ((1, 8, 1), (1, 64, 1), (8, 8, 1), (16, 1, 4), (4, 4, 4), (2, 16, 2))  # (data, fsdp, tensor)
 DEVICES = 64
@@ -45,9 +46,9 @@ def config(mesh: Mesh) -> configs.Config:
 def compiled(shape: Mesh) -> hlo.Communication:
     """The collectives of the step that XLA compiles for a mesh."""
     made = config(shape)
-    parts, mesh = make_run_spec(made), meshes.make_mesh(made.mesh, jax.devices()[: math.prod(shape)])
-    arguments = steps.abstract_state(parts, mesh), *tracing.arguments(made, parts, mesh)
-    return hlo.read_communication(steps.jit_update(parts, mesh).lower(*arguments).compile(quick_options()).as_text())
+    spec, mesh = make_run_spec(made), meshes.make_mesh(made.mesh, jax.devices()[: math.prod(shape)])
+    arguments = abstract_state(spec, mesh), *tracing.arguments(made, spec, mesh)
+    return hlo.read_communication(steps.jit_update(spec, mesh).lower(*arguments).compile(quick_options()).as_text())
 
 
 def weights(tensor: int = 1) -> dict[str, float]:

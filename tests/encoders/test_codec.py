@@ -45,14 +45,18 @@ def test_latents_pass_and_have_no_decoder():
     assert prepared["latent"] is stored
     z = codec.encode((), {"latent": jnp.asarray(stored)}, KEYS)
     np.testing.assert_array_equal(z, stored)
-    with pytest.raises(UserError, match="latents of this data set have no decoder here: config.data.codec"):
+    with pytest.raises(UserError, match=r"latents of this data set have no decoder here: config.data.codec"):
         codec.decode((), z)
 
 
 @pytest.mark.parametrize(
     ("codec", "has", "message"),
     [
-        (Pixels(SHAPE), {"latent": 0, "label": 0}, "'pixels' reads 'image', and the data set has latent, label: .*'lat"),
+        (
+            Pixels(SHAPE),
+            {"latent": 0, "label": 0},
+            "'pixels' reads 'image', and the data set has latent, label: .*'lat",
+        ),
         (Latents(SHAPE), {"image": 0}, "'latents' reads 'latent', and the data set has image: .*'pixels'"),
         (Latents(SHAPE), {}, "has no arrays"),
     ],

@@ -2,12 +2,12 @@ import functools
 
 import numpy as np
 import pytest
-from rfjax.evaluation.metrics.classifier import digit_of, shrink, train_reader
-from rfjax.evaluation.metrics.frechet import fit_gaussian, frechet_distance
 from scipy.ndimage import gaussian_filter
 
 from rfjax.data import digits
 from rfjax.errors import UserError
+from rfjax.evaluation.metrics.classifier import digit_of, shrink, train_reader
+from rfjax.evaluation.metrics.frechet import fit_gaussian, frechet_distance
 
 N = 256
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rfjax.evaluation.metrics.composition import Claim, Found, holds, parse, read, score
 from scipy import ndimage
 
 from rfjax.data import shapes
 from rfjax.data.shapes import COLOURS, RELATIONS, SHAPES, SKILLS, SPLIT_BITS, SPLITS, Shapes
 from rfjax.errors import UserError
+from rfjax.evaluation.metrics.composition import Claim, Found, holds, parse, read, score
 
 NAMES = tuple(COLOURS)
 PALETTE = np.array(list(COLOURS.values()), float)

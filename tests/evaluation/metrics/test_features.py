@@ -3,12 +3,12 @@ import functools
 
 import numpy as np
 import pytest
-from rfjax.evaluation.metrics.features import COUNT, shapes_features
-from rfjax.evaluation.metrics.frechet import fit_gaussian, frechet_distance
 from scipy.ndimage import gaussian_filter
 
 from rfjax.data.shapes import SPLIT_BITS, Scene, Shapes, imagine, render
 from rfjax.errors import UserError
+from rfjax.evaluation.metrics.features import COUNT, shapes_features
+from rfjax.evaluation.metrics.frechet import fit_gaussian, frechet_distance
 
 N = 256
 SIZES = (16, 32)

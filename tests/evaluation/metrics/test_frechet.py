@@ -3,9 +3,9 @@ import pytest
 import scipy.linalg
 from hypothesis import given
 from hypothesis import strategies as st
-from rfjax.evaluation.metrics.frechet import Gaussian, fit_gaussian, frechet_distance
 
 from rfjax.errors import UserError
+from rfjax.evaluation.metrics.frechet import Gaussian, fit_gaussian, frechet_distance
 
 seeds = st.integers(0, 2**32 - 1)
 
