@@ -30,10 +30,12 @@ import numpy as np
 from benchmarks import networks, page
 from benchmarks.race import rounds_of, say, spread
 from rfjax import config as configs
-from rfjax import flow, main
+from rfjax import main
+from rfjax.planning import tracing
 from rfjax.training import mesh as meshes
 from rfjax.training import step as steps
 from rfjax.training.spec import make_run_spec
+from rfjax.training.state import abstract_state, initial_state
 
 Options = dict[str, Any]
 
@@ -58,7 +60,7 @@ class Program:
     config: configs.Config
 
     @functools.cached_property
-    def parts(self) -> Any:
+    def spec(self) -> Any:
         return make_run_spec(self.config)
 
     @functools.cached_property
@@ -67,33 +69,25 @@ class Program:
 
     def function(self) -> Any:
         """The jitted update, new each time, so that nothing of it is traced."""
-        return jax.jit(functools.partial(steps.update, self.parts, self.mesh), donate_argnums=0)
+        return jax.jit(functools.partial(steps.update, self.spec, self.mesh), donate_argnums=0)
 
-    def batch(self) -> dict[str, np.ndarray]:
-        """Random numbers, in the kinds in which the data come."""
-        rng, rows, inputs = np.random.default_rng(0), self.config.training.batch, self.parts.inputs
-        stored = self.config.data.name == "none"
-        image = rng.normal(size=(rows, *inputs.image)) if stored else rng.integers(0, 256, (rows, *inputs.image))
-        return {
-            "image": image.astype(np.float32 if stored else np.uint8),
-            "context": rng.normal(size=(rows, *inputs.text)).astype(np.float32),
-            "pooled": rng.normal(size=(rows, inputs.pooled_width)).astype(np.float32),
-            "slot": np.arange(rows, dtype=np.int32),
-        }
-
-    def draw(self, step: Any, slot: Any) -> Any:
-        """What is random in a step."""
-        numbers = flow.formulation(self.config.flow.formulation).arrays
-        return steps.jit_draw(steps.recipe(self.parts, self.config), self.mesh)(numbers, np.uint32(0), step, slot)
+    def arguments(self) -> tuple[Any, Any]:
+        """An encoded batch and its noise, as shapes."""
+        return tracing.arguments(self.config, self.spec, self.mesh)
 
     def lowered(self) -> tuple[Any, float]:
         """Traced and lowered anew, from shapes alone, and the seconds of that."""
         jax.clear_caches()
-        state = steps.abstract_state(self.parts, self.mesh)
-        shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in self.batch().items()}
-        draws = jax.eval_shape(self.draw, jnp.int32(0), jnp.arange(self.config.training.batch))
+        arguments = abstract_state(self.spec, self.mesh), *self.arguments()
         began = time.perf_counter()
-        return self.function().lower(state, shapes, draws), time.perf_counter() - began
+        return self.function().lower(*arguments), time.perf_counter() - began
+
+
+def drawn(shapes: Any) -> Any:
+    """Random numbers of these shapes, kinds and places."""
+    rng = np.random.default_rng(0)
+    values = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(x.dtype), shapes)
+    return jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), values, shapes)
 
 
 @dataclass
@@ -182,17 +176,17 @@ def rung(name: str) -> configs.Config:
 
 def options_table(title: str, program: Program, rounds: int) -> list[str]:
     """The table by compiler options of a network."""
-    mesh, batch = program.mesh, program.batch()
-    state = jax.device_get(steps.initial_state(program.parts, mesh, 0))
-    placements = jax.tree.map(lambda x: x.sharding, steps.abstract_state(program.parts, mesh))
+    mesh = program.mesh
+    state = jax.device_get(initial_state(program.spec, mesh, 0))
+    placements = jax.tree.map(lambda x: x.sharding, abstract_state(program.spec, mesh))
     found = {name: Found() for name in OPTIONS}
     for number in range(rounds):
         lowered = program.lowered()
         functions = {name: compiled(*lowered, OPTIONS[name], t) for name, t in found.items() if not t.failure}
-        placed = meshes.put_rows(batch, program.config.training.batch, mesh)
+        placed = drawn(program.arguments())
         for name, function in functions.items():
             if function is not None:
-                found[name].step.append(_step(function, program, jax.device_put(state, placements), placed))
+                found[name].step.append(_step(function, jax.device_put(state, placements), *placed))
         say(f"options, {title}, round {number + 1} of {rounds}")
     own, rows = found["XLA's own"], []
     for name, times in found.items():
@@ -204,14 +198,14 @@ def options_table(title: str, program: Program, rounds: int) -> list[str]:
     return [f"By options, {title}, {rounds} rounds:", "", *page.table(head, rows)]
 
 
-def _step(function: Callable[..., Any], program: Program, state: Any, batch: Any) -> float:
+def _step(function: Callable[..., Any], state: Any, batch: Any, noise: Any) -> float:
     """The median seconds of a step."""
-    draws, times = jax.block_until_ready(program.draw(state.step, batch["slot"])), []
-    state, _ = jax.block_until_ready(function(state, batch, draws))
+    times: list[float] = []
+    state, _ = jax.block_until_ready(function(state, batch, noise))
     ends = time.perf_counter() + SECONDS
     while len(times) < ALL_STEPS and (len(times) < 2 or time.perf_counter() < ends):
         began = time.perf_counter()
-        state, _ = jax.block_until_ready(function(state, batch, draws))
+        state, _ = jax.block_until_ready(function(state, batch, noise))
         times.append(time.perf_counter() - began)
     return statistics.median(times)
 

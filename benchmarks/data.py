@@ -212,18 +212,21 @@ def torch_batches(dataset: Any, batch: int, workers: int) -> Batches:
     return iter(DataLoader(dataset, batch, sampler=sampler, num_workers=workers, **how))
 
 
-def our_batches(encoder: Any, batch: int, **settings: Any) -> Batches:
+def our_batches(text: Any, batch: int, **settings: Any) -> Batches:
     """Batches of rfjax's pipeline; settings: of config.data."""
     from rfjax import config as configs
     from rfjax import data
+    from rfjax.encoders import make_codec
+    from rfjax.training.encode import EncodeStage
 
-    source = data.open_source(configs.Data(**settings), "train")
-    return data.batches(source, encoder, data.Order(batch, 0))
+    config = configs.Data(**settings)
+    source, stage = data.open_source(config, "train"), EncodeStage((make_codec(config), text), ())
+    return data.batches(source, stage.prepare, data.Order(batch, 0), names=stage.names(source))
 
 
 def contenders(root: Path) -> list[Contender]:
     """All of them, with their files in a new folder."""
-    from rfjax.data.text import Labels, WordVectors
+    from rfjax.encoders.text import Labels, WordVectors
 
     words, labels = WordVectors(8, 64, 64), Labels(CLASSES)
     small, large, records, latents = (root / name for name in ("small", "large", "records", "latents"))
@@ -292,9 +295,9 @@ def step() -> list[str]:
     import jax
 
     from benchmarks import networks, overheads
-    from rfjax.training import loop
     from rfjax.training import mesh as meshes
-    from rfjax.training import step as training
+    from rfjax.training.state import initial_state
+    from rfjax.training.step import jit_update
 
     shape = networks.mmdit(DEPTH, STEP_BATCH)
     rng = np.random.default_rng(1)
@@ -302,32 +305,30 @@ def step() -> list[str]:
         "context": rng.normal(size=(1024, *shape.text)).astype(np.float16),
         "pooled": rng.normal(size=(1024, shape.pooled)).astype(np.float16),
     }
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
         folder = Path(temporary)
         write_latents(folder / "latents", 1024, (shape.side, shape.side, shape.channels), **text)
         run = networks.config(shape)
         facts = dataclasses.replace(run.data, name="latents", path=str(folder / "latents"))
-        work, source, draw = overheads.prepared(dataclasses.replace(run, data=facts), folder)
-        batches = loop._Training(work, {"train": source}, None, overheads.Lines())._batches((), 0)
+        context = stack.enter_context(overheads.prepared(dataclasses.replace(run, data=facts), folder))
+        batches, seed = overheads.stream(context), context.everywhere(np.uint32(run.training.seed))
         waits: list[float] = []
 
         def put() -> Any:
             began = time.perf_counter()
-            batch = meshes.put_rows(next(batches), STEP_BATCH, work.mesh)
+            batch = meshes.put_rows(next(batches), STEP_BATCH, context.mesh)
             waits.append(time.perf_counter() - began)
             return batch
 
-        ready = put()
-        state = training.initial_state(work.parts, work.mesh, 0)
-        say("compiles the step")
-        update = training.compile_update(work.parts, work.mesh, state, ready, draw(state.step, ready["slot"]))
+        ready, sample_noise = put(), context.noise()
+        state, update = initial_state(context.spec, context.mesh, 0), jit_update(context.spec, context.mesh)
 
         def turn(batch_of: Callable[[], Any]) -> float:
             nonlocal state
             began = time.perf_counter()
             for _ in range(STEPS):
-                batch = batch_of()
-                state, _ = update(state, batch, draw(state.step, batch["slot"]))
+                batch = context.encode(batch_of(), seed, state.step)
+                state, _ = update(state, batch, sample_noise(state.step, batch["slot"]))
             jax.block_until_ready(state)
             return (time.perf_counter() - began) / STEPS
 

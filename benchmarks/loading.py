@@ -39,13 +39,13 @@ def sd3_medium() -> tuple[Layout, Target]:
     """SD3 medium as a diffusers folder has it, 24 blocks of width 1536, in float16 on one CPU device."""
     model = {"depth": 24, "width": 1536, "heads": 24, "stored_positions": 192}
     config = sd3.make_config(128, 16, (4096, 2048), model)
-    parts = make_run_spec(config)
+    spec = make_run_spec(config)
     place = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
     target = {
         path: jax.ShapeDtypeStruct(leaf.shape, np.float16, sharding=place)
-        for path, leaf in interop.flat({"params": abstract_parameters(parts.model, parts.inputs)}).items()
+        for path, leaf in interop.flat({"params": abstract_parameters(spec.model, spec.inputs)}).items()
     }
-    return sd3.layout(parts.model, parts.inputs, sd3.DIFFUSERS), target
+    return sd3.layout(spec.model, spec.inputs, sd3.DIFFUSERS), target
 
 
 def write(folder: Path) -> None:

@@ -80,23 +80,23 @@ def flops(shape: Shape) -> int:
     """Of the matrix products of one forward pass over the batch; a training step has three times as many."""
     from rfjax.training.spec import make_run_spec
 
-    parts = make_run_spec(config(shape))
-    return shape.batch * parts.model.forward_flops(*parts.inputs.shapes)
+    spec = make_run_spec(config(shape))
+    return shape.batch * spec.model.forward_flops(spec.inputs)
 
 
 def synthetic(shape: Shape) -> dict[str, np.ndarray]:
-    """A batch as rfjax's pipeline makes them."""
+    """A batch as rfjax's pipeline makes them, before it is encoded."""
     rng = np.random.default_rng(0)
-    tokens = shape.text if shape.kind == "mmdit" else (0, 0)
     batch = {
-        "image": rng.normal(size=(shape.batch, shape.side, shape.side, shape.channels)).astype(np.float32),
-        "context": rng.normal(size=(shape.batch, *tokens)).astype(np.float32),
-        "pooled": rng.normal(size=(shape.batch, shape.pooled)).astype(np.float32),
+        "latent": rng.normal(size=(shape.batch, shape.side, shape.side, shape.channels)).astype(np.float32),
         "slot": np.arange(shape.batch, dtype=np.int32),
     }
     if shape.kind != "mmdit":
-        batch["pooled"] = np.eye(shape.pooled, dtype=np.float32)[rng.integers(0, shape.pooled, shape.batch)]
-    return batch
+        return batch | {"label": rng.integers(0, shape.pooled, shape.batch, np.int32)}
+    return batch | {
+        "context": rng.normal(size=(shape.batch, *shape.text)).astype(np.float32),
+        "pooled": rng.normal(size=(shape.batch, shape.pooled)).astype(np.float32),
+    }
 
 
 CHANGES = ("products", "attention", "memory", "effort", "unrolled")  # that make a step fast on a CPU
@@ -111,17 +111,17 @@ def undo(changes: Sequence[str]) -> dict[str, Any]:
     import jax
 
     from rfjax import memory
-    from rfjax.models import blocks, products
-    from rfjax.training import parts
+    from rfjax.models import blocks, matmul
+    from rfjax.training import spec
 
     if "products" in changes:
-        products._product = products._contract
+        matmul._product = matmul._contract
     if "attention" in changes:
         blocks.attention = lambda q, k, v, _: jax.nn.dot_product_attention(q, k, v)
     if "memory" in changes:
         memory.keep = bool
     if "effort" in changes:
-        parts.full_opt = lambda _: False
+        spec.worth_full_opt = lambda _: False
     return {"unroll": 1 if "unrolled" in changes else 0}
 
 
@@ -141,22 +141,24 @@ def ours(
 
     from rfjax import flow
     from rfjax.training import mesh as meshes
-    from rfjax.training import step as training
+    from rfjax.training.encode import EncodeStage
     from rfjax.training.spec import make_run_spec
+    from rfjax.training.state import initial_state
+    from rfjax.training.step import jit_noise, jit_update
 
     run = config(shape, **(model or {}))
-    parts, mesh = make_run_spec(run), meshes.make_mesh(run.mesh)
-    batch = meshes.put_rows(synthetic(shape), shape.batch, mesh)
-    numbers, seed = flow.formulation("rf/lognorm(0.00,1.00)").arrays, np.uint32(0)
-    draw = training.jit_draw(training.recipe(parts, run), mesh)
-    state = training.initial_state(parts, mesh, 0)
-    update = training.compile_update(parts, mesh, state, batch, draw(numbers, seed, state.step, batch["slot"]))
+    spec, mesh = make_run_spec(run), meshes.make_mesh(run.mesh)
+    rows = meshes.put_rows(synthetic(shape), shape.batch, mesh)
+    arrays, seed = flow.formulation("rf/lognorm(0.00,1.00)").arrays, np.uint32(0)
+    encode, sample_noise = EncodeStage.place(spec.encoders, mesh), jit_noise(spec.objective, spec.inputs, mesh)
+    state, update = initial_state(spec, mesh, 0), jit_update(spec, mesh)
 
     def work() -> float:
         nonlocal state
         began = time.perf_counter()
         for _ in range(steps):
-            state, _ = update(state, batch, draw(numbers, seed, state.step, batch["slot"]))
+            batch = encode(rows, seed, state.step)
+            state, _ = update(state, batch, sample_noise(arrays, seed, state.step, batch["slot"]))
         jax.block_until_ready(state)
         return (time.perf_counter() - began) / steps
 
@@ -180,23 +182,24 @@ def our_sampler(shape: Shape) -> Work:
     import jax
 
     from rfjax import flow
-    from rfjax.evaluation import pictures
+    from rfjax.evaluation.sampler import Sampleable, SamplerSettings, sample_batch
     from rfjax.training import mesh as meshes
-    from rfjax.training import step as training
+    from rfjax.training.encode import EncodeStage
     from rfjax.training.spec import make_run_spec
+    from rfjax.training.state import initial_state
 
     run = config(shape)
-    parts, batch = make_run_spec(run), synthetic(shape)
-    params = training.initial_state(parts, meshes.make_mesh(run.mesh), 0).params
-    trained = pictures.Trained(
-        parts.model, params, flow.formulation("rf"), parts.inputs.image, flops(shape) // shape.batch
+    spec, mesh, rows = make_run_spec(run), meshes.make_mesh(run.mesh), synthetic(shape)
+    params = initial_state(spec, mesh, 0).params
+    network = Sampleable(
+        spec.model, params, flow.formulation("rf"), spec.codec, flops=spec.model.forward_flops(spec.inputs)
     )
-    settings = pictures.Settings("euler", STEPS, flow.Guidance(GUIDANCE))
-    text = batch["context"], batch["pooled"]
+    settings = SamplerSettings("euler", STEPS, flow.Guidance(GUIDANCE))
+    cond = EncodeStage.place(spec.encoders, mesh)(rows, np.uint32(0), np.int32(0))["cond"]
 
     def work() -> float:
         began = time.perf_counter()
-        jax.block_until_ready(pictures.draw(trained, batch["slot"], text, settings).z)
+        jax.block_until_ready(sample_batch(network, rows["slot"], cond, settings).z)
         return time.perf_counter() - began
 
     return work

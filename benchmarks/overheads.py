@@ -13,6 +13,7 @@ Three figures, each from one call with its rounds interleaved, as medians with t
   Expect less than 1 ms.
 """
 
+import contextlib
 import dataclasses
 import os
 import statistics
@@ -25,19 +26,21 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from benchmarks.race import spread
 from rfjax import config as configs
-from rfjax import data, main, models
-from rfjax.training import loop, measuring, progress
+from rfjax import data, main
+from rfjax.training import loop
 from rfjax.training import mesh as meshes
-from rfjax.training import step as steps
-from rfjax.training.checkpoints import Checkpoints
-from rfjax.training.logs import Clock, Metrics
+from rfjax.training.checkpoints import Checkpoints, Progress
+from rfjax.training.context import RunContext, open_context
+from rfjax.training.log import Metrics, TrainingLog
 from rfjax.training.run import Run
 from rfjax.training.spec import make_run_spec
+from rfjax.training.state import initial_state
+from rfjax.training.step import jit_update
 from rfjax.training.stop import Stop
-from rfjax.training.watchdog import Watchdog
 
 ROOT = Path(__file__).parents[1]
 RUNG = f"--config={ROOT / 'configs' / 'scaling.py'}"
@@ -157,13 +160,13 @@ def beside_saves(intervals: Sequence[float]) -> list[float]:
 def to_their_end(depth: int) -> list[float]:
     """Seconds of saves, waited for: what they would cost if their thread had no core of its own."""
     config, found = rung(depth), []
-    parts, mesh = make_run_spec(config), meshes.make_mesh(config.mesh)
-    state = jax.block_until_ready(steps.initial_state(parts, mesh, 0))
+    spec, mesh = make_run_spec(config), meshes.make_mesh(config.mesh)
+    state = jax.block_until_ready(initial_state(spec, mesh, 0))
     with tempfile.TemporaryDirectory() as temporary:
         saved = Checkpoints(Path(temporary) / "checkpoints", 2)
         for step in range(SAVES + 2):
             began = time.perf_counter()
-            saved.save(state.replace(step=jax.numpy.int32(step)), 1.0)
+            saved.save(state.replace(step=jax.numpy.int32(step)), Progress(1.0))
             saved.wait()
             found.append(time.perf_counter() - began)
         saved.close()
@@ -187,9 +190,9 @@ def starts(depth: int = 4) -> None:
         begun, fresh = Path(temporary) / "begun", Path(temporary) / "fresh"
         # The same run, for a checkpoint of step 8: programs of other settings would not be in the cache.
         config = rung(depth, log_every=1, steps=1000)
-        parts, mesh = make_run_spec(config), meshes.make_mesh(config.mesh)
+        spec, mesh = make_run_spec(config), meshes.make_mesh(config.mesh)
         saved = Checkpoints(begun / "checkpoints", 2)
-        saved.save(steps.initial_state(parts, mesh, 0).replace(step=jax.numpy.int32(8)), 1.0)
+        saved.save(initial_state(spec, mesh, 0).replace(step=jax.numpy.int32(8)), Progress(1.0))
         saved.close()
         kinds = {"begins afresh": [fresh / str(i) for i in range(STARTS + 1)], "goes on": [begun] * (STARTS + 1)}
         found: dict[str, list[float]] = {kind: [] for kind in kinds}
@@ -207,32 +210,33 @@ def starts(depth: int = 4) -> None:
     print(f"  going on takes {ratio:.2f} times as long, a pair {each}: {verdict('starts', ratio)}", flush=True)
 
 
-def prepared(config: configs.Config, folder: Path) -> Any:
-    """(work, source, state, update, draw) of a run, as the loop has them."""
-    mesh, parts = meshes.make_mesh(config.mesh), make_run_spec(config)
-    run, size = Run("run", config, folder), models.measure(parts.model, parts.inputs)
-    formulation = loop.flow.formulation(config.flow.formulation, config.flow.shift)
-    watchdog = Watchdog("run", folder, config.recovery)
-    work = measuring.Work(run, parts, formulation, mesh, Clock(), size, Stop(), watchdog)
-    source = data.open_source(config.data, "train")
-    return work, source, loop._Training(work, {"train": source}, None, Lines())._draw()
+@contextlib.contextmanager
+def prepared(config: configs.Config, folder: Path) -> Iterator[RunContext]:
+    """What the loop has of a run, for the time of a `with`."""
+    with open_context(Run("run", config, folder), Lines(), Stop()) as context:
+        yield context
 
 
-def ahead(work: Any, source: Any, count: int) -> list[Any]:
-    """The first batches of a run, on the devices."""
-    config = work.config.training
-    batches = data.batches(source, work.parts.encoder, data.Order(config.batch, config.seed))
-    return [meshes.put_rows(next(batches), config.batch, work.mesh) for _ in range(count)]
+def stream(context: RunContext) -> Iterator[Any]:
+    """The batches of a run, as the loop has them from the pipeline."""
+    source, encode, config = context.sources["train"], context.encode, context.config.training
+    return data.batches(source, encode.prepare, data.Order(config.batch, config.seed), names=encode.names(source))
 
 
-def bare(work: Any, draw: Callable[..., Any], batches: Sequence[Any]) -> list[float]:
-    """Seconds a step of the compiled programs alone, between two looks at the loss."""
-    state = steps.initial_state(work.parts, work.mesh, 0)
-    update = steps.compile_update(work.parts, work.mesh, state, batches[0], draw(state.step, batches[0]["slot"]))
-    times = []
+def ahead(context: RunContext, count: int) -> list[Any]:
+    """The first batches of a run, on the devices and encoded."""
+    size, batches = context.config.training.batch, stream(context)
+    how = context.everywhere((np.uint32(0), np.int32(0)))
+    return [context.encode(meshes.put_rows(next(batches), size, context.mesh), *how) for _ in range(count)]
+
+
+def bare(context: RunContext, batches: Sequence[Any]) -> list[float]:
+    """Seconds a step of the compiled programs of noise and update alone, between two looks at the loss."""
+    state, sample_noise = initial_state(context.spec, context.mesh, 0), context.noise()
+    update, times = jit_update(context.spec, context.mesh), []
     for step in range(TINY_STEPS):
         batch = batches[step % len(batches)]
-        state, measured = update(state, batch, draw(state.step, batch["slot"]))
+        state, measured = update(state, batch, sample_noise(state.step, batch["slot"]))
         if (step + 1) % TINY_LINE == 0:
             jax.device_get(measured)
             times.append(time.perf_counter())
@@ -242,14 +246,13 @@ def bare(work: Any, draw: Callable[..., Any], batches: Sequence[Any]) -> list[fl
 def loops() -> None:
     """The loop and the compiled step alone, in turn."""
     config = tiny()
-    with tempfile.TemporaryDirectory() as temporary:
-        work, source, draw = prepared(config, Path(temporary))
-        batches = ahead(work, source, 32)
-        bare(work, draw, batches)
+    with tempfile.TemporaryDirectory() as temporary, prepared(config, Path(temporary)) as context:
+        batches = ahead(context, 32)
+        bare(context, batches)
         train(config, Lines())
         alone, looped, waited = [], [], []
         for _ in range(LOOPS):
-            alone.append(statistics.median(bare(work, draw, batches)))
+            alone.append(statistics.median(bare(context, batches)))
             lines = Lines()
             split = train(config, lines)["split_seconds"]
             looped.append(statistics.median(lines.intervals()[WARM_LINES:]) / TINY_LINE)
@@ -262,30 +265,29 @@ def loops() -> None:
         result = statistics.median(more)
         print(f"  everything but the step          {spread(more, 1e-3, 3)} ms: {verdict('loop', result)}", flush=True)
         print("  its parts, each alone, in microseconds a step")
-        for name, values in parts_of_the_loop(work, source, draw, batches, Path(temporary)):
+        for name, values in parts_of_the_loop(context, batches):
             print(f"    {name:44} {spread(values, 1e-6, 1)}", flush=True)
 
 
-def parts_of_the_loop(
-    work: Any, source: Any, draw: Callable[..., Any], batches: Sequence[Any], folder: Path
-) -> Iterator[tuple[str, list[float]]]:
+def parts_of_the_loop(context: RunContext, batches: Sequence[Any]) -> Iterator[tuple[str, list[float]]]:
     """(what, seconds a step) of all that the loop calls besides the compiled step."""
-    config, order = work.config.training, data.Order(work.config.training.batch, 0)
-    stream = data.batches(source, work.parts.encoder, order)
-    own = next(stream)
-    state = steps.initial_state(work.parts, work.mesh, 0)
-    update = steps.compile_update(work.parts, work.mesh, state, batches[0], draw(state.step, batches[0]["slot"]))
-    state, measured = update(state, batches[0], draw(state.step, batches[0]["slot"]))
-    metrics = Metrics(folder, active=True)
-    lines = progress.Lines(work, metrics, Lines(), 0, 0.0)
-    work.watchdog.beat("measuring")
+    size, source, encode = context.config.training.batch, context.sources["train"], context.encode
+    waiting, names, sample_noise = stream(context), encode.names(source), context.noise()
+    own, seed, batch = next(waiting), context.everywhere(np.uint32(0)), batches[0]
+    state = initial_state(context.spec, context.mesh, 0)
+    update = jit_update(context.spec, context.mesh)
+    state, measured = update(state, batch, sample_noise(state.step, batch["slot"]))
+    placed = meshes.put_rows(own, size, context.mesh)
+    metrics = Metrics(context.run.folder, active=True)
+    lines = TrainingLog(metrics, context.config, context.size, context.clock, Lines())
+    context.watchdog.beat("measuring")
 
     def guard() -> None:
         with jax.transfer_guard("disallow"):
             pass
 
     def clock() -> None:
-        with work.clock("data"):
+        with context.clock("data"):
             pass
 
     def look() -> None:
@@ -293,20 +295,22 @@ def parts_of_the_loop(
             lines.look(step, measured, False)
 
     def beats() -> None:
-        work.watchdog.beat(f"waiting for the batch of step {7}")
-        work.watchdog.beat(f"at training step {7}")
+        context.watchdog.beat(f"waiting for the batch of step {7}")
+        context.watchdog.beat(f"at training step {7}")
 
-    yield "making a batch, in the pipeline's thread", timed(lambda: data.load(source, work.parts.encoder, range(8)))
-    yield "next(batches), as fast as they come", timed(lambda: next(stream))
-    yield "put_rows", timed(lambda: jax.block_until_ready(meshes.put_rows(own, config.batch, work.mesh)))
+    ready = jax.block_until_ready
+    yield "making a batch, in the pipeline's thread", timed(lambda: data.load(source, range(8), encode.prepare, names))
+    yield "next(batches), as fast as they come", timed(lambda: next(waiting))
+    yield "put_rows", timed(lambda: ready(meshes.put_rows(own, size, context.mesh)))
+    yield "encode, dispatched and computed", timed(lambda: ready(encode(placed, seed, state.step)))
     yield (
-        "draw, dispatched (and computed: in the step)",
-        timed(lambda: jax.block_until_ready(draw(state.step, batches[0]["slot"]))),
+        "noise, dispatched (and computed: in the step)",
+        timed(lambda: ready(sample_noise(state.step, batch["slot"]))),
     )
     yield "clock(data)", timed(clock)
     yield "two transfer guards", [2 * s for s in timed(guard)]
     yield "two beats of the watchdog", timed(beats)
-    yield "stop.granted", timed(work.stop.granted)
+    yield "stop.granted", timed(context.stop.granted)
     yield f"lines, one every {TINY_LINE} steps", [s / TINY_LINE for s in timed(look, 20)]
     metrics.close()
 

@@ -68,27 +68,27 @@ def overhead(flags: Sequence[str]) -> None:
     """Prints what our sampler costs beyond its network."""
     from rfjax import config as configs
     from rfjax import data, flow
-    from rfjax.evaluation import pictures
+    from rfjax.evaluation.sampler import Sampleable, SamplerSettings, jit_sampler, noise, sample_batch
     from rfjax.main import read_flags
     from rfjax.training import mesh as meshes
-    from rfjax.training import step as steps
+    from rfjax.training.encode import EncodeStage
     from rfjax.training.spec import make_run_spec
+    from rfjax.training.state import initial_state
+    from rfjax.training.step import jit_network
 
     _, run = next(iter(configs.runs(read_flags(list(flags) or ["--config=configs/formulations.py"]))))
-    parts = make_run_spec(run)
-    state = steps.initial_state(parts, meshes.make_mesh(run.mesh), 0)
-    rows, _ = data.load(data.open_source(run.data, "validation"), parts.encoder, list(range(BATCH)))
-    text, index = (rows["context"], rows["pooled"]), np.arange(BATCH, dtype=np.int32)
-    apply, params = steps.jit_network(parts.model), {"params": state.params}
-    z = pictures.noise(jnp.arange(BATCH), parts.inputs.image)
-    one = (z, jnp.full((BATCH,), 0.5), *map(jnp.asarray, text))
+    spec, mesh = make_run_spec(run), meshes.make_mesh(run.mesh)
+    stage, source = EncodeStage.place(spec.encoders, mesh), data.open_source(run.data, "validation")
+    rows, _ = data.load(source, list(range(BATCH)), stage.prepare, stage.names(source))
+    cond, index = stage(rows, np.uint32(0), np.int32(0))["cond"], np.arange(BATCH, dtype=np.int32)
+    weights = initial_state(spec, mesh, 0).params
+    apply, params = jit_network(spec.model), {"params": weights}
+    one = (noise(jnp.arange(BATCH), spec.codec.shape), jnp.full((BATCH,), 0.5), cond)
     two = jax.tree.map(lambda x: jnp.concatenate([x, x]), one)
 
     def sample(name: str = run.flow.formulation, count: int = STEPS, scale: float = SCALE) -> jax.Array:
-        trained = pictures.Trained(parts.model, state.params, flow.formulation(name), parts.inputs.image)
-        return pictures.draw(
-            trained, index, text, pictures.Settings("euler", count, flow.Guidance(scale), room=STEPS)
-        ).z
+        network = Sampleable(spec.model, weights, flow.formulation(name), spec.codec)
+        return sample_batch(network, index, cond, SamplerSettings("euler", count, flow.Guidance(scale), room=STEPS)).z
 
     def evaluate(inputs: tuple, times: int) -> jax.Array:
         for _ in range(times):
@@ -113,7 +113,7 @@ def overhead(flags: Sequence[str]) -> None:
     print(f"sampler over both branches in a batch {whole / both:.3f}, over 100 single evaluations {whole / single:.3f}")
     for name, count, scale in OTHERS:
         jax.block_until_ready(sample(name, count, scale))
-    program = pictures.jit_sampler(parts.model, "euler", "linear", flow.Guidance(0.0), parts.inputs.image, full=False)
+    program = jit_sampler(spec.model, spec.codec, "euler", "linear", flow.Guidance(0.0), full=False)
     print(f"compilations of the sampler for {len(OTHERS) + 1} formulations, steps and scales: {program._cache_size()}")
 
 

@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 
 from rfjax import files
-from rfjax.training.checkpoints import Checkpoints
-from rfjax.training.step import State
+from rfjax.training.checkpoints import Checkpoints, Progress
+from rfjax.training.state import State
 
 ROUNDS = 30
 
@@ -26,7 +26,7 @@ ROUNDS = 30
 def small(step: int) -> State:
     """A state of three weights."""
     w = {"w": jnp.arange(3.0)}
-    return State(jnp.int32(step), w, w, {}, jnp.float32(0), {})
+    return State(jnp.int32(step), w, {}, w, {}, {"loss": jnp.float32(0)}, {})
 
 
 def counts() -> tuple[int, int]:
@@ -39,7 +39,7 @@ def leaks(saves: int) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         saved = Checkpoints(Path(temporary) / "checkpoints", 2)
         for step in range(1, saves + 1):
-            saved.save(small(step), 1.0)
+            saved.save(small(step), Progress(1.0))
             if step in (10, saves):
                 saved.wait()
                 print("after {:,} saves: {} descriptors, {} threads".format(step, *counts()), flush=True)
@@ -71,7 +71,7 @@ def lasting() -> None:
         state = jax.block_until_ready(small(0))
 
         def save() -> None:
-            saved.save(state.replace(step=jnp.int32(next(step))), 1.0)
+            saved.save(state.replace(step=jnp.int32(next(step))), Progress(1.0))
             saved.wait()
 
         print(f"a save of a tiny state, waited for, with its files synced: {milliseconds(save)}")

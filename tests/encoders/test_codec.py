@@ -45,7 +45,7 @@ def test_latents_pass_and_have_no_decoder():
     assert prepared["latent"] is stored
     z = codec.encode((), {"latent": jnp.asarray(stored)}, KEYS)
     np.testing.assert_array_equal(z, stored)
-    with pytest.raises(UserError, match="latents of this data set have no decoder here: config.data.codec"):
+    with pytest.raises(UserError, match=r"latents of this data set have no decoder here: config.data.codec"):
         codec.decode((), z)
 
 

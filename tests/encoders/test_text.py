@@ -135,7 +135,7 @@ def test_half_of_an_encoding_is_none(missing):
     words, encoder = ENCODERS[0], ENCODERS[4]
     arrays = {name: array for name, array in stored(words, 1).items() if name != missing}
     np.testing.assert_array_equal(words.prepare(arrays, ["a cat"])["context"], words.prompts(["a cat"])["context"])
-    with pytest.raises(UserError, match="this data set stores no encodings: choose another config.text.encoder"):
+    with pytest.raises(UserError, match=r"this data set stores no encodings: choose another config.text.encoder"):
         encoder.prepare(arrays, ["a cat"])
 
 
@@ -150,7 +150,7 @@ def test_labels_of_the_data_and_of_prompts_are_alike():
 
 
 def test_labels_that_are_not_there_or_too_large_are_refused():
-    with pytest.raises(UserError, match="has no class labels: choose another config.text.encoder than 'labels'"):
+    with pytest.raises(UserError, match=r"has no class labels: choose another config.text.encoder than 'labels'"):
         Labels(3).prepare({"image": np.zeros((1, 2))}, ["a"])
     with pytest.raises(UserError, match="'3' is not the number of a class, 0 to 2"):
         Labels(3).prepare({"label": np.array([3])}, ["a"])

@@ -9,6 +9,7 @@ from rfjax.encoders.codec import Latents, Pixels
 from rfjax.evaluation import sampler as sampling
 
 SHAPE = (4, 4, 3)
+PIXELS = Pixels(SHAPE)
 TRACED = []  # an entry each time that the network is traced, so at least one for each program
 
 
@@ -26,7 +27,7 @@ TEXT = TextConditioning(np.zeros((2, 1, 1), np.float32), np.array([[0.25], [-0.5
 WEIGHTS = {"scale": jnp.float32(1)}
 
 
-def sample(settings, name="rf", codec=Pixels(SHAPE)):
+def sample(settings, name="rf", codec=PIXELS):
     network = sampling.Sampleable(Pointing(), WEIGHTS, flow.formulation(name), codec)
     return sampling.sample_batch(network, np.arange(2, dtype=np.int32), TEXT, settings)
 

@@ -21,6 +21,7 @@ from rfjax.training import mesh as meshes
 from rfjax.training.encode import EncodeStage
 
 BATCH, SHAPE = 16, (4, 4, 3)
+ARRAYS = (("image", SHAPE, "uint8"), ("label", (), "int32"), ("extra", (3,), "int8"))
 MESHES = [(1, 1), (8, 1), (1, 8), (2, 4)]
 
 
@@ -32,14 +33,14 @@ class Noisy:
     reads = ("label",)
 
     def weights(self):
-        return {"matrix": np.eye(8, dtype=np.float32), "scale": np.float32(2)}
+        return {"kernel": np.eye(8, dtype=np.float32), "scale": np.float32(2)}
 
     def prepare(self, arrays, captions):
         return {"doubled": 2 * arrays["label"]}
 
     def encode(self, weights, batch, keys):
         drawn = jax.vmap(lambda key: jax.random.normal(key, (8,)))(keys)
-        return {"drawn": drawn @ weights["matrix"] * weights["scale"], "doubled": batch["doubled"]}
+        return {"drawn": drawn @ weights["kernel"] * weights["scale"], "doubled": batch["doubled"]}
 
 
 ENCODERS = (Pixels(SHAPE), WordVectors(4, 8, 6), Noisy())
@@ -48,7 +49,8 @@ ENCODERS = (Pixels(SHAPE), WordVectors(4, 8, 6), Noisy())
 class Numbered:
     """A source whose pictures and labels are their index."""
 
-    fields = {"image": data.Field(SHAPE, "uint8"), "label": data.Field((), "int32"), "extra": data.Field((3,), "int8")}
+    def __init__(self):
+        self.fields = {name: data.Field(shape, dtype) for name, shape, dtype in ARRAYS}
 
     def __len__(self):
         return 64
@@ -105,8 +107,8 @@ def test_frozen_weights_are_placed_by_the_rules_of_the_mesh(shape):
     wanted = meshes.shard_tree(Noisy().weights(), mesh)
     assert jax.tree.map(lambda x: x.sharding, placed) == wanted
     assert placed["scale"].sharding.spec == PartitionSpec()
-    assert placed["matrix"].addressable_shards[0].data.size == 64 // shape[1]
-    np.testing.assert_array_equal(placed["matrix"], np.eye(8))
+    assert placed["kernel"].addressable_shards[0].data.size == 64 // shape[1]
+    np.testing.assert_array_equal(placed["kernel"], np.eye(8))
 
 
 def test_a_stage_reads_what_its_encoders_use_and_no_more():
