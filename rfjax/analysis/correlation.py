@@ -37,6 +37,16 @@ class Correlation:
     groups: int | None = None
     note: str = ""
 
+    @property
+    def text(self) -> str:
+        """The correlation with its interval, in words."""
+        return f"{self.value:+.2f} (95 % interval {self.low:+.2f} to {self.high:+.2f})"
+
+    @property
+    def sign(self) -> int:
+        """1 where the interval is above 0, -1 where it is below, and 0 where it holds 0."""
+        return 1 if self.low > 0 else -1 if self.high < 0 else 0
+
 
 def pearson(x: ArrayLike, y: ArrayLike, *, groups: Sequence[object] | None = None) -> Correlation:
     """The linear correlation of x and y, both of shape (n,); the interval by Fisher's z (Fisher 1921).

@@ -13,9 +13,10 @@ from jaxtyping import Float
 from rfjax import config as configs
 from rfjax import jsonl
 from rfjax.errors import UserError, printable
+from rfjax.evaluation.quantity import STANDARD, Quantity
 from rfjax.training import provenance
 from rfjax.training import recovery as skips
-from rfjax.training import run as runs
+from rfjax.training import run as run_files
 from rfjax.untrusted import Unreadable, json_lines, read_json, read_text
 
 
@@ -23,21 +24,25 @@ from rfjax.untrusted import Unreadable, json_lines, read_json, read_text
 class RunRecord:
     """One run of a study, as its files tell; texts in it are fit to be shown.
 
-    In the lines, a number that was not finite is None, but for a standard error, which is NaN where it is not known.
+    In the lines, a number that was not finite is None, but for a standard error: that is NaN where it is not known.
 
     Attributes:
-        name: of the run. folder: of the run. config: its full config, plain.
+        name: of the run.
+        folder: of the run.
+        config: its full config, plain.
         size: parameters, forward_flops and so on, as `rfjax.models.Size`.
         steps: the number of updates asked for.
-        train: lines of kind "train", one a step, in order. validation: likewise, of both kinds of weights.
-        infinite: lines of either kind whose loss is not finite, with that loss: inf or NaN.
+        train: lines of kind "train", one a step, in order.
+        validation: likewise, of both kinds of weights.
         examples: weights -> loss of each validation triple at the end.
         samples: what the pictures show: captions, sampler, steps, guidance.
         scores: lines of kind "scores", the last written last; one a step, kind of weights and setting of the sampler.
         skipped: number of lines that could not be read.
         left_out: batches that were skipped after a loss that went wrong, as `rfjax.training.recovery` writes them.
+        infinite: lines of training or validation whose loss is not finite, with that loss: inf or NaN.
         damaged: sentences on files that could not be read.
         data: what data it was on.
+        quantities: what its lines of scores hold, in the order of the pages.
     """
 
     name: str
@@ -55,6 +60,7 @@ class RunRecord:
     infinite: tuple[dict[str, Any], ...] = ()
     damaged: tuple[str, ...] = ()
     data: provenance.Known = dataclasses.field(default_factory=provenance.Known)
+    quantities: tuple[Quantity, ...] = STANDARD
 
     def curve(self, weights: str) -> list[dict[str, Any]]:
         """Validation losses along the run."""
@@ -69,7 +75,7 @@ class RunRecord:
     def trouble(self) -> str:
         """The sentence on a final validation loss that is not finite; "" where there is none such."""
         bad = [line for line in self.infinite if line["kind"] == "validation" and line["step"] == self.steps]
-        return runs.not_finite({line["weights"]: line["loss"] for line in bad}, self.steps)
+        return run_files.not_finite({line["weights"]: line["loss"] for line in bad}, self.steps)
 
     def last_scores(self) -> dict[tuple[str, str], dict[str, Any]]:
         """(weights, setting) -> the line of scores written last: that of the best step, where one was sought."""
@@ -89,7 +95,7 @@ class RunRecord:
         """ "complete", "failed", "failed: " and why where its validation loss is not finite, or how far it is."""
         if self.trouble:
             return f"failed: {self.trouble}"
-        if self.final("raw") or runs.read_result(self.folder).found:
+        if self.final("raw") or run_files.read_result(self.folder).found:
             return "complete"
         if failure(self.folder):
             return "failed"
@@ -122,14 +128,18 @@ class Records:
     """A study as its folder tells.
 
     Attributes:
-        folder: of the study. study: what was asked for (`study.json`). rungs: in order, those that have begun.
-        failures: name of a run -> what failed. damaged: sentences on runs that can't be read at all.
-        notes: sentences on it. apart: the names of runs that can't be compared with the rungs, and are not among them.
+        folder: of the study.
+        study: what was asked for (`study.json`).
+        runs: those that have begun, in order.
+        failures: name of a run -> what failed.
+        damaged: sentences on runs that can't be read at all.
+        notes: sentences on the study.
+        apart: the names of runs that can't be compared with `runs`, and are not among them.
     """
 
     folder: Path
     study: dict[str, Any]
-    rungs: tuple[RunRecord, ...]
+    runs: tuple[RunRecord, ...]
     failures: dict[str, str]
     damaged: dict[str, str] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -157,8 +167,8 @@ class Records:
     def states(self) -> list[str]:
         """Sentences on the runs that are not complete, on numbers that are not finite, on what could not be read."""
         said = [*self.notes, *(f"{name} failed: {sentence}" for name, sentence in self.failures.items())]
-        said += [*self.damaged.values(), *(sentence for rung in self.rungs for sentence in rung.states())]
-        begun = {rung.name for rung in self.rungs} | set(self.failures) | set(self.damaged) | set(self.apart)
+        said += [*self.damaged.values(), *(sentence for run in self.runs for sentence in run.states())]
+        begun = {run.name for run in self.runs} | set(self.failures) | set(self.damaged) | set(self.apart)
         missing = [name for name in self.study["runs"] if name not in begun]
         return [*said, f"not started yet: {', '.join(missing)}."] if missing else said
 
@@ -172,14 +182,14 @@ def read(folder: Path) -> Records:
     study = read_study(folder)
     if study is None:
         raise UserError(f"there is no study in {folder}: run one first, or name its folder with --config.workdir")
-    study, rungs, damaged = _shown(study), [], {}
+    study, runs, damaged = _shown(study), [], {}
     for name in study["runs"]:
         try:
-            rungs.append(_read_rung(folder / "runs" / name))
+            runs.append(read_run(folder / "runs" / name))
         except UserError as error:
             damaged[name] = f"{name} can't be read: {error}."
     failures = {name: sentence for name in study["runs"] if (sentence := failure(folder / "runs" / name))}
-    return Records(folder, study, tuple(filter(None, rungs)), failures, damaged)
+    return Records(folder, study, tuple(filter(None, runs)), failures, damaged)
 
 
 def _if_readable(path: Path) -> list[dict[str, Any] | None]:
@@ -218,30 +228,30 @@ def read_study(folder: Path) -> dict[str, Any] | None:
 
 
 def failure(folder: Path) -> str:
-    """The sentence that a run left when it failed, or nothing; a result that it wrote later outdoes it."""
+    """The sentence that a run left when it failed; "" where it left none, or wrote a result later."""
     path = folder / "failure.txt"
     try:
         text = read_text(path)
     except Unreadable as error:
         text = f"{error}, so why is not known"
-    if text is None or runs.read_result(folder).found:
+    if text is None or run_files.read_result(folder).found:
         return ""
     return next(iter(printable(text).strip().splitlines()), "") or f"{path} is empty, so why is not known"
 
 
-def _read_rung(folder: Path) -> RunRecord | None:
+def read_run(folder: Path) -> RunRecord | None:
     """A run; None where it has not begun.
 
     Raises:
         UserError: if what there is to say of it can't be read.
     """
-    config, damaged = read_json(folder / runs.CONFIG, mend=runs.AGAIN), []
+    config, damaged = read_json(folder / run_files.CONFIG, mend=run_files.AGAIN), []
     if config is None:
         return None
     try:
         config = configs.filled(config)
     except UserError as error:
-        raise Unreadable(f"{folder / runs.CONFIG} can't be used ({error}): {runs.AGAIN}") from error
+        raise Unreadable(f"{folder / run_files.CONFIG} can't be used ({error}): {run_files.AGAIN}") from error
     lines, skipped = jsonl.read_lines(folder / jsonl.FILE)
     starts = [line for line in lines if line["kind"] == "start"]
     if not starts:
@@ -256,7 +266,7 @@ def _read_rung(folder: Path) -> RunRecord | None:
         latest[key] = line
     ordered = [latest[key] for key in sorted(latest, key=lambda key: key[1])]
     of = lambda kind: tuple(_finite(_shown(line)) for line in ordered if line["kind"] == kind)  # noqa: E731
-    if trouble := runs.read_result(folder).trouble:
+    if trouble := run_files.read_result(folder).trouble:
         damaged.append(f"{folder.name}: {trouble}.")
     return RunRecord(
         name=folder.name,
@@ -274,9 +284,19 @@ def _read_rung(folder: Path) -> RunRecord | None:
         scores=tuple(_finite(_shown(line)) for key, line in latest.items() if key[0] == "scores"),
         skipped=skipped,
         left_out=_left_out(folder, damaged),
+        quantities=_quantities(starts[-1], folder, damaged),
         damaged=tuple(damaged),
         data=provenance.read_or_say(folder),
     )
+
+
+def _quantities(start: dict[str, Any], folder: Path, damaged: list[str]) -> tuple[Quantity, ...]:
+    """The quantities that a run's line "start" names; runs from before it named them have the standard ones."""
+    try:
+        return tuple(Quantity.from_plain(_shown(one)) for one in start.get("quantities", ())) or STANDARD
+    except (AttributeError, TypeError, ValueError) as error:
+        damaged.append(f"{folder.name}: its 'quantities' can't be read ({error}): the standard ones are shown.")
+        return STANDARD
 
 
 def _finite(line: dict[str, Any]) -> dict[str, Any]:

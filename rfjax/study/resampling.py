@@ -38,14 +38,14 @@ def run_study(config: Config, started: float) -> int:
     """
     session = Session(started)
     source = records.read(Path(config.study.source))
-    complete = [rung for rung in source.rungs if rung.state == "complete"]
+    complete = [rung for rung in source.runs if rung.state == "complete"]
     if not complete:
         raise UserError(f"no run of {config.study.source} is complete: finish that study first")
     settings = sampling.settings(config.sampling)
     found = find_data(complete, config)
     trouble = prepare_folder(config, list(source.study["runs"]))
     display = StudyDisplay(sum(_cost(rung, settings) for rung in complete), active=jax.process_index() == 0)
-    for rung in source.rungs:
+    for rung in source.runs:
         if rung not in complete:
             display.warn(f"{rung.name} is left out, for it is not complete ({rung.state})")
     display.warn(trouble) if trouble else None

@@ -8,7 +8,7 @@ from rfjax.study.reports import correlations
 
 def test_checkpoints_are_paired_with_their_scores(tmp_path):
     study = records.read(write_study(tmp_path / "s", noise=0.002, scores=True))
-    found = correlations.pairs(study.rungs, "ema")
+    found = correlations.pairs(study.runs, "ema")
     assert len(found) == 6 * 5 * 2  # rungs x validations x settings
     assert correlations.main_setting(found) == "25@3.0"
     for pair in found:
@@ -31,7 +31,7 @@ def test_the_scaling_report_shows_them_where_there_are_scores(tmp_path):
     assert "<td>-1.00 (-1.00 to -" in page
     assert (tmp_path / "with" / "report" / "quality.csv").read_text().count("\n") == 61
     few = records.read(write_study(tmp_path / "few", depths=(1,), scores=True))
-    notes = {c.note for r in correlations.relations(correlations.pairs(few.rungs, "ema")) for c in r.correlations}
+    notes = {c.note for r in correlations.relations(correlations.pairs(few.runs, "ema")) for c in r.correlations}
     assert any("too narrow" in note for note in notes)
 
 

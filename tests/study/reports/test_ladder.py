@@ -139,7 +139,7 @@ def test_triples_that_differ_are_not_compared(tmp_path):
     assert [step.note.split()[-1] for step in found.steps] == ["triples", "recorded"]
     assert all(step.change.example_error is None for step in found.steps)
     assert sum("are not compared triple by triple" in warning for warning in found.warnings) == 2
-    grids = [rung for rung in records.read(folder).rungs if rung.name in ("d1", "d2")]
+    grids = [rung for rung in records.read(folder).runs if rung.name in ("d1", "d2")]
     assert ladder.why_unpaired(grids[:1] * 2, "ema") == ""
 
 

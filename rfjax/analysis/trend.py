@@ -1,0 +1,111 @@
+"""All that a ladder says: the laws with and without the held-out rungs, their checks, levels, steps, L(N, D)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rfjax.analysis.diagnostics import LawCheck, check_law, law_warnings
+from rfjax.analysis.fitting import TooFewPoints
+from rfjax.analysis.isoflop import IsoFlop, isoflop
+from rfjax.analysis.ladder import Ladder, Rung, Step, paired_steps
+from rfjax.analysis.laws import LawFit, compare_laws
+from rfjax.analysis.levels import Level, analyse_levels
+from rfjax.analysis.surface import Allocation, SurfaceFit, fit_surface
+
+CurvePoint = tuple[int, int, float, float, str]  # parameters, examples, loss, FLOPs, the run's name
+
+
+@dataclass(frozen=True)
+class Surface:
+    """L(N, D) of checkpoints along runs, IsoFLOP cuts, and (budget, its best use); a warning for what there is not."""
+
+    fit: SurfaceFit | None = None
+    cuts: tuple[IsoFlop, ...] = ()
+    optimum: tuple[float, Allocation] | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Trend:
+    """All that a ladder says.
+
+    Attributes:
+        ladder: the rungs, by size, what is no part of them, and the spread between seeds.
+        judged: the fit of each law without the held-out rungs.
+        whole: the same with all rungs, for looking further ahead.
+        main: the name of the law that was asked for, or of the only one; "" where there is none.
+        reason: why that law, or why no fit.
+        checks: of each whole fit.
+        levels: the loss above the known floor, level by level.
+        steps: changes along the ladder.
+        warnings: sentences on ladder and laws; `step_warnings` has those on the steps.
+    """
+
+    ladder: Ladder
+    judged: dict[str, LawFit]
+    whole: dict[str, LawFit]
+    main: str
+    reason: str
+    checks: dict[str, LawCheck]
+    levels: tuple[Level, ...]
+    steps: tuple[Step, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def rungs(self) -> tuple[Rung, ...]:
+        return self.ladder.rungs
+
+
+def analyse_trend(ladder: Ladder, law: str, objective: str, hold_out: int) -> Trend:
+    """Fits both laws to a ladder, judges them on the held-out rungs, and checks them."""
+    judged, whole, reason = {}, {}, ""
+    options: dict[str, Any] = ladder.fitted | {"objective": objective}
+    try:
+        comparison = compare_laws(hold_out=hold_out, **options)
+        judged, reason = comparison.fits, comparison.reason
+        whole = compare_laws(hold_out=0, **options).fits
+    except TooFewPoints as error:
+        reason = f"There are too few finished rungs for a law: {error}"
+    freedom = ladder.spread and ladder.spread.degrees_of_freedom
+    checks = {name: check_law(fit, freedom, **options) for name, fit in whole.items()}
+    steps = paired_steps(ladder)
+    main = law if law in judged else next(iter(judged), "")
+    said = [*ladder.warnings, *(s for s in (judged[main].warnings if main else ()) if "was left out" not in s)]
+    said += law_warnings(main, checks[main]) if main in checks else []
+    levels = analyse_levels(ladder.rungs, law, objective, hold_out)
+    return Trend(ladder, judged, whole, main, reason, checks, levels, steps, tuple(said))
+
+
+def analyse_surface(points: Sequence[CurvePoint], hold_out: int) -> Surface:
+    """L(N, D) from the checkpoints along each run, IsoFLOP cuts, and the best use of the largest budget."""
+    if not points:
+        return Surface(warnings=("L(N, D) needs finished rungs: there are none.",))
+    n, d, loss, flops, names = zip(*points, strict=True)
+    try:
+        fit = fit_surface(n, d, loss, hold_out=hold_out, groups=names, labels=names)
+    except (TooFewPoints, ValueError) as error:
+        return Surface(warnings=(f"L(N, D) was not fitted: {error}",))
+    of_run = {name: [f for f, run in zip(flops, names, strict=True) if run == name] for name in dict.fromkeys(names)}
+    reach, floor = sorted(map(max, of_run.values())), sorted(map(min, of_run.values()))
+    budgets = np.geomspace(floor[len(floor) // 2], reach[len(reach) // 2], 5)
+    said, cuts, optimum = list(fit.warnings), (), None
+    try:
+        cuts = isoflop(*_averaged(points), budgets)
+    except ValueError as error:
+        said.append(f"IsoFLOP curves were not drawn: {error}")
+    per = float(np.exp(np.mean(np.log(np.array(flops) / np.array(n, float) / np.array(d)))))
+    try:
+        optimum = reach[-1], fit.optimal_allocation(reach[-1], per)
+    except ValueError as error:
+        said.append(str(error))
+    return Surface(fit, cuts, optimum, tuple(said))
+
+
+def _averaged(points: Sequence[CurvePoint]) -> list[list[float]]:
+    """n, d, loss, flops with the loss averaged over seeds: one curve for each n."""
+    cells: dict[tuple[float, ...], list[float]] = {}
+    for n, d, loss, flops, _ in points:
+        cells.setdefault((n, d, flops), []).append(loss)
+    return [list(column) for column in zip(*((n, d, np.mean(v), f) for (n, d, f), v in cells.items()), strict=True)]

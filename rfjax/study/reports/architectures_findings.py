@@ -1,0 +1,167 @@
+"""From a study's records to its comparison of backbones: curves, where they end, compute multipliers (SD3 Fig. 4)."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rfjax import analysis
+from rfjax import config as configs
+from rfjax.analysis.race import Course, Race, analyse_race
+from rfjax.evaluation.quantity import Quantity
+from rfjax.study.records import Records, RunRecord
+from rfjax.study.reports import paper
+from rfjax.study.reports.compare import RATE, Rates, checkpoints, choose_rates, number, quantities_of
+
+LABELS = {"dit": "DiT", "crossdit": "CrossDiT", "uvit": "UViT", "mmdit": "MM-DiT", "mmdit3": "MM-DiT, 3 sets"}
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that the report says.
+
+    Attributes:
+        race: the comparison.
+        runs: name of a run -> its record.
+        weights: whose losses and scores.
+        setting: of the sampler, where there are scores, or "".
+        quantities: what samples are scored by.
+        rates: the learning rates, and which of them was chosen for whom.
+        warnings: sentences.
+    """
+
+    race: Race
+    runs: dict[str, RunRecord]
+    weights: str
+    setting: str
+    quantities: tuple[Quantity, ...]
+    rates: Rates
+    warnings: tuple[str, ...]
+
+    @property
+    def points(self) -> list[Mapping[str, float]]:
+        """Every checkpoint of every run."""
+        return [p for one in self.race.entrants.values() for run in one.runs for p in run.points]
+
+    def measured(self, key: str) -> bool:
+        """Whether any checkpoint has this quantity."""
+        return any(math.isfinite(p[key]) for p in self.points)
+
+
+def label(name: str) -> str:
+    """The paper's way of writing a backbone; those that it has not keep their name."""
+    return LABELS.get(name, name)
+
+
+def backbone_of(run: RunRecord) -> str:
+    """Whom a run belongs to."""
+    return run.config["model"]["backbone"]
+
+
+def analyse(study: Records) -> Findings:
+    """Compares the backbones, as far as they are trained."""
+    weights = study.config["study"]["weights"]
+    chosen = choose_rates(study, backbone_of, weights)
+    quantities = quantities_of(chosen.runs)
+    setting = analysis.main_setting(checkpoints(chosen.runs, weights, quantities))
+    found: dict[str, dict[int, Course]] = {}
+    trouble = []
+    for run in chosen.runs:
+        name, seed = backbone_of(run), run.config["training"]["seed"]
+        if seed in found.setdefault(name, {}):
+            trouble.append(f"{run.name} is left out: {found[name][seed].name} has the same backbone and seed.")
+            continue
+        found[name][seed] = _course(run, weights, setting, quantities)
+        if run.state == "complete" and not found[name][seed].final:
+            trouble.append(f"{run.name} is complete, but has no validation loss at its end: it is not ranked.")
+        lines = [line for line in run.scores if line["weights"] == weights and line["setting"] == setting]
+        trouble += [f"{run.name} at step {line['step']}: {line['problem']}." for line in lines if line.get("problem")]
+        if setting and run.state == "complete" and not lines:
+            trouble.append(f"{run.name} is complete, but without scores at {setting}.")
+    courses = {name: [by_seed[seed] for seed in sorted(by_seed)] for name, by_seed in found.items()}
+    runs = {run.name: run for run in chosen.runs}
+    kept = [runs[course.name] for name in courses for course in courses[name]]
+    averaged = ("loss", *(q.key for q in quantities), "flops", "seconds")
+    race = analyse_race(courses, averaged, max((run.steps for run in kept), default=0), paper.FIG_4)
+    said = [*study.states(), *chosen.warnings, *trouble, *_unlike(chosen, race, runs)]
+    return Findings(race, runs, weights, setting, quantities, chosen, tuple(dict.fromkeys(said)))
+
+
+def _course(run: RunRecord, weights: str, setting: str, quantities: Iterable[Quantity]) -> Course:
+    keys = [q.key for q in quantities]
+    scores = {s["step"]: s for s in run.scores if s["weights"] == weights and s["setting"] == setting}
+    points = tuple(
+        {name: line[name] for name in ("step", "examples", "flops", "seconds", "loss")}
+        | {key: number(scores.get(step, {}), key) for key in keys}
+        for step, line in sorted({line["step"]: line for line in run.curve(weights)}.items())
+    )
+    end, last = run.final(weights), run.last_scores().get((weights, setting), {})
+    final = {name: float(end[name]) for name in ("loss", "flops", "seconds")} if end else {}
+    return Course(
+        run.name, run.config["training"]["seed"], points, final | {key: number(last, key) for key in keys if final}
+    )
+
+
+def _unlike(chosen: Rates, race: Race, runs: Mapping[str, RunRecord]) -> list[str]:
+    """What keeps the comparison from being one of backbones alone."""
+    kept = [runs[run.name] for one in race.entrants.values() for run in one.runs]
+    said = []
+    paths = dict.fromkeys(
+        sentence.split()[0]
+        for run in kept[1:]
+        for sentence in configs.differences(_alike(kept[0].config), _alike(run.config))
+        if not (chosen.choices and sentence.split()[0] == RATE)
+    )
+    if paths:
+        said.append(f"The runs differ in more than backbone and seed ({', '.join(paths)}): they are not trained alike.")
+    seeds = {label(name): [run.seed for run in one.complete] for name, one in race.entrants.items()}
+    if len({tuple(numbers) for numbers in seeds.values()}) > 1:
+        shown = "; ".join(f"{name}: {', '.join(map(str, numbers)) or 'none'}" for name, numbers in seeds.items())
+        said.append(f"The backbones' complete runs have different seeds ({shown}); multipliers pair those of both.")
+    elif seeds and all(len(numbers) == 1 for numbers in seeds.values()):
+        said.append("One seed: nothing tells luck from rule, and there are no intervals over seeds.")
+    if decays := {run.config["optimizer"]["decay"] for run in kept} - {"none"}:
+        said.append(
+            f"The learning rate decays ({', '.join(decays)}): a checkpoint along a run is then not the end of a "
+            "shorter run, and a multiplier takes it for one."
+        )
+    return said
+
+
+def _alike(config: Mapping[str, dict]) -> dict[str, dict]:
+    """A config without what the runs are meant to differ in."""
+    plain = json.loads(json.dumps(config))
+    plain["model"].pop("backbone")
+    plain["training"].pop("seed")
+    return plain
+
+
+def to_json(findings: Findings) -> dict[str, Any]:
+    """The comparison as plain JSON."""
+    race, plain = findings.race, lambda estimate: estimate and estimate._asdict()
+    return {
+        "weights": findings.weights,
+        "setting": findings.setting,
+        "backbones": [
+            {"name": name, "size": findings.runs[one.runs[0].name].size, "seeds": [run.seed for run in one.complete],
+             "final": {q: plain(estimate) for q, estimate in one.final.items()}}
+            for name, one in race.entrants.items()
+        ],
+        "multipliers": [
+            {"of": x, "row": row, "column": column, "at_end": plain(m.at_end), "overall": plain(m.overall),
+             "seeds": m.seeds, "losses": m.losses, "logs": m.logs, "note": m.note}
+            for x, table in race.multipliers.items()
+            for (row, column), m in table.items()
+        ],
+        "learning_rates": [choice.to_plain() for choice in findings.rates.choices],
+        "ranked": race.ranked,
+        "leads": [{"better": a, "worse": b, **plain(lead)} for (a, b), lead in race.leads.items()],
+        "cheapest": race.cheapest,
+        "beginning": plain(race.beginning),
+        "places": {name: {"ours": ours, "paper": theirs} for name, (ours, theirs) in race.agreement.places.items()},
+        "agreement": {name: vars(c) for name, c in race.agreement.correlations.items()},
+        "orders_agreeing_as_well": race.agreement.orders_as_good,
+        "paper": {"order": paper.FIG_4, "first": paper.FIG_4_FIRST},
+        "warnings": findings.warnings,
+    }  # fmt: skip

@@ -1,0 +1,235 @@
+"""From a scaling study's records to its findings: a ladder is read, its trend analysed. Imports no JAX."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rfjax import analysis
+from rfjax.analysis.fit import plain
+from rfjax.analysis.levels import WHOLE
+from rfjax.evaluation.quantity import Quantity
+from rfjax.study.records import Records, RunRecord
+from rfjax.study.reports.compare import checkpoints, finite, quantities_of, rate_of
+
+SETTLED = 0.02  # a training loss that clearly falls by more than this over the last quarter of a run is still falling
+SURFACE_FROM = 0.1  # share of a run before which its checkpoints are no part of L(N, D): the warm-up and its wake
+# On ladders of 5 to 8 rungs, a rung 4 times beyond: python -m benchmarks.coverage --growth 3 and 5 (docs/results), and
+# tests/analysis/test_diagnostics.py, which repeats one of each.
+INTERVALS = (
+    "Intervals suppose that the law is right and that the noise is equally large, relative to the loss, at every size. "
+    "Noise that grows three- to fivefold along the ladder, untold, leaves 95 % at 64 to 92 %; a bend inside the ladder "
+    "can leave E outside its interval every time, though predictions still hold."
+)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that the report of a scaling study says.
+
+    Attributes:
+        study: the config's section.
+        trend: the ladder, its laws and their checks.
+        sweeps: learning rates, where they vary.
+        rate_exponent: slope of log(best rate) against log(depth) and its standard error, from the sweeps.
+        surface: L(N, D) and its cuts, where the study asks for them.
+        quantities: what samples are scored by.
+        scored: checkpoints with scores of their samples.
+        relations: how the loss goes with those scores.
+        warnings: sentences.
+    """
+
+    study: dict[str, Any]
+    trend: analysis.Trend
+    sweeps: tuple[analysis.RateSweep, ...]
+    rate_exponent: tuple[float, float] | None
+    surface: analysis.Surface
+    quantities: tuple[Quantity, ...]
+    scored: tuple[analysis.Checkpoint, ...]
+    relations: tuple[analysis.Relation, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def on_offset(self) -> str:
+        """Whose E the law's is."""
+        size = "models" if self.study["x"] == "parameters" else "models and their compute"
+        return (
+            f"E is what the law tends to as {size} grow with {self.trend.ladder.examples_seen} seen. It belongs to "
+            "these examples: more of them lower it, so it is no floor of the data."
+        )
+
+
+def analyse(records: Records) -> Findings:
+    """Fits and judges a scaling study."""
+    study, runs = records.config["study"], records.runs
+    weights, law = study["weights"], {key: study[key] for key in ("law", "objective", "hold_out")}
+    trend = analysis.analyse_trend(read_ladder(runs, study["x"], weights), **law)
+    surface = _surface(records, trend, study) if study["surface"] else analysis.Surface()
+    quantities = quantities_of(runs)
+    scored = checkpoints(runs, weights, quantities)
+    sweeps = analysis.sweep_rates(_losses_by_rate(runs, weights))
+    warnings = [
+        *records.states(),
+        *trend.warnings,
+        *surface.warnings,
+        *analysis.step_warnings(trend.steps, trend.ladder.spread),
+        *_under_trained(runs),
+        *(sentence for sweep in sweeps for sentence in sweep.warnings),
+    ]
+    return Findings(
+        study=study,
+        trend=trend,
+        sweeps=sweeps,
+        rate_exponent=analysis.rate_exponent(sweeps),
+        surface=surface,
+        quantities=quantities,
+        scored=scored,
+        relations=analysis.relate(
+            scored, {q.key: q.better for q in quantities}, {q.key for q in quantities if q.parts}
+        ),
+        warnings=tuple(dict.fromkeys(warnings)),
+    )
+
+
+def read_ladder(runs: Sequence[RunRecord], x: str, weights: str) -> analysis.Ladder:
+    """The ladder of a study's runs.
+
+    Args:
+        runs: all of them.
+        x: what the size is, "parameters" or "train_flops".
+        weights: whose validation loss, "ema" or "raw".
+    """
+    lost = [
+        analysis.Lost(run.name, size_of(run, x), setting_of(run), reason)
+        for run in runs
+        if (reason := why_lost(run, weights)) is not None
+    ]
+    return analysis.build_ladder([_measured(run, x, weights) for run in runs if usable(run, weights)], lost)
+
+
+def usable(run: RunRecord, weights: str) -> bool:
+    """Whether a run has ended with a finite validation loss."""
+    final = run.final(weights)
+    return final is not None and finite(final["loss"])
+
+
+def why_lost(run: RunRecord, weights: str) -> str | None:
+    """Why a run that has ended has no loss that counts; None where it has one, or has not ended."""
+    if usable(run, weights):
+        return None
+    last = [line for line in run.validation if line["step"] == run.steps]
+    bad = [line["weights"] for line in last if not finite(line["loss"])]
+    if bad:
+        return f"the validation loss of its {' and '.join(dict.fromkeys(bad))} weights is not finite"
+    if last or run.state == "complete":
+        return f"it has no validation loss of its {weights} weights at its last step"
+    return None
+
+
+def size_of(run: RunRecord, x: str) -> float | None:
+    """A run's place on the law's axis: its parameters, or the FLOPs of its whole training."""
+    if x == "parameters":
+        return float(run.size["parameters"])
+    flops = [line["flops"] for line in (*run.validation, *run.train) if line["step"] == run.steps]
+    return float(flops[0]) if flops else None
+
+
+def setting_of(run: RunRecord) -> str:
+    """All of a run's config but its seed: runs that share it are seeds of one model."""
+    config = {name: value for name, value in run.config.items() if name not in ("workdir", "only", "job")}
+    training = {name: value for name, value in config.get("training", {}).items() if name != "seed"}
+    return json.dumps({**config, "training": training}, sort_keys=True, default=str)
+
+
+def floors_of_levels(final: dict[str, Any], key: str = "floors") -> tuple[float | None, ...]:
+    """The known floor of each level as a validation line holds it; None where none is known, or none was recorded."""
+    known, count = final.get(key), len(final["levels"])
+    if not isinstance(known, list) or len(known) != count:
+        return (None,) * count
+    return tuple(float(value) if finite(value) else None for value in known)
+
+
+def _measured(run: RunRecord, x: str, weights: str) -> analysis.Measured:
+    final = run.final(weights)
+    return analysis.Measured(
+        name=run.name,
+        x=size_of(run, x),
+        setting=setting_of(run),
+        seen=final["examples"],
+        loss=float(final["loss"]),
+        stderr=final["stderr"] if finite(final["stderr"]) else None,
+        grid=final["grid"],
+        levels=tuple(final["levels"]),
+        floors=floors_of_levels(final) if "floors" in final else None,
+        floors_drawn=floors_of_levels(final, "floors_drawn"),
+        triples=run.examples.get(weights),
+    )
+
+
+def _losses_by_rate(runs: Sequence[RunRecord], weights: str) -> dict[int, dict[float, list[float]]]:
+    """Depth -> learning rate -> the losses of its runs."""
+    losses: dict[int, dict[float, list[float]]] = {}
+    for run in runs:
+        known = [run.final(weights)["loss"]] if usable(run, weights) else []
+        losses.setdefault(run.depth, {}).setdefault(rate_of(run), []).extend(known)
+    return losses
+
+
+def _surface(records: Records, trend: analysis.Trend, study: dict[str, Any]) -> analysis.Surface:
+    """L(N, D) from the checkpoints along the runs of the trend."""
+    by_name = {run.name: run for run in records.runs}
+    behind = [run.name for rung in trend.rungs for run in rung.runs]
+    points = [
+        (run.size["parameters"], line["examples"], line["loss"], line["flops"], run.name)
+        for run in map(by_name.__getitem__, behind)
+        for line in run.curve(study["weights"])
+        if line["step"] >= SURFACE_FROM * run.steps and finite(line["loss"])
+    ]
+    found = analysis.analyse_surface(points, study["hold_out"])
+    rest = sorted(set(by_name) - set(behind))
+    said = [f"L(N, D) is of the trend's runs alone, without {', '.join(rest)}."] if rest else []
+    return analysis.Surface(found.fit, found.cuts, found.optimum, (*found.warnings, *said))
+
+
+def _under_trained(runs: Sequence[RunRecord]) -> list[str]:
+    """A sentence on runs whose training loss still fell over their last quarter, clearly and by more than SETTLED."""
+    falling = {}
+    for run in runs:
+        found = analysis.late_fall([line["loss"] for line in run.train if finite(line["loss"])])
+        if found and found[0] > SETTLED and found[1] > 0:
+            falling[run.name] = found[0]
+    if not falling:
+        return []
+    worst = max(falling, key=falling.__getitem__)
+    return [
+        f"Under-trained: the training loss of {', '.join(falling)} still fell by more than {SETTLED:.0%} over the last "
+        f"quarter ({worst}: {falling[worst]:.1%}). The law holds for this number of steps only."
+    ]
+
+
+def to_json(findings: Findings) -> list[dict[str, Any]]:
+    """Every fit as a record: the laws without the held-out rungs, then with all; L(N, D); the law at each level.
+
+    Where there is no fit, one record with "law": null says why, and which runs are no part of it.
+    """
+    trend, of = findings.trend, "validation loss, mean over levels"
+    common = {
+        "offset_means": findings.on_offset,
+        "intervals_suppose": INTERVALS,
+        "seeds": trend.ladder.on_seeds,
+        "no_part_of_it": [{"name": one.name, "x": one.x, "reason": one.reason} for one in trend.ladder.lost],
+    }
+    judged = "held-out rungs left out"
+    made = [{"of": of, "rungs": judged, **common, **fit.record()} for fit in trend.judged.values()]
+    for law, fit in trend.whole.items():
+        made.append({"of": of, "rungs": "all", **common, **fit.record(), "checks": plain(trend.checks[law])})
+    if not made:
+        made.append({"of": of, "law": None, "reason": trend.reason, **common})
+    if findings.surface.fit is not None:
+        which = {"rungs": "checkpoints along the runs", "intervals_suppose": INTERVALS}
+        made.append({"of": of, **which, **findings.surface.fit.record()})
+    for row in trend.levels:
+        if row.fit is not None and row.name != WHOLE:
+            which = {"of": f"validation loss, {row.name}", "rungs": judged, "floor": row.floor}
+            made.append({**which, **common, **row.fit.record()})
+    return made
