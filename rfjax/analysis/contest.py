@@ -4,10 +4,11 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from rfjax.analysis.correlation import floored
 from rfjax.analysis.ranking import BETTER, Agreement, Ranking, Seed, agreement, average_ranks
 
 GUIDANCE = 5.0  # of the columns "5 steps" and "50 steps", of Table 2 and of Fig. 3
@@ -132,6 +133,62 @@ class Contest:
         """The variant with the lowest average rank, or several that share it."""
         average = self.columns["all"].average if self.columns else {}
         return tuple(variant for variant, value in average.items() if value == min(average.values()))
+
+    @property
+    def verdict(self) -> str:
+        """Who has the best average rank, in a sentence."""
+        column, seeds = self.columns["all"], len(self.seeds)
+        interval, span = column.interval[self.winners[0]], " (one seed: what another would change is not known)"
+        if interval:
+            span = f" (95 % interval over {seeds} seeds {interval[0]:.2f} to {interval[1]:.2f})"
+        verb = "has" if len(self.winners) == 1 else "share"
+        return (
+            f"{' and '.join(self.winners)} {verb} the best average rank: {column.average[self.winners[0]]:.2f}{span} "
+            f"of {len(self.ranked)} variants over {len(column.by_setting)} settings."
+        )
+
+    @property
+    def on_grids(self) -> str:
+        """Which variants were drawn on which sampling times, in a sentence."""
+        *few, (most, _) = sorted(self.grids.items(), key=lambda item: len(item[1]))
+        parts = [*(f"{name} for {', '.join(who)}" for name, who in few), f"{most} for {'the others' if few else 'all'}"]
+        return f"Grid of sampling times: {'; '.join(parts)}."
+
+    def on_luck(self, quantity: str, label: str, fraction: bool) -> list[str]:
+        """A sentence where a quantity does not tell the variants of a setting apart; fraction: it is one of pictures."""
+        where = []
+        for setting, ranks in self.fronts.items():
+            found = [m for v in ranks if (m := self.measures[setting][v]).drawn]
+            values, errors = [m.values[quantity] for m in found], [m.errors[quantity] for m in found]
+            counts = [m.count * len(m.by_seed) for m in found] if fraction else None
+            if len(found) > 1 and (reason := floored(values, errors, counts)):
+                where.append(f"{setting}: {reason}")
+        if not where:
+            return []
+        return [
+            f"The {label} does not tell the variants apart in {len(where)} of {len(self.fronts)} settings ({where[0]}): "
+            "what it adds to the fronts there is luck."
+        ]
+
+    def record(self) -> dict[str, Any]:
+        """The ranking as plain JSON."""
+        columns = {
+            name: {"settings": len(c.by_setting), "average": c.average, "spread_over_settings": c.spread,
+                   "interval_over_seeds": c.interval}
+            for name, c in self.columns.items()
+        }  # fmt: skip
+        places = {
+            name: {v: {"ours": ours, "paper": theirs} for v, (ours, theirs) in one.places.items()}
+            for name, one in self.agreements.items()
+        }
+        fields = ("value", "low", "high", "n", "p_value", "note")
+        found = self.agreements["all"].correlations if self.columns else {}
+        return {
+            "columns": columns,
+            "fronts": [{**setting._asdict(), "fronts": fronts} for setting, fronts in self.fronts.items()],
+            "places": places,
+            "agreement": {name: {key: getattr(c, key) for key in fields} for name, c in found.items()},
+        }
 
 
 def analyse_contest(

@@ -27,6 +27,15 @@ class LawFit(Fit):
         """
         return self._predict([x], level, y_stderr)
 
+    @property
+    def text(self) -> str:
+        """The law in one line, with the intervals of its parameters."""
+        p = self.parameters
+        offset = f"{p['E']:.4f} + " if "E" in p else ""
+        spans = ", ".join(f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in self.intervals.items())
+        formula = f"L = {offset}{p['A']:.4g} x^-{p['alpha']:.3f}"
+        return f"{formula}   (95 %: {spans}; {self.status.value}; {self.degrees_of_freedom} degrees of freedom)"
+
 
 def fit_law(
     x: ArrayLike,

@@ -140,6 +140,11 @@ class Agreement:
     reason: str
     places: dict[str, tuple[float, float]]
 
+    @property
+    def text(self) -> str:
+        """The correlations with their intervals."""
+        return ", ".join(f"{name} {c.text}" for name, c in self.correlations.items())
+
     @functools.cached_property
     def orders_as_good(self) -> tuple[int, int] | None:
         """How many of all orders of the names have as many pairs as ours in their order, or more; and all orders."""

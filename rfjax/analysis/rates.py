@@ -1,8 +1,9 @@
-"""The loss against the learning rate: where it is lowest, and how that rate goes with depth."""
+"""The loss against the learning rate: where it is lowest, whom it suits, and how that rate goes with depth."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -44,6 +45,52 @@ class RateSweep:
         if len(set(self.seeds)) > 1:
             said.append(f"Depth {self.depth}: the rates rest on different numbers of seeds, {self.seeds}.")
         return said
+
+
+@dataclass(frozen=True)
+class RateChoice:
+    """The learning rates of one contestant on one data set.
+
+    Attributes:
+        losses: rate -> validation loss at the end, the mean over its complete runs; NaN where it has none.
+        best: the rate with the lowest, or None.
+        flops: of all its runs, what the choice cost.
+        out: rates that lack some of the final losses of the others: they are not chosen.
+    """
+
+    who: str
+    dataset: str
+    losses: dict[float, float]
+    best: float | None
+    flops: float
+    out: tuple[float, ...]
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        losses = {rate: loss if math.isfinite(loss) else None for rate, loss in self.losses.items()}
+        return {"who": self.who, "dataset": self.dataset, "losses": losses, "best": self.best, "flops": self.flops}
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences on rates without a final loss, and on a best rate at the edge."""
+        whom, said = f"{self.who} on {self.dataset}", []
+        if self.best is None:
+            return [f"{whom}: none of its learning rates has a complete run yet: it is left out."]
+        if self.out:
+            rates = ", ".join(f"{rate:g}" for rate in self.out)
+            said.append(f"{whom}: not all runs at the learning rate {rates} have a final loss.")
+        if self.best in (min(self.losses), max(self.losses)):
+            said.append(f"{whom}: the best learning rate, {self.best:g}, is at the edge of those tried.")
+        return said
+
+
+def choose_rate(who: str, dataset: str, ends: Mapping[float, Sequence[float]], flops: float) -> RateChoice:
+    """The rate with the lowest mean of the final losses `ends`, among those with as many of them as any."""
+    most = max(map(len, ends.values()))
+    losses = {rate: float(np.mean(ends[rate])) if ends[rate] else math.nan for rate in sorted(ends)}
+    able = [rate for rate in losses if most and len(ends[rate]) == most]
+    best = min(able, key=losses.__getitem__, default=None)
+    return RateChoice(who, dataset, losses, best, flops, tuple(rate for rate in losses if rate not in able))
 
 
 def sweep_rates(losses: Mapping[int, Mapping[float, Sequence[float]]]) -> tuple[RateSweep, ...]:

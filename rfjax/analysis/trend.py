@@ -7,12 +7,21 @@ from typing import Any
 import numpy as np
 
 from rfjax.analysis.diagnostics import LawCheck, check_law, law_warnings
+from rfjax.analysis.fit import plain
 from rfjax.analysis.fitting import TooFewPoints
 from rfjax.analysis.isoflop import IsoFlop, isoflop
 from rfjax.analysis.ladder import Ladder, Rung, Step, paired_steps
 from rfjax.analysis.laws import LawFit, compare_laws
-from rfjax.analysis.levels import Level, analyse_levels
+from rfjax.analysis.levels import WHOLE, Level, analyse_levels
 from rfjax.analysis.surface import Allocation, SurfaceFit, fit_surface
+
+# On ladders of 5 to 8 rungs, a rung 4 times beyond: python -m benchmarks.coverage --growth 3 and 5 (docs/results), and
+# tests/analysis/test_diagnostics.py, which repeats one of each.
+INTERVALS = (
+    "Intervals suppose that the law is right and that the noise is equally large, relative to the loss, at every size. "
+    "Noise that grows three- to fivefold along the ladder, untold, leaves 95 % at 64 to 92 %; a bend inside the ladder "
+    "can leave E outside its interval every time, though predictions still hold."
+)
 
 CurvePoint = tuple[int, int, float, float, str]  # parameters, examples, loss, FLOPs, the run's name
 
@@ -43,6 +52,7 @@ class Trend:
         warnings: sentences on ladder and laws; `step_warnings` has those on the steps.
     """
 
+    x: str
     ladder: Ladder
     judged: dict[str, LawFit]
     whole: dict[str, LawFit]
@@ -57,9 +67,26 @@ class Trend:
     def rungs(self) -> tuple[Rung, ...]:
         return self.ladder.rungs
 
+    @property
+    def on_offset(self) -> str:
+        """Whose E the law's is."""
+        size = "models" if self.x == "parameters" else "models and their compute"
+        return (
+            f"E is what the law tends to as {size} grow with {self.ladder.examples_seen} seen. It belongs to these "
+            "examples: more of them lower it, so it is no floor of the data."
+        )
 
-def analyse_trend(ladder: Ladder, law: str, objective: str, hold_out: int) -> Trend:
-    """Fits both laws to a ladder, judges them on the held-out rungs, and checks them."""
+
+def analyse_trend(ladder: Ladder, x: str, law: str, objective: str, hold_out: int) -> Trend:
+    """Fits both laws to a ladder, judges them on the held-out rungs, and checks them.
+
+    Args:
+        ladder: the rungs.
+        x: what their size is, "parameters" or "train_flops".
+        law: the one that is asked for.
+        objective: of the fits.
+        hold_out: how many of the largest rungs are kept out and judged.
+    """
     judged, whole, reason = {}, {}, ""
     options: dict[str, Any] = ladder.fitted | {"objective": objective}
     try:
@@ -75,7 +102,7 @@ def analyse_trend(ladder: Ladder, law: str, objective: str, hold_out: int) -> Tr
     said = [*ladder.warnings, *(s for s in (judged[main].warnings if main else ()) if "was left out" not in s)]
     said += law_warnings(main, checks[main]) if main in checks else []
     levels = analyse_levels(ladder.rungs, law, objective, hold_out)
-    return Trend(ladder, judged, whole, main, reason, checks, levels, steps, tuple(said))
+    return Trend(x, ladder, judged, whole, main, reason, checks, levels, steps, tuple(said))
 
 
 def analyse_surface(points: Sequence[CurvePoint], hold_out: int) -> Surface:
@@ -109,3 +136,31 @@ def _averaged(points: Sequence[CurvePoint]) -> list[list[float]]:
     for n, d, loss, flops, _ in points:
         cells.setdefault((n, d, flops), []).append(loss)
     return [list(column) for column in zip(*((n, d, np.mean(v), f) for (n, d, f), v in cells.items()), strict=True)]
+
+
+def fit_records(trend: Trend, surface: Surface) -> list[dict[str, Any]]:
+    """Every fit as a record: the laws without the held-out rungs, then with all; L(N, D); the law at each level.
+
+    Where there is no fit, one record with "law": null says why, and which runs are no part of it.
+    """
+    of = "validation loss, mean over levels"
+    common = {
+        "offset_means": trend.on_offset,
+        "intervals_suppose": INTERVALS,
+        "seeds": trend.ladder.on_seeds,
+        "no_part_of_it": [{"name": one.name, "x": one.x, "reason": one.reason} for one in trend.ladder.lost],
+    }
+    judged = "held-out rungs left out"
+    made = [{"of": of, "rungs": judged, **common, **fit.record()} for fit in trend.judged.values()]
+    for law, fit in trend.whole.items():
+        made.append({"of": of, "rungs": "all", **common, **fit.record(), "checks": plain(trend.checks[law])})
+    if not made:
+        made.append({"of": of, "law": None, "reason": trend.reason, **common})
+    if surface.fit is not None:
+        which = {"rungs": "checkpoints along the runs", "intervals_suppose": INTERVALS}
+        made.append({"of": of, **which, **surface.fit.record()})
+    for row in trend.levels:
+        if row.fit is not None and row.name != WHOLE:
+            which = {"of": f"validation loss, {row.name}", "rungs": judged, "floor": row.floor}
+            made.append({**which, **common, **row.fit.record()})
+    return made

@@ -3,6 +3,7 @@
 import math
 
 from rfjax.analysis.multipliers import Estimate, Multiplier
+from rfjax.analysis.race import describe_race
 from rfjax.study.records import Records
 from rfjax.study.reports import paper
 from rfjax.study.reports.architectures_figures import figures
@@ -31,7 +32,7 @@ def tables(study: Records, findings: Findings) -> Tables:
     race, keys = findings.race, ["loss", *(q.key for q in findings.quantities)]
     ends, none = [*keys, "seconds"], (None,) * 3
     rows = [
-        (name, len(one.complete), *(findings.runs[one.runs[0].name].size[key] for key in SIZES),
+        (name, len(one.complete), *(findings.size_of(name)[key] for key in SIZES),
          *(v for key in ends for v in one.final.get(key, none)))
         for name, one in race.entrants.items()
     ]  # fmt: skip
@@ -73,85 +74,14 @@ def opening(study: Records, findings: Findings) -> str:
 
 def describe(findings: Findings) -> list[str]:
     """Who ends lowest, who needs least compute, who leads early, and how that compares with the paper, in sentences."""
-    if not findings.race.ranked:
-        return ["No backbone has a complete run with a validation loss yet: there is nothing to compare."]
-    parts = (_lowest, _least_compute, _early, _against_the_paper)
-    return [sentence for part in parts for sentence in part(findings)]
-
-
-def _lowest(findings: Findings) -> list[str]:
-    race = findings.race
-    best = race.entrants[race.ranked[0]]
-    loss, seeds = best.final["loss"].text(".4f", "95 % interval "), len(best.complete)
-    said = f"{label(best.name)} ends with the lowest validation loss, {loss}"
-    said += f" over {seeds} seeds" if seeds > 1 else " (one seed)"
-    if len(race.ranked) == 1:
-        return [f"{said}; no other backbone has a complete run."]
-    second = race.ranked[1]
-    lead = race.leads.get((best.name, second))
-    if lead is None:
-        return [f"{said}, before {label(second)}, which has no seed in common with it."]
-    clear = "" if lead.low is None else ", clearly" if lead.low > 0 else ", not clearly"
-    return [f"{said}{clear} before {label(second)}: {lead.text('.4f')} lower."]
-
-
-def _least_compute(findings: Findings) -> list[str]:
-    """In FLOPs: the leader against the nearest and against the farthest."""
-    race = findings.race
-    if race.cheapest is None:
-        return []
-    name, nearest = race.cheapest
-    ours = {other: m.at_end for (row, other), m in race.multipliers["flops"].items() if row == name and m.at_end}
-    farthest = max(ours, key=lambda other: ours[other].value)
-    times = lambda e: f"{e.value:.2f} times" + ("" if e.low is None else f" ({e.low:.2f} to {e.high:.2f})")  # noqa: E731
-    low = ours[nearest].low
-    clear = "" if low is None else " clearly" if low > 1 else ", though not clearly,"
-    said = f"For the same loss {label(name)}{clear} needs the fewest FLOPs: "
-    said += ", ".join(f"{times(ours[other])} fewer than {label(other)}" for other in dict.fromkeys((nearest, farthest)))
-    apart = len(race.ranked) - 1 - len(ours)
-    return [f"{said}{f' ({apart} more without a common loss)' if apart else ''}."]
-
-
-def _early(findings: Findings) -> list[str]:
-    """The lowest at the first quarter of the steps."""
-    found = findings.race.beginning
-    if found is None or len(found.losses) < 2:
-        return []
-    order = list(found.losses)
-    first, second = order[:2]
-    paper_says = f"in the paper {label(paper.FIG_4_FIRST)} learns fastest at first"
-    if paper.FIG_4_FIRST in order and first != paper.FIG_4_FIRST:
-        paper_says += f"; here it has place {order.index(paper.FIG_4_FIRST) + 1} of {len(order)}"
-    return [
-        f"Early, at step {found.step:,} of {found.steps:,}, {label(first)} leads: {found.losses[first]:.4f}, before "
-        f"{label(second)}, {found.losses[second]:.4f} ({paper_says})."
-    ]
-
-
-def _against_the_paper(findings: Findings) -> list[str]:
-    """The two orders, and how little as few ranks say."""
-    agreement = findings.race.agreement
-    both = [name for name in reversed(findings.race.ranked) if name in agreement.places]
-    if not both:
-        return []
-    ours, theirs = (" > ".join(map(label, names)) for names in (both, [name for name in paper.FIG_4 if name in both]))
-    order = f"From the highest final loss to the lowest: {ours}; in the paper: {theirs}."
-    if agreement.orders_as_good is None:
-        return [order, agreement.reason]
-    shown = ", ".join(f"{name} {c.text}" for name, c in agreement.correlations.items())
-    good, whole = agreement.orders_as_good
-    return [
-        f"{order} {shown}.",
-        f"{len(both)} ranks say little: of their {whole} orders {good} {'agrees' if good == 1 else 'agree'} with the "
-        f"paper's at least as well, so chance alone does so {good / whole:.1%} of the time.",
-    ]
+    return describe_race(findings.race, label, paper.FIG_4, paper.FIG_4_FIRST)
 
 
 def lines(study: Records, findings: Findings) -> list[str]:
     """What the terminal shows at the end."""
     said, race = [], findings.race
     for name in race.ranked:
-        end, size = race.entrants[name].final, findings.runs[race.entrants[name].runs[0].name].size
+        end, size = race.entrants[name].final, findings.size_of(name)
         shown = [f"{label(name):>16}  {size['parameters']:>11,} parameters  {end['flops'].value:9.2e} FLOPs"]
         shown.append(f"loss {end['loss'].text('.4f')}")
         shown += [f"{q.key} {end[q.key].text(q.form)}" for q in findings.quantities if q.key in end]
@@ -196,7 +126,7 @@ def _backbones(findings: Findings, names: dict[str, str]) -> str:
     shown = [q for q in titles if any(q in one.final for one in entrants.values())]
     rows = []
     for name, one in entrants.items():
-        size = findings.runs[one.runs[0].name].size
+        size = findings.size_of(name)
         ends = [_two_lines(one.final[q], titles[q][1]) if q in one.final else NONE for q in shown]
         spent = [f"{one.final[key].value:{form}}" if one.final else NONE for key, form in COSTS.items()]
         counts = [f"{size['parameters']:,}", f"{size['forward_flops']:.3g}", *spent]

@@ -39,6 +39,10 @@ class Findings:
     rates: Rates
     warnings: tuple[str, ...]
 
+    def size_of(self, name: str) -> dict[str, int]:
+        """The size of a backbone: parameters, FLOPs."""
+        return self.runs[self.race.entrants[name].runs[0].name].size
+
     @property
     def points(self) -> list[Mapping[str, float]]:
         """Every checkpoint of every run."""
@@ -139,29 +143,15 @@ def _alike(config: Mapping[str, dict]) -> dict[str, dict]:
 
 def to_json(findings: Findings) -> dict[str, Any]:
     """The comparison as plain JSON."""
-    race, plain = findings.race, lambda estimate: estimate and estimate._asdict()
+    record = findings.race.record()
+    backbones = [{"name": one["name"], "size": findings.size_of(one["name"]), **one} for one in record.pop("entrants")]
     return {
         "weights": findings.weights,
         "setting": findings.setting,
-        "backbones": [
-            {"name": name, "size": findings.runs[one.runs[0].name].size, "seeds": [run.seed for run in one.complete],
-             "final": {q: plain(estimate) for q, estimate in one.final.items()}}
-            for name, one in race.entrants.items()
-        ],
-        "multipliers": [
-            {"of": x, "row": row, "column": column, "at_end": plain(m.at_end), "overall": plain(m.overall),
-             "seeds": m.seeds, "losses": m.losses, "logs": m.logs, "note": m.note}
-            for x, table in race.multipliers.items()
-            for (row, column), m in table.items()
-        ],
+        "backbones": backbones,
+        "multipliers": record.pop("multipliers"),
         "learning_rates": [choice.to_plain() for choice in findings.rates.choices],
-        "ranked": race.ranked,
-        "leads": [{"better": a, "worse": b, **plain(lead)} for (a, b), lead in race.leads.items()],
-        "cheapest": race.cheapest,
-        "beginning": plain(race.beginning),
-        "places": {name: {"ours": ours, "paper": theirs} for name, (ours, theirs) in race.agreement.places.items()},
-        "agreement": {name: vars(c) for name, c in race.agreement.correlations.items()},
-        "orders_agreeing_as_well": race.agreement.orders_as_good,
+        **record,
         "paper": {"order": paper.FIG_4, "first": paper.FIG_4_FIRST},
         "warnings": findings.warnings,
-    }  # fmt: skip
+    }

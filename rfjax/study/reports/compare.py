@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from rfjax import analysis, names
 from rfjax.evaluation.quantity import STANDARD, Quantity
 from rfjax.study.records import Records, RunRecord
@@ -95,29 +93,6 @@ def floor_sentence(found: Iterable[tuple[int, Mapping[str, float]]], quantities:
 
 
 @dataclass(frozen=True)
-class RateChoice:
-    """The learning rates of one contestant on one data set.
-
-    Attributes:
-        who: the contestant.
-        dataset: the data set.
-        losses: rate -> validation loss at the end, the mean over its complete runs; NaN where it has none.
-        best: the rate with the lowest, or None.
-        flops: of all its runs, what the choice cost.
-    """
-
-    who: str
-    dataset: str
-    losses: dict[float, float]
-    best: float | None
-    flops: float
-
-    def to_plain(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return vars(self) | {"losses": {r: loss if math.isfinite(loss) else None for r, loss in self.losses.items()}}
-
-
-@dataclass(frozen=True)
 class Rates:
     """The learning rates of a comparison.
 
@@ -129,7 +104,7 @@ class Rates:
     """
 
     runs: tuple[RunRecord, ...]
-    choices: tuple[RateChoice, ...]
+    choices: tuple[analysis.RateChoice, ...]
     used: tuple[float, ...]
     warnings: tuple[str, ...]
 
@@ -158,24 +133,14 @@ def choose_rates(study: Records, who: Callable[[RunRecord], str], weights: str) 
     groups: dict[tuple[str, str], dict[float, list[RunRecord]]] = {}
     for run in study.runs:
         groups.setdefault((who(run), run.dataset), {}).setdefault(rate_of(run), []).append(run)
-    kept, choices, said = [], [], []
+    kept, choices = [], []
     for (name, dataset), by_rate in groups.items():
         if len(by_rate) == 1:
             kept += next(iter(by_rate.values()))
             continue
         ends = {r: [end["loss"] for run in found if (end := run.final(weights))] for r, found in by_rate.items()}
-        most = max(map(len, ends.values()))
-        losses = {r: float(np.mean(ends[r])) if ends[r] else math.nan for r in sorted(ends)}
-        able = [r for r in losses if most and len(ends[r]) == most]
-        best = min(able, key=losses.__getitem__, default=None)
-        kept += by_rate.get(best, [])
         spent = [line["flops"] for found in by_rate.values() for run in found for line in run.train[-1:]]
-        choices.append(RateChoice(name, dataset, losses, best, float(sum(spent))))
-        out = [f"{r:g}" for r in losses if r not in able]
-        if best is None:
-            said.append(f"{name} on {dataset}: none of its learning rates has a complete run yet: it is left out.")
-        elif out:
-            said.append(f"{name} on {dataset}: not all runs at the learning rate {', '.join(out)} have a final loss.")
-        if best is not None and best in (min(losses), max(losses)):
-            said.append(f"{name} on {dataset}: the best learning rate, {best:g}, is at the edge of those tried.")
+        choices.append(analysis.choose_rate(name, dataset, ends, float(sum(spent))))
+        kept += by_rate.get(choices[-1].best, [])
+    said = (sentence for choice in choices for sentence in choice.warnings)
     return Rates(tuple(kept), tuple(choices), tuple(sorted(set(map(rate_of, kept)))), tuple(said))

@@ -80,28 +80,20 @@ def describe(findings: Findings) -> list[str]:
     contest = findings.contest
     if not contest.columns:
         return [findings.warnings[-1] if contest.measures else "No ranks yet: no run has left scores."]
-    column, agreement = contest.columns["all"], contest.agreements["all"]
-    winner = contest.winners[0]
-    interval, span = column.interval[winner], " (one seed: what another would change is not known)"
-    if interval:
-        span = f" (95 % interval over {len(contest.seeds)} seeds {interval[0]:.2f} to {interval[1]:.2f})"
-    verb = "has" if len(contest.winners) == 1 else "share"
-    first = min(paper.TABLE_1, key=lambda variant: paper.TABLE_1[variant].all)
-    here, stands = column.average.get(first), ""
-    if here is not None and first not in contest.winners:
-        stands = f" Here it has {here:.2f}, place {list(column.average).index(first) + 1}."
+    agreement, average = contest.agreements["all"], contest.columns["all"].average
+    first, stands = min(paper.TABLE_1, key=lambda variant: paper.TABLE_1[variant].all), ""
+    if first in average and first not in contest.winners:
+        stands = f" Here it has {average[first]:.2f}, place {list(average).index(first) + 1}."
     said = [
-        f"{' and '.join(contest.winners)} {verb} the best average rank: {column.average[winner]:.2f}{span} of "
-        f"{len(contest.ranked)} variants over {len(column.by_setting)} settings.",
+        contest.verdict,
         f"In the paper {first} wins with {paper.TABLE_1[first].all:.2f} of {paper.POOL} variants over {paper.SETTINGS} "
         f"settings.{stands}",
         *_on_rates(findings),
     ]
     if not agreement.correlations:
         return [*said, agreement.reason]
-    parts = ", ".join(f"{name} {c.text}" for name, c in agreement.correlations.items())
-    n = agreement.correlations["Spearman"].n
-    return [*said, f"Our ranks and the paper's correlate, over the {n} variants of both: {parts}."]
+    n = len(agreement.places)
+    return [*said, f"Our ranks and the paper's correlate, over the {n} variants of both: {agreement.text}."]
 
 
 def _on_rates(findings: Findings) -> list[str]:
@@ -163,19 +155,12 @@ def _ranks(findings: Findings) -> str:
         f"Student t over seeds, of which there {'is 1' if seeds == 1 else f'are {seeds}'}. Spread: the standard "
         "deviation over settings, which share their training runs: no error of the rank. The paper counts fronts among "
         "61 variants, so compare places: the order among the variants of both tables, ties sharing the mean. "
-        f"{_on_grids(contest)}Validation losses rank nothing here: formulations have different targets, and their "
+        f"{contest.on_grids} Validation losses rank nothing here: formulations have different targets, and their "
         "losses are not comparable. "
         + (f"In the paper's table but not ranked here: {', '.join(absent)}. " if absent else "")
         + f"Paper: {paper.SOURCE}.",
         groups=[("", 1), (f"here, of {len(rows)}", 6), (f"the paper, of {paper.POOL}", 4)],
     )  # fmt: skip
-
-
-def _on_grids(contest: Contest) -> str:
-    """Which variants were drawn on which sampling times, in a sentence."""
-    *few, (most, _) = sorted(contest.grids.items(), key=lambda item: len(item[1]))
-    parts = [*(f"{name} for {', '.join(who)}" for name, who in few), f"{most} for {'the others' if few else 'all'}"]
-    return f"Grid of sampling times: {'; '.join(parts)}. "
 
 
 def _quality(findings: Findings) -> str:

@@ -55,7 +55,8 @@ def analyse(study: Records) -> Findings:
     published = {name: {v: getattr(row, name) for v, row in paper.TABLE_1.items()} for name in paper.Ranks._fields}
     contest = analysis.analyse_contest(measures, {q.key: q.better for q in quantities}, published)
     said = [*study.states(), *chosen.warnings, *trouble, *contest.warnings, *_gaps(study, contest)]
-    return Findings(contest, chosen, quantities, tuple(dict.fromkeys([*said, *_alike(contest, quantities)])))
+    said += [sentence for q in quantities for sentence in contest.on_luck(q.key, q.label, bool(q.parts))]
+    return Findings(contest, chosen, quantities, tuple(dict.fromkeys(said)))
 
 
 def read_measures(
@@ -96,7 +97,7 @@ def _measure(
 ) -> Measure:
     parts = {q.key: line.get(q.parts) or {} for q in quantities if q.parts}
     if not all(map(math.isfinite, values.values())):
-        parts = dict.fromkeys(parts, {})
+        parts = {key: {} for key in parts}
     count, floors = floors_of(line, quantities)
     return Measure(
         values=values,
@@ -116,25 +117,6 @@ def _recipe(run: RunRecord) -> str:
     config = dict(run.config)
     config["training"] = {key: value for key, value in config["training"].items() if key != "seed"}
     return json.dumps([config[key] for key in ("data", "text", "model", "optimizer", "training")])
-
-
-def _alike(contest: Contest, quantities: Iterable[Quantity]) -> list[str]:
-    """Sentences on settings where a quantity does not tell the variants apart: luck decides there."""
-    said = []
-    for q in quantities:
-        where = []
-        for setting, fronts in contest.fronts.items():
-            found = [m for v in fronts if (m := contest.measures[setting][v]).drawn]
-            values, errors = [m.values[q.key] for m in found], [m.errors[q.key] for m in found]
-            counts = [m.count * len(m.by_seed) for m in found] if q.parts else None
-            if len(found) > 1 and (reason := analysis.floored(values, errors, counts)):
-                where.append(f"{setting}: {reason}")
-        if where:
-            said.append(
-                f"The {q.label} does not tell the variants apart in {len(where)} of {len(contest.fronts)} settings "
-                f"({where[0]}): what it adds to the fronts there is luck."
-            )
-    return said
 
 
 def _gaps(study: Records, contest: Contest) -> list[str]:
@@ -172,24 +154,7 @@ def to_json(findings: Findings) -> dict[str, Any]:
         "seeds": contest.seeds,
         "grids": contest.grids,
         "learning_rates": [choice.to_plain() for choice in findings.rates.choices],
-        "columns": {
-            name: {
-                "settings": len(column.by_setting),
-                "average": column.average,
-                "spread_over_settings": column.spread,
-                "interval_over_seeds": column.interval,
-            }
-            for name, column in contest.columns.items()
-        },
-        "fronts": [{**setting._asdict(), "fronts": fronts} for setting, fronts in contest.fronts.items()],
-        "places": {
-            name: {v: {"ours": ours, "paper": theirs} for v, (ours, theirs) in agreement.places.items()}
-            for name, agreement in contest.agreements.items()
-        },
-        "agreement": {
-            name: {key: getattr(c, key) for key in ("value", "low", "high", "n", "p_value", "note")}
-            for name, c in (contest.agreements["all"].correlations if contest.columns else {}).items()
-        },
+        **contest.record(),
         "paper": {variant: row._asdict() for variant, row in paper.TABLE_1.items()},
         "warnings": findings.warnings,
     }

@@ -1,18 +1,18 @@
 """The report of a scaling study: the law, the held-out rung, the ladder (SD3 section 5.3.3, Fig. 8)."""
 
 from rfjax.analysis.levels import describe_floor
+from rfjax.analysis.trend import INTERVALS
 from rfjax.study.records import Records
 from rfjax.study.reports.compare import dataset_name
 from rfjax.study.reports.page import Report
 from rfjax.study.reports.scaling_figures import figures
 from rfjax.study.reports.scaling_findings import (
-    INTERVALS,
     Findings,
     analyse,
     floors_of_levels,
     to_json,
 )  # fmt: skip
-from rfjax.study.reports.scaling_page import RUN_COLUMNS, law_text, loss_text, run_row, sections
+from rfjax.study.reports.scaling_page import RUN_COLUMNS, loss_text, run_row, sections
 from rfjax.study.reports.widgets import Tables, escape, verdict
 
 
@@ -75,9 +75,9 @@ def lines(study: Records, findings: Findings) -> list[str]:
         )
     said.append("")
     for name, fit in trend.judged.items():
-        said.append(f"{name}, at {trend.ladder.examples_seen}: {law_text(fit)}")
+        said.append(f"{name}, at {trend.ladder.examples_seen}: {fit.text}")
         said += [f"  {fit.held_out.verdict}"] if fit.held_out else []
-    said += [findings.on_offset, INTERVALS] if trend.judged else []
+    said += [findings.trend.on_offset, INTERVALS] if trend.judged else []
     return [*said, *([describe_floor(trend.rungs)] if trend.rungs else []), trend.reason]
 
 
@@ -100,8 +100,8 @@ def opening(study: Records, findings: Findings) -> str:
     held = fit.held_out
     kind = {"predicted": "good", "missed": "bad"}.get(held.outcome, "open") if held else "open"
     words = held.verdict if held else "No rung was held out, so nothing judges this law."
-    law = f"<span class=law>at {escape(trend.ladder.examples_seen)}: {escape(law_text(fit))}</span>"
-    offset = [escape(findings.on_offset)] if "E" in fit.parameters else []
+    law = f"<span class=law>at {escape(trend.ladder.examples_seen)}: {escape(fit.text)}</span>"
+    offset = [escape(findings.trend.on_offset)] if "E" in fit.parameters else []
     return verdict(kind, law, escape(words), *offset, floor, escape(INTERVALS))
 
 

@@ -6,21 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from rfjax import analysis
-from rfjax.analysis.fit import plain
-from rfjax.analysis.levels import WHOLE
 from rfjax.evaluation.quantity import Quantity
 from rfjax.study.records import Records, RunRecord
 from rfjax.study.reports.compare import checkpoints, finite, quantities_of, rate_of
 
 SETTLED = 0.02  # a training loss that clearly falls by more than this over the last quarter of a run is still falling
 SURFACE_FROM = 0.1  # share of a run before which its checkpoints are no part of L(N, D): the warm-up and its wake
-# On ladders of 5 to 8 rungs, a rung 4 times beyond: python -m benchmarks.coverage --growth 3 and 5 (docs/results), and
-# tests/analysis/test_diagnostics.py, which repeats one of each.
-INTERVALS = (
-    "Intervals suppose that the law is right and that the noise is equally large, relative to the loss, at every size. "
-    "Noise that grows three- to fivefold along the ladder, untold, leaves 95 % at 64 to 92 %; a bend inside the ladder "
-    "can leave E outside its interval every time, though predictions still hold."
-)
 
 
 @dataclass(frozen=True)
@@ -49,20 +40,11 @@ class Findings:
     relations: tuple[analysis.Relation, ...]
     warnings: tuple[str, ...]
 
-    @property
-    def on_offset(self) -> str:
-        """Whose E the law's is."""
-        size = "models" if self.study["x"] == "parameters" else "models and their compute"
-        return (
-            f"E is what the law tends to as {size} grow with {self.trend.ladder.examples_seen} seen. It belongs to "
-            "these examples: more of them lower it, so it is no floor of the data."
-        )
-
 
 def analyse(records: Records) -> Findings:
     """Fits and judges a scaling study."""
     study, runs = records.config["study"], records.runs
-    weights, law = study["weights"], {key: study[key] for key in ("law", "objective", "hold_out")}
+    weights, law = study["weights"], {key: study[key] for key in ("x", "law", "objective", "hold_out")}
     trend = analysis.analyse_trend(read_ladder(runs, study["x"], weights), **law)
     surface = _surface(records, trend, study) if study["surface"] else analysis.Surface()
     quantities = quantities_of(runs)
@@ -208,28 +190,5 @@ def _under_trained(runs: Sequence[RunRecord]) -> list[str]:
 
 
 def to_json(findings: Findings) -> list[dict[str, Any]]:
-    """Every fit as a record: the laws without the held-out rungs, then with all; L(N, D); the law at each level.
-
-    Where there is no fit, one record with "law": null says why, and which runs are no part of it.
-    """
-    trend, of = findings.trend, "validation loss, mean over levels"
-    common = {
-        "offset_means": findings.on_offset,
-        "intervals_suppose": INTERVALS,
-        "seeds": trend.ladder.on_seeds,
-        "no_part_of_it": [{"name": one.name, "x": one.x, "reason": one.reason} for one in trend.ladder.lost],
-    }
-    judged = "held-out rungs left out"
-    made = [{"of": of, "rungs": judged, **common, **fit.record()} for fit in trend.judged.values()]
-    for law, fit in trend.whole.items():
-        made.append({"of": of, "rungs": "all", **common, **fit.record(), "checks": plain(trend.checks[law])})
-    if not made:
-        made.append({"of": of, "law": None, "reason": trend.reason, **common})
-    if findings.surface.fit is not None:
-        which = {"rungs": "checkpoints along the runs", "intervals_suppose": INTERVALS}
-        made.append({"of": of, **which, **findings.surface.fit.record()})
-    for row in trend.levels:
-        if row.fit is not None and row.name != WHOLE:
-            which = {"of": f"validation loss, {row.name}", "rungs": judged, "floor": row.floor}
-            made.append({**which, **common, **row.fit.record()})
-    return made
+    """Every fit as a record."""
+    return analysis.fit_records(findings.trend, findings.surface)

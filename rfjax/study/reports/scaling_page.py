@@ -5,9 +5,10 @@ from typing import Any
 
 from rfjax import analysis
 from rfjax.analysis.levels import describe_floor
+from rfjax.analysis.trend import INTERVALS
 from rfjax.study.records import Records, RunRecord
 from rfjax.study.reports.compare import finite, floor_sentence, rate_of
-from rfjax.study.reports.scaling_findings import INTERVALS, SURFACE_FROM, Findings, usable, why_lost
+from rfjax.study.reports.scaling_findings import SURFACE_FROM, Findings, usable, why_lost
 from rfjax.study.reports.widgets import escape, note, samples, section, table
 
 HELD_OUT = ("held-out error", "baseline's error", "interval / last step", "verdict")
@@ -46,15 +47,6 @@ def _final(run: RunRecord, weights: str) -> dict[str, Any]:
 
 def _last(run: RunRecord) -> dict[str, Any]:
     return _final(run, "raw") or next(iter(run.train[-1:]), {})
-
-
-def law_text(fit: analysis.LawFit) -> str:
-    """A fitted law in one line, with the intervals of its parameters."""
-    p = fit.parameters
-    offset = f"{p['E']:.4f} + " if "E" in p else ""
-    formula = f"L = {offset}{p['A']:.4g} x^-{p['alpha']:.3f}"
-    spans = ", ".join(f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in fit.intervals.items())
-    return f"{formula}   (95 %: {spans}; {fit.status.value}; {fit.degrees_of_freedom} degrees of freedom)"
 
 
 def loss_text(row: Mapping[str, Any], weights: str, word: str = "") -> str:
@@ -108,10 +100,10 @@ def _laws(findings: Findings) -> str:
     for group, fits in (("held-out rung left out", trend.judged), ("all rungs", trend.whole)):
         for name, fit in fits.items():
             aicc = "" if fit.aicc is None else f"{fit.aicc:.1f}"
-            rows.append([name, group, escape(law_text(fit)), aicc, *_held_out(fit.held_out)])
+            rows.append([name, group, escape(fit.text), aicc, *_held_out(fit.held_out)])
     return section(
         "Laws", ["law", "points", f"fit, at {trend.ladder.examples_seen}", "AICc", *HELD_OUT], rows,
-        f"{trend.reason} {findings.on_offset} Intervals: delta method with Student t. {INTERVALS} Baseline: the loss of "
+        f"{trend.reason} {trend.on_offset} Intervals: delta method with Student t. {INTERVALS} Baseline: the loss of "
         "the rung before.",
     )  # fmt: skip
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from PIL import Image
 
+from rfjax.analysis import RateChoice
 from rfjax.study.records import RunRecord
-from rfjax.study.reports.compare import RateChoice
 from rfjax.untrusted import Unreadable, read_bytes
 
 Tables = dict[str, tuple[Sequence[str], list[Sequence[Any]]]]  # name of a CSV file -> (header, rows)
