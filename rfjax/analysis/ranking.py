@@ -78,7 +78,7 @@ def fronts(*columns: ArrayLike, better: Sequence[str] = BETTER) -> NDArray[np.in
         raise ValueError(f"the {len(better)} columns need one shape (n,): they have {shapes}")
     for i, column in enumerate(values):
         if np.isnan(column).any():
-            raise ValueError(f"value {int(np.argmax(np.isnan(column)))} of column {i} is NaN and can't be ranked")
+            raise ValueError(f"columns[{i}][{int(np.argmax(np.isnan(column)))}] is NaN and can't be ranked")
     signed = [v if way == "higher" else -v for v, way in zip(values, better, strict=True)]
     no_worse = np.logical_and.reduce([v[:, None] >= v for v in signed])
     dominates = no_worse & ~no_worse.T

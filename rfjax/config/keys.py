@@ -340,7 +340,10 @@ class Study:
 
     name: str = key("scaling", "title of the report")
     report: str = key(
-        "scaling", "what the runs are compared in", choices=("scaling", "formulations", "sampling", "architectures")
+        "scaling",
+        "what the runs are compared in",
+        choices=("scaling", "formulations", "sampling", "architectures"),
+        paths=True,
     )
     source: str = key("", "sampling: folder of the finished study whose models are sampled")
     axes: dict[str, Any] = key({}, "what the runs differ in: axes.model.depth = (1, 2, 3) and so on")

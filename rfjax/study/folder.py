@@ -49,7 +49,7 @@ class Session:
     def close(self, config: Config) -> str:
         """Writes the report and this session's line; returns what the terminal shows."""
         began = time.time()
-        drawn = reports.draw(Path(config.workdir))
+        drawn = reports.build_report(Path(config.workdir))
         self.add({"report": time.time() - began})
         line = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": time.time() - self.started}
         line |= {"split": self.split, "compilations": self.compilations.record()}
@@ -58,7 +58,7 @@ class Session:
             trouble = ""
         except UserError as error:
             trouble = f"\nthis session's time can't be written down: {error}"
-        return reports.summary(drawn, reports.write(drawn)) + trouble
+        return reports.summary(drawn, reports.write_page(drawn)) + trouble
 
 
 def prepare_folder(config: Config, names: list[str]) -> str:

@@ -52,9 +52,9 @@ def test_a_run_on_other_data_is_left_out_by_name_and_no_longer_called_missing(st
     )
     assert found.states() == [said]
 
-    page = reports.write(reports.draw(study)).read_text()
+    page = reports.write_page(reports.build_report(study)).read_text()
     assert "The data of d3 are not those of d1, d2, d4" in page and "d3 → d4" not in page and "d2 → d4" in page
-    page = reports.write(reports.draw(study, allow=True)).read_text()
+    page = reports.write_page(reports.build_report(study, allow=True)).read_text()
     assert "they are compared all the same, for config.data.changed" in page and "d3 → d4" in page
 
 
@@ -86,4 +86,4 @@ def test_runs_that_ask_for_different_data_are_no_business_of_this(tmp_path):
 
 def test_a_damaged_record_is_said_and_the_report_is_made(study):
     (study / "runs" / "d1" / "data.json").write_text("{")
-    assert "remove it, and the data are recorded anew" in reports.write(reports.draw(study)).read_text()
+    assert "remove it, and the data are recorded anew" in reports.write_page(reports.build_report(study)).read_text()
