@@ -22,7 +22,16 @@ from rfjax.analysis.laws import LAWS, Comparison, LawFit, compare_laws, fit_law
 from rfjax.analysis.quality import Checkpoint, Relation, main_setting, relate
 from rfjax.analysis.ranking import Agreement, Ranking, agreement, average_ranks, fronts
 from rfjax.analysis.rates import RateChoice, RateSweep, choose_rate, rate_exponent, sweep_rates
-from rfjax.analysis.seeds import Change, NoiseTrend, Spread, change, late_fall, noise_trend, pooled_spread
+from rfjax.analysis.seeds import (
+    Change,
+    NoiseTrend,
+    Spread,
+    change,
+    late_fall,
+    noise_trend,
+    pooled_spread,
+    under_trained,
+)
 from rfjax.analysis.surface import Allocation, SurfaceFit, fit_surface
 from rfjax.analysis.trend import Surface, Trend, analyse_surface, analyse_trend, fit_records
 
@@ -35,5 +44,5 @@ __all__ = [
     "compare_laws", "curvature", "envelope", "fit_law", "fit_records", "fit_surface", "floored", "fronts", "isoflop",
     "kendall", "lack_of_fit", "late_fall", "law_warnings", "leave_one_out", "main_setting", "mean_measure",
     "noise_trend", "pearson", "pooled_spread", "rate_exponent", "relate", "residuals", "spearman", "step_warnings",
-    "sweep_rates",
+    "sweep_rates", "under_trained",
 ]  # fmt: skip

@@ -36,12 +36,7 @@ class Measure:
         errors: quantity -> standard error over pictures.
         floors: quantity -> value of as many true pictures.
         parts: quantity -> its parts, such as a score by skill.
-        path_length: mean length of the samples' paths.
-        step: of the weights that were measured.
-        count: of pictures.
-        grid: the schedule of sampling times.
-        by_seed: seed -> quantity -> value.
-    """
+        by_seed: seed -> quantity -> value."""
 
     values: Mapping[str, float]
     errors: Mapping[str, float]
@@ -86,9 +81,7 @@ class Contest:
         measures: setting -> variant -> Measure.
         guidance: of the columns by steps.
         columns: "all", "five", "fifty" -> average ranks, as in Table 1; without a column that has no settings.
-        agreements: column -> how its ranks agree with the paper's.
-        warnings: sentences on what could not be ranked.
-    """
+        agreements: column -> how its ranks agree with the paper's."""
 
     variants: tuple[str, ...]
     measures: Mapping[Setting, Mapping[str, Measure]]
@@ -155,7 +148,7 @@ class Contest:
         return f"Grid of sampling times: {'; '.join(parts)}."
 
     def on_luck(self, quantity: str, label: str, fraction: bool) -> list[str]:
-        """A sentence where a quantity does not tell the variants of a setting apart; fraction: it is one of pictures."""
+        """A sentence on settings whose variants a quantity does not tell apart; fraction: it is one of pictures."""
         where = []
         for setting, ranks in self.fronts.items():
             found = [m for v in ranks if (m := self.measures[setting][v]).drawn]
@@ -166,9 +159,39 @@ class Contest:
         if not where:
             return []
         return [
-            f"The {label} does not tell the variants apart in {len(where)} of {len(self.fronts)} settings ({where[0]}): "
-            "what it adds to the fronts there is luck."
+            f"The {label} does not tell the variants apart in {len(where)} of {len(self.fronts)} settings ({where[0]}):"
+            " what it adds to the fronts there is luck."
         ]
+
+    def gaps(self, asked: int, samplers: Iterable[tuple[int, float]]) -> list[str]:
+        """Sentences on what is missing of the variants that were asked for and of the paper's (steps, guidance)."""
+        settings, said = set(self.measures), []
+        if settings and len(self.ranked) < asked:
+            said.append(
+                f"{len(self.ranked)} of the study's {asked} variants are ranked. A rank counts fronts among the "
+                "variants present: ranks among fewer variants are not comparable with those of the whole contest."
+            )
+        pairs = sorted({(setting.dataset, setting.weights) for setting in settings})
+        lacking = [s for pair in pairs for sampler in samplers if (s := Setting(*pair, *sampler)) not in settings]
+        if lacking:
+            more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+            shown = "; ".join(map(str, lacking[:3])) + more
+            said.append(
+                f"Settings of the paper's that nothing was measured at: {shown}. The averages are without them."
+            )
+        for name, i, theirs in (("weights", 1, "EMA and raw weights"), ("data set", 0, "two data sets")):
+            if len(found := {setting[i] for setting in settings}) == 1:
+                said.append(f"One {name} only, {found.pop()}: the paper averages over {theirs}.")
+        return said
+
+    def parts_setting(self, dataset: str, quantity: str) -> Setting | None:
+        """The setting with the most variants, then the highest mean, of those with parts of a quantity."""
+        mean: dict[Setting, tuple[int, float]] = {}
+        for setting, variants in self.measures.items():
+            found = [m for m in variants.values() if m.drawn]
+            if setting.dataset == dataset and any(m.parts[quantity] for m in found):
+                mean[setting] = (len(found), sum(m.values[quantity] for m in found) / len(found))
+        return max(mean, key=mean.__getitem__, default=None)
 
     def record(self) -> dict[str, Any]:
         """The ranking as plain JSON."""

@@ -9,41 +9,21 @@ from rfjax.analysis.fitting import TooFewPoints
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One run at one number of steps.
-
-    Attributes:
-        score: the quantity that is compared, of which higher is better.
-        stderr: of the score; 0 where it is not known.
-        drop: by how many percent the score is below that of the reference.
-        drop_stderr: of the drop, in percent points.
-        values: what else was measured: other quantities and the mean length of the path.
-    """
-
-    score: float
-    stderr: float
-    drop: float
-    drop_stderr: float
-    values: Mapping[str, float]
-
-
-@dataclass(frozen=True)
 class Row:
-    """One run: its depth, and steps -> Cell."""
+    """One run: its depth, and steps of the sampler -> what it reached: quantities, "path_length", "drop" and so on."""
 
     name: str
     depth: int
-    cells: dict[int, Cell]
+    cells: Mapping[int, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether larger models lose less: in words, and by two Spearman correlations, None where runs are too few.
+    """Whether larger models lose less, in words, and Spearman's correlations, None where runs are too few.
 
     Attributes:
-        text: the verdict.
-        drops: depth against drop at the fewest steps.
-        lengths: depth against length of the path at the reference.
+        drops: of depth and drop at the fewest steps.
+        lengths: of depth and length of the path at the reference.
     """
 
     text: str
@@ -51,13 +31,13 @@ class Verdict:
     lengths: Correlation | None = None
 
 
-def compare(score: tuple[float, float], best: tuple[float, float], same: bool, values: Mapping[str, float]) -> Cell:
-    """A cell from (score, standard error) of a run at few steps and at the reference; same: they are one measurement.
+def drop(score: float, error: float, best: float, best_error: float) -> dict[str, float]:
+    """By how many percent a score is below the best, with the error in percent points.
 
     Errors are as if the samples were independent: they share captions and noise, so the true error is smaller.
     """
-    spread = 0.0 if same else 100 * math.hypot(score[1] / best[0], score[0] * best[1] / best[0] ** 2)
-    return Cell(*score, 100 * (best[0] - score[0]) / best[0], spread, values)
+    spread = math.hypot(error / best, score * best_error / best**2)
+    return {"drop": 100 * (best - score) / best, "drop_stderr": 100 * spread}
 
 
 def judge(rows: Sequence[Row], steps: Sequence[int]) -> Verdict:
@@ -65,8 +45,8 @@ def judge(rows: Sequence[Row], steps: Sequence[int]) -> Verdict:
     if not rows or len(steps) < 2:
         return Verdict("No run has scores at two numbers of steps yet: there is nothing to compare.")
     few, many = steps[0], steps[-1]
-    drops, reason = _spearman([(row.depth, row.cells[few].drop) for row in rows if few in row.cells])
-    paths = [(row.depth, row.cells[many].values["path_length"]) for row in rows if many in row.cells]
+    drops, reason = _spearman([(row.depth, row.cells[few]["drop"]) for row in rows if few in row.cells])
+    paths = [(row.depth, row.cells[many]["path_length"]) for row in rows if many in row.cells]
     lengths, _ = _spearman(paths)
     if drops is None:
         return Verdict(f"Whether larger models lose less with {few} steps can't be said yet: {reason}", None, lengths)

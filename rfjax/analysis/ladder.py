@@ -19,21 +19,16 @@ NOT_KNOWN = "one seed: not known"
 
 @dataclass(frozen=True)
 class Measured:
-    """What a finished run of a ladder measured.
+    """What a finished run of a ladder measured; its losses are of validation, means over levels of t.
 
     Attributes:
-        name: of the run.
         x: its size; None where it is not known.
         setting: runs that share it are seeds of one model.
         seen: examples that it was trained on.
-        loss: the validation loss, a mean over levels of t.
         stderr: of the loss, over examples; None where it is not known.
-        grid: the name of the levels' grid.
-        levels: the loss at each level.
         floors: the known floor of each level, expected; None as a whole where none was recorded.
         floors_drawn: the same for the noise that was drawn.
-        triples: the loss of each validation triple; None where it was not recorded.
-    """
+        triples: the loss of each validation triple; None where it was not recorded."""
 
     name: str
     x: float | None
@@ -50,7 +45,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Lost:
-    """A run that has ended and yet is no part of the law: its name, its size where it is known, its setting, and why."""
+    """A run that has ended and yet is no part of the law: its size, where it is known, its setting, and why."""
 
     name: str
     x: float | None
@@ -63,13 +58,9 @@ class Rung:
     """A rung of the trend: runs of one size and one setting that differ by their seed alone.
 
     Attributes:
-        name: of the run, without its seed where several are averaged.
         x: the size.
-        losses: of each run.
         stderr: of the mean loss over examples; None where it is not known.
-        runs: in the order of losses.
-        error: of the mean loss over seeds, by the spread pooled over the study; None where no rung has two seeds.
-    """
+        error: of the mean loss over seeds, by the spread pooled over the study; None where no rung has two seeds."""
 
     name: str
     x: float

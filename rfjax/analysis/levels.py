@@ -16,16 +16,12 @@ GRIDS = {"k/8": 0.0, "(k+0.5)/8": 0.5}  # the first level, in eighths
 
 @dataclass(frozen=True)
 class Level:
-    """One level, or a mean of several, at every rung.
+    """One level of t, or a mean of several (t is None), at every rung.
 
     Attributes:
-        name: what it is.
-        t: of the level; None for a mean.
         floor: known, expected; None where none is known.
-        excess: loss above the floor that this row's triples drew, of each rung, averaged over seeds.
-        fit: the study's law, without the held-out rungs; None where there is none.
-        reason: why there is none.
-    """
+        excess: loss above the floor that the triples drew, of each rung, averaged over seeds.
+        fit: the study's law, without the held-out rungs; None where there is none, and `reason` says why."""
 
     name: str
     t: float | None

@@ -14,16 +14,10 @@ class Checkpoint:
     """A checkpoint: its validation loss, and what its samples are worth in one setting; NaN for what is not known.
 
     Attributes:
-        run: its name.
-        step: of the weights.
-        setting: of the sampler, in words.
-        sampling_steps: of the sampler.
-        loss: of validation.
         values: quantity -> value.
         errors: quantity -> standard error over pictures.
         floors: quantity -> value of as many true pictures.
-        count: of pictures.
-    """
+        count: of pictures."""
 
     run: str
     step: int

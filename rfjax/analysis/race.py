@@ -27,11 +27,8 @@ class Course:
     """One run along its training.
 
     Attributes:
-        name: of the run.
-        seed: of the run.
         points: its checkpoints in order of the steps: "step", "flops", "loss" and so on -> value, NaN where not known.
-        final: quantity -> value at the end; empty unless the run is complete.
-    """
+        final: quantity -> value at the end; empty unless the run is complete."""
 
     name: str
     seed: Hashable
@@ -61,10 +58,7 @@ class Race:
         multipliers: "flops", "steps" -> (row, column) -> how many times less the row needs than the column.
         ranked: names by final loss, the lowest first.
         leads: (better, next) -> difference of their losses, by seed.
-        cheapest: the name that needs fewer FLOPs than each other that it compares with, and the nearest of those.
-        beginning: who leads early, or None.
-        agreement: how our order agrees with the paper's.
-    """
+        cheapest: the name that needs fewer FLOPs than each other that it compares with, and the nearest of those."""
 
     entrants: dict[str, Entrant]
     multipliers: dict[str, dict[tuple[str, str], Multiplier]]

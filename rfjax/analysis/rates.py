@@ -10,17 +10,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class RateSweep:
-    """The loss against the learning rate at one depth.
+    """The mean loss against the learning rate at one depth, and behind each loss the number of runs.
 
     Attributes:
-        depth: of the models.
-        rates: those with a loss, ascending.
-        losses: of each rate, the mean over its runs.
-        seeds: runs behind each loss.
         lost: rates that left no loss.
         best: the rate where a parabola through the best three is lowest.
-        at_edge: whether `best` is a rate without a loss on one side.
-    """
+        at_edge: whether `best` is a rate without a loss on one side."""
 
     depth: int
     rates: tuple[float, ...]

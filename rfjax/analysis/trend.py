@@ -41,16 +41,11 @@ class Trend:
     """All that a ladder says.
 
     Attributes:
-        ladder: the rungs, by size, what is no part of them, and the spread between seeds.
         judged: the fit of each law without the held-out rungs.
         whole: the same with all rungs, for looking further ahead.
         main: the name of the law that was asked for, or of the only one; "" where there is none.
         reason: why that law, or why no fit.
-        checks: of each whole fit.
-        levels: the loss above the known floor, level by level.
-        steps: changes along the ladder.
-        warnings: sentences on ladder and laws; `step_warnings` has those on the steps.
-    """
+        warnings: sentences on ladder and laws; `step_warnings` has those on the steps."""
 
     x: str
     ladder: Ladder
@@ -75,6 +70,30 @@ class Trend:
             f"E is what the law tends to as {size} grow with {self.ladder.examples_seen} seen. It belongs to these "
             "examples: more of them lower it, so it is no floor of the data."
         )
+
+    def tables(self) -> dict[str, tuple[tuple[str, ...], list[tuple[Any, ...]]]]:
+        """Name -> (header, rows): excess (above the known floor), trend, left_out (each rung from the others)."""
+        excess = [
+            (row.name, row.floor, rung.name, rung.x, value)
+            for row in self.levels
+            for rung, value in zip(self.rungs, row.excess, strict=True)
+        ]
+        laws = [
+            (law, rung.name, rung.x, rung.loss, rung.stderr, rung.error, *map(float, fit.predict(rung.x)))
+            for law, fit in self.judged.items()
+            for rung in self.rungs
+        ]
+        left_out = [
+            (law, one.label, one.x, one.actual, one.predicted, one.low, one.high, one.inside, one.parameters.get("E"))
+            for law, check in self.checks.items()
+            for one in check.left_out
+        ]
+        predicted = ("predicted", "low", "high")
+        return {
+            "excess": (("of", "floor", "run", "x", "loss_above_floor"), excess),
+            "trend": (("law", "run", "x", "loss", "stderr", "stderr_over_seeds", *predicted), laws),
+            "left_out": (("law", "run", "x", "loss", *predicted, "inside", "E_of_the_others"), left_out),
+        }
 
 
 def analyse_trend(ladder: Ladder, x: str, law: str, objective: str, hold_out: int) -> Trend:

@@ -5,6 +5,7 @@ the attributes of `page.Report`. A new report is one module that defines such an
 """
 
 import csv
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,14 +29,7 @@ REPORTS = {
 
 @dataclass(frozen=True)
 class Built:
-    """A study that was read, analysed and drawn: what a page is made of.
-
-    Attributes:
-        report: the kind of report.
-        study: the records.
-        findings: what the report found in them.
-        figures: name -> (title, SVG, whether wide).
-    """
+    """A study that was read, analysed and drawn; figures: name -> (title, SVG, whether wide)."""
 
     report: page.Report
     study: records.Records
@@ -69,9 +63,9 @@ def build_report(folder: Path, allow: bool = False) -> Built:
         text = json.dumps(plain(report.to_json(findings)), indent=1, allow_nan=False)
         files.write(target / report.file, text + "\n")
         for table, (header, rows) in report.tables(study, findings).items():
-            with files.atomic(target / f"{table}.csv") as partial:
-                with partial.open("w", newline="", encoding="utf-8") as file:
-                    csv.writer(file).writerows([header, *rows])
+            text = io.StringIO()
+            csv.writer(text).writerows([header, *rows])
+            files.write(target / f"{table}.csv", text.getvalue())
         figures = {}
         with drawing.style():
             for figure, (title, shown) in report.figures(study, findings).items():

@@ -5,23 +5,13 @@ import math
 from rfjax.analysis.multipliers import Estimate, Multiplier
 from rfjax.analysis.race import describe_race
 from rfjax.study.records import Records
-from rfjax.study.reports import paper
+from rfjax.study.reports import paper, widgets
 from rfjax.study.reports.architectures_figures import figures
 from rfjax.study.reports.architectures_findings import Findings, analyse, label, to_json
 from rfjax.study.reports.compare import dataset_name, floor_sentence, floors_of
 from rfjax.study.reports.drawing import hex_colours
 from rfjax.study.reports.page import Report
-from rfjax.study.reports.widgets import (
-    NONE,
-    Tables,
-    dotted,
-    escape,
-    headline,
-    rate_section,
-    samples,
-    section,
-    small,
-)  # fmt: skip
+from rfjax.study.reports.widgets import NONE, Tables, escape, section, small
 
 SIZES = ("parameters", "forward_flops", "train_flops")
 COSTS = {"flops": ".3g", "seconds": ".0f"}
@@ -69,7 +59,7 @@ def subtitle(study: Records) -> str:
 def opening(study: Records, findings: Findings) -> str:
     """The headline in its box: green where the interval of Kendall's correlation with the paper is above 0."""
     kendall = findings.race.agreement.correlations.get("Kendall")
-    return headline(describe(findings), kendall.sign if kendall else 0)
+    return widgets.headline(describe(findings), kendall.sign if kendall else 0)
 
 
 def describe(findings: Findings) -> list[str]:
@@ -105,18 +95,20 @@ def sections(study: Records, findings: Findings) -> list[str]:
     names = _dotted_names(findings)
     return [
         _backbones(findings, names),
-        rate_section(findings.rates.choices, label),
+        widgets.rate_section(findings.rates.choices, label),
         _matrix(findings, names, "flops"),
         _matrix(findings, names, "steps"),
         _ranking(findings, names),
-        samples(shown, findings.weights, turned=True),
+        widgets.samples(shown, findings.weights, turned=True),
         _runs(findings),
     ]
 
 
 def _dotted_names(findings: Findings) -> dict[str, str]:
     """Each backbone beside a dot in its colour."""
-    return {name: dotted(escape(label(name)), c) for name, c in hex_colours(list(findings.race.entrants)).items()}
+    return {
+        name: widgets.dotted(escape(label(name)), c) for name, c in hex_colours(list(findings.race.entrants)).items()
+    }
 
 
 def _backbones(findings: Findings, names: dict[str, str]) -> str:

@@ -19,17 +19,7 @@ LABELS = {"dit": "DiT", "crossdit": "CrossDiT", "uvit": "UViT", "mmdit": "MM-DiT
 
 @dataclass(frozen=True)
 class Findings:
-    """All that the report says.
-
-    Attributes:
-        race: the comparison.
-        runs: name of a run -> its record.
-        weights: whose losses and scores.
-        setting: of the sampler, where there are scores, or "".
-        quantities: what samples are scored by.
-        rates: the learning rates, and which of them was chosen for whom.
-        warnings: sentences.
-    """
+    """All that the report says; the runs are by name, the setting, of the sampler, is "" without scores."""
 
     race: Race
     runs: dict[str, RunRecord]

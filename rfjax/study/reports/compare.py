@@ -99,9 +99,7 @@ class Rates:
     Attributes:
         runs: those at the chosen rates: all, where nothing was swept.
         choices: for those who were given several rates.
-        used: all rates of `runs`, ascending.
-        warnings: sentences.
-    """
+        used: all rates of `runs`, ascending."""
 
     runs: tuple[RunRecord, ...]
     choices: tuple[analysis.RateChoice, ...]

@@ -5,23 +5,12 @@ import math
 from rfjax import names
 from rfjax.analysis import Contest
 from rfjax.study.records import Records
-from rfjax.study.reports import paper
+from rfjax.study.reports import paper, widgets
 from rfjax.study.reports.compare import dataset_name, finite, known_floors, label_of, listed
 from rfjax.study.reports.formulations_figures import HIGHLIGHT, TABLE_2_STEPS, colour, figures, table_2_settings
 from rfjax.study.reports.formulations_findings import Findings, Setting, analyse, to_json, variant_of
 from rfjax.study.reports.page import Report
-from rfjax.study.reports.widgets import (
-    NONE,
-    Tables,
-    bold_best,
-    dotted,
-    escape,
-    formatted,
-    headline,
-    rate_section,
-    samples,
-    section,
-)  # fmt: skip
+from rfjax.study.reports.widgets import NONE, Tables, bold_best, escape, formatted, note, section, table
 
 COLUMNS = {"all": "all", "five": "5 steps", "fifty": "50 steps"}  # of Table 1
 TABLE_2 = {"imagenet_clip": ("higher", ".3f"), "imagenet_fid": ("lower", ".2f"),
@@ -72,7 +61,7 @@ def opening(study: Records, findings: Findings) -> str:
     """The headline in its box: green where the interval of Spearman's correlation is above 0, red below."""
     agreements = findings.contest.agreements
     spearman = agreements["all"].correlations.get("Spearman") if agreements else None
-    return headline(describe(findings), spearman.sign if spearman else 0)
+    return widgets.headline(describe(findings), spearman.sign if spearman else 0)
 
 
 def describe(findings: Findings) -> list[str]:
@@ -124,7 +113,7 @@ def lines(study: Records, findings: Findings) -> list[str]:
 def sections(study: Records, findings: Findings) -> list[str]:
     """The tables below the figures."""
     return [
-        _ranks(findings), _quality(findings), rate_section(findings.rates.choices, str), _parts(findings),
+        _ranks(findings), _quality(findings), widgets.rate_section(findings.rates.choices, str), _parts(findings),
         _samples(study, findings), _runs(study),
     ]  # fmt: skip
 
@@ -202,17 +191,11 @@ def _parts(findings: Findings) -> str:
     """A quantity by its parts, such as the score by skill or digit, at the setting with the best mean."""
     said, contest = [], findings.contest
     for dataset, q in ((dataset, q) for dataset in contest.datasets for q in findings.quantities if q.parts):
-        here = {s: found for s, found in contest.measures.items() if s.dataset == dataset}
-        drawn = {s: {v: m for v, m in found.items() if m.drawn} for s, found in here.items()}
-        mean = {
-            s: (len(found), sum(m.values[q.key] for m in found.values()) / len(found))  # the most variants first
-            for s, found in drawn.items()
-            if any(m.parts[q.key] for m in found.values())
-        }
-        if not mean:
+        best = contest.parts_setting(dataset, q.key)
+        if best is None:
             continue
-        best = max(mean, key=mean.__getitem__)
-        found, broken = drawn[best], [v for v in here[best] if v not in drawn[best]]
+        found = {v: m for v, m in contest.measures[best].items() if m.drawn}
+        broken = [v for v in contest.measures[best] if v not in found]
         parts = list(dict.fromkeys(name for m in found.values() for name in m.parts[q.key]))
         columns = [
             bold_best({v: (m.values[q.key], format(m.values[q.key], q.form)) for v, m in found.items()}, q.better)
@@ -235,7 +218,9 @@ def _samples(study: Records, findings: Findings) -> str:
     for dataset in dict.fromkeys(run.dataset for run in study.runs):
         found = {variant_of(run): run for run in reversed(study.runs) if run.dataset == dataset}  # the first of each
         order = dict.fromkeys([*findings.contest.variants, *map(variant_of, study.runs)])
-        said.append(samples({v: found[v] for v in order if v in found}, "ema", f"Samples: {dataset}", turned=True))
+        said.append(
+            widgets.samples({v: found[v] for v in order if v in found}, "ema", f"Samples: {dataset}", turned=True)
+        )
     return "".join(said)
 
 
@@ -247,14 +232,14 @@ def _runs(study: Records) -> str:
         seconds = run.train[-1]["seconds"] if run.train else 0.0
         scored = f"{ema[-1]:,}" if ema else NONE
         rows.append([escape(run.name), escape(run.state), f"{run.steps:,}", scored, f"{seconds:.0f}"])
-    said = "Scored: the weights of the step with the lowest validation loss under EMA weights (App. B.3)."
-    return section("Runs", ["run", "state", "steps", "scored at step", "seconds"], rows, said)
+    said = note("Scored: the weights of the step with the lowest validation loss under EMA weights (App. B.3).")
+    return "<h2>Runs</h2>" + table(["run", "state", "steps", "scored at step", "seconds"], rows) + said
 
 
 def _name(variant: str) -> str:
     """The variant beside a dot in the colour of its family."""
     text = escape(variant)
-    return dotted(f"<b>{text}</b>" if variant == HIGHLIGHT else text, colour(variant))
+    return widgets.dotted(f"<b>{text}</b>" if variant == HIGHLIGHT else text, colour(variant))
 
 
 REPORT = Report("ranking.json", analyse, to_json, tables, figures, subtitle, opening, sections, lines)

@@ -22,8 +22,6 @@ from rfjax.study.reports.compare import (
     schedule_of,
 )
 
-FEW = 3  # settings that a sentence names
-
 
 @dataclass(frozen=True)
 class Findings:
@@ -54,7 +52,12 @@ def analyse(study: Records) -> Findings:
     measures, trouble = read_measures(chosen.runs, quantities)
     published = {name: {v: getattr(row, name) for v, row in paper.TABLE_1.items()} for name in paper.Ranks._fields}
     contest = analysis.analyse_contest(measures, {q.key: q.better for q in quantities}, published)
-    said = [*study.states(), *chosen.warnings, *trouble, *contest.warnings, *_gaps(study, contest)]
+    silent = [run.name for run in study.runs if run.state == "complete" and not run.scores]
+    said = [*study.states(), *chosen.warnings, *trouble, *contest.warnings]
+    said += [f"Complete, but without scores: {', '.join(silent)}."] if silent else []
+    axes = study.config["study"].get("axes") or {}
+    asked = set(map(variant_of, study.runs)) | set(map(canonical, axes.get("flow.formulation", ())))
+    said += contest.gaps(len(asked), paper.SAMPLERS)
     said += [sentence for q in quantities for sentence in contest.on_luck(q.key, q.label, bool(q.parts))]
     return Findings(contest, chosen, quantities, tuple(dict.fromkeys(said)))
 
@@ -117,32 +120,6 @@ def _recipe(run: RunRecord) -> str:
     config = dict(run.config)
     config["training"] = {key: value for key, value in config["training"].items() if key != "seed"}
     return json.dumps([config[key] for key in ("data", "text", "model", "optimizer", "training")])
-
-
-def _gaps(study: Records, contest: Contest) -> list[str]:
-    """Sentences on what is missing, and what that does to the ranks."""
-    silent = [run.name for run in study.runs if run.state == "complete" and not run.scores]
-    said = [f"Complete, but without scores: {', '.join(silent)}."] if silent else []
-    settings = set(contest.measures)
-    if not settings:
-        return said
-    axes = study.config["study"].get("axes") or {}
-    asked = set(map(variant_of, study.runs)) | {canonical(name) for name in axes.get("flow.formulation", ())}
-    if len(contest.ranked) < len(asked):
-        said.append(
-            f"{len(contest.ranked)} of the study's {len(asked)} variants are ranked. A rank counts fronts among the "
-            "variants present: ranks among fewer variants are not comparable with those of the whole contest."
-        )
-    pairs = sorted({(setting.dataset, setting.weights) for setting in settings})
-    lacking = [s for pair in pairs for sampler in paper.SAMPLERS if (s := Setting(*pair, *sampler)) not in settings]
-    if lacking:
-        more = f" and {len(lacking) - FEW} more" if len(lacking) > FEW else ""
-        shown = "; ".join(map(str, lacking[:FEW])) + more
-        said.append(f"Settings of the paper's that nothing was measured at: {shown}. The averages are without them.")
-    for name, i, theirs in (("weights", 1, "EMA and raw weights"), ("data set", 0, "two data sets")):
-        if len(found := {setting[i] for setting in settings}) == 1:
-            said.append(f"One {name} only, {found.pop()}: the paper averages over {theirs}.")
-    return said
 
 
 def to_json(findings: Findings) -> dict[str, Any]:

@@ -1,26 +1,17 @@
 """The report of sampling with few steps: what it costs at each depth, and how straight the paths are (SD3 Table 6)."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from rfjax.analysis.few_steps import Row, Verdict, compare, judge
+from rfjax.analysis.few_steps import Row, Verdict, drop, judge
 from rfjax.evaluation.quantity import Quantity
 from rfjax.study.records import Records, RunRecord
-from rfjax.study.reports import paper
-from rfjax.study.reports.compare import (
-    dataset_name,
-    finite,
-    floor_sentence,
-    floors_of,
-    number,
-    quantities_of,
-    schedule_of,
-)  # fmt: skip
+from rfjax.study.reports import compare, paper
 from rfjax.study.reports.drawing import Figures, colours, name_point
 from rfjax.study.reports.page import Report
 from rfjax.study.reports.widgets import NONE, Tables, escape, formatted, headline, samples, section
@@ -35,12 +26,8 @@ class Findings:
 
     Attributes:
         score: the quantity that is compared: the first of which higher is better.
-        others: the other quantities.
         rows: a row for each run, by depth.
         steps: numbers of steps that any run has, ascending; the reference is the last.
-        guidance: of all of it.
-        verdict: whether larger models lose less.
-        warnings: sentences.
         grids: schedules of sampling times that were used.
         floor: what the distance of true pictures is, in words.
     """
@@ -58,7 +45,7 @@ class Findings:
 
 def analyse(study: Records) -> Findings:
     """Compares few steps with many, for each run."""
-    weights, quantities = study.config["study"]["weights"], quantities_of(study.runs)
+    weights, quantities = study.config["study"]["weights"], compare.quantities_of(study.runs)
     score = next((q for q in quantities if q.better == "higher"), quantities[0])
     others = tuple(q for q in quantities if q is not score)
     lines = {run.name: [line for (kind, _), line in run.last_scores().items() if kind == weights] for run in study.runs}
@@ -75,7 +62,9 @@ def analyse(study: Records) -> Findings:
         warnings.append(f"Nothing was measured at {REFERENCE} steps: the drops are against {reference}.")
     steps, rows, used = tuple(sorted(k for k in known if k <= reference)), [], []
     for run in sorted(study.runs, key=lambda run: run.depth):
-        usable = [line for line in lines[run.name] if line["guidance"] == guidance and finite(line.get(score.key))]
+        usable = [
+            line for line in lines[run.name] if line["guidance"] == guidance and compare.finite(line.get(score.key))
+        ]
         by_steps = {int(line["steps"]): line for line in usable}
         whole = by_steps.get(reference)
         if whole is None or whole[score.key] == 0:
@@ -87,24 +76,25 @@ def analyse(study: Records) -> Findings:
         rows.append(_row(run, by_steps, whole, score, others))
         used += [(run, line) for line in usable]
     asked = study.config.get("sampling", {}).get("schedule", "uniform")
-    grids = tuple(dict.fromkeys(schedule_of(run, line, asked) for run, line in used))
-    floor = floor_sentence((floors_of(line, quantities) for _, line in used), quantities)
+    grids = tuple(dict.fromkeys(compare.schedule_of(run, line, asked) for run, line in used))
+    floor = compare.floor_sentence((compare.floors_of(line, quantities) for _, line in used), quantities)
     said = tuple(dict.fromkeys(warnings))
     return Findings(score, others, tuple(rows), steps, guidance, judge(rows, steps), said, grids, floor)
 
 
-def _row(run: RunRecord, by_steps: dict[int, Any], whole: Any, score: Quantity, others: Iterable[Quantity]) -> Row:
-    best, keys = (whole[score.key], _error(whole, score)), [*(q.key for q in others), "path_length"]
-    return Row(run.name, run.depth, {
-        k: compare((line[score.key], _error(line, score)), best, k == int(whole["steps"]),
-                   {key: number(line, key) for key in keys})
-        for k, line in sorted(by_steps.items())
-    })  # fmt: skip
+def _row(run: RunRecord, by_steps: dict[int, Any], whole: Any, score: Quantity, others: tuple[Quantity, ...]) -> Row:
+    best, cells = (whole[score.key], _error(whole, score)), {}
+    for steps, line in sorted(by_steps.items()):
+        own = (line[score.key], _error(line, score))
+        cells[steps] = dict(zip((score.key, score.error or "stderr"), own, strict=True))
+        cells[steps] |= {key: compare.number(line, key) for key in (*(q.key for q in others), "path_length")}
+        cells[steps] |= {"drop": 0.0, "drop_stderr": 0.0} if line["steps"] == whole["steps"] else drop(*own, *best)
+    return Row(run.name, run.depth, cells)
 
 
 def _error(line: dict[str, Any], score: Quantity) -> float:
     """The standard error of a line's score; 0 where it is not known."""
-    return error if math.isfinite(error := number(line, score.error)) else 0.0
+    return error if math.isfinite(error := compare.number(line, score.error)) else 0.0
 
 
 def _amiss(run: RunRecord, score: Quantity, whole: dict[str, Any], lacking: list[int]) -> list[str]:
@@ -121,18 +111,13 @@ def _amiss(run: RunRecord, score: Quantity, whole: dict[str, Any], lacking: list
 
 def to_json(found: Findings) -> dict[str, Any]:
     """The findings as plain JSON."""
-
-    def cell(c: Any) -> dict[str, float | None]:
-        own = {found.score.key: c.score, found.score.error or "stderr": c.stderr}
-        values = own | dict(c.values) | {"drop": c.drop, "drop_stderr": c.drop_stderr}
-        return {name: value if math.isfinite(value) else None for name, value in values.items()}
-
+    known = lambda cell: {name: value if math.isfinite(value) else None for name, value in cell.items()}  # noqa: E731
     return {
         "guidance": found.guidance,
         "grids": found.grids,
         "verdict": found.verdict.text,
         "runs": [
-            {"name": row.name, "depth": row.depth, "steps": {k: cell(c) for k, c in row.cells.items()}}
+            {"name": row.name, "depth": row.depth, "steps": {k: known(cell) for k, cell in row.cells.items()}}
             for row in found.rows
         ],
         "spearman_depth_drop": found.verdict.drops and vars(found.verdict.drops),
@@ -145,13 +130,13 @@ def to_json(found: Findings) -> dict[str, Any]:
 def tables(study: Records, found: Findings) -> Tables:
     """sampling.csv: every run at every number of steps."""
     own = (found.score.key, found.score.error or "stderr", "drop", "drop_stderr")
-    header = ("run", "depth", "steps", "guidance", *own, *(q.key for q in found.others), "path_length")
+    columns = (*own, *(q.key for q in found.others), "path_length")
     rows = [
-        (row.name, row.depth, k, found.guidance, c.score, c.stderr, c.drop, c.drop_stderr, *c.values.values())
+        (row.name, row.depth, steps, found.guidance, *(cell[key] for key in columns))
         for row in found.rows
-        for k, c in row.cells.items()
+        for steps, cell in row.cells.items()
     ]
-    return {"sampling": (header, rows)}
+    return {"sampling": (("run", "depth", "steps", "guidance", *columns), rows)}
 
 
 def figures(study: Records, found: Findings) -> Figures:
@@ -160,7 +145,7 @@ def figures(study: Records, found: Findings) -> Figures:
     if found.rows and len(found.steps) > 1:
         title = f"{found.score.label[0].upper()}{found.score.label[1:]} lost against {found.steps[-1]} steps"
         drawn["drop"] = (title, draw_drops(found))
-    if any(math.isfinite(c.values["path_length"]) for row in found.rows for c in row.cells.values()):
+    if any(math.isfinite(c["path_length"]) for row in found.rows for c in row.cells.values()):
         drawn["path_length"] = (f"Length of the path at {found.steps[-1]} steps", draw_lengths(found))
     return drawn
 
@@ -173,7 +158,7 @@ def draw_drops(found: Findings) -> Figure:
         shift = 1.012 ** (i - (len(found.rows) - 1) / 2)  # so that bars don't cover each other
         few = {k: c for k, c in row.cells.items() if k < found.steps[-1]}
         axes.errorbar(
-            [k * shift for k in few], [c.drop for c in few.values()], yerr=[c.drop_stderr for c in few.values()],
+            [k * shift for k in few], [c["drop"] for c in few.values()], yerr=[c["drop_stderr"] for c in few.values()],
             fmt="o-", ms=4, lw=1.3, elinewidth=0.8, capsize=2, color=colour[row.name], label=row.name,
         )  # fmt: skip
     axes.axhline(0, color="black", lw=0.8)
@@ -189,7 +174,7 @@ def draw_lengths(found: Findings) -> Figure:
     figure, axes = plt.subplots()
     colour = colours([row.name for row in found.rows])
     for row in found.rows:
-        length = row.cells[found.steps[-1]].values["path_length"]
+        length = row.cells[found.steps[-1]]["path_length"]
         axes.plot(row.depth, length, "o", ms=7, color=colour[row.name])
         name_point(axes, row.name, row.depth, length, (6, 5))
     axes.set(xlabel="depth", ylabel="length of the path, Σ |v dt|")
@@ -203,7 +188,7 @@ def subtitle(study: Records) -> str:
     c = study.runs[0].config if study.runs else study.config  # of the models, whose study another one was
     return (
         f"Sampling with few steps (SD3 Table 6): {c['model']['backbone']} as {c['flow']['formulation']} on "
-        f"{dataset_name(c)}, batch {c['training']['batch']}, {c['training']['steps']:,} steps of training; "
+        f"{compare.dataset_name(c)}, batch {c['training']['batch']}, {c['training']['steps']:,} steps of training; "
         f"{study.config['study']['weights']} weights"
     )
 
@@ -227,8 +212,8 @@ def lines(study: Records, found: Findings) -> list[str]:
     said = []
     for row in found.rows:
         few = [(k, row.cells[k]) for k in found.steps[:-1] if k in row.cells]
-        lost = ", ".join(f"{k} steps {c.drop:+6.2f} ± {c.drop_stderr:.2f} %" for k, c in few)
-        length = formatted(row.cells[found.steps[-1]].values["path_length"], ".2f")
+        lost = ", ".join(f"{k} steps {c['drop']:+6.2f} ± {c['drop_stderr']:.2f} %" for k, c in few)
+        length = formatted(row.cells[found.steps[-1]]["path_length"], ".2f")
         said.append(f"{row.name:>12}  {found.score.label} lost: {lost}; path {length}")
     return [*said, "", found.verdict.text]
 
@@ -245,9 +230,9 @@ def _drops(found: Findings) -> str:
         return ""
     few, many, rows = found.steps[:-1], found.steps[-1], []
     for row in found.rows:
-        cells = [f"{row.cells[k].drop:.2f} ± {row.cells[k].drop_stderr:.2f}" if k in row.cells else NONE for k in few]
+        cells = [_drop_text(row.cells.get(k)) for k in few]
         last = row.cells[many]
-        ends = [format(last.score, found.score.form), formatted(last.values["path_length"], ".2f")]
+        ends = [format(last[found.score.key], found.score.form), formatted(last["path_length"], ".2f")]
         rows.append([escape(row.name), str(row.depth), *cells, *ends])
     for depth, row in paper.TABLE_6.items():
         cells = [f"{getattr(row, COLUMNS[k]):.2f}" if k in COLUMNS and many == REFERENCE else NONE for k in few]
@@ -264,17 +249,19 @@ def _drops(found: Findings) -> str:
     )  # fmt: skip
 
 
+def _drop_text(cell: Mapping[str, float] | None) -> str:
+    return f"{cell['drop']:.2f} ± {cell['drop_stderr']:.2f}" if cell else NONE
+
+
 def _everything(found: Findings) -> str:
     """Every quantity and the path length at each number of steps."""
-    columns = [(q.label, lambda c, q=q: formatted(c.values[q.key], q.form)) for q in found.others]
-    columns.append((found.score.label, lambda c: format(c.score, found.score.form)))
-    columns.append(("path length", lambda c: formatted(c.values["path_length"], ".2f")))
+    columns = [(q.label, q.key, q.form) for q in (*found.others, found.score)] + [("path length", "path_length", ".2f")]
     rows = []
     for row in found.rows:
-        cells = [row.cells.get(k) for k in found.steps]
-        rows.append([escape(row.name), *(text(c) if c else NONE for _, text in columns for c in cells)])
+        cells = [row.cells.get(k, {}) for k in found.steps]
+        rows.append([escape(row.name), *(formatted(c.get(key), form) for _, key, form in columns for c in cells)])
     header = ["run", *(str(k) for _ in columns for k in found.steps)]
-    groups = [("", 1), *((title, len(found.steps)) for title, _ in columns)]
+    groups = [("", 1), *((title, len(found.steps)) for title, _, _ in columns)]
     return section("Every number of steps", header, rows, found.floor, groups=groups)
 
 

@@ -19,7 +19,6 @@ from rfjax.study.reports.widgets import Tables, escape, verdict
 def tables(study: Records, findings: Findings) -> Tables:
     """rungs.csv, curves.csv (each line of training and validation), levels.csv, excess.csv (above the known floor),
     trend.csv, left_out.csv (each rung predicted from the others); with scores, quality.csv."""
-    trend = findings.trend
     columns = ("step", "examples", "flops", "seconds", "loss")
     curves = [
         (run.name, kind, *(line[key] for key in columns))
@@ -36,31 +35,13 @@ def tables(study: Records, findings: Findings) -> Tables:
             zip(final["levels"], floors_of_levels(final), floors_of_levels(final, "floors_drawn"), strict=True)
         )
     ]
-    excess = [
-        (row.name, row.floor, rung.name, rung.x, value)
-        for row in trend.levels
-        for rung, value in zip(trend.rungs, row.excess, strict=True)
-    ]
-    laws = [
-        (law, rung.name, rung.x, rung.loss, rung.stderr, rung.error, *map(float, fit.predict(rung.x)))
-        for law, fit in trend.judged.items()
-        for rung in trend.rungs
-    ]
-    left_out = [
-        (law, one.label, one.x, one.actual, one.predicted, one.low, one.high, one.inside, one.parameters.get("E"))
-        for law, check in trend.checks.items()
-        for one in check.left_out
-    ]
     keys = [q.key for q in findings.quantities]
     quality = [(p.run, p.step, p.setting, p.loss, *(p.values[key] for key in keys)) for p in findings.scored]
-    predicted = ("predicted", "low", "high")
     return {
-        "rungs": (tuple(RUN_COLUMNS), [tuple(run_row(run).values()) for run in study.runs]),
+        "rungs": (RUN_COLUMNS, [tuple(run_row(run).values()) for run in study.runs]),
         "curves": (("run", "kind", *columns), curves),
         "levels": (("run", "weights", "grid", "level", "loss", "floor", "floor_drawn"), levels),
-        "excess": (("of", "floor", "run", "x", "loss_above_floor"), excess),
-        "trend": (("law", "run", "x", "loss", "stderr", "stderr_over_seeds", *predicted), laws),
-        "left_out": (("law", "run", "x", "loss", *predicted, "inside", "E_of_the_others"), left_out),
+        **findings.trend.tables(),
         **({"quality": (("run", "step", "setting", "loss", *keys), quality)} if quality else {}),
     }
 

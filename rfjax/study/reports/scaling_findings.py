@@ -10,25 +10,17 @@ from rfjax.evaluation.quantity import Quantity
 from rfjax.study.records import Records, RunRecord
 from rfjax.study.reports.compare import checkpoints, finite, quantities_of, rate_of
 
-SETTLED = 0.02  # a training loss that clearly falls by more than this over the last quarter of a run is still falling
 SURFACE_FROM = 0.1  # share of a run before which its checkpoints are no part of L(N, D): the warm-up and its wake
 
 
 @dataclass(frozen=True)
 class Findings:
-    """All that the report of a scaling study says.
+    """All that the report of a scaling study says; `study` is the config's section.
 
     Attributes:
-        study: the config's section.
-        trend: the ladder, its laws and their checks.
-        sweeps: learning rates, where they vary.
         rate_exponent: slope of log(best rate) against log(depth) and its standard error, from the sweeps.
-        surface: L(N, D) and its cuts, where the study asks for them.
-        quantities: what samples are scored by.
         scored: checkpoints with scores of their samples.
-        relations: how the loss goes with those scores.
-        warnings: sentences.
-    """
+        relations: how the loss goes with those scores."""
 
     study: dict[str, Any]
     trend: analysis.Trend
@@ -48,14 +40,14 @@ def analyse(records: Records) -> Findings:
     trend = analysis.analyse_trend(read_ladder(runs, study["x"], weights), **law)
     surface = _surface(records, trend, study) if study["surface"] else analysis.Surface()
     quantities = quantities_of(runs)
-    scored = checkpoints(runs, weights, quantities)
+    scored, fractions = checkpoints(runs, weights, quantities), {q.key for q in quantities if q.parts}
     sweeps = analysis.sweep_rates(_losses_by_rate(runs, weights))
     warnings = [
         *records.states(),
         *trend.warnings,
         *surface.warnings,
         *analysis.step_warnings(trend.steps, trend.ladder.spread),
-        *_under_trained(runs),
+        *analysis.under_trained({r.name: [line["loss"] for line in r.train if finite(line["loss"])] for r in runs}),
         *(sentence for sweep in sweeps for sentence in sweep.warnings),
     ]
     return Findings(
@@ -66,9 +58,7 @@ def analyse(records: Records) -> Findings:
         surface=surface,
         quantities=quantities,
         scored=scored,
-        relations=analysis.relate(
-            scored, {q.key: q.better for q in quantities}, {q.key for q in quantities if q.parts}
-        ),
+        relations=analysis.relate(scored, {q.key: q.better for q in quantities}, fractions),
         warnings=tuple(dict.fromkeys(warnings)),
     )
 
@@ -171,22 +161,6 @@ def _surface(records: Records, trend: analysis.Trend, study: dict[str, Any]) -> 
     rest = sorted(set(by_name) - set(behind))
     said = [f"L(N, D) is of the trend's runs alone, without {', '.join(rest)}."] if rest else []
     return analysis.Surface(found.fit, found.cuts, found.optimum, (*found.warnings, *said))
-
-
-def _under_trained(runs: Sequence[RunRecord]) -> list[str]:
-    """A sentence on runs whose training loss still fell over their last quarter, clearly and by more than SETTLED."""
-    falling = {}
-    for run in runs:
-        found = analysis.late_fall([line["loss"] for line in run.train if finite(line["loss"])])
-        if found and found[0] > SETTLED and found[1] > 0:
-            falling[run.name] = found[0]
-    if not falling:
-        return []
-    worst = max(falling, key=falling.__getitem__)
-    return [
-        f"Under-trained: the training loss of {', '.join(falling)} still fell by more than {SETTLED:.0%} over the last "
-        f"quarter ({worst}: {falling[worst]:.1%}). The law holds for this number of steps only."
-    ]
 
 
 def to_json(findings: Findings) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """The tables of the scaling report's page, and the words that they share with its top and with the terminal."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from rfjax import analysis
@@ -14,39 +14,24 @@ from rfjax.study.reports.widgets import escape, note, samples, section, table
 HELD_OUT = ("held-out error", "baseline's error", "interval / last step", "verdict")
 
 
-RUN_COLUMNS: dict[str, Callable[[RunRecord], Any]] = {
-    "name": lambda run: run.name,
-    "state": lambda run: run.state,
-    "depth": lambda run: run.depth,
-    "parameters": lambda run: run.size["parameters"],
-    "without_modulation": lambda run: run.size["without_modulation"],
-    "active_per_token": lambda run: run.size["active_per_token"],
-    "train_flops_per_example": lambda run: run.size["train_flops"],
-    "learning_rate": lambda run: rate_of(run) * run.depth ** run.config["optimizer"]["depth_exponent"],
-    "steps": lambda run: run.steps,
-    "examples": lambda run: _last(run).get("examples", 0),
-    "flops": lambda run: _last(run).get("flops", 0),
-    "seconds": lambda run: _last(run).get("seconds", 0.0),
-    "loss_ema": lambda run: _final(run, "ema").get("loss"),
-    "stderr_ema": lambda run: _final(run, "ema").get("stderr"),
-    "loss_raw": lambda run: _final(run, "raw").get("loss"),
-    "stderr_raw": lambda run: _final(run, "raw").get("stderr"),
-    "lost_ema": lambda run: why_lost(run, "ema"),
-    "lost_raw": lambda run: why_lost(run, "raw"),
-}
+SIZES = ("parameters", "without_modulation", "active_per_token")
+RUN_COLUMNS = (
+    "name", "state", "depth", *SIZES, "train_flops_per_example", "learning_rate", "steps", "examples", "flops",
+    "seconds", "loss_ema", "stderr_ema", "loss_raw", "stderr_raw", "lost_ema", "lost_raw",
+)  # fmt: skip
 
 
 def run_row(run: RunRecord) -> dict[str, Any]:
     """A run's row of RUN_COLUMNS."""
-    return {name: value(run) for name, value in RUN_COLUMNS.items()}
-
-
-def _final(run: RunRecord, weights: str) -> dict[str, Any]:
-    return run.final(weights) or {} if usable(run, weights) else {}
-
-
-def _last(run: RunRecord) -> dict[str, Any]:
-    return _final(run, "raw") or next(iter(run.train[-1:]), {})
+    ema, raw = (run.final(w) or {} if usable(run, w) else {} for w in ("ema", "raw"))
+    last = raw or next(iter(run.train[-1:]), {})
+    rate = rate_of(run) * run.depth ** run.config["optimizer"]["depth_exponent"]
+    values = (
+        run.name, run.state, run.depth, *(run.size[key] for key in SIZES), run.size["train_flops"], rate, run.steps,
+        last.get("examples", 0), last.get("flops", 0), last.get("seconds", 0.0), ema.get("loss"), ema.get("stderr"),
+        raw.get("loss"), raw.get("stderr"), why_lost(run, "ema"), why_lost(run, "raw"),
+    )  # fmt: skip
+    return dict(zip(RUN_COLUMNS, values, strict=True))
 
 
 def loss_text(row: Mapping[str, Any], weights: str, word: str = "") -> str:

@@ -15,7 +15,7 @@ STUDIES = {
     "scaling": lambda folder: write_study(folder, noise=0.002, scores=True),
     "formulations": lambda folder: write_contest(folder, in_order(THREE), THREE, ("shapes",)),
     "sampling": lambda folder: write_sampling(folder, lambda depth, steps: 0.5 - 0.1 / (depth * steps)),
-    "architectures": lambda folder: write_architectures(folder),
+    "architectures": write_architectures,
 }
 TABLES = {"scaling": "quality", "formulations": "scores", "sampling": "sampling", "architectures": "curves"}
 

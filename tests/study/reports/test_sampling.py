@@ -18,12 +18,12 @@ def test_drops_and_their_errors(tmp_path):
     assert found.steps == (5, 10, 20, 50)
     assert found.guidance == 5.0
     for row in found.rows:
-        best = row.cells[50].score
+        best = row.cells[50]["score"]
         assert best == pytest.approx(0.5)
         few = row.cells[5]
-        assert few.drop == pytest.approx(100 * (best - few.score) / best)
-        assert few.drop_stderr == pytest.approx(100 * 0.01 / best * math.hypot(1, few.score / best))
-        assert (row.cells[50].drop, row.cells[50].drop_stderr) == (0, 0)
+        assert few["drop"] == pytest.approx(100 * (best - few["score"]) / best)
+        assert few["drop_stderr"] == pytest.approx(100 * 0.01 / best * math.hypot(1, few["score"] / best))
+        assert (row.cells[50]["drop"], row.cells[50]["drop_stderr"]) == (0, 0)
     assert found.verdict.drops.value == pytest.approx(-1)
     assert found.verdict.text.startswith("Larger models lose less with 5 steps instead of 50")
     assert found.verdict.lengths.value == pytest.approx(-1)
