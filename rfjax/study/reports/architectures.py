@@ -211,10 +211,9 @@ def _runs(findings: Findings) -> str:
     for name, one in findings.race.entrants.items():
         for run in one.runs:
             record = findings.runs[run.name]
-            seconds = record.train[-1]["seconds"] if record.train else 0.0
             loss = f"{run.final['loss']:.4f}" if run.final else NONE
             state = [escape(run.name), escape(label(name)), str(run.seed), escape(record.state)]
-            rows.append([*state, f"{record.steps:,}", loss, f"{seconds:.0f}"])
+            rows.append([*state, f"{record.steps:,}", loss, f"{record.seconds:.0f}"])
     return section("Runs", ["run", "backbone", "seed", "state", "steps", "final loss", "seconds"], rows)
 
 

@@ -12,7 +12,8 @@ from rfjax.analysis.race import Course, Race, analyse_race
 from rfjax.evaluation.quantity import Quantity
 from rfjax.study.records import Records, RunRecord
 from rfjax.study.reports import paper
-from rfjax.study.reports.compare import RATE, Rates, checkpoints, choose_rates, number, quantities_of
+from rfjax.study.reports.compare import RATE, Rates, checkpoints, choose_rates, quantities_of
+from rfjax.study.run_records import number
 
 LABELS = {"dit": "DiT", "crossdit": "CrossDiT", "uvit": "UViT", "mmdit": "MM-DiT", "mmdit3": "MM-DiT, 3 sets"}
 
@@ -62,7 +63,7 @@ def analyse(study: Records) -> Findings:
     found: dict[str, dict[int, Course]] = {}
     trouble = []
     for run in chosen.runs:
-        name, seed = backbone_of(run), run.config["training"]["seed"]
+        name, seed = backbone_of(run), run.seed
         if seed in found.setdefault(name, {}):
             trouble.append(f"{run.name} is left out: {found[name][seed].name} has the same backbone and seed.")
             continue
@@ -92,9 +93,7 @@ def _course(run: RunRecord, weights: str, setting: str, quantities: Iterable[Qua
     )
     end, last = run.final(weights), run.last_scores().get((weights, setting), {})
     final = {name: float(end[name]) for name in ("loss", "flops", "seconds")} if end else {}
-    return Course(
-        run.name, run.config["training"]["seed"], points, final | {key: number(last, key) for key in keys if final}
-    )
+    return Course(run.name, run.seed, points, final | {key: number(last, key) for key in keys if final})
 
 
 def _unlike(chosen: Rates, race: Race, runs: Mapping[str, RunRecord]) -> list[str]:

@@ -8,20 +8,11 @@ from typing import Any
 from rfjax import analysis, names
 from rfjax.evaluation.quantity import STANDARD, Quantity
 from rfjax.study.records import Records, RunRecord
+from rfjax.study.run_records import number
 
 RATE = "optimizer.learning_rate"
 NOUNS = {"higher": "score", "lower": "distance"}
 SCORES = {"shapes": "composition score", "digits": "classifier accuracy"}  # data set -> its score in the field's words
-
-
-def finite(value: Any) -> bool:
-    """Whether there is a finite number: JSON has null, or a word such as "NaN", in other places."""
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def number(line: Mapping[str, Any], key: str) -> float:
-    """A number of a line, NaN where it is missing, null or not finite."""
-    return float(line[key]) if finite(line.get(key)) else math.nan
 
 
 def quantities_of(runs: Iterable[RunRecord]) -> tuple[Quantity, ...]:
@@ -107,11 +98,6 @@ class Rates:
     warnings: tuple[str, ...]
 
 
-def rate_of(run: RunRecord) -> float:
-    """The peak learning rate of a run of depth 1."""
-    return float(run.config["optimizer"]["learning_rate"])
-
-
 def choose_rates(study: Records, who: Callable[[RunRecord], str], weights: str) -> Rates:
     """Of each contestant's rates on each data set, the one with the lowest validation loss.
 
@@ -127,10 +113,10 @@ def choose_rates(study: Records, who: Callable[[RunRecord], str], weights: str) 
         All runs, where `optimizer.learning_rate` is no axis of the study.
     """
     if RATE not in (study.config["study"].get("axes") or {}):
-        return Rates(study.runs, (), tuple(sorted(set(map(rate_of, study.runs)))), ())
+        return Rates(study.runs, (), tuple(sorted({run.learning_rate for run in study.runs})), ())
     groups: dict[tuple[str, str], dict[float, list[RunRecord]]] = {}
     for run in study.runs:
-        groups.setdefault((who(run), run.dataset), {}).setdefault(rate_of(run), []).append(run)
+        groups.setdefault((who(run), run.dataset), {}).setdefault(run.learning_rate, []).append(run)
     kept, choices = [], []
     for (name, dataset), by_rate in groups.items():
         if len(by_rate) == 1:
@@ -141,4 +127,4 @@ def choose_rates(study: Records, who: Callable[[RunRecord], str], weights: str) 
         choices.append(analysis.choose_rate(name, dataset, ends, float(sum(spent))))
         kept += by_rate.get(choices[-1].best, [])
     said = (sentence for choice in choices for sentence in choice.warnings)
-    return Rates(tuple(kept), tuple(choices), tuple(sorted(set(map(rate_of, kept)))), tuple(said))
+    return Rates(tuple(kept), tuple(choices), tuple(sorted({run.learning_rate for run in kept})), tuple(said))

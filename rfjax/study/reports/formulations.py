@@ -6,11 +6,12 @@ from rfjax import names
 from rfjax.analysis import Contest
 from rfjax.study.records import Records
 from rfjax.study.reports import paper, widgets
-from rfjax.study.reports.compare import dataset_name, finite, known_floors, label_of, listed
+from rfjax.study.reports.compare import dataset_name, known_floors, label_of, listed
 from rfjax.study.reports.formulations_figures import HIGHLIGHT, TABLE_2_STEPS, colour, figures, table_2_settings
 from rfjax.study.reports.formulations_findings import Findings, Setting, analyse, to_json, variant_of
 from rfjax.study.reports.page import Report
 from rfjax.study.reports.widgets import NONE, Tables, bold_best, escape, formatted, note, section, table
+from rfjax.study.run_records import finite
 
 COLUMNS = {"all": "all", "five": "5 steps", "fifty": "50 steps"}  # of Table 1
 TABLE_2 = {"imagenet_clip": ("higher", ".3f"), "imagenet_fid": ("lower", ".2f"),
@@ -229,9 +230,8 @@ def _runs(study: Records) -> str:
     rows = []
     for run in study.runs:
         ema = [line["step"] for (weights, _), line in run.last_scores().items() if weights == "ema"]
-        seconds = run.train[-1]["seconds"] if run.train else 0.0
         scored = f"{ema[-1]:,}" if ema else NONE
-        rows.append([escape(run.name), escape(run.state), f"{run.steps:,}", scored, f"{seconds:.0f}"])
+        rows.append([escape(run.name), escape(run.state), f"{run.steps:,}", scored, f"{run.seconds:.0f}"])
     said = note("Scored: the weights of the step with the lowest validation loss under EMA weights (App. B.3).")
     return "<h2>Runs</h2>" + table(["run", "state", "steps", "scored at step", "seconds"], rows) + said
 

@@ -11,16 +11,8 @@ from rfjax.analysis import Contest, Measure, Setting
 from rfjax.evaluation.quantity import Quantity
 from rfjax.study.records import Records, RunRecord
 from rfjax.study.reports import paper
-from rfjax.study.reports.compare import (
-    Rates,
-    choose_rates,
-    finite,
-    floors_of,
-    nouns,
-    number,
-    quantities_of,
-    schedule_of,
-)
+from rfjax.study.reports.compare import Rates, choose_rates, floors_of, nouns, quantities_of, schedule_of
+from rfjax.study.run_records import finite, number
 
 
 @dataclass(frozen=True)
@@ -88,7 +80,7 @@ def read_measures(
     for (variant, dataset), members in alike.items():
         if len(set(map(_recipe, members))) > 1:
             trouble.append(f"{variant} on {dataset}: its runs differ in more than the seed, yet are averaged.")
-        if len({run.config["training"]["seed"] for run in members}) < len(members):
+        if len({run.seed for run in members}) < len(members):
             shown = ", ".join(run.name for run in members)
             trouble.append(f"{variant} on {dataset}: {shown} share a seed, and count as one run, their mean.")
     means = {s: {v: analysis.mean_measure(group) for v, group in groups.items()} for s, groups in found.items()}
@@ -111,7 +103,7 @@ def _measure(
         step=line["step"],
         count=count,
         grid=schedule_of(run, line),
-        by_seed={run.config["training"]["seed"]: values},
+        by_seed={run.seed: values},
     )
 
 

@@ -15,6 +15,7 @@ from rfjax.study.reports import compare, paper
 from rfjax.study.reports.drawing import Figures, colours, name_point
 from rfjax.study.reports.page import Report
 from rfjax.study.reports.widgets import NONE, Tables, escape, formatted, headline, samples, section
+from rfjax.study.run_records import finite, number
 
 REFERENCE = 50  # steps that the others are compared with
 COLUMNS = {5: "five", 10: "ten", 20: "twenty"}  # steps -> field of Table 6
@@ -62,9 +63,7 @@ def analyse(study: Records) -> Findings:
         warnings.append(f"Nothing was measured at {REFERENCE} steps: the drops are against {reference}.")
     steps, rows, used = tuple(sorted(k for k in known if k <= reference)), [], []
     for run in sorted(study.runs, key=lambda run: run.depth):
-        usable = [
-            line for line in lines[run.name] if line["guidance"] == guidance and compare.finite(line.get(score.key))
-        ]
+        usable = [line for line in lines[run.name] if line["guidance"] == guidance and finite(line.get(score.key))]
         by_steps = {int(line["steps"]): line for line in usable}
         whole = by_steps.get(reference)
         if whole is None or whole[score.key] == 0:
@@ -87,14 +86,14 @@ def _row(run: RunRecord, by_steps: dict[int, Any], whole: Any, score: Quantity, 
     for steps, line in sorted(by_steps.items()):
         own = (line[score.key], _error(line, score))
         cells[steps] = dict(zip((score.key, score.error or "stderr"), own, strict=True))
-        cells[steps] |= {key: compare.number(line, key) for key in (*(q.key for q in others), "path_length")}
+        cells[steps] |= {key: number(line, key) for key in (*(q.key for q in others), "path_length")}
         cells[steps] |= {"drop": 0.0, "drop_stderr": 0.0} if line["steps"] == whole["steps"] else drop(*own, *best)
     return Row(run.name, run.depth, cells)
 
 
 def _error(line: dict[str, Any], score: Quantity) -> float:
     """The standard error of a line's score; 0 where it is not known."""
-    return error if math.isfinite(error := compare.number(line, score.error)) else 0.0
+    return error if math.isfinite(error := number(line, score.error)) else 0.0
 
 
 def _amiss(run: RunRecord, score: Quantity, whole: dict[str, Any], lacking: list[int]) -> list[str]:

@@ -11,9 +11,9 @@ from matplotlib.ticker import FormatStrFormatter
 from rfjax import analysis
 from rfjax.analysis import levels
 from rfjax.study.records import Records, RunRecord
-from rfjax.study.reports.compare import finite
 from rfjax.study.reports.drawing import TWO_PANELS, Figures, colours, legend, log_ticks, name_point
 from rfjax.study.reports.scaling_findings import Findings
+from rfjax.study.run_records import finite
 
 AHEAD = 4.0  # the trend is drawn this far beyond the largest rung
 PERCENT = [sign * size for sign in (-1, 1) for size in (1, 2, 5, 10, 20, 50, 100)] + [0]  # ticks

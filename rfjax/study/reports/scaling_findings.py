@@ -1,6 +1,5 @@
 """From a scaling study's records to its findings: a ladder is read, its trend analysed. Imports no JAX."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +7,8 @@ from typing import Any
 from rfjax import analysis
 from rfjax.evaluation.quantity import Quantity
 from rfjax.study.records import Records, RunRecord
-from rfjax.study.reports.compare import checkpoints, finite, quantities_of, rate_of
+from rfjax.study.reports.compare import checkpoints, quantities_of
+from rfjax.study.run_records import finite
 
 SURFACE_FROM = 0.1  # share of a run before which its checkpoints are no part of L(N, D): the warm-up and its wake
 
@@ -72,30 +72,11 @@ def read_ladder(runs: Sequence[RunRecord], x: str, weights: str) -> analysis.Lad
         weights: whose validation loss, "ema" or "raw".
     """
     lost = [
-        analysis.Lost(run.name, size_of(run, x), setting_of(run), reason)
+        analysis.Lost(run.name, size_of(run, x), run.setting, reason)
         for run in runs
-        if (reason := why_lost(run, weights)) is not None
+        if (reason := run.why_lost(weights)) is not None
     ]
-    return analysis.build_ladder([_measured(run, x, weights) for run in runs if usable(run, weights)], lost)
-
-
-def usable(run: RunRecord, weights: str) -> bool:
-    """Whether a run has ended with a finite validation loss."""
-    final = run.final(weights)
-    return final is not None and finite(final["loss"])
-
-
-def why_lost(run: RunRecord, weights: str) -> str | None:
-    """Why a run that has ended has no loss that counts; None where it has one, or has not ended."""
-    if usable(run, weights):
-        return None
-    last = [line for line in run.validation if line["step"] == run.steps]
-    bad = [line["weights"] for line in last if not finite(line["loss"])]
-    if bad:
-        return f"the validation loss of its {' and '.join(dict.fromkeys(bad))} weights is not finite"
-    if last or run.state == "complete":
-        return f"it has no validation loss of its {weights} weights at its last step"
-    return None
+    return analysis.build_ladder([_measured(run, x, weights) for run in runs if run.usable(weights)], lost)
 
 
 def size_of(run: RunRecord, x: str) -> float | None:
@@ -104,13 +85,6 @@ def size_of(run: RunRecord, x: str) -> float | None:
         return float(run.size["parameters"])
     flops = [line["flops"] for line in (*run.validation, *run.train) if line["step"] == run.steps]
     return float(flops[0]) if flops else None
-
-
-def setting_of(run: RunRecord) -> str:
-    """All of a run's config but its seed: runs that share it are seeds of one model."""
-    config = {name: value for name, value in run.config.items() if name not in ("workdir", "only", "job")}
-    training = {name: value for name, value in config.get("training", {}).items() if name != "seed"}
-    return json.dumps({**config, "training": training}, sort_keys=True, default=str)
 
 
 def floors_of_levels(final: dict[str, Any], key: str = "floors") -> tuple[float | None, ...]:
@@ -126,7 +100,7 @@ def _measured(run: RunRecord, x: str, weights: str) -> analysis.Measured:
     return analysis.Measured(
         name=run.name,
         x=size_of(run, x),
-        setting=setting_of(run),
+        setting=run.setting,
         seen=final["examples"],
         loss=float(final["loss"]),
         stderr=final["stderr"] if finite(final["stderr"]) else None,
@@ -142,8 +116,8 @@ def _losses_by_rate(runs: Sequence[RunRecord], weights: str) -> dict[int, dict[f
     """Depth -> learning rate -> the losses of its runs."""
     losses: dict[int, dict[float, list[float]]] = {}
     for run in runs:
-        known = [run.final(weights)["loss"]] if usable(run, weights) else []
-        losses.setdefault(run.depth, {}).setdefault(rate_of(run), []).extend(known)
+        known = [run.final(weights)["loss"]] if run.usable(weights) else []
+        losses.setdefault(run.depth, {}).setdefault(run.learning_rate, []).extend(known)
     return losses
 
 

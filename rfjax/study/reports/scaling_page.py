@@ -7,9 +7,10 @@ from rfjax import analysis
 from rfjax.analysis.levels import describe_floor
 from rfjax.analysis.trend import INTERVALS
 from rfjax.study.records import Records, RunRecord
-from rfjax.study.reports.compare import finite, floor_sentence, rate_of
-from rfjax.study.reports.scaling_findings import SURFACE_FROM, Findings, usable, why_lost
+from rfjax.study.reports.compare import floor_sentence
+from rfjax.study.reports.scaling_findings import SURFACE_FROM, Findings
 from rfjax.study.reports.widgets import escape, note, samples, section, table
+from rfjax.study.run_records import finite
 
 HELD_OUT = ("held-out error", "baseline's error", "interval / last step", "verdict")
 
@@ -23,13 +24,13 @@ RUN_COLUMNS = (
 
 def run_row(run: RunRecord) -> dict[str, Any]:
     """A run's row of RUN_COLUMNS."""
-    ema, raw = (run.final(w) or {} if usable(run, w) else {} for w in ("ema", "raw"))
+    ema, raw = (run.final(w) or {} if run.usable(w) else {} for w in ("ema", "raw"))
     last = raw or next(iter(run.train[-1:]), {})
-    rate = rate_of(run) * run.depth ** run.config["optimizer"]["depth_exponent"]
+    rate = run.learning_rate * run.depth ** run.config["optimizer"]["depth_exponent"]
     values = (
         run.name, run.state, run.depth, *(run.size[key] for key in SIZES), run.size["train_flops"], rate, run.steps,
         last.get("examples", 0), last.get("flops", 0), last.get("seconds", 0.0), ema.get("loss"), ema.get("stderr"),
-        raw.get("loss"), raw.get("stderr"), why_lost(run, "ema"), why_lost(run, "raw"),
+        raw.get("loss"), raw.get("stderr"), run.why_lost("ema"), run.why_lost("raw"),
     )  # fmt: skip
     return dict(zip(RUN_COLUMNS, values, strict=True))
 
