@@ -95,7 +95,7 @@ OTHERWISE = {  # what else is called so, and why it leaves no half-written file
     "interop/pt.py": ["archive.open("],  # within a temporary file
     "study/gallery.py": ["np.savez(file,"],  # a temporary file
     "study/reports/drawing.py": ["figure.savefig(text,"],  # memory
-    "study/reports/page.py": ["strip.crop("],  # memory
+    "study/reports/widgets.py": ["strip.crop("],  # memory
     "study/resampling.py": ["pictures.save("],  # rfjax's own
     "training/logs.py": ["path.open('r+b')"],  # cuts off what is half-written
     "training/loop.py": ["self.saved.save("],  # Orbax renames whole checkpoints

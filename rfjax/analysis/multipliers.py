@@ -39,12 +39,12 @@ class Estimate(NamedTuple):
 class Multiplier:
     """How many times less x the second model needs than the first: above 1 the second is better.
 
-    at_end   at the loss that the slower of the two reaches at its end; None where no seed has a common loss
-    overall  averaged over all losses that both curves pass (evenly in log loss); None likewise
-    seeds    the seeds that this rests on
-    losses   for each of them, the loss at which `at_end` compares
-    logs     for each of them, log(x of the first / x of the second) at that loss
-    note     what a reader must know: why there is no number or no interval, or which seeds were left out; or ""
+    Attributes:
+        at_end: at the loss that the slower of the two reaches at its end; None where no seed has a common loss.
+        overall: averaged over all losses that both curves pass (evenly in log loss); None likewise.
+        losses: for each of the seeds, the loss at which `at_end` compares.
+        logs: for each of the seeds, log(x of the first / x of the second) at that loss.
+        note: why there is no number or no interval, or which seeds were left out; or "".
     """
 
     at_end: Estimate | None

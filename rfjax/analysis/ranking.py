@@ -47,12 +47,15 @@ class Ranking:
     def restricted(self, keep: Callable[[Setting], bool]) -> "Ranking":
         """The averages over the settings for which `keep` is true: the columns "5 steps" and "50 steps" of Table 1.
 
-        Fronts and the pool stay as they are, so that columns compare. Raises ValueError where no setting is kept.
+        Fronts and the pool stay as they are, so that columns compare.
+
+        Raises:
+            ValueError: where no setting is kept.
         """
         kept = {seed: {s: ranks for s, ranks in rows.items() if keep(s)} for seed, rows in self.by_seed.items()}
         if not all(kept.values()):
             settings = list(next(iter(self.by_seed.values())))
-            raise ValueError(f"none of the {len(settings)} settings is kept: {_listed(settings)}.")
+            raise ValueError(f"none of the {len(settings)} settings is kept: {_listed(settings)}")
         return _averaged(kept, self.missing)
 
 

@@ -38,26 +38,26 @@ def run_study(config: Config, started: float) -> int:
     """
     session = Session(started)
     source = records.read(Path(config.study.source))
-    complete = [rung for rung in source.runs if rung.state == "complete"]
+    complete = [record for record in source.runs if record.state == "complete"]
     if not complete:
         raise UserError(f"no run of {config.study.source} is complete: finish that study first")
     settings = sampling.settings(config.sampling)
     found = find_data(complete, config)
     trouble = prepare_folder(config, list(source.study["runs"]))
-    display = StudyDisplay(sum(_cost(rung, settings) for rung in complete), active=jax.process_index() == 0)
-    for rung in source.runs:
-        if rung not in complete:
-            display.warn(f"{rung.name} is left out, for it is not complete ({rung.state})")
+    display = StudyDisplay(sum(_cost(record, settings) for record in complete), active=jax.process_index() == 0)
+    for record in source.runs:
+        if record not in complete:
+            display.warn(f"{record.name} is left out, for it is not complete ({record.state})")
     display.warn(trouble) if trouble else None
     session.add({"start-up": time.time() - started})
-    by_folder = {Path(config.workdir) / "runs" / rung.name: rung for rung in complete}
+    by_folder = {Path(config.workdir) / "runs" / record.name: record for record in complete}
 
     def work(folder: Path) -> None:
-        began, rung = time.time(), by_folder[folder]
-        found[rung.name].write(folder)
-        drawn = sample(rung, folder, config, display, stop)
+        began, record = time.time(), by_folder[folder]
+        found[record.name].write(folder)
+        drawn = sample(record, folder, config, display, stop)
         session.add({"samples": time.time() - began})
-        display.say(f"{rung.name}: {drawn} settings drawn, {time.time() - began:.0f} s")
+        display.say(f"{record.name}: {drawn} settings drawn, {time.time() - began:.0f} s")
 
     with Stop().on_signals() as stop, display.bars:
         done = lambda folder: not missing(folder, settings)  # noqa: E731
@@ -82,7 +82,7 @@ class Found:
         provenance.record(folder, self.data, known, self.changes, at)
 
 
-def find_data(rungs: Iterable[records.RunRecord], config: Config) -> dict[str, Found]:
+def find_data(runs: Iterable[records.RunRecord], config: Config) -> dict[str, Found]:
     """The data whose captions are drawn and whose pictures are compared with, by the run's name.
 
     Raises:
@@ -90,14 +90,14 @@ def find_data(rungs: Iterable[records.RunRecord], config: Config) -> dict[str, F
     """
     opened: dict[str, Identity] = {}
     found = {}
-    for rung in rungs:
-        run = configs.from_dict(rung.config)
+    for record in runs:
+        run = configs.from_dict(record.config)
         run = replace(run, data=replace(run.data, changed=config.data.changed))
         key = repr((run.data, run.validation))
         if key not in opened:
             opened[key] = provenance.open_data(run)[1]
-        changes = provenance.refuse_unless_allowed(run, {rung.name: rung.data}, opened[key])
-        found[rung.name] = Found(opened[key], rung.data, changes, rung.steps)
+        changes = provenance.refuse_unless_allowed(run, {record.name: record.data}, opened[key])
+        found[record.name] = Found(opened[key], record.data, changes, record.steps)
     return found
 
 
@@ -108,11 +108,11 @@ def missing(folder: Path, settings: dict[str, pictures.Settings]) -> list[str]:
     return [name for name in settings if name not in done]
 
 
-def _cost(rung: records.RunRecord, settings: dict[str, pictures.Settings]) -> float:
-    return rung.size["forward_flops"] * sum(one.steps * (1 if one.guidance.none else 2) for one in settings.values())
+def _cost(record: records.RunRecord, settings: dict[str, pictures.Settings]) -> float:
+    return record.size["forward_flops"] * sum(one.steps * (1 if one.guidance.none else 2) for one in settings.values())
 
 
-def sample(rung: records.RunRecord, folder: Path, config: Config, display: StudyDisplay, stop: Stop) -> int:
+def sample(record: records.RunRecord, folder: Path, config: Config, display: StudyDisplay, stop: Stop) -> int:
     """Draws one run's settings that its folder here lacks, with averaged weights; returns how many those were.
 
     Raises:
@@ -120,23 +120,23 @@ def sample(rung: records.RunRecord, folder: Path, config: Config, display: Study
     """
     settings = sampling.settings(config.sampling)
     wanted, first = missing(folder, settings), jax.process_index() == 0
-    mesh, read = meshes.make_mesh(config.mesh), weights.read(rung.folder, config.mesh)
+    mesh, read = meshes.make_mesh(config.mesh), weights.read(record.folder, config.mesh)
     run, parts = read.config, read.parts
     asked = sampling.captions(data.open_source(run.data, "validation"), parts.encoder, config.sampling.count)
     scorer = scorers.scorer(run.data.name, run.data.image_size, run.data.channels)
     size = models.measure(parts.model, parts.inputs)
     if first:
         write_json(folder / CONFIG, run.to_dict())
-    facts = {"name": rung.name, "size": asdict(size) | {"train_flops": size.train_flops}, "steps": run.training.steps}
+    facts = {"name": record.name, "size": asdict(size) | {"train_flops": size.train_flops}, "steps": run.training.steps}
     found: dict[str, Any] = {}
 
     def place(values: Any) -> jax.Array:
         if stop.granted():
-            raise Interrupted(f"stopped while drawing samples of {rung.name}", stop.code)
+            raise Interrupted(f"stopped while drawing samples of {record.name}", stop.code)
         return meshes.place(values, mesh)
 
     metrics = Metrics(folder, active=first, start=read.step)
-    bars = display.run(rung.name, len(settings), _cost(rung, settings) / len(settings))
+    bars = display.run(record.name, len(settings), _cost(record, settings) / len(settings))
     with contextlib.closing(metrics), bars as bar:
         metrics.write("start", read.step, **facts)
         for number, (name, chosen) in enumerate(settings.items(), 1):
@@ -153,5 +153,5 @@ def sample(rung: records.RunRecord, folder: Path, config: Config, display: Study
             bar.advance(number, f"{name} drawn" if score is None else f"score {score:.3f} at {name}")
     check_ours(folder)
     if first:
-        write_json(folder / RESULT, {"name": rung.name, "status": "complete", "scores": found})
+        write_json(folder / RESULT, {"name": record.name, "status": "complete", "scores": found})
     return len(found)

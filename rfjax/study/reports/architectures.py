@@ -92,7 +92,8 @@ def sections(study: Records, findings: Findings) -> list[str]:
     for name, one in findings.race.entrants.items():  # the first seed that has any
         drawn = [findings.runs[run.name] for run in one.runs if findings.runs[run.name].samples]
         shown |= {label(name): run for run in drawn[:1]}
-    names = _dotted_names(findings)
+    colour = hex_colours(list(findings.race.entrants))
+    names = {name: widgets.dotted(escape(label(name)), shade) for name, shade in colour.items()}
     return [
         _backbones(findings, names),
         widgets.rate_section(findings.rates.choices, label),
@@ -102,13 +103,6 @@ def sections(study: Records, findings: Findings) -> list[str]:
         widgets.samples(shown, findings.weights, turned=True),
         _runs(findings),
     ]
-
-
-def _dotted_names(findings: Findings) -> dict[str, str]:
-    """Each backbone beside a dot in its colour."""
-    return {
-        name: widgets.dotted(escape(label(name)), c) for name, c in hex_colours(list(findings.race.entrants)).items()
-    }
 
 
 def _backbones(findings: Findings, names: dict[str, str]) -> str:
@@ -158,19 +152,15 @@ def _matrix(findings: Findings, names: dict[str, str], budget: str) -> str:
     rows = [[names[row], *(cell(row, column) for column in complete)] for row in complete]
     notes = dict.fromkeys(m.note for m in found.values() if m.note and m.at_end)
     said = "".join(f" {text[0].upper()}{text[1:]}." for text in notes)
-    title, method = {
-        "flops": (
-            "Compute multipliers: FLOPs",
-            "Row over column: how many times fewer FLOPs the row needs than the column for the loss that the slower of "
-            "the two ends at; above 1 the row is better, bold where the 95 % interval over seeds (Student t of the "
-            "logarithm, seeds paired) leaves out 1. Second line: the mean over all losses that both pass after their "
-            "first checkpoint. Curves are running minima, straight between checkpoints in log x and log loss.",
-        ),
-        "steps": (
-            "Multipliers: steps",
-            "The same in steps, which is what the paper shows: the table above without what a step costs.",
-        ),
-    }[budget]
+    title = "Compute multipliers: FLOPs" if budget == "flops" else "Multipliers: steps"
+    method = (
+        "Row over column: how many times fewer FLOPs the row needs than the column for the loss that the slower of the "
+        "two ends at; above 1 the row is better, bold where the 95 % interval over seeds (Student t of the logarithm, "
+        "seeds paired) leaves out 1. Second line: the mean over all losses that both pass after their first "
+        "checkpoint. Curves are running minima, straight between checkpoints in log x and log loss."
+        if budget == "flops"
+        else "The same in steps, which is what the paper shows: the table above without what a step costs."
+    )
     return section(title, ["row over column", *map(label, complete)], rows, method + said)
 
 

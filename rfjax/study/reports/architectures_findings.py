@@ -34,14 +34,10 @@ class Findings:
         """The size of a backbone: parameters, FLOPs."""
         return self.runs[self.race.entrants[name].runs[0].name].size
 
-    @property
-    def points(self) -> list[Mapping[str, float]]:
-        """Every checkpoint of every run."""
-        return [p for one in self.race.entrants.values() for run in one.runs for p in run.points]
-
     def measured(self, key: str) -> bool:
         """Whether any checkpoint has this quantity."""
-        return any(math.isfinite(p[key]) for p in self.points)
+        runs = (run for one in self.race.entrants.values() for run in one.runs)
+        return any(math.isfinite(point[key]) for run in runs for point in run.points)
 
 
 def label(name: str) -> str:

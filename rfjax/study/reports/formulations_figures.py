@@ -97,7 +97,7 @@ def draw_fronts(contest: Contest, settings: Sequence[Setting], score: Quantity, 
     for setting, axes in zip(settings, grid[0], strict=True):
         found = {variant: m for variant, m in contest.measures[setting].items() if m.drawn}
         at = {variant: (m.values[distance.key], m.values[score.key]) for variant, m in found.items()}
-        for variant in sorted(found, key=_on_top):
+        for variant in sorted(found, key=HIGHLIGHT.__eq__):
             style = _style(variant, contest.variants)
             style |= {"ms": style["ms"] + 2, "lw": 0, "elinewidth": 0.7, "yerr": found[variant].errors[score.key]}
             axes.errorbar(*at[variant], **style)
@@ -120,7 +120,7 @@ def draw_steps(contest: Contest, settings: Sequence[Setting], quantities: Sequen
     for dataset, panels in zip(datasets, grid.T, strict=True):
         there = sorted((s for s in settings if s.dataset == dataset), key=lambda s: s.steps)
         for axes, quantity in zip(panels, rows, strict=True):
-            for variant in sorted(contest.variants, key=_on_top):
+            for variant in sorted(contest.variants, key=HIGHLIGHT.__eq__):
                 cells = [(s.steps, contest.measures[s].get(variant)) for s in there]
                 points = [(steps, cell.values[quantity.key]) for steps, cell in cells if cell and cell.drawn]
                 if points:
@@ -143,10 +143,6 @@ def draw_steps(contest: Contest, settings: Sequence[Setting], quantities: Sequen
 def colour(variant: str) -> str:
     """The colour of a variant's family."""
     return COLOURS.get(names.family(variant), OTHER)
-
-
-def _on_top(variant: str) -> bool:
-    return variant == HIGHLIGHT  # drawn last
 
 
 def _style(variant: str, variants: Sequence[str]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import html
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,15 +53,18 @@ def shell(title: str, subtitle: str, body: Iterable[str]) -> str:
     )
 
 
-def _time_split(study: Records) -> tuple[dict[str, float], float]:
-    """Seconds by activity over all sessions, the most first, and all of them; never 0, for they are divided by."""
+def _total(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The sum of each entry, the largest first."""
     total: dict[str, float] = {}
+    for name, value in (item for part in parts for item in part.items()):
+        total[name] = total.get(name, 0.0) + value
+    return dict(sorted(total.items(), key=lambda item: -item[1]))
+
+
+def _time_split(study: Records) -> tuple[dict[str, float], float]:
+    """Seconds by activity over all sessions, and all of them; never 0, for they are divided by."""
     sessions = study.sessions()
-    for session in sessions:
-        for name, seconds in session["split"].items():
-            total[name] = total.get(name, 0.0) + seconds
-    whole = sum(session["seconds"] for session in sessions) or 1.0
-    return dict(sorted(total.items(), key=lambda item: -item[1])), whole
+    return _total(session["split"] for session in sessions), sum(session["seconds"] for session in sessions) or 1.0
 
 
 def time_spent(study: Records) -> str:
@@ -73,16 +76,6 @@ def time_spent(study: Records) -> str:
     return f"{whole:.0f} s in all: {parts}; {1 - split.get('training', 0.0) / whole:.0%} outside training steps"
 
 
-def _compilations(study: Records) -> dict[str, tuple[float, float]]:
-    """Program -> how often it was compiled and for how many seconds, over all sessions, the slowest first."""
-    total: dict[str, tuple[float, float]] = {}
-    for session in study.sessions():
-        for name, found in session.get("compilations", {}).items():
-            count, seconds = total.get(name, (0, 0.0))
-            total[name] = (count + found["count"], seconds + found["seconds"])
-    return dict(sorted(total.items(), key=lambda item: -item[1][1]))
-
-
 def how_made(study: Records) -> str:
     """Where the time went, and what a reader needs to repeat the study."""
     s, e = study.study, html.escape
@@ -91,8 +84,12 @@ def how_made(study: Records) -> str:
     if split:
         rows = [[e(name), f"{seconds:.1f}", f"{seconds / whole:.0%}"] for name, seconds in split.items()]
         parts.append(table(["activity", "seconds", "share"], [*rows, ["<b>all</b>", f"<b>{whole:.1f}</b>", ""]]))
-    if programs := _compilations(study):
-        rows = [[e(name), f"{count:.0f}", f"{seconds:.1f}"] for name, (count, seconds) in programs.items()]
+    programs = [session.get("compilations", {}) for session in study.sessions()]
+    count, seconds = (
+        _total({name: one[key] for name, one in of.items()} for of in programs) for key in ("count", "seconds")
+    )
+    if seconds:
+        rows = [[e(name), f"{count[name]:.0f}", f"{spent:.1f}"] for name, spent in seconds.items()]
         parts.append(table(["compiled program", "times", "seconds"], rows))
     versions = ", ".join(f"{name} {version}" for name, version in s["versions"].items())
     parts.append(

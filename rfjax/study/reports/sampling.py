@@ -1,7 +1,6 @@
 """The report of sampling with few steps: what it costs at each depth, and how straight the paths are (SD3 Table 6)."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -229,7 +228,7 @@ def _drops(found: Findings) -> str:
         return ""
     few, many, rows = found.steps[:-1], found.steps[-1], []
     for row in found.rows:
-        cells = [_drop_text(row.cells.get(k)) for k in few]
+        cells = [f"{c['drop']:.2f} ± {c['drop_stderr']:.2f}" if (c := row.cells.get(k)) else NONE for k in few]
         last = row.cells[many]
         ends = [format(last[found.score.key], found.score.form), formatted(last["path_length"], ".2f")]
         rows.append([escape(row.name), str(row.depth), *cells, *ends])
@@ -246,10 +245,6 @@ def _drops(found: Findings) -> str:
         "it depends on the image's size, so only its trend compares. Grid of sampling times: "
         f"{' and '.join(found.grids)}. Paper: {paper.SOURCE}.",
     )  # fmt: skip
-
-
-def _drop_text(cell: Mapping[str, float] | None) -> str:
-    return f"{cell['drop']:.2f} ± {cell['drop_stderr']:.2f}" if cell else NONE
 
 
 def _everything(found: Findings) -> str:

@@ -1,10 +1,10 @@
 """The figures of the scaling report. Each takes records and findings and returns a matplotlib figure."""
 
 from collections.abc import Callable
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter
 
@@ -27,8 +27,8 @@ def figures(records: Records, findings: Findings) -> Figures:
     rungs = bool(findings.trend.rungs)
     wanted: list[tuple[str, str, bool, Callable[[Records, Findings], Figure]]] = [
         ("trend", "The trend", rungs, draw_trend),
-        ("loss_against_flops", "Loss against compute", trained, draw_loss_against_flops),
-        ("loss_against_steps", "Loss against steps", trained, draw_loss_against_steps),
+        ("loss_against_flops", "Loss against compute", trained, partial(draw_losses, along="flops")),
+        ("loss_against_steps", "Loss against steps", trained, draw_losses),
         ("loss_by_level", "Loss by noise level", rungs, draw_levels),
         ("left_out", "Each rung from the others", bool(findings.trend.checks), draw_left_out),
         ("loss_and_quality", "Validation loss and quality of samples", bool(findings.scored), draw_quality),
@@ -38,29 +38,12 @@ def figures(records: Records, findings: Findings) -> Figures:
     return {name: (title, draw(records, findings)) for name, title, has, draw in wanted if has}
 
 
-def draw_loss_against_steps(records: Records, findings: Findings) -> Figure:
-    """Training losses (smoothed) and, apart, validation losses along each run."""
-    return _two_losses(records, "step", "step", "linear")[0]
+def draw_losses(records: Records, findings: Findings, along: str = "step") -> Figure:
+    """Training losses (smoothed) and, apart, validation losses along each run: means over different t and weights.
 
-
-def draw_loss_against_flops(records: Records, findings: Findings) -> Figure:
-    """The same against training compute, with the lower envelope of the training losses."""
-    figure, axes = _two_losses(records, "flops", "training FLOPs", "log")
-    curves = [_training(run, "flops") for run in records.runs]
-    flops, losses = (np.concatenate([curve[i][len(curve[i]) // 20 :] for curve in curves]) for i in (0, 1))
-    if flops.size:
-        lowest = analysis.envelope(flops, losses)
-        axes.plot(flops[lowest], losses[lowest], "k--", lw=1, label="envelope")
-        axes.legend(ncols=2, fontsize=8)
-    return figure
-
-
-def _two_losses(records: Records, along: str, label: str, scale: str) -> tuple[Figure, Axes]:
-    """Training losses on the left, validation losses on the right: they are means over different t and weights.
-
-    Returns:
-        The figure and its left panel.
+    Against FLOPs the training losses have their lower envelope.
     """
+    label, scale = {"step": ("step", "linear"), "flops": ("training FLOPs", "log")}[along]
     figure, (left, right) = plt.subplots(1, 2, figsize=TWO_PANELS)
     config, colour = records.config, colours([run.name for run in records.runs])
     weights = config["study"]["weights"]
@@ -82,7 +65,13 @@ def _two_losses(records: Records, along: str, label: str, scale: str) -> tuple[F
             axes.set(xscale=scale, yscale="log")
             log_ticks(axes.yaxis)
             axes.legend(ncols=2, fontsize=8)
-    return figure, left
+    curves = [_training(run, along) for run in records.runs] if along == "flops" else []
+    x, losses = (np.concatenate([[], *(curve[i][len(curve[i]) // 20 :] for curve in curves)]) for i in (0, 1))
+    if x.size:
+        lowest = analysis.envelope(x, losses)
+        left.plot(x[lowest], losses[lowest], "k--", lw=1, label="envelope")
+        left.legend(ncols=2, fontsize=8)
+    return figure
 
 
 def _training(run: RunRecord, along: str) -> tuple[np.ndarray, np.ndarray]:

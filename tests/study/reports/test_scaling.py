@@ -86,8 +86,8 @@ def test_training_and_validation_losses_have_axes_of_their_own(tmp_path):
     """They are means over different t, weights and texts: on one axis their distance looks like overfitting."""
     study = records.read(write_study(tmp_path / "s", depths=(1, 2)))
     found = scaling_findings.analyse(study)
-    for draw in (scaling_figures.draw_loss_against_steps, scaling_figures.draw_loss_against_flops):
-        left, right = draw(study, found).axes
+    for along in ("step", "flops"):
+        left, right = scaling_figures.draw_losses(study, found, along).axes
         assert left.get_ylabel() == "training loss"
         assert "raw weights" in left.get_title()
         assert "texts dropped" in left.get_title()
