@@ -56,11 +56,9 @@ def fit_points(
     own = None if groups is None else [groups[p.index] for p in used]
     names, parameter_names = tuple(inputs), PARAMETERS[law]
     _demand(law, names, used, own, f"{len(left_out)} left out, {len(kept_out)} held out")
-
     goal = OBJECTIVES[objective]
-    solution, log_centre, unit, typical = _solved(
-        law, used, own, goal, weighted=y_stderr is not None, least=least_scatter
-    )
+    options = {"weighted": y_stderr is not None, "least": least_scatter}
+    solution, log_centre, unit, typical = _solved(law, used, own, goal, **options)
     scale = np.where(np.arange(len(parameter_names)) < len(parameter_names) - len(names), unit, 1.0)
     theta, covariance = solution.theta * scale, solution.covariance * np.outer(scale, scale)
     parameters, intervals = _original_units(parameter_names, solution, theta, covariance, log_centre)
@@ -68,10 +66,9 @@ def fit_points(
     lost = [name for name, known in zip(parameter_names, solution.identified, strict=True) if not known]
     trusted = solution.success and bool(on_bound or not lost)
     bounds = tuple(f"{name} = {parameters[name]:g}" for name in on_bound)
+    ungrouped = len(names) > 1 and groups is None and len({p.inputs[0] for p in used}) < len(used)
     said = [] if trusted else ["The search did not end at a minimum that the points determine: do not trust this fit."]
-    said += _warnings(len(used), len(parameter_names), bounds, lost, left_out)
-    if len(names) > 1 and groups is None and len({p.inputs[0] for p in used}) < len(used):
-        said.append(UNGROUPED)
+    said += [*_warnings(len(used), len(parameter_names), bounds, lost, left_out), *([UNGROUPED] if ungrouped else [])]
     return kind(
         law=law,
         parameters=parameters,
