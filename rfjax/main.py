@@ -74,8 +74,8 @@ def main(arguments: list[str]) -> int:
     if config.job == "report":
         from rfjax.study import reports  # no JAX here
 
-        drawn = reports.draw(Path(config.workdir), config.data.changed == "allow")
-        print(reports.summary(drawn, reports.write(drawn)))
+        drawn = reports.build_report(Path(config.workdir), config.data.changed == "allow")
+        print(reports.summary(drawn, reports.write_page(drawn)))
         return Exit.DONE
     if config.job == "plan":
         _virtual_devices(config.plan.devices)

@@ -47,7 +47,9 @@ def files(folder, pattern="*.py"):
 
 def test_a_wheel_has_all_modules_and_the_configs(built):
     """Also those of folders without an __init__.py."""
-    folder, _ = built
+    folder, names = built
+    style = "rfjax/study/reports/style.css"
+    assert (folder / "lib" / style).exists() and style in names
     ours = {f"rfjax/{name}" for name in files(folder / "tree" / "rfjax")}
     assert files(folder / "lib") == ours | {f"rfjax/configs/{name}" for name in files(folder / "tree" / "configs")}
     assert "rfjax/training/loop.py" in ours

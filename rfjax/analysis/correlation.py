@@ -37,6 +37,16 @@ class Correlation:
     groups: int | None = None
     note: str = ""
 
+    @property
+    def text(self) -> str:
+        """The correlation with its interval, in words."""
+        return f"{self.value:+.2f} (95 % interval {self.low:+.2f} to {self.high:+.2f})"
+
+    @property
+    def sign(self) -> int:
+        """1 where the interval is above 0, -1 where it is below, and 0 where it holds 0."""
+        return 1 if self.low > 0 else -1 if self.high < 0 else 0
+
 
 def pearson(x: ArrayLike, y: ArrayLike, *, groups: Sequence[object] | None = None) -> Correlation:
     """The linear correlation of x and y, both of shape (n,); the interval by Fisher's z (Fisher 1921).
@@ -44,15 +54,20 @@ def pearson(x: ArrayLike, y: ArrayLike, *, groups: Sequence[object] | None = Non
     tanh(artanh(r) +- q / sqrt(n - 3)). It assumes a bivariate normal: where a curve is not straight or tails are heavy,
     `spearman` and `kendall` say more. p-value: Student t.
 
-    groups: a label for each point, one per independent run. Checkpoints of one run are not independent, and intervals
-    that take them so cover 47 to 92 % instead of 95. With five groups or more z gets the standard error of a
-    leave-one-group-out jackknife and Student t with (groups - 1) degrees of freedom, as in `fit_surface`; interval and
-    p-value are then the wider of that and of the independent points'. Measured coverage 93 to 99 % with 5 to 20 runs of
-    4 checkpoints, where resampling whole runs (percentile or BCa) covers 69 to 96 %. With fewer groups `note` says
-    that the points were taken for independent.
+    Checkpoints of one run are not independent, and intervals that take them so cover 47 to 92 % instead of 95. With
+    five groups or more z gets the standard error of a leave-one-group-out jackknife and Student t with (groups - 1)
+    degrees of freedom; interval and p-value are then the wider of that and of the independent points'. Measured
+    coverage 93 to 99 % with 5 to 20 runs of 4 checkpoints, where resampling whole runs (percentile or BCa) covers 69 to
+    96 %. With fewer groups `note` says that the points were taken for independent.
 
-    Raises TooFewPoints with fewer than 4 points, or where x or y (also without one group) is constant; ValueError for
-    unequal shapes and for values that are not finite.
+    Args:
+        x: shape (n,).
+        y: shape (n,).
+        groups: a label for each point, one per independent run.
+
+    Raises:
+        TooFewPoints: with fewer than 4 points, or where x or y (also without one group) is constant.
+        ValueError: for unequal shapes and for values that are not finite.
     """
     return _correlation("pearson", x, y, groups)
 
@@ -64,7 +79,7 @@ def spearman(x: ArrayLike, y: ArrayLike, *, groups: Sequence[object] | None = No
     strong correlations, where it covers too seldom (84 % for a normal correlation of 0.97, n = 8): |r| = 1 counts as
     half a step of r less, and an end that would lie farther out without the bias of r, E[r] = (3 tau + (n - 2) rho_s) /
     (n + 1) (Moran 1948), is put there. It holds for every monotone transform of a bivariate normal. p-value: all orders
-    up to 7 points, Student t above. groups and raises: as `pearson`.
+    up to 7 points, Student t above. Arguments and errors: as `pearson`.
     """
     return _correlation("spearman", x, y, groups)
 
@@ -75,7 +90,7 @@ def kendall(x: ArrayLike, y: ArrayLike, *, groups: Sequence[object] | None = Non
     The interval is every tau with |t - tau| <= q sd(tau), sd being exact for monotone transforms of a bivariate normal
     without ties (Esscher 1924; Kendall, Rank Correlation Methods, chapter 10). Fisher's z with 0.437 / (n - 4) (Fieller
     et al. 1957) covers too seldom where the correlation is strong (88 % for 0.9, n = 8). p-value: scipy's, exact for
-    few points without ties. groups and raises: as `pearson`.
+    few points without ties. Arguments and errors: as `pearson`.
     """
     return _correlation("kendall", x, y, groups)
 

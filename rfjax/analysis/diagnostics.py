@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -9,6 +10,7 @@ from scipy import stats
 
 from rfjax.analysis.engine import OBJECTIVES, evaluate
 from rfjax.analysis.fit import Fit
+from rfjax.analysis.fitting import TooFewPoints
 from rfjax.analysis.laws import fit_law
 
 Array = NDArray[np.float64]
@@ -44,6 +46,55 @@ class Check:
     statistic: float
     degrees_of_freedom: tuple[int, int]
     p: float
+
+
+@dataclass(frozen=True)
+class LawCheck:
+    """How a law of all rungs stands up; None, or (), and a reason, where there are too few rungs to say."""
+
+    residuals: tuple[float, ...]
+    left_out: tuple[LeftOut, ...]
+    curvature: Check | None
+    lack_of_fit: Check | None
+    reason: str
+
+
+def check_law(fit: Fit, seeds_degrees_of_freedom: int | None, **options: Any) -> LawCheck:
+    """Residuals, each rung from the others, curvature, and the scatter beside that of the seeds.
+
+    Args:
+        fit: a law of all rungs.
+        seeds_degrees_of_freedom: of the spread between seeds; None where it is not known.
+        options: x, y and so on, as the fit was given them.
+    """
+    left_out, reason = (), ""
+    try:
+        left_out = leave_one_out(law=fit.law, **options)
+    except TooFewPoints as error:
+        reason = str(error)
+    misfit = None if seeds_degrees_of_freedom is None else lack_of_fit(fit, seeds_degrees_of_freedom)
+    return LawCheck(tuple(residuals(fit).tolist()), left_out, curvature(fit), misfit, reason)
+
+
+def law_warnings(law: str, check: LawCheck) -> list[str]:
+    """Sentences on a law whose residuals bend, scatter beyond the seeds, or that misses its own rungs."""
+    said, bend, misfit = [], check.curvature, check.lack_of_fit
+    signs = "".join("+" if value > 0 else "-" for value in check.residuals)
+    if bend is not None and bend.p < SUSPICIOUS:
+        said.append(
+            f"The residuals of {law} bend (signs {signs} by size; p = {bend.p:.2g} against one parameter more): the "
+            "law is not quite right, and its E and its predictions far beyond the ladder are not to be trusted."
+        )
+    if misfit is not None and misfit.p < SUSPICIOUS:
+        said.append(
+            f"The rungs scatter about {law} by more than their seeds do (F = {misfit.statistic:.2g}, p = "
+            f"{misfit.p:.2g}): the law, or the learning rate of some rung, is not quite right."
+        )
+    missed = [one for one in check.left_out if not one.inside]
+    if missed:
+        names = ", ".join(f"{one.label} ({100 * one.error:+.1f} %)" for one in missed)
+        said.append(f"Predicted from the other rungs by {law}, {names} lies outside the 95 % interval.")
+    return said
 
 
 def leave_one_out(

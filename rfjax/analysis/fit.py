@@ -80,17 +80,20 @@ class Fit:
     suppose that the law is right, and that the noise is equally large at all points, or in proportion to the standard
     errors passed.
 
-    parameters, intervals   in the units of x and the loss; 95 % intervals by the delta method with Student t, A and B
-                            in their logarithm, E cut at 0; infinite where the points do not determine a parameter
-    scatter, scatter_of     residual standard deviation about the law at a point of typical standard error, and of what:
-                            "log loss" (relative) for the log objectives, "loss" for "squares"; with `least_scatter`
-                            never below the standard errors passed
-    aicc                    Akaike's criterion, corrected, the scatter being a parameter; None with too few points;
-                            only laws with the same points and objective compare
-    condition_number        of the Jacobian with columns of norm 1
-    centre, theta           geometric means of the inputs; the parameters with A and B taken there
-    covariance              of theta
-    typical_stderr          geometric mean of the standard errors passed (relative to the loss for the log objectives)
+    Attributes:
+        parameters: in the units of x and the loss.
+        intervals: 95 %, by the delta method with Student t, A and B in their logarithm, E cut at 0; infinite where the
+            points do not determine a parameter.
+        scatter: residual standard deviation about the law at a point of typical standard error; with `least_scatter`
+            never below the standard errors passed.
+        scatter_of: "log loss" (relative) for the log objectives, "loss" for "squares".
+        aicc: Akaike's criterion, corrected, the scatter being a parameter; None with too few points; only laws with the
+            same points and objective compare.
+        condition_number: of the Jacobian with columns of norm 1.
+        centre: geometric means of the inputs.
+        theta: the parameters, with A and B taken at the centre.
+        covariance: of theta.
+        typical_stderr: geometric mean of the standard errors passed (relative to the loss for the log objectives).
     """
 
     law: str

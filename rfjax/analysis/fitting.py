@@ -9,7 +9,7 @@ import scipy
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from rfjax.analysis.engine import EXPONENTS, METHOD, OBJECTIVES, TINY, Array, Problem, Solution, solve
+from rfjax.analysis.engine import EXPONENTS, METHOD, OBJECTIVES, TINY, Array, Objective, Problem, Solution, solve
 from rfjax.analysis.fit import LEVEL, Fit, Point, Status
 from rfjax.errors import nearest
 
@@ -56,19 +56,9 @@ def fit_points(
     own = None if groups is None else [groups[p.index] for p in used]
     names, parameter_names = tuple(inputs), PARAMETERS[law]
     _demand(law, names, used, own, f"{len(left_out)} left out, {len(kept_out)} held out")
-
     goal = OBJECTIVES[objective]
-    x, loss = np.array([p.inputs for p in used]), np.array([p.loss for p in used])
-    log_centre, unit = np.log(x).mean(0), float(np.exp(np.log(loss).mean()))
-    weights, typical = np.ones_like(loss), None
-    if y_stderr is not None:
-        stderr = np.array([p.stderr for p in used]) / (loss if goal.log else 1.0)
-        typical = float(np.exp(np.log(stderr).mean()))
-        weights = typical / stderr
-    solution = solve(Problem(np.log(x) - log_centre, loss / unit, weights, "E" in parameter_names, goal), own)
-    if least_scatter and typical is not None:
-        solution = _at_least(solution, typical / (1.0 if goal.log else unit))
-
+    options = {"weighted": y_stderr is not None, "least": least_scatter}
+    solution, log_centre, unit, typical = _solved(law, used, own, goal, **options)
     scale = np.where(np.arange(len(parameter_names)) < len(parameter_names) - len(names), unit, 1.0)
     theta, covariance = solution.theta * scale, solution.covariance * np.outer(scale, scale)
     parameters, intervals = _original_units(parameter_names, solution, theta, covariance, log_centre)
@@ -76,10 +66,9 @@ def fit_points(
     lost = [name for name, known in zip(parameter_names, solution.identified, strict=True) if not known]
     trusted = solution.success and bool(on_bound or not lost)
     bounds = tuple(f"{name} = {parameters[name]:g}" for name in on_bound)
+    ungrouped = len(names) > 1 and groups is None and len({p.inputs[0] for p in used}) < len(used)
     said = [] if trusted else ["The search did not end at a minimum that the points determine: do not trust this fit."]
-    said += _warnings(len(used), len(parameter_names), bounds, lost, left_out)
-    if len(names) > 1 and groups is None and len({p.inputs[0] for p in used}) < len(used):
-        said.append(UNGROUPED)
+    said += [*_warnings(len(used), len(parameter_names), bounds, lost, left_out), *([UNGROUPED] if ungrouped else [])]
     return kind(
         law=law,
         parameters=parameters,
@@ -103,6 +92,23 @@ def fit_points(
         covariance=tuple(map(tuple, covariance.tolist())),
         typical_stderr=typical,
     ).judged(kept_out, names)
+
+
+def _solved(
+    law: str, used: list[Point], groups: Sequence[object] | None, goal: Objective, *, weighted: bool, least: bool
+) -> tuple[Solution, Array, float, float | None]:
+    """The solution with losses in units of their mean, log of the centre, that unit, and the typical standard error."""
+    x, loss = np.array([p.inputs for p in used]), np.array([p.loss for p in used])
+    log_centre, unit = np.log(x).mean(0), float(np.exp(np.log(loss).mean()))
+    weights, typical = np.ones_like(loss), None
+    if weighted:
+        stderr = np.array([p.stderr for p in used]) / (loss if goal.log else 1.0)
+        typical = float(np.exp(np.log(stderr).mean()))
+        weights = typical / stderr
+    solution = solve(Problem(np.log(x) - log_centre, loss / unit, weights, "E" in PARAMETERS[law], goal), groups)
+    if least and typical is not None:
+        solution = _at_least(solution, typical / (1.0 if goal.log else unit))
+    return solution, log_centre, unit, typical
 
 
 def _at_least(solution: Solution, scatter: float) -> Solution:

@@ -40,10 +40,18 @@ class IsoFlop:
 def isoflop(n: ArrayLike, d: ArrayLike, loss: ArrayLike, compute: ArrayLike, budgets: ArrayLike) -> tuple[IsoFlop, ...]:
     """Cuts the rungs' curves at each budget and fits a parabola of the loss in log N.
 
-    n: parameters, d: examples seen, loss, compute: FLOPs spent, each of shape (points,), the points of one n forming
-    one curve with different compute; points with a loss that is not finite are left out. budgets: FLOPs, shape (b,).
-    Between points a curve is monotone cubic in log compute; none is extended beyond its ends. Raises ValueError for
-    unequal shapes, sizes that are not positive, or two points of one curve with the same compute.
+    The points of one n form one curve with different compute; points with a loss that is not finite are left out.
+    Between points a curve is monotone cubic in log compute; none is extended beyond its ends.
+
+    Args:
+        n: parameters, shape (points,).
+        d: examples seen, shape (points,).
+        loss: shape (points,).
+        compute: FLOPs spent, shape (points,).
+        budgets: FLOPs, shape (b,).
+
+    Raises:
+        ValueError: for unequal shapes, sizes that are not positive, or two points of one curve with the same compute.
     """
     columns = [np.atleast_1d(np.asarray(values, float)) for values in (n, d, loss, compute)]
     if len({values.shape for values in columns}) > 1:
@@ -68,7 +76,7 @@ def isoflop(n: ArrayLike, d: ArrayLike, loss: ArrayLike, compute: ArrayLike, bud
 def envelope(compute: ArrayLike, loss: ArrayLike) -> NDArray[np.intp]:
     """The indices, by rising compute, of the points of all curves that no cheaper or equal point beats or equals.
 
-    compute: FLOPs, loss: shape (points,). Points that are not finite are never part of it.
+    Points, of shape (points,), that are not finite are never part of it; compute is in FLOPs.
     """
     flops, losses = np.asarray(compute, float), np.asarray(loss, float)
     order = np.lexsort((losses, flops))

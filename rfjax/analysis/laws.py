@@ -22,10 +22,22 @@ class LawFit(Fit):
     def predict(self, x: ArrayLike, level: float = LEVEL, *, y_stderr: ArrayLike | None = None) -> Prediction:
         """The law at `x` and the interval that holds a NEW MEASURED loss there with probability `level`.
 
-        x: sizes, in the units of the fit, any shape. y_stderr: standard error of the new measurement, in units of the
-        loss, where the fit was given them; by default that of a typical point of the fit.
+        Args:
+            x: sizes, in the units of the fit, any shape.
+            level: of the interval.
+            y_stderr: standard error of the new measurement, in units of the loss, where the fit was given them; by
+                default that of a typical point of the fit.
         """
         return self._predict([x], level, y_stderr)
+
+    @property
+    def text(self) -> str:
+        """The law in one line, with the intervals of its parameters."""
+        p = self.parameters
+        offset = f"{p['E']:.4f} + " if "E" in p else ""
+        spans = ", ".join(f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in self.intervals.items())
+        formula = f"L = {offset}{p['A']:.4g} x^-{p['alpha']:.3f}"
+        return f"{formula}   (95 %: {spans}; {self.status.value}; {self.degrees_of_freedom} degrees of freedom)"
 
 
 def fit_law(
@@ -41,21 +53,27 @@ def fit_law(
 ) -> LawFit:
     """Fits "power", L = A x^-alpha, or "power_offset", L = E + A x^-alpha, with 0.01 <= alpha <= 3 and E, A >= 0.
 
-    x: sizes (parameters, FLOPs or examples; positive), shape (n,). y: losses, shape (n,); one that is not finite and
-    positive (a diverged run) is left out and listed. objective: "squares" of the loss, "log_squares" of its logarithm,
-    or "log_huber" (Hoffmann et al. 2022, delta = 1e-3). hold_out: how many of the largest usable rungs (different x;
-    all points of a rung) are kept out and judged afterwards.
+    y_stderr says how points compare: the weights are 1 / stderr^2, and the scatter about the law is still estimated
+    from the residuals, with n - p degrees of freedom, as Var(y_i) = scatter^2 (stderr_i / typical)^2. So a stderr that
+    all points share (examples common to all models, in a paired validation) cannot widen an interval, and seed noise or
+    misfit beyond it cannot be missed. With least_scatter it is the noise that a point is known to have, such as the
+    spread over seeds: a few residuals may be small by luck, and the interval then still spans what another seed would
+    do. The degrees of freedom stay n - p, so such intervals cover more than 95 %.
 
-    y_stderr: standard errors of y, in its units, shape (n,). They say how points compare: the weights are 1 / stderr^2,
-    and the scatter about the law is still estimated from the residuals, with n - p degrees of freedom, as Var(y_i) =
-    scatter^2 (stderr_i / typical)^2. So a stderr that all points share (examples common to all models, which paired
-    validation shares) cannot widen an interval, and seed noise or misfit beyond it cannot be missed.
+    Args:
+        x: sizes (parameters, FLOPs or examples; positive), shape (n,).
+        y: losses, shape (n,); one that is not finite and positive (a diverged run) is left out and listed.
+        law: "power" or "power_offset".
+        y_stderr: standard errors of y, in its units, shape (n,).
+        objective: "squares" of the loss, "log_squares" of its logarithm, or "log_huber" (Hoffmann et al. 2022, delta =
+            1e-3).
+        hold_out: how many of the largest usable rungs (different x; all points of a rung) are kept out and judged.
+        least_scatter: the scatter is at least y_stderr.
+        labels: names of the points, for messages.
 
-    least_scatter: y_stderr is the noise that a point is known to have, such as the spread over seeds, so the scatter is
-    at least that. A few residuals may be small by luck; the interval then still spans what another seed would do. The
-    degrees of freedom stay n - p, so such intervals cover more than 95 %. labels: names of the points, for messages.
-
-    Raises ValueError for sizes or standard errors that are not positive and finite, and TooFewPoints for n <= p.
+    Raises:
+        ValueError: for sizes or standard errors that are not positive and finite.
+        TooFewPoints: for n <= p.
     """
     if law not in LAWS:
         raise ValueError(f"there is no law '{law}'{nearest(law, LAWS)}.")

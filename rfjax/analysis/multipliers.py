@@ -5,8 +5,9 @@ lines in (log x, log loss) between the measurements: a power law L = A x^-a is s
 to one than it would be in the loss itself. Neither the unit of x nor that of the loss matters.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise, permutations
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,8 @@ from rfjax.analysis.fit import LEVEL
 Curve = tuple[ArrayLike, ArrayLike]
 Array = NDArray[np.float64]
 
+QUARTER = 4  # who learns fastest is read where this part of the steps is over
+
 
 class Estimate(NamedTuple):
     """A mean and its interval; no interval where there is one value only."""
@@ -26,17 +29,22 @@ class Estimate(NamedTuple):
     low: float | None
     high: float | None
 
+    def text(self, form: str, named: str = "") -> str:
+        """The mean with its interval in brackets, where it has one; named: what stands before the interval."""
+        value = format(self.value, form)
+        return value if self.low is None else f"{value} ({named}{format(self.low, form)} to {format(self.high, form)})"
+
 
 @dataclass(frozen=True)
 class Multiplier:
     """How many times less x the second model needs than the first: above 1 the second is better.
 
-    at_end   at the loss that the slower of the two reaches at its end; None where no seed has a common loss
-    overall  averaged over all losses that both curves pass (evenly in log loss); None likewise
-    seeds    the seeds that this rests on
-    losses   for each of them, the loss at which `at_end` compares
-    logs     for each of them, log(x of the first / x of the second) at that loss
-    note     what a reader must know: why there is no number or no interval, or which seeds were left out; or ""
+    Attributes:
+        at_end: at the loss that the slower of the two reaches at its end; None where no seed has a common loss.
+        overall: averaged over all losses that both curves pass (evenly in log loss); None likewise.
+        losses: for each of the seeds, the loss at which `at_end` compares.
+        logs: for each of the seeds, log(x of the first / x of the second) at that loss.
+        note: why there is no number or no interval, or which seeds were left out; or "".
     """
 
     at_end: Estimate | None
@@ -106,6 +114,63 @@ def multiplier(
         notes.append(f"{lost} of {len(paired)} seeds left out, without a common loss: too near 1")
     at_end, overall = (_exp(over_seeds(values, confidence)) for values in (logs, wholes))
     return Multiplier(at_end, overall, tuple(seeds), tuple(losses), tuple(logs), "; ".join(notes))
+
+
+def multipliers(
+    curves: Mapping[str, Mapping[Hashable, Curve]],
+) -> dict[tuple[str, str], Multiplier]:
+    """Of every two names with curves: how many times less x the first, the row, needs than the second, the column."""
+    return {(row, column): multiplier(curves[column], curves[row]) for row, column in permutations(curves, 2)}
+
+
+def cheapest(names: Iterable[str], table: Mapping[tuple[str, str], Multiplier]) -> tuple[str, str] | None:
+    """The name whose smallest multiplier over another is the largest, and above 1; and that other."""
+    best, most = None, 1.0
+    for name in names:
+        ours = {other: m.at_end.value for (row, other), m in table.items() if row == name and m.at_end}
+        nearest = min(ours, key=ours.__getitem__, default=None)
+        if nearest is not None and ours[nearest] > most:
+            best, most = (name, nearest), ours[nearest]
+    return best
+
+
+def leads(ends: Mapping[str, Mapping[Hashable, float]], ranked: Sequence[str]) -> dict[tuple[str, str], Estimate]:
+    """Neighbours in a ranking: by how much the better one's final loss is lower, seed by seed.
+
+    Args:
+        ends: name -> seed -> final loss.
+        ranked: names, the best first; those without a seed in common with the next have no lead.
+    """
+    found = {}
+    for better, worse in pairwise(ranked):
+        differences = [ends[worse][seed] - loss for seed, loss in ends[better].items() if seed in ends[worse]]
+        if differences:
+            found[better, worse] = over_seeds(differences)
+    return found
+
+
+class Beginning(NamedTuple):
+    """Who leads early: the step, of how many, and name -> mean loss there, the lowest first."""
+
+    step: int
+    steps: int
+    losses: dict[str, float]
+
+
+def beginning(curves: Mapping[str, Sequence[Mapping[int, float]]], steps: int) -> Beginning | None:
+    """Who leads at the last checkpoint within the first quarter of the steps, or at the first, where there is none.
+
+    Args:
+        curves: name -> for each run, step -> loss.
+        steps: of a whole run.
+    """
+    known = sorted({step for runs in curves.values() for curve in runs for step in curve})
+    if not known:
+        return None
+    step = max((s for s in known if s <= steps / QUARTER), default=known[0])
+    found = {name: [curve[step] for curve in runs if step in curve] for name, runs in curves.items()}
+    means = {name: sum(losses) / len(losses) for name, losses in found.items() if losses}
+    return Beginning(step, steps, dict(sorted(means.items(), key=lambda item: item[1])))
 
 
 def over_seeds(values: Sequence[float], confidence: float = LEVEL) -> Estimate:

@@ -1,6 +1,6 @@
 """What runs that differ by their seed alone say about a comparison: the unit of every claim about a model is a seed."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,8 @@ from numpy.typing import ArrayLike
 from scipy import special, stats
 
 from rfjax.analysis.fit import LEVEL
+
+SETTLED = 0.02  # a training loss that clearly falls by more than this over the last quarter of a run is still falling
 
 
 @dataclass(frozen=True)
@@ -153,3 +155,16 @@ def late_fall(losses: ArrayLike) -> tuple[float, float] | None:
     first, second = (float(s) / (quarter - 2) / quarter for s in scatter)
     error = float(np.hypot(np.sqrt(second) / a, np.sqrt(first) * b / a**2))
     return 1 - b / a, 1 - b / a - float(stats.t.ppf((1 + LEVEL) / 2, 2 * (quarter - 2))) * error
+
+
+def under_trained(curves: Mapping[str, Sequence[float]]) -> list[str]:
+    """A sentence on runs (name -> training losses) that clearly still fell by more than SETTLED at their end."""
+    found = {name: late_fall(losses) for name, losses in curves.items()}
+    falling = {name: fall[0] for name, fall in found.items() if fall and fall[0] > SETTLED and fall[1] > 0}
+    if not falling:
+        return []
+    worst = max(falling, key=falling.__getitem__)
+    return [
+        f"Under-trained: the training loss of {', '.join(falling)} still fell by more than {SETTLED:.0%} over the last "
+        f"quarter ({worst}: {falling[worst]:.1%}). The law holds for this number of steps only."
+    ]

@@ -41,10 +41,17 @@ class SurfaceFit(Fit):
     ) -> Allocation:
         """The n and d with the lowest loss among those that cost `compute` = k n d FLOPs.
 
-        compute: FLOPs. flops_per_parameter_example: k, FLOPs of training per parameter and example (6 x tokens for a
-        dense transformer, less for MM-DiT). N* = G (C/k)^a, a = beta/(alpha+beta), G = (alpha A / (beta
-        B))^(1/(alpha+beta)); intervals by the delta method, of N* and D* in their logarithms. Raises ValueError where A
-        or B is 0.
+        N* = G (C/k)^a, a = beta/(alpha+beta), G = (alpha A / (beta B))^(1/(alpha+beta)); intervals by the delta method,
+        of N* and D* in their logarithms.
+
+        Args:
+            compute: FLOPs.
+            flops_per_parameter_example: k, FLOPs of training per parameter and example (6 x tokens for a dense
+                transformer, less for MM-DiT).
+            level: of the intervals.
+
+        Raises:
+            ValueError: where A or B is 0.
         """
         _, a_centred, b_centred, alpha, beta = self.theta
         if min(a_centred, b_centred) <= 0:
@@ -91,16 +98,24 @@ def fit_surface(
 ) -> SurfaceFit:
     """Fits L = E + A n^-alpha + B d^-beta with exponents from 0.01 to 3 and E, A, B >= 0.
 
-    n: parameters, d: examples (or tokens), loss: all of shape (points,). y_stderr and objective as in `fit_law`.
-    hold_out: how many of the largest n are kept out, with all their points: whole rungs, since a checkpoint of a run
-    that is in the fit says little about a larger run.
+    Checkpoints of one run share their errors, and intervals that take them for independent are too narrow. With groups
+    the covariance is a leave-one-group-out jackknife, the scatter is that of points outside the fit, and t has (number
+    of groups - 1) degrees of freedom. Fewer than about ten runs still give rough intervals.
 
-    groups: a label for each point, one per independent run. Checkpoints of one run share their errors, and intervals
-    that take them for independent are too narrow; with groups the covariance is a leave-one-group-out jackknife, the
-    scatter is that of points outside the fit, and t has (number of groups - 1) degrees of freedom. Fewer than about ten
-    runs still give rough intervals. labels: names of the points, for messages.
+    Args:
+        n: parameters, shape (points,).
+        d: examples or tokens, shape (points,).
+        loss: shape (points,).
+        y_stderr: as in `fit_law`.
+        objective: as in `fit_law`.
+        hold_out: how many of the largest n are kept out, with all their points: whole rungs, since a checkpoint of a
+            run that is in the fit says little about a larger run.
+        groups: a label for each point, one per independent run.
+        labels: names of the points, for messages.
 
-    Raises as `fit_law`; n and d each need three different values.
+    Raises:
+        ValueError: as `fit_law`.
+        TooFewPoints: as `fit_law`; n and d each need three different values.
     """
     return fit_points(
         SurfaceFit,

@@ -24,13 +24,13 @@ def comparable(study: Records, allow: bool = False) -> Records:
     allow = allow or study.config["data"].get("changed") == "allow"
     left_out: set[str] = set()
     notes = [
-        f"{rung.name}: its data changed while it was trained, and {ALLOW} let it go on: {'; '.join(rung.data.changes)}."
-        for rung in study.rungs
-        if rung.data.changes
+        f"{run.name}: its data changed while it was trained, and {ALLOW} let it go on: {'; '.join(run.data.changes)}."
+        for run in study.runs
+        if run.data.changes
     ]
-    for rungs in _groups(study.rungs):
-        by_data = _by_data(rungs)
-        unknown = [rung.name for rung in rungs if rung.data.data is None]
+    for runs in _groups(study.runs):
+        by_data = _by_data(runs)
+        unknown = [run.name for run in runs if run.data.data is None]
         if by_data and unknown:
             notes.append(f"Whether the data of {', '.join(unknown)} were those of the other runs is not known.")
         if len(by_data) < 2:
@@ -47,35 +47,35 @@ def comparable(study: Records, allow: bool = False) -> Records:
                     f"{said}. They are left out: remove their folders and start again, or compare them all the same "
                     f"with {ALLOW}."
                 )
-    kept = tuple(rung for rung in study.rungs if rung.name not in left_out)
-    return replace(study, rungs=kept, notes=(*study.notes, *notes), apart=(*study.apart, *sorted(left_out)))
+    kept = tuple(run for run in study.runs if run.name not in left_out)
+    return replace(study, runs=kept, notes=(*study.notes, *notes), apart=(*study.apart, *sorted(left_out)))
 
 
-def _groups(rungs: Iterable[RunRecord]) -> list[list[RunRecord]]:
+def _groups(runs: Iterable[RunRecord]) -> list[list[RunRecord]]:
     """The runs whose configs ask for the same data."""
     groups: dict[str, list[RunRecord]] = {}
-    for rung in rungs:
-        asked = {name: value for name, value in rung.config["data"].items() if name not in OPERATIONAL}
-        groups.setdefault(json.dumps(asked, sort_keys=True), []).append(rung)
+    for run in runs:
+        asked = {name: value for name, value in run.config["data"].items() if name not in OPERATIONAL}
+        groups.setdefault(json.dumps(asked, sort_keys=True), []).append(run)
     return list(groups.values())
 
 
-def _by_data(rungs: Iterable[RunRecord]) -> dict[Identity, list[str]]:
+def _by_data(runs: Iterable[RunRecord]) -> dict[Identity, list[str]]:
     """The names of the runs by their data, those that nothing tells apart together."""
     found: dict[Identity, list[str]] = {}
-    for rung in rungs:
-        if rung.data.data is None:
+    for run in runs:
+        if run.data.data is None:
             continue
-        same = next((one for one in found if not identity.differences(one, rung.data.data)), rung.data.data)
-        found.setdefault(same, []).append(rung.name)
+        same = next((one for one in found if not identity.differences(one, run.data.data)), run.data.data)
+        found.setdefault(same, []).append(run.name)
     return found
 
 
-def described(rungs: Iterable[RunRecord]) -> list[str]:
+def described(runs: Iterable[RunRecord]) -> list[str]:
     """What data the runs were on, for the page: a sentence for each."""
     said: dict[str, list[str]] = {}
-    for rung in rungs:
-        known = rung.data
+    for run in runs:
+        known = run.data
         if known.trouble:
             what = f"not known ({known.trouble})"
         elif known.data is None:
@@ -89,5 +89,5 @@ def described(rungs: Iterable[RunRecord]) -> list[str]:
             )
             if known.unknown_until:
                 what += f"; not known before step {known.unknown_until:,}"
-        said.setdefault(what, []).append(rung.name)
+        said.setdefault(what, []).append(run.name)
     return [f"Data of {', '.join(names)}: {what}." for what, names in said.items()]

@@ -54,7 +54,7 @@ class Session:
     def close(self, config: Config) -> str:
         """Writes the report and this session's line, and returns the summary for the terminal."""
         began = time.time()
-        drawn = reports.draw(Path(config.workdir))
+        drawn = reports.build_report(Path(config.workdir))
         self.add({"report": time.time() - began})
         line = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": time.time() - self.started}
         line |= {"split": self.split, "compilations": self.compilations.record()}
@@ -63,7 +63,7 @@ class Session:
             trouble = ""
         except UserError as error:
             trouble = f"\nthis session's time can't be recorded: {error}"
-        return reports.summary(drawn, reports.write(drawn)) + trouble
+        return reports.summary(drawn, reports.write_page(drawn)) + trouble
 
 
 def prepare_folder(config: Config, names: list[str]) -> str:

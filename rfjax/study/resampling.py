@@ -40,14 +40,14 @@ def make_job(config: Config, started: float) -> Job:
     """
     session = Session(started)
     source = records.read(Path(config.study.source))
-    complete = [run for run in source.rungs if run.state == "complete"]
+    complete = [run for run in source.runs if run.state == "complete"]
     if not complete:
         raise UserError(f"no run of {config.study.source} is complete: finish that study first")
     settings = all_settings(config.sampling)
     found = find_data(complete, config)
     trouble = prepare_folder(config, list(source.study["runs"]))
     warnings = [
-        f"{run.name} is left out, for it is not complete ({run.state})" for run in source.rungs if run not in complete
+        f"{run.name} is left out, for it is not complete ({run.state})" for run in source.runs if run not in complete
     ]
     tasks = [_task(run, found[run.name], config, settings) for run in complete]
     session.add({"start-up": time.time() - started})
@@ -83,7 +83,7 @@ class Found:
         provenance.record(folder, self.data, known, self.changes, at)
 
 
-def find_data(rungs: Iterable[records.RunRecord], config: Config) -> dict[str, Found]:
+def find_data(runs: Iterable[records.RunRecord], config: Config) -> dict[str, Found]:
     """The data whose captions are drawn and whose pictures are compared with, by the run's name.
 
     Raises:
@@ -91,14 +91,14 @@ def find_data(rungs: Iterable[records.RunRecord], config: Config) -> dict[str, F
     """
     opened: dict[str, Identity] = {}
     found = {}
-    for rung in rungs:
-        run = configs.from_dict(rung.config)
+    for record in runs:
+        run = configs.from_dict(record.config)
         run = replace(run, data=replace(run.data, changed=config.data.changed))
         key = repr((run.data, run.validation))
         if key not in opened:
             opened[key] = provenance.open_data(run)[1]
-        changes = provenance.refuse_unless_allowed(run, {rung.name: rung.data}, opened[key])
-        found[rung.name] = Found(opened[key], rung.data, changes, rung.steps)
+        changes = provenance.refuse_unless_allowed(run, {record.name: record.data}, opened[key])
+        found[record.name] = Found(opened[key], record.data, changes, record.steps)
     return found
 
 
@@ -171,5 +171,5 @@ def _description(run: records.RunRecord, read: weights.Weights, metrics: Iterabl
         "name": run.name,
         "size": asdict(size) | {"train_flops": size.train_flops},
         "steps": read.config.training.steps,
-        "quantities": [one.to_dict() for metric in metrics for one in metric.quantities],
+        "quantities": [one.to_plain() for metric in metrics for one in metric.quantities],
     }

@@ -123,7 +123,7 @@ class _Training:
     def _description(self) -> dict[str, Any]:
         """The line that each start begins with."""
         context = self.context
-        quantities = [one.to_dict() for metric in make_metrics(context.config) for one in metric.quantities]
+        quantities = [one.to_plain() for metric in make_metrics(context.config) for one in metric.quantities]
         return {
             "name": context.run.name,
             "size": asdict(context.size) | {"train_flops": context.size.train_flops},

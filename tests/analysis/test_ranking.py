@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from rfjax.analysis import average_ranks, fronts
+from rfjax.analysis import agreement, average_ranks, fronts, kendall
 
 GRID = st.integers(-3, 3).map(float)  # few values: many ties and equal points
 POINTS = st.lists(st.tuples(GRID, GRID), min_size=1, max_size=25)
@@ -143,9 +143,9 @@ def test_only_names_measured_everywhere_are_ranked():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match=r"scores\[1\] is NaN"):
+    with pytest.raises(ValueError, match=r"columns\[0\]\[1\] is NaN"):
         fronts([1, np.nan], [1, 2])
-    with pytest.raises(ValueError, match=r"distances\[0\] is NaN"):
+    with pytest.raises(ValueError, match=r"columns\[1\]\[0\] is NaN"):
         fronts([1, 2], [np.nan, 2])
     with pytest.raises(ValueError, match="one shape"):
         fronts([1, 2], [1])
@@ -159,3 +159,18 @@ def test_refusals():
         average_ranks({0: {(1,): {"a": (1, 1)}, (2,): {"b": (1, 1)}}})
     with pytest.raises(ValueError, match="none of the 2 settings is kept"):
         average_ranks({0: table_2()}).restricted(lambda setting: False)
+
+
+def test_ties_share_their_place():
+    assert agreement({"a": 1.0, "b": 1.0, "c": 2.0, "z": 0.0}, {"a": 3.0, "b": 1.0, "c": 2.0}).places == {
+        "a": (1.5, 3.0),
+        "b": (1.5, 1.0),
+        "c": (3.0, 2.0),
+    }
+
+
+def test_chance_is_kendalls_own_p_value():
+    """Of all orders the share with at least our number of pairs in order: half of the two-sided exact p-value."""
+    ours = [2, 1, 3, 4, 5]
+    good, whole = agreement(dict(enumerate(ours)), dict(enumerate(range(1, 6)))).orders_as_good
+    assert 2 * good / whole == pytest.approx(kendall(ours, range(1, 6)).p_value)

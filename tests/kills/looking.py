@@ -170,8 +170,8 @@ def check_same_records(study: Path, reference: Path) -> None:
     """All that a report is made of, as `rfjax.study.records` reads it."""
     ours, theirs = records.read(study), records.read(reference)
     assert ours.failures == theirs.failures == {}
-    assert len(ours.rungs) == len(theirs.rungs) > 0
-    for one, other in zip(ours.rungs, theirs.rungs, strict=True):
+    assert len(ours.runs) == len(theirs.runs) > 0
+    for one, other in zip(ours.runs, theirs.runs, strict=True):
         assert one.skipped == other.skipped == 0
         assert (one.state, one.name, one.size, one.steps) == ("complete", other.name, other.size, other.steps)
         for kind in ("train", "validation", "samples", "scores"):

@@ -26,20 +26,20 @@ def study(tmp_path):
 
 
 def names(found):
-    return [rung.name for rung in found.rungs]
+    return [rung.name for rung in found.runs]
 
 
 def test_runs_on_the_same_data_are_compared_and_older_ones_are_not_known(study):
     found = comparable.comparable(records.read(study))
     assert names(found) == ["d1", "d2", "d3", "d4"] and found.notes == ()
-    assert comparable.described(found.rungs) == [
+    assert comparable.described(found.runs) == [
         "Data of d1, d2, d3, d4: not known: the runs are older than the record of it."
     ]
     give(study, d1=DATA, d2=DATA)
     found = comparable.comparable(records.read(study))
     assert names(found) == ["d1", "d2", "d3", "d4"]
     assert found.notes == ("Whether the data of d3, d4 were those of the other runs is not known.",)
-    assert "100 training examples" in comparable.described(found.rungs)[0]
+    assert "100 training examples" in comparable.described(found.runs)[0]
 
 
 def test_a_run_on_other_data_is_left_out_by_name_and_no_longer_called_missing(study):
@@ -52,9 +52,9 @@ def test_a_run_on_other_data_is_left_out_by_name_and_no_longer_called_missing(st
     )
     assert found.states() == [said]
 
-    page = reports.write(reports.draw(study)).read_text()
+    page = reports.write_page(reports.build_report(study)).read_text()
     assert "The data of d3 are not those of d1, d2, d4" in page and "d3 → d4" not in page and "d2 → d4" in page
-    page = reports.write(reports.draw(study, allow=True)).read_text()
+    page = reports.write_page(reports.build_report(study, allow=True)).read_text()
     assert "they are compared all the same, for config.data.changed" in page and "d3 → d4" in page
 
 
@@ -81,9 +81,9 @@ def test_runs_that_ask_for_different_data_are_no_business_of_this(tmp_path):
     study = write_study(tmp_path, axes={"data.image_size": (16, 32)})
     give(study, **{"image_size=16": DATA, "image_size=32": FEWER})
     found = comparable.comparable(records.read(study))
-    assert len(found.rungs) == 2 and found.notes == ()
+    assert len(found.runs) == 2 and found.notes == ()
 
 
 def test_a_damaged_record_is_said_and_the_report_is_made(study):
     (study / "runs" / "d1" / "data.json").write_text("{")
-    assert "remove it, and the data are recorded anew" in reports.write(reports.draw(study)).read_text()
+    assert "remove it, and the data are recorded anew" in reports.write_page(reports.build_report(study)).read_text()

@@ -20,9 +20,9 @@ def test_the_last_scores_are_those_written_last_not_those_of_the_last_step(tmp_p
     ]
     with (folder / "runs" / "d1" / "metrics.jsonl").open("a") as file:
         file.writelines(json.dumps(line) + "\n" for line in written)
-    (rung,) = records.read(folder).rungs
-    assert [(line["step"], line["score"]) for line in rung.scores] == [(16, 0.2), (16, 0.4), (16, 0.5), (8, 0.3)]
-    last = rung.last_scores()
+    (run,) = records.read(folder).runs
+    assert [(line["step"], line["score"]) for line in run.scores] == [(16, 0.2), (16, 0.4), (16, 0.5), (8, 0.3)]
+    last = run.last_scores()
     assert {key: line["score"] for key, line in last.items()} == {
         ("ema", "25@5.0"): 0.3,
         ("ema", "50@5.0"): 0.4,
@@ -37,9 +37,9 @@ def test_what_a_run_has_reached(tmp_path):
         path.write_text("\n".join(path.read_text().splitlines()[:4]) + "\n")
     (folder / "runs" / "d2" / "result.json").write_text('{"status": "complete"}')
     study = records.read(folder)
-    assert [rung.state for rung in study.rungs] == ["at step 8 of 40", "complete", "complete"]
+    assert [run.state for run in study.runs] == ["at step 8 of 40", "complete", "complete"]
     assert study.states() == ["d1 is not finished (at step 8 of 40): the same command goes on with it."]
-    assert study.rungs[0].dataset == "shapes"
+    assert study.runs[0].dataset == "shapes"
 
 
 def test_batches_that_were_left_out_are_said(tmp_path):
@@ -62,8 +62,8 @@ def test_a_run_whose_validation_loss_is_not_finite_has_failed(tmp_path, bad):
     change(folder / "runs" / "d1", lambda line: line | {"loss": bad} if last(line) else line)
     (folder / "runs" / "d1" / "result.json").write_text('{"status": "complete"}')
     study = records.read(folder)
-    assert [rung.state.split(":")[0] for rung in study.rungs] == ["failed", "complete"]
-    assert study.rungs[0].final("ema") is study.rungs[0].final("raw") is None
+    assert [run.state.split(":")[0] for run in study.runs] == ["failed", "complete"]
+    assert study.runs[0].final("ema") is study.runs[0].final("raw") is None
     said = "inf" if bad == "Infinity" else "NaN"
     assert study.states() == [
         f"d1 failed: the validation loss is not finite ({said} with ema weights at step {STEPS}): it is no part of "
@@ -74,11 +74,11 @@ def test_a_run_whose_validation_loss_is_not_finite_has_failed(tmp_path, bad):
 def test_losses_along_a_run_that_are_not_finite_are_left_out_with_a_word(tmp_path):
     folder = write_study(tmp_path / "s", depths=(1,))
     change(folder / "runs" / "d1", lambda line: line | {"loss": "NaN", "stderr": "NaN"} if line["step"] == 8 else line)
-    (rung,) = records.read(folder).rungs
-    assert [line["loss"] for line in rung.train if line["step"] == 8] == [None]
-    assert 8 not in [line["step"] for line in rung.curve("ema")]
-    assert rung.state == "complete"
-    assert rung.states() == [
+    (run,) = records.read(folder).runs
+    assert [line["loss"] for line in run.train if line["step"] == 8] == [None]
+    assert 8 not in [line["step"] for line in run.curve("ema")]
+    assert run.state == "complete"
+    assert run.states() == [
         f"d1: the {kind} loss of step 8 is not finite: those lines are left out of its curve."
         for kind in ("training", "validation")
     ]
@@ -87,9 +87,9 @@ def test_losses_along_a_run_that_are_not_finite_are_left_out_with_a_word(tmp_pat
 def test_a_standard_error_that_is_not_known_is_nan(tmp_path):
     folder = write_study(tmp_path / "s", depths=(1,))
     change(folder / "runs" / "d1", lambda line: line | {"stderr": None} if line["kind"] == "validation" else line)
-    (rung,) = records.read(folder).rungs
-    assert np.isnan(rung.final("ema")["stderr"])
-    assert rung.states() == []
+    (run,) = records.read(folder).runs
+    assert np.isnan(run.final("ema")["stderr"])
+    assert run.states() == []
 
 
 SPOILT = {
@@ -115,7 +115,7 @@ def test_a_spoilt_file_of_a_run_is_named_and_the_others_are_read(tmp_path, name)
         path.unlink(missing_ok=True)
         path.mkdir() if content is None else path.write_bytes(content)
         study = records.read(folder)
-        assert "d2" in [rung.name for rung in study.rungs]
+        assert "d2" in [run.name for run in study.runs]
         said = " ".join(study.states())
         assert "d1" in said
         assert name in said or name == "failure.txt"
@@ -145,7 +145,7 @@ def test_texts_are_fit_to_be_shown(tmp_path):
         file.write(json.dumps(line) + "\n")
     (folder / "runs" / "d2" / "failure.txt").write_text("\x1b[31mno\x07\n")
     study = records.read(folder)
-    assert study.rungs[0].samples["captions"] == ["half \ufffd", "red"]
+    assert study.runs[0].samples["captions"] == ["half \ufffd", "red"]
     assert study.failures == {"d2": "no"}
 
 

@@ -78,7 +78,7 @@ def whole(tmp_path_factory):
 def same_bits(run, other):
     for x, y in zip(*(jax.tree.leaves(final_state(each)) for each in (run, other)), strict=True):
         np.testing.assert_array_equal(x, y)
-    ours, theirs = (records._read_rung(r.folder) for r in (run, other))
+    ours, theirs = (records.read_run(r.folder) for r in (run, other))
     assert [line["loss"] for line in ours.train] == [line["loss"] for line in theirs.train]
     for weights in ("raw", "ema"):
         assert [line["loss"] for line in ours.curve(weights)] == [line["loss"] for line in theirs.curve(weights)]
@@ -91,7 +91,7 @@ def test_a_run_leaves_what_the_design_says(whole):
     assert configs.from_dict(json.loads((run.folder / "config.json").read_text())) == run.config
     assert {p.name for p in (run.folder / "samples").iterdir()} >= {"ema.png", "raw.png", "ema_tiles.png"}
     assert list((run.folder / "tensorboard").iterdir())
-    rung = records._read_rung(run.folder)
+    rung = records.read_run(run.folder)
     assert [line["step"] for line in rung.train] == [2, 4, 6, 8]
     assert [line["step"] for line in rung.curve("ema")] == [4, 8]
     last = rung.final("ema")
@@ -133,7 +133,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(whole, tmp_path, asked):
         file.write('{"kind": "train", "step": 8, "lo')  # the killed process was writing
     loop.train(run, Silent(), stop.Stop())
     same_bits(run, whole[0])
-    assert records._read_rung(tmp_path).skipped == 0
+    assert records.read_run(tmp_path).skipped == 0
 
 
 def largest_file(folder):

@@ -63,7 +63,7 @@ def finish(process, code=Exit.DONE):
 
 
 def read(folder):
-    (rung,) = records.read(folder / "study").rungs
+    (rung,) = records.read(folder / "study").runs
     return rung
 
 

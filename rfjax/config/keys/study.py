@@ -15,6 +15,7 @@ class Study:
         "scaling",
         "Chooses the report that compares the runs. `sampling` trains nothing: it samples the models of `source`.",
         choices=("scaling", "formulations", "sampling", "architectures"),
+        paths=True,
     )
     source: str = key("", "Names the folder of the finished study whose models the report `sampling` samples.")
     axes: dict[str, Any] = key(

@@ -1,106 +1,104 @@
 """Reports: report/index.html, self-contained, with PNG, CSV and JSON beside it. Imports no JAX.
 
-Each kind of study has a module with the same functions, and the config's key `study.report` picks it:
-
-    find(records) -> findings, with `warnings`        record(findings) -> what goes into the JSON file named FILE
-    figures(records, findings) -> name -> (title, figure)         tables(records, findings) -> the CSV files
-    opening, sections: the page from top to bottom    subtitle, lines: in words, for the page and for the terminal
+The config's key `study.report` names a report: an entry of REPORTS, or an import path `MODULE:NAME` of an object with
+the attributes of `page.Report`. A new report is one module that defines such an object, and an entry here.
 """
 
 import csv
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import matplotlib.pyplot as plt
 
-from rfjax import files
-from rfjax.errors import UserError, nearest, printable
+from rfjax import files, lookup
+from rfjax.errors import UserError, printable
 from rfjax.jsonl import plain
 from rfjax.study import comparable, records
-from rfjax.study.reports import architectures, drawing, formulations, page, sampling, scaling
+from rfjax.study.reports import drawing, page, widgets
 
-KINDS: dict[str, ModuleType] = {
-    "scaling": scaling,
-    "formulations": formulations,
-    "sampling": sampling,
-    "architectures": architectures,
+REPORTS = {
+    "scaling": "rfjax.study.reports.scaling:REPORT",
+    "formulations": "rfjax.study.reports.formulations:REPORT",
+    "sampling": "rfjax.study.reports.sampling:REPORT",
+    "architectures": "rfjax.study.reports.architectures:REPORT",
 }
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A study read, judged and drawn: what a page is made of. figures: name -> (title, SVG, whether wide)."""
+class Built:
+    """A study that was read, analysed and drawn; figures: name -> (title, SVG, whether wide)."""
 
-    kind: ModuleType
-    records: records.Records
+    report: page.Report
+    study: records.Records
     findings: Any
     figures: dict[str, tuple[str, str, bool]]
 
 
-def draw(folder: Path, allow: bool = False) -> Drawn:
-    """Reads a study, judges it, and writes the figures, the tables and the JSON file.
+def build_report(folder: Path, allow: bool = False) -> Built:
+    """Reads a study, analyses it, and writes the figures, the tables and the JSON file.
 
     Args:
-        folder: of the study. allow: compare runs whose data differ, and say so.
+        folder: of the study.
+        allow: compare runs whose data differ, and say so.
 
     Raises:
-        UserError: if there is no study in the folder, or the report can't be written.
+        UserError: if there is no study in the folder, its report is not known, or the report can't be written.
     """
     study = comparable.comparable(records.read(folder), allow)
     name = study.config["study"].get("report", "scaling")  # studies from before the key are scaling studies
-    if name not in KINDS:
-        raise UserError(f"{folder}/study.json asks for a report '{name}', which there is not{nearest(name, KINDS)}")
-    kind = KINDS[name]
-    findings = kind.find(study)
+    try:
+        report = lookup.find(name, REPORTS, "study.report")
+    except UserError as error:
+        raise UserError(f"{folder}/study.json: {error}") from error
     target = folder / "report"
-    figures = {}
     if target.exists() and not target.is_dir():
         raise UserError(f"{target} is a file, where the report's folder should be: move it away")
+    findings = report.analyse(study)
     try:
         target.mkdir(exist_ok=True)
         files.clean(target)
-        files.write(target / kind.FILE, json.dumps(plain(kind.record(findings)), indent=1, allow_nan=False) + "\n")
-        for table, (header, rows) in kind.tables(study, findings).items():
-            with (
-                files.atomic(target / f"{table}.csv") as partial,
-                partial.open("w", newline="", encoding="utf-8") as file,
-            ):
-                csv.writer(file).writerows([header, *rows])
+        text = json.dumps(plain(report.to_json(findings)), indent=1, allow_nan=False)
+        files.write(target / report.file, text + "\n")
+        for table, (header, rows) in report.tables(study, findings).items():
+            text = io.StringIO()
+            csv.writer(text).writerows([header, *rows])
+            files.write(target / f"{table}.csv", text.getvalue())
+        figures = {}
         with drawing.style():
-            for figure, (title, shown) in kind.figures(study, findings).items():
+            for figure, (title, shown) in report.figures(study, findings).items():
                 with files.atomic(target / f"{figure}.png") as partial:
                     shown.savefig(partial, format="png")
                 figures[figure] = (title, drawing.svg(shown), shown.get_figwidth() > drawing.WIDE)
                 plt.close(shown)
     except OSError as error:
         raise UserError(f"the report can't be written to {target} ({error.strerror or error})") from error
-    return Drawn(kind, study, findings, figures)
+    return Built(report, study, findings, figures)
 
 
-def write(drawn: Drawn) -> Path:
+def write_page(built: Built) -> Path:
     """Writes report/index.html and returns its path.
 
     Raises:
         UserError: if there is no room.
     """
-    kind, study, findings = drawn.kind, drawn.records, drawn.findings
+    report, study, findings = built.report, built.study, built.findings
     body = [
-        kind.opening(study, findings),
-        page.warnings(findings.warnings),
-        page.figures(drawn.figures),
-        *kind.sections(study, findings),
+        report.opening(study, findings),
+        widgets.warnings(findings.warnings),
+        widgets.figures(built.figures),
+        *report.sections(study, findings),
         page.how_made(study),
     ]
     path = study.folder / "report" / "index.html"
-    files.write(path, page.shell(study.config["study"]["name"], kind.subtitle(study), body))
+    files.write(path, page.shell(study.config["study"]["name"], report.subtitle(study), body))
     return path
 
 
-def summary(drawn: Drawn, path: Path) -> str:
+def summary(built: Built, path: Path) -> str:
     """What the terminal shows at the end."""
-    said = ["", *drawn.kind.lines(drawn.records, drawn.findings)]
-    said += [f"warning: {sentence}" for sentence in drawn.findings.warnings]
-    return printable("\n".join([*said, *filter(None, [page.time_spent(drawn.records)]), f"report: {path}"]))
+    said = ["", *built.report.lines(built.study, built.findings)]
+    said += [f"warning: {sentence}" for sentence in built.findings.warnings]
+    return printable("\n".join([*said, *filter(None, [page.time_spent(built.study)]), f"report: {path}"]))

@@ -1,276 +1,210 @@
 """The report of backbones trained alike: SD3's Fig. 4, against steps and against FLOPs, with compute multipliers."""
 
-import html
 import math
-from typing import Any
 
 from rfjax.analysis.multipliers import Estimate, Multiplier
+from rfjax.analysis.race import describe_race
 from rfjax.study.records import Records
-from rfjax.study.reports import backbone_figures, backbones, drawing, page, paper, rates
-from rfjax.study.reports.backbones import BUDGETS, QUANTITIES, Backbone, Findings, label
-from rfjax.study.reports.formulations import NONE
-from rfjax.study.reports.measures import floor_sentence
-from rfjax.study.reports.sentences import headline, span
+from rfjax.study.reports import paper, widgets
+from rfjax.study.reports.architectures_figures import figures
+from rfjax.study.reports.architectures_findings import Findings, analyse, label, to_json
+from rfjax.study.reports.compare import dataset_name, floor_sentence, floors_of
+from rfjax.study.reports.drawing import hex_colours
+from rfjax.study.reports.page import Report
+from rfjax.study.reports.widgets import NONE, Tables, escape, section, small
 
-FILE = "fits.json"
-find, figures = backbones.find, backbone_figures.figures
-
-FORMS = {"loss": ".4f", "score": ".3f", "frechet": ".3g"}
+SIZES = ("parameters", "forward_flops", "train_flops")
 COSTS = {"flops": ".3g", "seconds": ".0f"}
-WORDS = {"flops": "FLOPs", "steps": "steps"}
 
 
-def record(findings: Findings) -> dict[str, Any]:
-    """The comparison as plain JSON."""
-    return {
-        "weights": findings.weights,
-        "setting": findings.setting,
-        "backbones": [
-            {"name": b.name, "size": b.size, "seeds": [run.seed for run in b.complete], "final": _plain(b.final)}
-            for b in findings.backbones
-        ],
-        "multipliers": [
-            {
-                "of": x,
-                "row": row,
-                "column": column,
-                "at_end": m.at_end and m.at_end._asdict(),
-                "overall": m.overall and m.overall._asdict(),
-                "seeds": m.seeds,
-                "losses": m.losses,
-                "logs": m.logs,
-                "note": m.note,
-            }
-            for x, table in findings.multipliers.items()
-            for (row, column), m in table.items()
-        ],
-        "learning_rates": [sweep.record() for sweep in findings.rates.sweeps],
-        "ranked": findings.ranked,
-        "leads": [{"better": a, "worse": b, **lead._asdict()} for (a, b), lead in findings.leads.items()],
-        "cheapest": findings.cheapest,
-        "beginning": vars(findings.beginning) if findings.beginning else None,
-        "places": {name: {"ours": ours, "paper": theirs} for name, (ours, theirs) in findings.places.items()},
-        "agreement": {name: vars(c) for name, c in findings.agreement.items()},
-        "orders_agreeing_as_well": findings.chance,
-        "paper": {"order": paper.FIG_4, "first": paper.FIG_4_FIRST},
-        "warnings": findings.warnings,
-    }
-
-
-def _plain(estimates: dict[str, Estimate]) -> dict[str, dict[str, float | None]]:
-    return {name: estimate._asdict() for name, estimate in estimates.items()}
-
-
-def tables(study: Records, findings: Findings) -> page.Tables:
+def tables(study: Records, findings: Findings) -> Tables:
     """backbones.csv, curves.csv (each checkpoint of each run) and multipliers.csv."""
-    ends = [f"{q}{suffix}" for q in (*QUANTITIES, "seconds") for suffix in ("", "_low", "_high")]
-    sizes = ("parameters", "forward_flops", "train_flops")
+    race, keys = findings.race, ["loss", *(q.key for q in findings.quantities)]
+    ends, none = [*keys, "seconds"], (None,) * 3
     rows = [
-        (b.name, len(b.complete), *(b.size[name] for name in sizes),
-         *(v for q in (*QUANTITIES, "seconds") for v in b.final.get(q, (None,) * 3)))
-        for b in findings.backbones
+        (name, len(one.complete), *(findings.size_of(name)[key] for key in SIZES),
+         *(v for key in ends for v in one.final.get(key, none)))
+        for name, one in race.entrants.items()
     ]  # fmt: skip
     curves = [
-        (run.rung.name, b.name, run.seed, *(v if math.isfinite(v) else "" for v in point))
-        for b in findings.backbones
-        for run in b.runs
+        (run.name, name, run.seed, *(v if math.isfinite(v) else "" for v in point.values()))
+        for name, one in race.entrants.items()
+        for run in one.runs
         for point in run.points
     ]
     pairs = [
-        (x, row, column, *(m.at_end or (None,) * 3), *(m.overall or (None,) * 3), len(m.seeds), m.note)
-        for x, table in findings.multipliers.items()
+        (x, row, column, *(m.at_end or none), *(m.overall or none), len(m.seeds), m.note)
+        for x, table in race.multipliers.items()
         for (row, column), m in table.items()
     ]
-    header = ("of", "row", "column", "multiplier", "low", "high", "overall", "overall_low", "overall_high", "seeds")
+    columns = ("multiplier", "low", "high", "overall", "overall_low", "overall_high", "seeds", "note")
+    spans = [f"{key}{suffix}" for key in ends for suffix in ("", "_low", "_high")]
     return {
-        "backbones": (("backbone", "seeds", *sizes, *ends), rows),
-        "curves": (("run", "backbone", "seed", *backbones.Checkpoint._fields), curves),
-        "multipliers": ((*header, "note"), pairs),
+        "backbones": (("backbone", "seeds", *SIZES, *spans), rows),
+        "curves": (("run", "backbone", "seed", "step", "examples", "flops", "seconds", *keys), curves),
+        "multipliers": (("of", "row", "column", *columns), pairs),
     }
 
 
 def subtitle(study: Records) -> str:
     """What was trained on what."""
-    c = study.rungs[0].config if study.rungs else study.config
+    c = study.runs[0].config if study.runs else study.config
     return (
-        f"Backbones trained alike (SD3 section 5.2.3, Fig. 4) as {c['flow']['formulation']} on "
-        f"{c['data']['dataset'] or c['data']['name']}: depth {c['model']['depth']}, batch {c['training']['batch']}, "
-        f"{c['training']['steps']:,} steps; {study.config['study']['weights']} weights"
+        f"Backbones trained alike (SD3 section 5.2.3, Fig. 4) as {c['flow']['formulation']} on {dataset_name(c)}: "
+        f"depth {c['model']['depth']}, batch {c['training']['batch']}, {c['training']['steps']:,} steps; "
+        f"{study.config['study']['weights']} weights"
     )
 
 
 def opening(study: Records, findings: Findings) -> str:
     """The headline in its box: green where the interval of Kendall's correlation with the paper is above 0."""
-    kendall = findings.agreement.get("Kendall")
-    kind = "open" if kendall is None or kendall.low <= 0 <= kendall.high else "good" if kendall.low > 0 else "bad"
-    first, *rest = map(html.escape, headline(findings))
-    return page.verdict(kind, f"<b>{first}</b>", *rest)
+    kendall = findings.race.agreement.correlations.get("Kendall")
+    return widgets.headline(describe(findings), kendall.sign if kendall else 0)
+
+
+def describe(findings: Findings) -> list[str]:
+    """Who ends lowest, who needs least compute, who leads early, and how that compares with the paper, in sentences."""
+    return describe_race(findings.race, label, paper.FIG_4, paper.FIG_4_FIRST)
 
 
 def lines(study: Records, findings: Findings) -> list[str]:
     """What the terminal shows at the end."""
-    said = []
-    for name in findings.ranked:
-        b = findings.of(name)
-        shown = [f"{b.label:>16}  {b.size['parameters']:>11,} parameters  {b.final['flops'].value:9.2e} FLOPs"]
-        shown.append(f"loss {span(b.final['loss'], '.4f')}")
-        shown += [f"{q} {span(b.final[q], FORMS[q])}" for q in ("score", "frechet") if q in b.final]
+    said, race = [], findings.race
+    for name in race.ranked:
+        end, size = race.entrants[name].final, findings.size_of(name)
+        shown = [f"{label(name):>16}  {size['parameters']:>11,} parameters  {end['flops'].value:9.2e} FLOPs"]
+        shown.append(f"loss {end['loss'].text('.4f')}")
+        shown += [f"{q.key} {end[q.key].text(q.form)}" for q in findings.quantities if q.key in end]
         said.append("  ".join(shown))
-    if len(findings.ranked) > 1:
+    if len(race.ranked) > 1:
         said += ["", "how many times fewer FLOPs the row needs than the column for the same loss:"]
-        said.append(" " * 16 + "".join(f"{label(name):>16}" for name in findings.ranked))
-        for row in findings.ranked:
-            found = [findings.multipliers["flops"].get((row, column)) for column in findings.ranked]
+        said.append(" " * 16 + "".join(f"{label(name):>16}" for name in race.ranked))
+        for row in race.ranked:
+            found = [race.multipliers["flops"].get((row, column)) for column in race.ranked]
             cells = [NONE if m is None or m.at_end is None else f"{m.at_end.value:.2f}" for m in found]
             said.append(f"{label(row):>16}" + "".join(f"{cell:>16}" for cell in cells))
-    return [*said, "", *headline(findings)]
+    return [*said, "", *describe(findings)]
 
 
 def sections(study: Records, findings: Findings) -> list[str]:
     """The tables below the figures."""
+    shown = {}
+    for name, one in findings.race.entrants.items():  # the first seed that has any
+        drawn = [findings.runs[run.name] for run in one.runs if findings.runs[run.name].samples]
+        shown |= {label(name): run for run in drawn[:1]}
+    colour = hex_colours(list(findings.race.entrants))
+    names = {name: widgets.dotted(escape(label(name)), shade) for name, shade in colour.items()}
     return [
-        _backbones(findings),
-        rates.table(findings.rates.sweeps, label),
-        *(_matrix(findings, x) for x in BUDGETS),
-        _ranking(findings),
-        _samples(findings),
+        _backbones(findings, names),
+        widgets.rate_section(findings.rates.choices, label),
+        _matrix(findings, names, "flops"),
+        _matrix(findings, names, "steps"),
+        _ranking(findings, names),
+        widgets.samples(shown, findings.weights, turned=True),
         _runs(findings),
     ]
 
 
-def _backbones(findings: Findings) -> str:
+def _backbones(findings: Findings, names: dict[str, str]) -> str:
     """Sizes, costs and where each ends."""
-    if not findings.backbones:
-        return ""
-    colours = drawing.colours([b.name for b in findings.backbones])
-    shown = [q for q in QUANTITIES if any(q in b.final for b in findings.backbones)]
+    entrants, quantities = findings.race.entrants, findings.quantities
+    titles = {"loss": ("validation loss", ".4f")} | {q.key: (q.label, q.form) for q in quantities}
+    shown = [q for q in titles if any(q in one.final for one in entrants.values())]
     rows = []
-    for b in findings.backbones:
-        ends = [_two_lines(b.final[q], FORMS[q]) if q in b.final else NONE for q in shown]
-        spent = [f"{b.final[name].value:{form}}" if b.final else NONE for name, form in COSTS.items()]
-        counts = [f"{b.size['parameters']:,}", f"{b.size['forward_flops']:.3g}", *spent]
-        rows.append([_name(b, colours), f"{len(b.complete)} of {len(b.runs)}", *counts, *ends])
-    titles = {"loss": "validation loss", "score": "score", "frechet": "Fréchet distance"}
-    header = ["backbone", "complete runs", "parameters", "forward FLOPs", "training FLOPs", "seconds"]
+    for name, one in entrants.items():
+        size = findings.size_of(name)
+        ends = [_two_lines(one.final[q], titles[q][1]) if q in one.final else NONE for q in shown]
+        spent = [f"{one.final[key].value:{form}}" if one.final else NONE for key, form in COSTS.items()]
+        counts = [f"{size['parameters']:,}", f"{size['forward_flops']:.3g}", *spent]
+        rows.append([names[name], f"{len(one.complete)} of {len(one.runs)}", *counts, *ends])
+    scored = any(findings.measured(q.key) for q in quantities)
     at = f" Scores and distances at {findings.setting} (steps@guidance)." if findings.setting else ""
-    if findings.scored:
-        runs = [run.rung for b in findings.backbones for run in b.complete]
-        at += f" {floor_sentence(line for rung in runs for line in rung.scores if line['setting'] == findings.setting)}"
-    if not findings.rates.sweeps and len(findings.rates.used) == 1 and len(findings.backbones) > 1:
+    if scored:
+        complete = [findings.runs[run.name] for one in entrants.values() for run in one.complete]
+        found = [line for run in complete for line in run.scores if line["setting"] == findings.setting]
+        at += f" {floor_sentence((floors_of(line, quantities) for line in found), quantities)}"
+    if not findings.rates.choices and len(findings.rates.used) == 1 and len(entrants) > 1:
         at += f" One learning rate, {findings.rates.used[0]:g}, serves all backbones: another may suit each better."
-    none = "" if findings.scored else " No scores: nothing was drawn, or the data set has no scorer."
-    return (
-        "<h2>Backbones</h2>"
-        + page.table([*header, *(titles[q] for q in shown)], rows)
-        + page.note(
-            "At the last step, the mean over seeds and its 95 % interval (Student t). FLOPs count matrix products: "
-            "forward of one example, training of the whole run as 3 x forward (a step has fewer, by the gradients of "
-            "its inputs: some tenths of a per cent here). Seconds are of training steps and their data, whatever else "
-            f"the machine did.{at}{none} Equal depth and width, not equal size: the paper claims no matching either."
-        )
-    )
+    none = "" if scored else " No scores: nothing was drawn, or the data set has no scorer."
+    header = ["backbone", "complete runs", "parameters", "forward FLOPs", "training FLOPs", "seconds"]
+    return section(
+        "Backbones", [*header, *(titles[q][0] for q in shown)], rows,
+        "At the last step, the mean over seeds and its 95 % interval (Student t). FLOPs count matrix products: forward "
+        "of one example, training of the whole run as 3 x forward (a step has fewer, by the gradients of its inputs: "
+        "some tenths of a per cent here). Seconds are of training steps and their data, whatever else the machine did."
+        f"{at}{none} Equal depth and width, not equal size: the paper claims no matching either.",
+    )  # fmt: skip
 
 
 def _two_lines(estimate: Estimate, form: str) -> str:
     """A mean, and its interval below it, where it has one."""
-    value = format(estimate.value, form)
-    if estimate.low is None:
-        return value
-    return f"{value}<br><span class=note>{format(estimate.low, form)} to {format(estimate.high, form)}</span>"
+    span = "" if estimate.low is None else small(f"{estimate.low:{form}} to {estimate.high:{form}}")
+    return f"{estimate.value:{form}}{span}"
 
 
-def _matrix(findings: Findings, x: str) -> str:
+def _matrix(findings: Findings, names: dict[str, str], budget: str) -> str:
     """The multipliers of every two backbones, row over column."""
-    names = [b.name for b in findings.backbones if b.complete]
-    if len(names) < 2:
+    complete = [name for name, one in findings.race.entrants.items() if one.complete]
+    if len(complete) < 2:
         return ""
-    table = findings.multipliers[x]
-    colours = drawing.colours([b.name for b in findings.backbones])
-    rows = [
-        [_name(findings.of(row), colours), *("1" if row == column else _cell(table[row, column]) for column in names)]
-        for row in names
-    ]
-    notes = dict.fromkeys(m.note for m in table.values() if m.note and m.at_end)
-    small = "".join(f" {note[0].upper()}{note[1:]}." for note in notes)
+    found = findings.race.multipliers[budget]
+    cell = lambda row, column: "1" if row == column else _cell(found[row, column])  # noqa: E731
+    rows = [[names[row], *(cell(row, column) for column in complete)] for row in complete]
+    notes = dict.fromkeys(m.note for m in found.values() if m.note and m.at_end)
+    said = "".join(f" {text[0].upper()}{text[1:]}." for text in notes)
+    title = "Compute multipliers: FLOPs" if budget == "flops" else "Multipliers: steps"
     method = (
         "Row over column: how many times fewer FLOPs the row needs than the column for the loss that the slower of the "
         "two ends at; above 1 the row is better, bold where the 95 % interval over seeds (Student t of the logarithm, "
         "seeds paired) leaves out 1. Second line: the mean over all losses that both pass after their first "
         "checkpoint. Curves are running minima, straight between checkpoints in log x and log loss."
-        if x == "flops"
+        if budget == "flops"
         else "The same in steps, which is what the paper shows: the table above without what a step costs."
     )
-    first = "Compute multipliers" if x == "flops" else "Multipliers"
-    return (
-        f"<h2>{first}: {WORDS[x]}</h2>"
-        + page.table(["row over column", *map(label, names)], rows)
-        + page.note(method + small)
-    )
+    return section(title, ["row over column", *map(label, complete)], rows, method + said)
 
 
 def _cell(found: Multiplier) -> str:
     if found.at_end is None or found.overall is None:
-        return html.escape(found.note.partition(":")[0])
+        return escape(found.note.partition(":")[0])
     clear = found.at_end.low is not None and not found.at_end.low <= 1 <= found.at_end.high
-    first = span(found.at_end, ".2f")
-    return f"{f'<b>{first}</b>' if clear else first}<br><span class=note>{span(found.overall, '.2f')}</span>"
+    first = found.at_end.text(".2f")
+    return (f"<b>{first}</b>" if clear else first) + small(found.overall.text(".2f"))
 
 
-def _ranking(findings: Findings) -> str:
+def _ranking(findings: Findings, names: dict[str, str]) -> str:
     """Our order beside the paper's."""
-    if len(findings.ranked) < 2:
+    race = findings.race
+    if len(race.ranked) < 2:
         return ""
-    colours = drawing.colours([b.name for b in findings.backbones])
-    early = list(findings.beginning.losses) if findings.beginning else []
+    early = list(race.beginning.losses) if race.beginning else []
     rows = []
-    for i, name in enumerate(findings.ranked):
-        lead = findings.leads.get((name, findings.ranked[i + 1])) if i + 1 < len(findings.ranked) else None
-        places = [f"{place:g}" for place in findings.places[name]] if name in findings.places else [NONE, NONE]
-        rows.append(
-            [
-                _name(findings.of(name), colours),
-                f"{findings.of(name).final['loss'].value:.4f}",
-                span(lead, ".4f") if lead else NONE,
-                *places,
-                str(early.index(name) + 1) if name in early else NONE,
-            ]
-        )
-    step = f"place at step {findings.beginning.step:,}" if findings.beginning else "place early"
-    header = ["backbone", "final loss", "below the next by", "place here", "place in the paper", step]
-    return (
-        "<h2>Order (Fig. 4)</h2>"
-        + page.table(header, rows)
-        + page.note(
-            "Below the next: the mean difference of the same seeds, with its 95 % interval (Student t). Places are "
-            "among the backbones of both; the paper's are read off a figure, where its last two are nearly equal. "
-            f"{' '.join(dict.fromkeys(c.note for c in findings.agreement.values() if c.note))} Paper: {paper.SOURCE}."
-        )
-    )
-
-
-def _samples(findings: Findings) -> str:
-    """Pictures by backbone, of its first seed that has any; the captions across."""
-    drawn = {
-        b.label: next((run.rung for run in b.runs if run.rung.samples), None)
-        for b in findings.backbones
-    }  # fmt: skip
-    shown = page.samples({name: rung for name, rung in drawn.items() if rung}, findings.weights, turned=True)
-    return f"<h2>Samples</h2>{shown}" if shown else ""
+    for name, following in zip(race.ranked, [*race.ranked[1:], None], strict=True):
+        lead = race.leads.get((name, following))
+        places = [f"{place:g}" for place in race.agreement.places.get(name, ())] or [NONE, NONE]
+        first = str(early.index(name) + 1) if name in early else NONE
+        loss = f"{race.entrants[name].final['loss'].value:.4f}"
+        rows.append([names[name], loss, lead.text(".4f") if lead else NONE, *places, first])
+    step = f"place at step {race.beginning.step:,}" if race.beginning else "place early"
+    notes = " ".join(dict.fromkeys(c.note for c in race.agreement.correlations.values() if c.note))
+    return section(
+        "Order (Fig. 4)",
+        ["backbone", "final loss", "below the next by", "place here", "place in the paper", step], rows,
+        "Below the next: the mean difference of the same seeds, with its 95 % interval (Student t). Places are among "
+        "the backbones of both; the paper's are read off a figure, where its last two are nearly equal. "
+        f"{notes} Paper: {paper.SOURCE}.",
+    )  # fmt: skip
 
 
 def _runs(findings: Findings) -> str:
     rows = []
-    for b in findings.backbones:
-        for run in b.runs:
-            seconds = run.rung.train[-1]["seconds"] if run.rung.train else 0.0
+    for name, one in findings.race.entrants.items():
+        for run in one.runs:
+            record = findings.runs[run.name]
             loss = f"{run.final['loss']:.4f}" if run.final else NONE
-            state = [html.escape(run.rung.name), html.escape(b.label), str(run.seed), html.escape(run.rung.state)]
-            rows.append([*state, f"{run.rung.steps:,}", loss, f"{seconds:.0f}"])
-    header = ["run", "backbone", "seed", "state", "steps", "final loss", "seconds"]
-    return "<h2>Runs</h2>" + page.table(header, rows) if rows else ""
+            state = [escape(run.name), escape(label(name)), str(run.seed), escape(record.state)]
+            rows.append([*state, f"{record.steps:,}", loss, f"{record.seconds:.0f}"])
+    return section("Runs", ["run", "backbone", "seed", "state", "steps", "final loss", "seconds"], rows)
 
 
-def _name(backbone: Backbone, colours: dict[str, tuple[float, ...]]) -> str:
-    """The backbone beside a dot in its colour."""
-    red, green, blue = (round(255 * c) for c in colours[backbone.name][:3])
-    return f"<span style='color:#{red:02x}{green:02x}{blue:02x}'>●</span> {html.escape(backbone.label)}"
+REPORT = Report("fits.json", analyse, to_json, tables, figures, subtitle, opening, sections, lines)

@@ -11,7 +11,11 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+
+Figures = dict[str, tuple[str, Figure]]  # name of a file -> (title, figure)
 
 STYLE = {
     "figure.figsize": (6.4, 4.2),
@@ -25,6 +29,8 @@ STYLE = {
     "savefig.dpi": 160,
 }
 WIDE = 8.0  # inches from which a figure takes a row of the page for itself
+TWO_PANELS = (13.0, 4.3)  # inches
+MANTISSAS = (1, 1.5, 2, 3, 4, 5, 6, 7, 8)
 
 
 @contextlib.contextmanager
@@ -37,15 +43,31 @@ def style() -> Iterator[None]:
 
 
 def colours(names: Sequence[str]) -> dict[str, tuple[float, ...]]:
-    """A colour for each rung, from small to large."""
+    """A colour for each name, from small to large."""
     return dict(zip(names, plt.cm.viridis(np.linspace(0.05, 0.9, len(names))), strict=True))
 
 
-def plain_ticks(axes: Axes) -> None:
-    """For logarithmic axes that span less than a decade: plain numbers."""
-    axes.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 6, 7, 8)))
-    axes.yaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%.3g"))
-    axes.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+def hex_colours(names: Sequence[str]) -> dict[str, str]:
+    """The same colours as HTML writes them."""
+    return {name: mpl.colors.to_hex(colour) for name, colour in colours(names).items()}
+
+
+def log_ticks(axis: Axis, form: str = "%.3g", mantissas: Sequence[float] = MANTISSAS) -> None:
+    """For a logarithmic axis that spans less than a decade or two: numbers at these mantissas."""
+    axis.set_major_locator(LogLocator(subs=mantissas))
+    axis.set_major_formatter(FormatStrFormatter(form))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def legend(axes: Axes, **options: object) -> None:
+    """A legend, where there is anything to explain."""
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(**{"fontsize": 8} | options)
+
+
+def name_point(axes: Axes, name: str, x: float, y: float, shift: tuple[float, float] = (6, 6)) -> None:
+    """A name beside a point."""
+    axes.annotate(name, (x, y), textcoords="offset points", xytext=shift, fontsize=8)
 
 
 def svg(figure: Figure) -> str:

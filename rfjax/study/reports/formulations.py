@@ -1,67 +1,56 @@
 """The report of a contest of formulations: Table 1, Table 2 and Fig. 3 of SD3, the paper's numbers beside ours."""
 
-import html
 import math
-from collections.abc import Callable
 
+from rfjax import names
+from rfjax.analysis import Contest
 from rfjax.study.records import Records
-from rfjax.study.reports import contest, contest_figures, page, paper, rates
-from rfjax.study.reports.contest import Findings
-from rfjax.study.reports.contest_figures import HIGHLIGHT, SCORES, TABLE_2_STEPS, colour, table_2_settings
-from rfjax.study.reports.contest_sentences import floor_of, grid_sentence, headline
-from rfjax.study.reports.measures import Setting, canonical, finite
-
-FILE = "ranking.json"
-find, record, figures = contest.find, contest.record, contest_figures.figures
+from rfjax.study.reports import paper, widgets
+from rfjax.study.reports.compare import dataset_name, known_floors, label_of, listed
+from rfjax.study.reports.formulations_figures import HIGHLIGHT, TABLE_2_STEPS, colour, figures, table_2_settings
+from rfjax.study.reports.formulations_findings import Findings, Setting, analyse, to_json, variant_of
+from rfjax.study.reports.page import Report
+from rfjax.study.reports.widgets import NONE, Tables, bold_best, escape, formatted, note, section, table
+from rfjax.study.run_records import finite
 
 COLUMNS = {"all": "all", "five": "5 steps", "fifty": "50 steps"}  # of Table 1
-NONE = "–"
-NOT_KNOWN = "one seed: not known"
+TABLE_2 = {"imagenet_clip": ("higher", ".3f"), "imagenet_fid": ("lower", ".2f"),
+           "cc12m_clip": ("higher", ".3f"), "cc12m_fid": ("lower", ".2f")}  # fmt: skip
 
 
-def tables(study: Records, findings: Findings) -> page.Tables:
+def _ranks_of(contest: Contest, variant: str) -> list[float | None]:
+    """The average rank in each of COLUMNS."""
+    return [contest.columns[name].average[variant] if name in contest.columns else None for name in COLUMNS]
+
+
+def tables(study: Records, findings: Findings) -> Tables:
     """ranks.csv (Table 1 and the paper's) and scores.csv (everything that was measured)."""
-    header = [
-        "variant",
-        *COLUMNS,
-        "spread_over_settings",
-        "low",
-        "high",
-        "place",
-        *(f"paper_{name}" for name in COLUMNS),
-        "paper_place",
-    ]
-    ranks = []
-    for variant in findings.ranked:
-        low, high = findings.columns["all"].interval[variant] or ("", "")
-        ours, theirs = findings.places["all"].get(variant, ("", ""))
-        published = paper.TABLE_1.get(variant)
-        ranks.append(
-            (
-                variant,
-                *(findings.columns[name].average[variant] if name in findings.columns else "" for name in COLUMNS),
-                *("" if (spread := findings.columns["all"].spread[variant]) is None else spread, low, high, ours),
-                *(getattr(published, name) if published else "" for name in COLUMNS),
-                theirs,
-            )
-        )
-    fronts = findings.columns["all"].by_setting if findings.columns else {}
-    scores = [
-        (variant, *setting, *(value if math.isfinite(value) else "" for value in
-         (m.score, m.stderr, m.frechet, m.frechet_stderr, m.floor, m.path_length)), m.step, len(m.by_seed), m.grid,
-         fronts.get(setting, {}).get(variant, ""))
-        for setting in findings.settings
-        for variant, m in findings.measures[setting].items()
-    ]  # fmt: skip
-    columns = (*Setting._fields, "score", "stderr", "frechet", "frechet_stderr", "frechet_floor", "path_length",
-               "step", "seeds", "grid", "front")  # fmt: skip
+    contest, ranks, scores = findings.contest, [], []
+    for variant in contest.ranked:
+        column = contest.columns["all"]
+        ours, theirs = contest.agreements["all"].places.get(variant, (None, None))
+        published = paper.TABLE_1.get(variant) or [None] * len(COLUMNS)
+        span = (column.spread[variant], *(column.interval[variant] or (None, None)))
+        ranks.append((variant, *_ranks_of(contest, variant), *span, ours, *published, theirs))
+    beside = [(name, key) for q in findings.quantities
+              for name, key in (("values", q.key), ("errors", q.error), ("floors", q.floor)) if key]  # fmt: skip
+    owner = {key: q.key for q in findings.quantities for key in (q.key, q.error, q.floor)}
+    for setting in contest.settings:
+        for variant, m in contest.measures[setting].items():
+            values = (*(getattr(m, name)[owner[key]] for name, key in beside), m.path_length)
+            front = contest.fronts.get(setting, {}).get(variant)
+            known = [value if math.isfinite(value) else None for value in values]
+            scores.append((variant, *setting, *known, m.step, len(m.by_seed), m.grid, front))
+    header = ("variant", *COLUMNS, "spread_over_settings", "low", "high", "place",
+              *(f"paper_{name}" for name in COLUMNS), "paper_place")  # fmt: skip
+    columns = (*Setting._fields, *(key for _, key in beside), "path_length", "step", "seeds", "grid", "front")
     return {"ranks": (header, ranks), "scores": (("variant", *columns), scores)}
 
 
 def subtitle(study: Records) -> str:
     """What was trained on what."""
     c = study.config
-    datasets = list(dict.fromkeys(rung.dataset for rung in study.rungs)) or [c["data"]["dataset"] or c["data"]["name"]]
+    datasets = list(dict.fromkeys(run.dataset for run in study.runs)) or [dataset_name(c)]
     return (
         f"Formulations of flow matching and diffusion (SD3 section 5.1) on {' and '.join(datasets)}: "
         f"{c['model']['backbone']} of depth {c['model']['depth']}, batch {c['training']['batch']}, "
@@ -71,166 +60,155 @@ def subtitle(study: Records) -> str:
 
 def opening(study: Records, findings: Findings) -> str:
     """The headline in its box: green where the interval of Spearman's correlation is above 0, red below."""
-    spearman = findings.agreement.get("Spearman")
-    kind = "open" if spearman is None or spearman.low <= 0 <= spearman.high else "good" if spearman.low > 0 else "bad"
-    first, *rest = map(html.escape, headline(findings))
-    return page.verdict(kind, f"<b>{first}</b>", *rest)
+    agreements = findings.contest.agreements
+    spearman = agreements["all"].correlations.get("Spearman") if agreements else None
+    return widgets.headline(describe(findings), spearman.sign if spearman else 0)
+
+
+def describe(findings: Findings) -> list[str]:
+    """Who wins here, who wins in the paper, how far the two orders agree, in sentences."""
+    contest = findings.contest
+    if not contest.columns:
+        return [findings.warnings[-1] if contest.measures else "No ranks yet: no run has left scores."]
+    agreement, average = contest.agreements["all"], contest.columns["all"].average
+    first, stands = min(paper.TABLE_1, key=lambda variant: paper.TABLE_1[variant].all), ""
+    if first in average and first not in contest.winners:
+        stands = f" Here it has {average[first]:.2f}, place {list(average).index(first) + 1}."
+    said = [
+        contest.verdict,
+        f"In the paper {first} wins with {paper.TABLE_1[first].all:.2f} of {paper.POOL} variants over {paper.SETTINGS} "
+        f"settings.{stands}",
+        *_on_rates(findings),
+    ]
+    if not agreement.correlations:
+        return [*said, agreement.reason]
+    n = len(agreement.places)
+    return [*said, f"Our ranks and the paper's correlate, over the {n} variants of both: {agreement.text}."]
+
+
+def _on_rates(findings: Findings) -> list[str]:
+    """At whose learning rate the variants are compared."""
+    kinds = list(dict.fromkeys(names.prediction(variant) for variant in findings.contest.ranked))
+    if findings.rates.choices:
+        return ["Variants whose learning rate was swept are compared at the one with their lowest validation loss."]
+    if len(kinds) < 2 or len(findings.rates.used) != 1:
+        return []
+    return [
+        f"One learning rate, {findings.rates.used[0]:g}, serves predictions of {', '.join(kinds)}: configs/formulations"
+        ".py has it from rf, so the comparison is at rf's rate, not at each prediction's own (the study :learning_rate "
+        "measures those)."
+    ]
 
 
 def lines(study: Records, findings: Findings) -> list[str]:
     """What the terminal shows at the end."""
-    said = []
-    if findings.columns:
-        said.append(f"{'average rank':>24}  {'all':>6} {'5':>6} {'50':>6}   paper's all")
-    for variant in findings.ranked:
-        ranks = [findings.columns[name].average[variant] if name in findings.columns else None for name in COLUMNS]
+    contest = findings.contest
+    said = [f"{'average rank':>24}  {'all':>6} {'5':>6} {'50':>6}   paper's all"] if contest.columns else []
+    for variant in contest.ranked:
+        shown = " ".join(f"{formatted(rank, '.2f'):>6}" for rank in _ranks_of(contest, variant))
         published = paper.TABLE_1.get(variant)
-        shown = " ".join(f"{NONE:>6}" if rank is None else f"{rank:6.2f}" for rank in ranks)
         said.append(f"{variant:>24}  {shown}   {published.all if published else NONE}")
-    return [*said, "", *headline(findings)]
+    return [*said, "", *describe(findings)]
 
 
 def sections(study: Records, findings: Findings) -> list[str]:
     """The tables below the figures."""
-    swept = rates.table(findings.rates.sweeps, str)
-    return [_ranks(findings), _quality(findings), swept, _skills(findings), _samples(study, findings), _runs(study)]
+    return [
+        _ranks(findings), _quality(findings), widgets.rate_section(findings.rates.choices, str), _parts(findings),
+        _samples(study, findings), _runs(study),
+    ]  # fmt: skip
 
 
 def _ranks(findings: Findings) -> str:
     """Table 1."""
-    if not findings.columns:
+    contest = findings.contest
+    if not contest.columns:
         return ""
-    rows = []
-    for variant in findings.ranked:
-        interval, spread = (getattr(findings.columns["all"], name)[variant] for name in ("interval", "spread"))
-        ours = [
-            f"{findings.columns[name].average[variant]:.2f}" if name in findings.columns else NONE for name in COLUMNS
-        ]
-        published, places = paper.TABLE_1.get(variant), findings.places["all"].get(variant)
-        rows.append(
-            [
-                _name(variant),
-                ours[0],
-                f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else NOT_KNOWN,
-                NONE if spread is None else f"{spread:.2f}",
-                *ours[1:],
-                f"{places[0]:g}" if places else NONE,
-                *(f"{getattr(published, name):.2f}" if published else NONE for name in COLUMNS),
-                f"{places[1]:g}" if places else NONE,
-            ]
-        )
-    header = [
-        "variant",
-        "all",
-        "95 %, seeds",
-        "spread, settings",
-        "5 steps",
-        "50 steps",
-        "place",
-        "all",
-        "5 steps",
-        "50 steps",
-        "place",
-    ]
-    counts = ", ".join(f"{len(c.by_setting)} in '{COLUMNS[name]}'" for name, c in findings.columns.items())
-    absent = [variant for variant in paper.TABLE_1 if variant not in findings.ranked]
-    return (
-        "<h2>Average rank (Table 1)</h2>"
-        + page.table(header, rows, [("", 1), (f"here, of {len(rows)}", 6), (f"the paper, of {paper.POOL}", 4)])
-        + page.note(
-            "In each setting (data set x weights x sampler) the Pareto fronts of score and Fréchet distance are "
-            f"numbered from 1; a rank is that number, averaged over settings ({counts}; the columns by steps at "
-            f"guidance {findings.guidance:g}, with EMA and raw weights). 95 %: Student t over seeds, of which there "
-            f"{'is 1' if len(findings.seeds) == 1 else f'are {len(findings.seeds)}'}. Spread: the standard deviation "
-            "over settings, which share their training runs: no error of the rank. The paper counts fronts among 61 "
-            "variants, so compare places: the order among the variants of both tables, ties sharing the mean. "
-            f"{grid_sentence(findings)}"
-            "Validation losses rank nothing here: formulations have different targets, and their losses are not "
-            "comparable. "
-            + (f"In the paper's table but not ranked here: {', '.join(absent)}. " if absent else "")
-            + f"Paper: {paper.SOURCE}."
-        )
-    )
+    rows, column = [], contest.columns["all"]
+    for variant in contest.ranked:
+        interval, places = column.interval[variant], contest.agreements["all"].places.get(variant, (None, None))
+        ours, *by_steps = (formatted(rank, ".2f") for rank in _ranks_of(contest, variant))
+        span = f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else "one seed: not known"
+        theirs = [formatted(rank, ".2f") for rank in paper.TABLE_1.get(variant) or [None] * len(COLUMNS)]
+        here, there = (formatted(place, "g") for place in places)
+        rows.append([_name(variant), ours, span, formatted(column.spread[variant], ".2f"), *by_steps, here, *theirs,
+                     there])  # fmt: skip
+    counts = ", ".join(f"{len(c.by_setting)} in '{COLUMNS[name]}'" for name, c in contest.columns.items())
+    absent = [variant for variant in paper.TABLE_1 if variant not in contest.ranked]
+    steps, seeds = list(COLUMNS.values())[1:], len(contest.seeds)
+    return section(
+        "Average rank (Table 1)",
+        ["variant", "all", "95 %, seeds", "spread, settings", *steps, "place", "all", *steps, "place"], rows,
+        "In each setting (data set x weights x sampler) the Pareto fronts of "
+        f"{listed([q.label for q in findings.quantities])} are numbered from 1; a rank is that number, averaged over "
+        f"settings ({counts}; the columns by steps at guidance {contest.guidance:g}, with EMA and raw weights). 95 %: "
+        f"Student t over seeds, of which there {'is 1' if seeds == 1 else f'are {seeds}'}. Spread: the standard "
+        "deviation over settings, which share their training runs: no error of the rank. The paper counts fronts among "
+        "61 variants, so compare places: the order among the variants of both tables, ties sharing the mean. "
+        f"{contest.on_grids} Validation losses rank nothing here: formulations have different targets, and their "
+        "losses are not comparable. "
+        + (f"In the paper's table but not ranked here: {', '.join(absent)}. " if absent else "")
+        + f"Paper: {paper.SOURCE}.",
+        groups=[("", 1), (f"here, of {len(rows)}", 6), (f"the paper, of {paper.POOL}", 4)],
+    )  # fmt: skip
 
 
 def _quality(findings: Findings) -> str:
     """Table 2, for all variants."""
-    settings = table_2_settings(findings)
-    if not settings:
-        return ""
-    ours = {s: findings.measures[s] for s in settings}
-    names = [v for v in findings.variants if any(v in found for found in ours.values())]
-    cells: list[dict[str, str]] = []
-    for measured in ours.values():
-        found = {v: m for v, m in measured.items() if m.drawn}
-        cells.append(_column({v: (m.score, f"{m.score:.3f}{_error(m.stderr)}") for v, m in found.items()}, max))
-        cells.append(
-            _column({v: (m.frechet, f"{m.frechet:.3g}{_error(m.frechet_stderr)}") for v, m in found.items()}, min)
-        )
-    for field, best, form in (
-        ("imagenet_clip", max, ".3f"),
-        ("imagenet_fid", min, ".2f"),
-        ("cc12m_clip", max, ".3f"),
-        ("cc12m_fid", min, ".2f"),
-    ):
+    contest = findings.contest
+    ours = {s: contest.measures[s] for s in table_2_settings(contest)}
+    header, cells = ["variant"], []
+    for setting, measured in ours.items():
+        for q in findings.quantities:
+            found = {v: (m.values[q.key], m.errors[q.key]) for v, m in measured.items() if m.drawn}
+            known = {v: f" ± {e:.2g}" if math.isfinite(e) else "" for v, (_, e) in found.items()}
+            texts = {v: (value, format(value, q.form) + known[v]) for v, (value, _) in found.items()}
+            cells.append(bold_best(texts, q.better))
+            header.append(label_of(q, setting.dataset).removesuffix(" distance"))
+    for field, (better, form) in TABLE_2.items():
         published = {v: getattr(row, field) for v, row in paper.TABLE_2.items()}
-        cells.append(_column({v: (value, format(value, form)) for v, value in published.items()}, best))
-    rows = [[_name(v), *(column.get(v, NONE) for column in cells)] for v in names]
-    header = ["variant"]
-    for setting in settings:
-        header += [SCORES.get(setting.dataset, "score"), "Fréchet"]
-    groups = [("", 1), *((f"{s.dataset}, here", 2) for s in settings), ("ImageNet, the paper", 2)]
-    return (
-        f"<h2>Quality at {TABLE_2_STEPS} steps (Table 2)</h2>"
-        + page.table([*header, "CLIP", "FID", "CLIP", "FID"], rows, [*groups, ("CC12M, the paper", 2)])
-        + page.note(
-            f"EMA weights, guidance {findings.guidance:g}; by average rank; best of each column in bold (the "
-            "paper's: of its whole table). ± is the standard error over samples (of a distance by a bootstrap; where "
-            "it is missing, it was not kept). Scores: higher is better; distances: lower, down to the floor, what as "
-            f"many true pictures have: {'; '.join(floor_of(s.dataset, found) for s, found in ours.items())}."
-        )
-    )
+        cells.append(bold_best({v: (value, format(value, form)) for v, value in published.items()}, better))
+    shown = [v for v in contest.variants if any(v in found for found in ours.values())]
+    rows = [[_name(v), *(column.get(v, NONE) for column in cells)] for v in shown]
+    old = "not known, for these scores were made before it was measured"
+    floors = [
+        f"{setting.dataset} {known_floors(((m.count, m.floors) for m in found.values()), q.key) or old}"
+        for setting, found in ours.items()
+        for q in findings.quantities
+        if q.floor
+    ]
+    return section(
+        f"Quality at {TABLE_2_STEPS} steps (Table 2)", [*header, "CLIP", "FID", "CLIP", "FID"], rows,
+        f"EMA weights, guidance {contest.guidance:g}; by average rank; best of each column in bold (the paper's: of "
+        "its whole table). ± is the standard error over samples (of a distance by a bootstrap; where it is missing, it "
+        "was not kept). Scores: higher is better; distances: lower, down to the floor, what as many true pictures "
+        f"have: {'; '.join(floors)}.",
+        groups=[("", 1), *((f"{s.dataset}, here", len(findings.quantities)) for s in ours),
+                ("ImageNet, the paper", 2), ("CC12M, the paper", 2)],
+    )  # fmt: skip
 
 
-def _error(stderr: float) -> str:
-    return f" ± {stderr:.2g}" if math.isfinite(stderr) else ""
-
-
-def _column(values: dict[str, tuple[float, str]], best: Callable[..., float]) -> dict[str, str]:
-    """The cells of a column, its best in bold."""
-    top = best(value for value, _ in values.values()) if values else None
-    return {name: f"<b>{text}</b>" if value == top else text for name, (value, text) in values.items()}
-
-
-def _skills(findings: Findings) -> str:
-    """The score by skill or by digit, where it has parts, at the setting with the highest mean score."""
-    said = []
-    for dataset in findings.datasets:
-        here = {s: found for s, found in findings.measures.items() if s.dataset == dataset}
-        drawn = {s: {v: m for v, m in found.items() if m.drawn} for s, found in here.items()}
-        mean = {
-            s: (len(found), sum(m.score for m in found.values()) / len(found))  # the most variants first
-            for s, found in drawn.items()
-            if any(m.parts for m in found.values())
-        }
-        if not mean:
+def _parts(findings: Findings) -> str:
+    """A quantity by its parts, such as the score by skill or digit, at the setting with the best mean."""
+    said, contest = [], findings.contest
+    for dataset, q in ((dataset, q) for dataset in contest.datasets for q in findings.quantities if q.parts):
+        best = contest.parts_setting(dataset, q.key)
+        if best is None:
             continue
-        best = max(mean, key=mean.__getitem__)
-        found, broken = drawn[best], [v for v in here[best] if v not in drawn[best]]
-        skills = list(dict.fromkeys(name for m in found.values() for name in m.parts))
+        found = {v: m for v, m in contest.measures[best].items() if m.drawn}
+        broken = [v for v in contest.measures[best] if v not in found]
+        parts = list(dict.fromkeys(name for m in found.values() for name in m.parts[q.key]))
         columns = [
-            _column({v: (m.parts[k], f"{m.parts[k]:.2f}") for v, m in found.items() if finite(m.parts.get(k))}, max)
-            for k in skills
+            bold_best({v: (m.values[q.key], format(m.values[q.key], q.form)) for v, m in found.items()}, q.better)
         ]
-        whole = _column({v: (m.score, f"{m.score:.3f}") for v, m in found.items()}, max)
-        rows = [[_name(v), whole[v], *(c.get(v, NONE) for c in columns)] for v in findings.variants if v in found]
+        for part in parts:
+            known = {v: m.parts[q.key][part] for v, m in found.items() if finite(m.parts[q.key].get(part))}
+            columns.append(bold_best({v: (value, f"{value:.2f}") for v, value in known.items()}, q.better))
+        rows = [[_name(v), *(c.get(v, NONE) for c in columns)] for v in contest.variants if v in found]
+        without = f" Without {', '.join(broken)}, whose pictures are not finite." if broken else ""
+        words = f"At the setting where the variants score highest on average: {best}.{without}"
         said.append(
-            f"<h2>Score by part: {html.escape(dataset)}</h2>"
-            + page.table(["variant", "all", *skills], rows)
-            + page.note(
-                f"At the setting where the variants score highest on average: {best}."
-                + (f" Without {', '.join(broken)}, whose pictures are not finite." if broken else "")
-            )
+            section(f"{q.label[0].upper()}{q.label[1:]} by part: {dataset}", ["variant", "all", *parts], rows, words)
         )
     return "".join(said)
 
@@ -238,37 +216,30 @@ def _skills(findings: Findings) -> str:
 def _samples(study: Records, findings: Findings) -> str:
     """Pictures by variant, the captions across, a table for each data set."""
     said = []
-    for dataset in dict.fromkeys(rung.dataset for rung in study.rungs):
-        by_variant = {}
-        for rung in study.rungs:
-            if rung.dataset == dataset:
-                by_variant.setdefault(canonical(rung.config["flow"]["formulation"]), rung)
-        order = [v for v in findings.variants if v in by_variant] + [
-            v for v in by_variant if v not in findings.variants
-        ]
-        shown = page.samples({v: by_variant[v] for v in order}, "ema", turned=True)
-        if shown:
-            said.append(f"<h2>Samples: {html.escape(dataset)}</h2>{shown}")
+    for dataset in dict.fromkeys(run.dataset for run in study.runs):
+        found = {variant_of(run): run for run in reversed(study.runs) if run.dataset == dataset}  # the first of each
+        order = dict.fromkeys([*findings.contest.variants, *map(variant_of, study.runs)])
+        said.append(
+            widgets.samples({v: found[v] for v in order if v in found}, "ema", f"Samples: {dataset}", turned=True)
+        )
     return "".join(said)
 
 
 def _runs(study: Records) -> str:
     """The runs, and the step whose weights were scored."""
     rows = []
-    for rung in study.rungs:
-        ema = [line["step"] for (weights, _), line in rung.last_scores().items() if weights == "ema"]
-        seconds = rung.train[-1]["seconds"] if rung.train else 0.0
+    for run in study.runs:
+        ema = [line["step"] for (weights, _), line in run.last_scores().items() if weights == "ema"]
         scored = f"{ema[-1]:,}" if ema else NONE
-        rows.append([html.escape(rung.name), html.escape(rung.state), f"{rung.steps:,}", scored, f"{seconds:.0f}"])
-    return (
-        "<h2>Runs</h2>"
-        + page.table(["run", "state", "steps", "scored at step", "seconds"], rows)
-        + page.note("Scored: the weights of the step with the lowest validation loss under EMA weights (App. B.3).")
-    )
+        rows.append([escape(run.name), escape(run.state), f"{run.steps:,}", scored, f"{run.seconds:.0f}"])
+    said = note("Scored: the weights of the step with the lowest validation loss under EMA weights (App. B.3).")
+    return "<h2>Runs</h2>" + table(["run", "state", "steps", "scored at step", "seconds"], rows) + said
 
 
 def _name(variant: str) -> str:
     """The variant beside a dot in the colour of its family."""
-    text = html.escape(variant)
-    dot = f"<span style='color:{colour(variant)}'>●</span> "
-    return dot + (f"<b>{text}</b>" if variant == HIGHLIGHT else text)
+    text = escape(variant)
+    return widgets.dotted(f"<b>{text}</b>" if variant == HIGHLIGHT else text, colour(variant))
+
+
+REPORT = Report("ranking.json", analyse, to_json, tables, figures, subtitle, opening, sections, lines)

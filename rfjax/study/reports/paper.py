@@ -4,7 +4,7 @@ Formulations are named as in this project, without the spaces. eps/cos was train
 Backbones are named as in `config.model.backbone`.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 SOURCE = "Esser et al. 2024, arXiv 2403.03206"
 POOL = 61  # variants among which the fronts of Table 1 were counted
@@ -12,29 +12,20 @@ SETTINGS = 24  # control settings: SAMPLERS x {EMA, raw} x {ImageNet, CC12M}; se
 SAMPLERS = ((5, 5.0), (10, 5.0), (25, 5.0), (50, 1.0), (50, 2.5), (50, 5.0))  # (Euler steps, guidance)
 
 
-@dataclass(frozen=True)
-class Ranks:
-    """A row of Table 1: the front's number, averaged over all settings, those of 5 steps and those of 50 steps."""
-
+# A row of Table 1: the front's number, averaged over all settings, those of 5 steps and those of 50 steps.
+class Ranks(NamedTuple):
     all: float
     five: float
     fifty: float
 
 
-@dataclass(frozen=True)
-class Quality:
-    """A row of Table 2: 25 steps at guidance 5; CLIP higher, FID (of CLIP features) lower is better."""
-
-    imagenet_clip: float
-    imagenet_fid: float
-    cc12m_clip: float
-    cc12m_fid: float
+# A row of Table 2: 25 steps at guidance 5; CLIP higher, FID (of CLIP features) lower is better.
+_FIELDS = ("imagenet_clip", "imagenet_fid", "cc12m_clip", "cc12m_fid")
+Quality = NamedTuple("Quality", [(name, float) for name in _FIELDS])
 
 
-@dataclass(frozen=True)
-class Steps:
-    """A row of Table 6: by how many percent CLIP is lower than with 50 steps, and the length of the path."""
-
+# A row of Table 6: by how many percent CLIP is lower than with 50 steps, and the length of the path.
+class Steps(NamedTuple):
     five: float
     ten: float
     twenty: float

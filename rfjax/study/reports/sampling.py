@@ -1,200 +1,262 @@
 """The report of sampling with few steps: what it costs at each depth, and how straight the paths are (SD3 Table 6)."""
 
-import html
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from rfjax.study.records import Records
-from rfjax.study.reports import drawing, page, paper, steps
-from rfjax.study.reports.steps import REFERENCE, Cell, Findings, Row, span
+from rfjax.analysis.few_steps import Row, Verdict, drop, judge
+from rfjax.evaluation.quantity import Quantity
+from rfjax.study.records import Records, RunRecord
+from rfjax.study.reports import compare, paper
+from rfjax.study.reports.drawing import Figures, colours, name_point
+from rfjax.study.reports.page import Report
+from rfjax.study.reports.widgets import NONE, Tables, escape, formatted, headline, samples, section
+from rfjax.study.run_records import finite, number
 
-FILE = "sampling.json"
+REFERENCE = 50  # steps that the others are compared with
 COLUMNS = {5: "five", 10: "ten", 20: "twenty"}  # steps -> field of Table 6
-NONE = "–"
-find = steps.find
 
 
-def record(findings: Findings) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Findings:
+    """All that the report says.
+
+    Attributes:
+        score: the quantity that is compared: the first of which higher is better.
+        rows: a row for each run, by depth.
+        steps: numbers of steps that any run has, ascending; the reference is the last.
+        grids: schedules of sampling times that were used.
+        floor: what the distance of true pictures is, in words.
+    """
+
+    score: Quantity
+    others: tuple[Quantity, ...]
+    rows: tuple[Row, ...]
+    steps: tuple[int, ...]
+    guidance: float | None
+    verdict: Verdict
+    warnings: tuple[str, ...]
+    grids: tuple[str, ...]
+    floor: str
+
+
+def analyse(study: Records) -> Findings:
+    """Compares few steps with many, for each run."""
+    weights, quantities = study.config["study"]["weights"], compare.quantities_of(study.runs)
+    score = next((q for q in quantities if q.better == "higher"), quantities[0])
+    others = tuple(q for q in quantities if q is not score)
+    lines = {run.name: [line for (kind, _), line in run.last_scores().items() if kind == weights] for run in study.runs}
+    scales = [float(line["guidance"]) for found in lines.values() for line in found]
+    guidance = max(sorted(set(scales)), key=scales.count) if scales else None
+    warnings = study.states()
+    for name, found in lines.items():
+        warnings += [f"{name} at {line['setting']}: {line['problem']}." for line in found if line.get("problem")]
+    if len(set(scales)) > 1:
+        warnings.append(f"Scores at several guidance scales: the report is on guidance {guidance:g} alone.")
+    known = {int(line["steps"]) for found in lines.values() for line in found if line["guidance"] == guidance}
+    reference = REFERENCE if REFERENCE in known or not known else max(known)
+    if known and reference != REFERENCE:
+        warnings.append(f"Nothing was measured at {REFERENCE} steps: the drops are against {reference}.")
+    steps, rows, used = tuple(sorted(k for k in known if k <= reference)), [], []
+    for run in sorted(study.runs, key=lambda run: run.depth):
+        usable = [line for line in lines[run.name] if line["guidance"] == guidance and finite(line.get(score.key))]
+        by_steps = {int(line["steps"]): line for line in usable}
+        whole = by_steps.get(reference)
+        if whole is None or whole[score.key] == 0:
+            if run.state == "complete":
+                what = f"has no {score.label}" if whole is None else "scores 0"
+                warnings.append(f"{run.name} {what} at {reference} steps: it is left out.")
+            continue
+        warnings += _amiss(run, score, whole, [k for k in steps if k not in by_steps])
+        rows.append(_row(run, by_steps, whole, score, others))
+        used += [(run, line) for line in usable]
+    asked = study.config.get("sampling", {}).get("schedule", "uniform")
+    grids = tuple(dict.fromkeys(compare.schedule_of(run, line, asked) for run, line in used))
+    floor = compare.floor_sentence((compare.floors_of(line, quantities) for _, line in used), quantities)
+    said = tuple(dict.fromkeys(warnings))
+    return Findings(score, others, tuple(rows), steps, guidance, judge(rows, steps), said, grids, floor)
+
+
+def _row(run: RunRecord, by_steps: dict[int, Any], whole: Any, score: Quantity, others: tuple[Quantity, ...]) -> Row:
+    best, cells = (whole[score.key], _error(whole, score)), {}
+    for steps, line in sorted(by_steps.items()):
+        own = (line[score.key], _error(line, score))
+        cells[steps] = dict(zip((score.key, score.error or "stderr"), own, strict=True))
+        cells[steps] |= {key: number(line, key) for key in (*(q.key for q in others), "path_length")}
+        cells[steps] |= {"drop": 0.0, "drop_stderr": 0.0} if line["steps"] == whole["steps"] else drop(*own, *best)
+    return Row(run.name, run.depth, cells)
+
+
+def _error(line: dict[str, Any], score: Quantity) -> float:
+    """The standard error of a line's score; 0 where it is not known."""
+    return error if math.isfinite(error := number(line, score.error)) else 0.0
+
+
+def _amiss(run: RunRecord, score: Quantity, whole: dict[str, Any], lacking: list[int]) -> list[str]:
+    """Sentences on a run that is shown: settings that it lacks, and a score whose drops mean nothing."""
+    said = [f"{run.name} has no {score.label} at {', '.join(map(str, lacking))} steps: a dash."] if lacking else []
+    error = max(_error(whole, score), 1 / max(int(whole.get("count") or 1), 1) if score.parts else 0.0)
+    if whole[score.key] <= 2 * error:
+        said.append(
+            f"{run.name} scores {whole[score.key]:.3f} ± {error:.3f} at {whole['steps']} steps, which is not clearly "
+            "above 0: what it loses with fewer steps is luck."
+        )
+    return said
+
+
+def to_json(found: Findings) -> dict[str, Any]:
     """The findings as plain JSON."""
+    known = lambda cell: {name: value if math.isfinite(value) else None for name, value in cell.items()}  # noqa: E731
     return {
-        "guidance": findings.guidance,
-        "grids": findings.grids,
-        "verdict": findings.verdict,
+        "guidance": found.guidance,
+        "grids": found.grids,
+        "verdict": found.verdict.text,
         "runs": [
-            {"name": row.name, "depth": row.depth, "steps": {k: _finite(vars(c)) for k, c in row.cells.items()}}
-            for row in findings.rows
+            {"name": row.name, "depth": row.depth, "steps": {k: known(cell) for k, cell in row.cells.items()}}
+            for row in found.rows
         ],
-        "spearman_depth_drop": vars(findings.trend) if findings.trend else None,
-        "spearman_depth_path_length": vars(findings.lengths) if findings.lengths else None,
-        "paper": {depth: vars(row) for depth, row in paper.TABLE_6.items()},
-        "warnings": findings.warnings,
+        "spearman_depth_drop": found.verdict.drops and vars(found.verdict.drops),
+        "spearman_depth_path_length": found.verdict.lengths and vars(found.verdict.lengths),
+        "paper": {depth: row._asdict() for depth, row in paper.TABLE_6.items()},
+        "warnings": found.warnings,
     }
 
 
-def _finite(values: dict[str, float]) -> dict[str, float | None]:
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
-
-
-def tables(study: Records, findings: Findings) -> page.Tables:
+def tables(study: Records, found: Findings) -> Tables:
     """sampling.csv: every run at every number of steps."""
-    header = ("run", "depth", "steps", "guidance", "score", "stderr", "drop", "drop_stderr", "frechet", "path_length")
+    own = (found.score.key, found.score.error or "stderr", "drop", "drop_stderr")
+    columns = (*own, *(q.key for q in found.others), "path_length")
     rows = [
-        (row.name, row.depth, k, findings.guidance, c.score, c.stderr, c.drop, c.drop_stderr, c.frechet, c.path_length)
-        for row in findings.rows
-        for k, c in row.cells.items()
+        (row.name, row.depth, steps, found.guidance, *(cell[key] for key in columns))
+        for row in found.rows
+        for steps, cell in row.cells.items()
     ]
-    return {"sampling": (header, rows)}
+    return {"sampling": (("run", "depth", "steps", "guidance", *columns), rows)}
 
 
-def figures(study: Records, findings: Findings) -> dict[str, tuple[str, Figure]]:
+def figures(study: Records, found: Findings) -> Figures:
     """The drop against steps, and the length of the path against depth."""
-    if not findings.rows:
-        return {}
     drawn = {}
-    if len(findings.steps) > 1:
-        drawn["drop"] = (f"Score lost against {findings.steps[-1]} steps", drop_against_steps(findings))
-    if any(math.isfinite(c.path_length) for row in findings.rows for c in row.cells.values()):
-        title = f"Length of the path at {findings.steps[-1]} steps"
-        drawn["path_length"] = (title, length_against_depth(findings))
+    if found.rows and len(found.steps) > 1:
+        title = f"{found.score.label[0].upper()}{found.score.label[1:]} lost against {found.steps[-1]} steps"
+        drawn["drop"] = (title, draw_drops(found))
+    if any(math.isfinite(c["path_length"]) for row in found.rows for c in row.cells.values()):
+        drawn["path_length"] = (f"Length of the path at {found.steps[-1]} steps", draw_lengths(found))
     return drawn
 
 
-def drop_against_steps(findings: Findings) -> Figure:
+def draw_drops(found: Findings) -> Figure:
     """The relative drop of the score by run."""
     figure, axes = plt.subplots()
-    colours = drawing.colours([row.name for row in findings.rows])
-    for i, row in enumerate(findings.rows):
-        shift = 1.012 ** (i - (len(findings.rows) - 1) / 2)  # so that bars don't cover each other
-        few = {k: c for k, c in row.cells.items() if k < findings.steps[-1]}
+    colour = colours([row.name for row in found.rows])
+    for i, row in enumerate(found.rows):
+        shift = 1.012 ** (i - (len(found.rows) - 1) / 2)  # so that bars don't cover each other
+        few = {k: c for k, c in row.cells.items() if k < found.steps[-1]}
         axes.errorbar(
-            [k * shift for k in few], [c.drop for c in few.values()], yerr=[c.drop_stderr for c in few.values()],
-            fmt="o-", ms=4, lw=1.3, elinewidth=0.8, capsize=2, color=colours[row.name], label=row.name,
+            [k * shift for k in few], [c["drop"] for c in few.values()], yerr=[c["drop_stderr"] for c in few.values()],
+            fmt="o-", ms=4, lw=1.3, elinewidth=0.8, capsize=2, color=colour[row.name], label=row.name,
         )  # fmt: skip
     axes.axhline(0, color="black", lw=0.8)
-    axes.set(xlabel="steps", ylabel=f"score below that of {findings.steps[-1]} steps, %", xscale="log")
-    axes.set_xticks(findings.steps[:-1], [str(k) for k in findings.steps[:-1]])
+    axes.set(xlabel="steps", ylabel=f"{found.score.label} below that of {found.steps[-1]} steps, %", xscale="log")
+    axes.set_xticks(found.steps[:-1], [str(k) for k in found.steps[:-1]])
     axes.minorticks_off()
     axes.legend(fontsize=8, ncols=2)
     return figure
 
 
-def length_against_depth(findings: Findings) -> Figure:
+def draw_lengths(found: Findings) -> Figure:
     """The mean length of the samples' paths by depth."""
     figure, axes = plt.subplots()
-    colours = drawing.colours([row.name for row in findings.rows])
-    many = findings.steps[-1]
-    for row in findings.rows:
-        axes.plot(row.depth, row.cells[many].path_length, "o", ms=7, color=colours[row.name])
-        axes.annotate(
-            row.name, (row.depth, row.cells[many].path_length), textcoords="offset points", xytext=(6, 5), fontsize=8
-        )
+    colour = colours([row.name for row in found.rows])
+    for row in found.rows:
+        length = row.cells[found.steps[-1]]["path_length"]
+        axes.plot(row.depth, length, "o", ms=7, color=colour[row.name])
+        name_point(axes, row.name, row.depth, length, (6, 5))
     axes.set(xlabel="depth", ylabel="length of the path, Σ |v dt|")
-    axes.set_xticks(sorted({row.depth for row in findings.rows}))
+    axes.set_xticks(sorted({row.depth for row in found.rows}))
     axes.margins(0.12)
     return figure
 
 
 def subtitle(study: Records) -> str:
     """What was trained on what."""
-    c = study.rungs[0].config if study.rungs else study.config  # of the models, whose study another one was
+    c = study.runs[0].config if study.runs else study.config  # of the models, whose study another one was
     return (
         f"Sampling with few steps (SD3 Table 6): {c['model']['backbone']} as {c['flow']['formulation']} on "
-        f"{c['data']['dataset'] or c['data']['name']}, batch {c['training']['batch']}, {c['training']['steps']:,} "
-        f"steps of training; {study.config['study']['weights']} weights"
+        f"{compare.dataset_name(c)}, batch {c['training']['batch']}, {c['training']['steps']:,} steps of training; "
+        f"{study.config['study']['weights']} weights"
     )
 
 
-def opening(study: Records, findings: Findings) -> str:
+def opening(study: Records, found: Findings) -> str:
     """The verdict in its box: green where larger models clearly lose less, as in the paper."""
-    trend = findings.trend
-    kind = "open" if trend is None or trend.low <= 0 <= trend.high else "good" if trend.high < 0 else "bad"
-    said = [findings.verdict]
-    if findings.lengths:
-        said.append(f"Depth and length of the path: Spearman {span(findings.lengths)}.")
-    small, large = min(paper.TABLE_6), max(paper.TABLE_6)
+    drops, lengths = found.verdict.drops, found.verdict.lengths
+    said = [found.verdict.text]
+    said += [f"Depth and length of the path: Spearman {lengths.text}."] if lengths else []
+    small, large = (paper.TABLE_6[depth] for depth in (min(paper.TABLE_6), max(paper.TABLE_6)))
     said.append(
-        f"In the paper the drop at 5 steps goes from {paper.TABLE_6[small].five} % at depth {small} to "
-        f"{paper.TABLE_6[large].five} % at depth {large}, the path from {paper.TABLE_6[small].path_length} to "
-        f"{paper.TABLE_6[large].path_length}."
+        f"In the paper the drop at 5 steps goes from {small.five} % at depth {min(paper.TABLE_6)} to {large.five} % at "
+        f"depth {max(paper.TABLE_6)}, the path from {small.path_length} to {large.path_length}."
     )
-    notes = dict.fromkeys(c.note for c in (findings.trend, findings.lengths) if c and c.note)
-    first, *rest = map(html.escape, [*said, *notes])
-    return page.verdict(kind, f"<b>{first}</b>", *rest)
+    notes = dict.fromkeys(c.note for c in (drops, lengths) if c and c.note)
+    return headline([*said, *notes], -drops.sign if drops else 0)
 
 
-def lines(study: Records, findings: Findings) -> list[str]:
+def lines(study: Records, found: Findings) -> list[str]:
     """What the terminal shows at the end."""
     said = []
-    for row in findings.rows:
-        few = [(k, row.cells[k]) for k in findings.steps[:-1] if k in row.cells]
-        lost = ", ".join(f"{k} steps {c.drop:+6.2f} ± {c.drop_stderr:.2f} %" for k, c in few)
-        said.append(f"{row.name:>12}  score lost: {lost}; path {_number(_last(row, findings).path_length, '.2f')}")
-    return [*said, "", findings.verdict]
+    for row in found.rows:
+        few = [(k, row.cells[k]) for k in found.steps[:-1] if k in row.cells]
+        lost = ", ".join(f"{k} steps {c['drop']:+6.2f} ± {c['drop_stderr']:.2f} %" for k, c in few)
+        length = formatted(row.cells[found.steps[-1]]["path_length"], ".2f")
+        said.append(f"{row.name:>12}  {found.score.label} lost: {lost}; path {length}")
+    return [*said, "", found.verdict.text]
 
 
-def _last(row: Row, findings: Findings) -> Cell:
-    return row.cells[findings.steps[-1]]
-
-
-def _number(value: float, form: str) -> str:
-    return format(value, form) if math.isfinite(value) else NONE
-
-
-def sections(study: Records, findings: Findings) -> list[str]:
+def sections(study: Records, found: Findings) -> list[str]:
     """The tables below the figures."""
-    return [_drops(findings), _distances(findings), _samples(study)]
+    shown = {run.name: run for run in study.runs}
+    return [_drops(found), _everything(found), samples(shown, study.config["study"]["weights"])]
 
 
-def _drops(findings: Findings) -> str:
+def _drops(found: Findings) -> str:
     """Table 6."""
-    if not findings.rows:
+    if not found.rows:
         return ""
-    few, many = findings.steps[:-1], findings.steps[-1]
+    few, many, rows = found.steps[:-1], found.steps[-1], []
+    for row in found.rows:
+        cells = [f"{c['drop']:.2f} ± {c['drop_stderr']:.2f}" if (c := row.cells.get(k)) else NONE for k in few]
+        last = row.cells[many]
+        ends = [format(last[found.score.key], found.score.form), formatted(last["path_length"], ".2f")]
+        rows.append([escape(row.name), str(row.depth), *cells, *ends])
+    for depth, row in paper.TABLE_6.items():
+        cells = [f"{getattr(row, COLUMNS[k]):.2f}" if k in COLUMNS and many == REFERENCE else NONE for k in few]
+        rows.append(["<i>the paper</i>", str(depth), *cells, NONE, f"{row.path_length:.2f}"])
+    label = found.score.label
+    return section(
+        f"{label[0].upper()}{label[1:]} lost with few steps, % (Table 6)",
+        ["run", "depth", *(f"{k}/{many}" for k in few), f"{label} at {many}", "path length"], rows,
+        f"By how many percent the {label} is below that of {many} steps, at guidance {found.guidance:g}; CLIP in the "
+        "paper. ± is a standard error that takes the samples of two settings for independent: they share captions and "
+        "noise, so it is too wide rather than too narrow. Path length: Σ |v dt| over the steps, the mean over samples; "
+        "it depends on the image's size, so only its trend compares. Grid of sampling times: "
+        f"{' and '.join(found.grids)}. Paper: {paper.SOURCE}.",
+    )  # fmt: skip
+
+
+def _everything(found: Findings) -> str:
+    """Every quantity and the path length at each number of steps."""
+    columns = [(q.label, q.key, q.form) for q in (*found.others, found.score)] + [("path length", "path_length", ".2f")]
     rows = []
-    for row in findings.rows:
-        cells = [f"{row.cells[k].drop:.2f} ± {row.cells[k].drop_stderr:.2f}" if k in row.cells else NONE for k in few]
-        length = _number(_last(row, findings).path_length, ".2f")
-        rows.append([html.escape(row.name), str(row.depth), *cells, f"{_last(row, findings).score:.3f}", length])
-    for depth, published in paper.TABLE_6.items():
-        cells = [f"{getattr(published, COLUMNS[k]):.2f}" if k in COLUMNS and many == REFERENCE else NONE for k in few]
-        rows.append(["<i>the paper</i>", str(depth), *cells, NONE, f"{published.path_length:.2f}"])
-    header = ["run", "depth", *(f"{k}/{many}" for k in few), f"score at {many}", "path length"]
-    return (
-        "<h2>Score lost with few steps, % (Table 6)</h2>"
-        + page.table(header, rows)
-        + page.note(
-            f"By how many percent the score is below that of {many} steps, at guidance {findings.guidance:g}; CLIP in "
-            "the paper. ± is a standard error that takes the samples of two settings for independent: they share "
-            "captions and noise, so it is too wide rather than too narrow. Path length: Σ |v dt| over the steps, the "
-            "mean over samples; it depends on the image's size, so only its trend compares. Grid of sampling times: "
-            f"{' and '.join(findings.grids)}. Paper: {paper.SOURCE}."
-        )
-    )
+    for row in found.rows:
+        cells = [row.cells.get(k, {}) for k in found.steps]
+        rows.append([escape(row.name), *(formatted(c.get(key), form) for _, key, form in columns for c in cells)])
+    header = ["run", *(str(k) for _ in columns for k in found.steps)]
+    groups = [("", 1), *((title, len(found.steps)) for title, _, _ in columns)]
+    return section("Every number of steps", header, rows, found.floor, groups=groups)
 
 
-def _distances(findings: Findings) -> str:
-    """Fréchet distance, score and path length at each number of steps."""
-    if not findings.rows:
-        return ""
-    header, groups = ["run"], [("", 1)]
-    for title in ("Fréchet distance", "score", "path length"):
-        header += [str(k) for k in findings.steps]
-        groups.append((title, len(findings.steps)))
-    rows = []
-    for row in findings.rows:
-        cells = [row.cells.get(k) for k in findings.steps]
-        rows.append(
-            [html.escape(row.name)]
-            + [_number(c.frechet, ".3g") if c else NONE for c in cells]
-            + [f"{c.score:.3f}" if c else NONE for c in cells]
-            + [_number(c.path_length, ".2f") if c else NONE for c in cells]
-        )
-    return "<h2>Every number of steps</h2>" + page.table(header, rows, groups) + page.note(findings.floor)
-
-
-def _samples(study: Records) -> str:
-    shown = page.samples({rung.name: rung for rung in study.rungs}, study.config["study"]["weights"])
-    return f"<h2>Samples</h2>{shown}" if shown else ""
+REPORT = Report("sampling.json", analyse, to_json, tables, figures, subtitle, opening, sections, lines)

@@ -10,14 +10,14 @@ from rfjax.study.reports import paper
 
 
 def page_of(drawn):
-    page = reports.write(drawn).read_text()
+    page = reports.write_page(drawn).read_text()
     pages.check(page)
     return page
 
 
 def test_the_report_of_the_papers_own_order(tmp_path):
     folder = write_contest(tmp_path / "s", in_order(list(paper.TABLE_1)), samples=True)
-    drawn = reports.draw(folder)
+    drawn = reports.build_report(folder)
     page = page_of(drawn)
     for name in ("ranks", "fronts", "steps"):
         assert f"<figure id={name}" in page
@@ -48,7 +48,7 @@ def test_the_report_of_the_papers_own_order(tmp_path):
 def test_a_few_variants(tmp_path):
     four = (*THREE, "rf/lognorm(-1.00,0.20)")  # the last is not in the paper's table
     folder = write_contest(tmp_path / "s", in_order(four), variants=four, datasets=("shapes",))
-    drawn = reports.draw(folder)
+    drawn = reports.build_report(folder)
     page = page_of(drawn)
     assert "Here it has 3.00, place 3" in page
     assert "One data set only, shapes" in page
@@ -64,7 +64,7 @@ def test_pictures_that_are_not_finite(tmp_path):
             lines = [json.loads(line) for line in path.read_text().splitlines()]
             lines = [line | broken if line.get("setting") == "25@5.0" else line for line in lines]
             path.write_text("\n".join(map(json.dumps, lines)) + "\n")
-    drawn = reports.draw(folder)
+    drawn = reports.build_report(folder)
     page = page_of(drawn)
     assert "is last at 25@5.0 (ema): 8 of 128 pictures are not finite." in page
     assert "inf" not in (folder / "report" / "scores.csv").read_text()
@@ -74,12 +74,12 @@ def test_no_scores_is_one_clear_sentence(tmp_path):
     folder = write_contest(tmp_path / "s", in_order(THREE), variants=THREE)
     for path in folder.glob("runs/*/metrics.jsonl"):
         path.write_text("\n".join(line for line in path.read_text().splitlines() if '"scores"' not in line) + "\n")
-    drawn = reports.draw(folder)
+    drawn = reports.build_report(folder)
     assert "No ranks yet: no run has left scores." in page_of(drawn)
     assert drawn.figures == {}
     for path in folder.glob("runs/*/metrics.jsonl"):
         path.unlink()
-    drawn = reports.draw(folder)
+    drawn = reports.build_report(folder)
     assert "No ranks yet: no run has left scores." in page_of(drawn)
     assert "not started yet: " in reports.summary(drawn, folder)
 
@@ -91,10 +91,10 @@ def test_pictures_that_are_nowhere_finite_leave_no_table_in_silence(tmp_path):
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         if json.loads((path.parent / "config.json").read_text())["flow"]["formulation"] == "rf":
             path.write_text("\n".join(json.dumps(line | broken if "score" in line else line) for line in lines) + "\n")
-    drawn = reports.draw(folder)
+    drawn = reports.build_report(folder)
     assert "Without rf, whose pictures are not finite." in page_of(drawn)
-    assert drawn.findings.ranked[-1] == "rf"
+    assert drawn.findings.contest.ranked[-1] == "rf"
     for path in folder.glob("runs/*/metrics.jsonl"):
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         path.write_text("\n".join(json.dumps(line | broken if "score" in line else line) for line in lines) + "\n")
-    page_of(reports.draw(folder))
+    page_of(reports.build_report(folder))

@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 from synthetic import STEPS, change_lines, write_study
 
+from rfjax.analysis import seeds
+from rfjax.analysis.ladder import why_unpaired
 from rfjax.study import records
-from rfjax.study.reports import caveats, fits, ladder, scaling, trends
+from rfjax.study.reports import scaling, scaling_findings
 
 SEEDS = {"model.depth": (1, 2, 3, 4, 5), "training.seed": (0, 1)}
 
 
 def find(folder):
-    return trends.find(records.read(folder))
+    return scaling_findings.analyse(records.read(folder))
 
 
 def last(value):
@@ -26,11 +28,11 @@ def test_a_rung_whose_loss_is_not_finite_is_named_everywhere(tmp_path, value):
     folder = write_study(tmp_path / "s", noise=0.002)
     change_lines(folder, "d3", last(value))
     study = records.read(folder)
-    found = trends.find(study)
-    assert [point.name for point in found.points] == ["d1", "d2", "d4", "d5", "d6"]
+    found = scaling_findings.analyse(study)
+    assert [point.name for point in found.trend.rungs] == ["d1", "d2", "d4", "d5", "d6"]
     assert any(s.startswith("d3 is no part of the law: the validation loss of its raw") for s in found.warnings)
     assert not any(s.startswith("Point") for s in found.warnings)
-    written = json.loads(json.dumps(fits.records(found), allow_nan=False))
+    written = json.loads(json.dumps(scaling_findings.to_json(found), allow_nan=False))
     for fit in written[:4]:
         assert [(p["label"], p["loss"], p["reason"]) for p in fit["left_out"]] == [
             ("d3", None, "the loss is not finite")
@@ -44,8 +46,8 @@ def test_a_largest_rung_without_a_loss_is_not_held_out_in_silence(tmp_path):
     change_lines(folder, "d6", lambda line: None if line.get("weights") == "raw" else line)  # FLOPs stand elsewhere too
     change_lines(folder, "d5", last(None))
     found = find(folder)
-    assert found.judged["power_offset"].held_out.x == (found.points[-1].x,)
-    assert found.points[-1].name == "d6"
+    assert found.trend.judged["power_offset"].held_out.x == (found.trend.rungs[-1].x,)
+    assert found.trend.rungs[-1].name == "d6"
     change_lines(folder, "d6", last(None))
     assert any("lacks its largest rung (d5, d6)" in warning for warning in find(folder).warnings)
 
@@ -53,7 +55,7 @@ def test_a_largest_rung_without_a_loss_is_not_held_out_in_silence(tmp_path):
 def test_no_law_at_all_still_says_what_is_no_part_of_it(tmp_path):
     folder = write_study(tmp_path / "s", depths=(1, 2))
     change_lines(folder, "d2", last(None))
-    (record,) = [r for r in fits.records(find(folder)) if r["law"] is None]
+    (record,) = [r for r in scaling_findings.to_json(find(folder)) if r["law"] is None]
     assert "too few finished rungs" in record["reason"]
     assert [one["name"] for one in record["no_part_of_it"]] == ["d2"]
 
@@ -62,17 +64,17 @@ def test_a_seed_without_a_loss_is_missed_by_name(tmp_path):
     folder = write_study(tmp_path / "s", axes=SEEDS, noise=0.01)
     change_lines(folder, "d5-seed1", last(None))
     found = find(folder)
-    assert [point.seeds for point in found.points] == [2, 2, 2, 2, 1]
-    assert found.points[0].name == "d1"
+    assert [point.seeds for point in found.trend.rungs] == [2, 2, 2, 2, 1]
+    assert found.trend.rungs[0].name == "d1"
     assert any(s.startswith("d5-seed0 rests on 1 of 2 seeds: d5-seed1 left no loss") for s in found.warnings)
-    errors = [point.error / point.loss for point in found.points]
+    errors = [point.error / point.loss for point in found.trend.rungs]
     assert errors[4] == pytest.approx(np.sqrt(2) * errors[0])  # the pooled spread serves the rung with one seed
 
 
 def test_with_one_seed_nobody_is_accused(tmp_path):
     found = find(write_study(tmp_path / "s", noise=0.6))  # noise beyond the steps: some rungs come out higher
-    assert max(step.change.value for step in found.steps) > 0
-    assert {caveats.falls(step) for step in found.steps} == {"one seed: not known"}
+    assert max(step.change.value for step in found.trend.steps) > 0
+    assert {step.falls for step in found.trend.steps} == {"one seed: not known"}
     text = " ".join(found.warnings)
     assert "One seed a rung" in text
     assert "under-trained" not in text.lower()
@@ -92,7 +94,7 @@ def test_with_seeds_a_rise_is_told_apart_from_what_is_not_clear(tmp_path):
     for seed in (0, 1):
         change_lines(folder, f"d4-seed{seed}", raised(seed))
     found = find(folder)
-    said = {step.larger: caveats.falls(step) for step in found.steps}
+    said = {step.larger: step.falls for step in found.trend.steps}
     assert said == {"d2": "yes", "d3": "yes", "d4": "no, it rises", "d5": "yes"}
     assert any(s.startswith("d4 is worse than d3") for s in found.warnings)
 
@@ -100,16 +102,16 @@ def test_with_seeds_a_rise_is_told_apart_from_what_is_not_clear(tmp_path):
 def test_runs_that_agree_to_the_bit_count_once(tmp_path):
     folder = write_study(tmp_path / "s", axes={"model.depth": (1, 2, 3), "sampling.count": (4, 8)})
     found = find(folder)
-    assert [point.seeds for point in found.points] == [1, 1, 1]
-    assert found.ladder.spread is None
+    assert [point.seeds for point in found.trend.rungs] == [1, 1, 1]
+    assert found.trend.ladder.spread is None
     assert sum("end with the same bits" in warning for warning in found.warnings) == 3
 
 
 def test_settings_of_one_size_are_no_seeds(tmp_path):
     rates = {"model.depth": (1, 2), "optimizer.learning_rate": (0.01, 0.02), "training.seed": (0, 1)}
     found = find(write_study(tmp_path / "s", axes=rates, noise=0.01))
-    assert [point.seeds for point in found.points] == [2, 2]
-    assert found.ladder.spread.models == 4  # every setting tells of the spread
+    assert [point.seeds for point in found.trend.rungs] == [2, 2]
+    assert found.trend.ladder.spread.models == 4  # every setting tells of the spread
     assert any("takes that of the lowest loss" in warning for warning in found.warnings)
 
 
@@ -123,9 +125,9 @@ def test_equal_losses_and_unknown_errors_are_told(tmp_path):
     for depth in range(1, 6):
         change_lines(folder, f"d{depth}", flat)
     study = records.read(folder)
-    found = trends.find(study)
-    assert all((step.change.value, step.change.example_error) == (0, None) for step in found.steps)
-    assert found.judged["power"].held_out.outcome in ("not tested", "predicted")
+    found = scaling_findings.analyse(study)
+    assert all((step.change.value, step.change.example_error) == (0, None) for step in found.trend.steps)
+    assert found.trend.judged["power"].held_out.outcome in ("not tested", "predicted")
     page = "".join([scaling.opening(study, found), *scaling.sections(study, found)])
     assert "0.3000 ± not known" in page
     assert "nan" not in page
@@ -136,11 +138,10 @@ def test_triples_that_differ_are_not_compared(tmp_path):
     change_lines(folder, "d2", lambda line: line | {"losses": line["losses"][:40]} if "losses" in line else line)
     change_lines(folder, "d3", lambda line: None if line["kind"] == "examples" else line)
     found = find(folder)
-    assert [step.note.split()[-1] for step in found.steps] == ["triples", "recorded"]
-    assert all(step.change.example_error is None for step in found.steps)
+    assert [step.note.split()[-1] for step in found.trend.steps] == ["triples", "recorded"]
+    assert all(step.change.example_error is None for step in found.trend.steps)
     assert sum("are not compared triple by triple" in warning for warning in found.warnings) == 2
-    grids = [rung for rung in records.read(folder).rungs if rung.name in ("d1", "d2")]
-    assert ladder.why_unpaired(grids[:1] * 2, "ema") == ""
+    assert why_unpaired(found.trend.rungs[0].runs * 2) == ""
 
 
 def test_a_rate_without_a_loss_is_told_and_a_flat_sweep_is_no_crash(tmp_path):
@@ -158,8 +159,8 @@ def test_a_rate_without_a_loss_is_told_and_a_flat_sweep_is_no_crash(tmp_path):
 
 def test_seeds_of_one_size_make_one_isoflop_curve(tmp_path):
     found = find(write_study(tmp_path / "s", axes=SEEDS, noise=0.002, surface=True))
-    assert len(found.surface.points) == 4 * 2 * 5  # the largest rung is held out
-    assert all(len(cut.n) == len(set(cut.n)) for cut in found.cuts)
+    assert len(found.surface.fit.points) == 4 * 2 * 5  # the largest rung is held out
+    assert all(len(cut.n) == len(set(cut.n)) for cut in found.surface.cuts)
 
 
 def test_a_training_loss_that_only_scatters_is_no_sign_of_too_few_steps(tmp_path):
@@ -174,6 +175,6 @@ def test_a_training_loss_that_only_scatters_is_no_sign_of_too_few_steps(tmp_path
         return [s for s in find(folder).warnings if "Under-trained" in s]
 
     scattered = np.where(np.arange(36) < 27, 1.02, 0.98) + np.tile([-0.2, 0.2, 0.1, -0.1, 0], 8)[:36]
-    assert 1 - scattered[-9:].mean() / scattered[-18:-9].mean() > trends.SETTLED  # by luck
+    assert 1 - scattered[-9:].mean() / scattered[-18:-9].mean() > seeds.SETTLED  # by luck
     assert with_losses(scattered) == []
     assert with_losses(np.linspace(2, 1, 36) + 0.01 * rng.normal(size=36)) != []

@@ -10,7 +10,7 @@ from rfjax.study.reports import sampling
 
 
 def find(folder):
-    return sampling.find(records.read(folder))
+    return sampling.analyse(records.read(folder))
 
 
 def test_drops_and_their_errors(tmp_path):
@@ -18,32 +18,32 @@ def test_drops_and_their_errors(tmp_path):
     assert found.steps == (5, 10, 20, 50)
     assert found.guidance == 5.0
     for row in found.rows:
-        best = row.cells[50].score
+        best = row.cells[50]["score"]
         assert best == pytest.approx(0.5)
         few = row.cells[5]
-        assert few.drop == pytest.approx(100 * (best - few.score) / best)
-        assert few.drop_stderr == pytest.approx(100 * 0.01 / best * math.hypot(1, few.score / best))
-        assert (row.cells[50].drop, row.cells[50].drop_stderr) == (0, 0)
-    assert found.trend.value == pytest.approx(-1)
-    assert found.verdict.startswith("Larger models lose less with 5 steps instead of 50")
-    assert found.lengths.value == pytest.approx(-1)
+        assert few["drop"] == pytest.approx(100 * (best - few["score"]) / best)
+        assert few["drop_stderr"] == pytest.approx(100 * 0.01 / best * math.hypot(1, few["score"] / best))
+        assert (row.cells[50]["drop"], row.cells[50]["drop_stderr"]) == (0, 0)
+    assert found.verdict.drops.value == pytest.approx(-1)
+    assert found.verdict.text.startswith("Larger models lose less with 5 steps instead of 50")
+    assert found.verdict.lengths.value == pytest.approx(-1)
     assert found.warnings == ()
 
 
 def test_the_opposite_and_neither(tmp_path):
     worse = find(write_sampling(tmp_path / "a", lambda d, k: 0.5 - 0.02 * d / k))
-    assert worse.verdict.startswith("Larger models lose more")
+    assert worse.verdict.text.startswith("Larger models lose more")
     zigzag = find(write_sampling(tmp_path / "b", lambda d, k: 0.5 - (0.1 + 0.02 * (d % 2)) / k))
-    assert zigzag.verdict.startswith("No clear relation")
+    assert zigzag.verdict.text.startswith("No clear relation")
     few = find(write_sampling(tmp_path / "c", lambda d, k: 0.5 - 0.1 / k, depths=(2, 4, 6)))
-    assert few.trend is None
-    assert "too few depths" in few.verdict
+    assert few.verdict.drops is None
+    assert "too few depths" in few.verdict.text
 
 
 def test_the_page(tmp_path):
     folder = write_sampling(tmp_path / "s", lambda d, k: 0.5 - 0.1 / (d * k))
-    drawn = reports.draw(folder)
-    page = reports.write(drawn).read_text()
+    drawn = reports.build_report(folder)
+    page = reports.write_page(drawn).read_text()
     pages.check(page)
     assert "<td>4.30</td><td>0.86</td><td>0.21</td>" in page
     assert "191.13" in page
@@ -60,17 +60,17 @@ def test_what_is_missing_is_told(tmp_path):
     kept = [line for line in path.read_text().splitlines() if '"50@5.0"' not in line]
     path.write_text("\n".join(kept) + "\n")
     (folder / "runs" / "d4" / "metrics.jsonl").unlink()
-    drawn = reports.draw(folder)
-    pages.check(reports.write(drawn).read_text())
+    drawn = reports.build_report(folder)
+    pages.check(reports.write_page(drawn).read_text())
     assert [row.depth for row in drawn.findings.rows] == [1, 3, 5]
     text = " ".join(drawn.findings.warnings)
     assert "d2 has no score at 50 steps: it is left out" in text
     assert "not started yet: d4." in text
     for path in folder.glob("runs/*/metrics.jsonl"):
         path.unlink()
-    drawn = reports.draw(folder)
-    pages.check(reports.write(drawn).read_text())
-    assert "there is nothing to compare" in drawn.findings.verdict
+    drawn = reports.build_report(folder)
+    pages.check(reports.write_page(drawn).read_text())
+    assert "there is nothing to compare" in drawn.findings.verdict.text
 
 
 def test_what_is_not_measured_and_what_is_luck_is_named(tmp_path):
@@ -80,8 +80,8 @@ def test_what_is_not_measured_and_what_is_luck_is_named(tmp_path):
     )
     path = folder / "runs" / "d3" / "metrics.jsonl"
     path.write_text("\n".join(line for line in path.read_text().splitlines() if '"10@5.0"' not in line) + "\n")
-    drawn = reports.draw(folder)
-    page = reports.write(drawn).read_text()
+    drawn = reports.build_report(folder)
+    page = reports.write_page(drawn).read_text()
     pages.check(page)
     text = " ".join(drawn.findings.warnings)
     assert "d3 has no score at 10 steps: a dash." in text
@@ -95,4 +95,4 @@ def test_what_is_not_measured_and_what_is_luck_is_named(tmp_path):
 def test_a_page_can_be_made_of_one_run_one_setting_and_equal_scores(tmp_path, more):
     for i, options in enumerate([{"depths": (2,)}, {"steps": (50,)}, {}]):
         folder = write_sampling(tmp_path / str(i), lambda d, k: 0.5, **options, **more)
-        pages.check(reports.write(reports.draw(folder)).read_text())
+        pages.check(reports.write_page(reports.build_report(folder)).read_text())

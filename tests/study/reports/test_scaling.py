@@ -12,14 +12,14 @@ from synthetic import change_lines, write_study
 
 from rfjax.errors import UserError
 from rfjax.study import records, reports
-from rfjax.study.reports import curves, scaling
+from rfjax.study.reports import scaling, scaling_figures, scaling_findings
 
 ROOT = Path(__file__).parents[3]
 
 
 def test_a_report_is_whole_and_self_contained(tmp_path):
-    drawn = reports.draw(write_study(tmp_path / "s", noise=0.002, surface=True))
-    page = reports.write(drawn).read_text()
+    drawn = reports.build_report(write_study(tmp_path / "s", noise=0.002, surface=True))
+    page = reports.write_page(drawn).read_text()
     for name in ("trend", "loss_against_flops", "loss_against_steps", "loss_by_level", "left_out", "isoflops"):
         assert f"<figure id={name}" in page
         assert (tmp_path / "s" / "report" / f"{name}.png").stat().st_size > 5000
@@ -41,8 +41,8 @@ def test_a_report_is_whole_and_self_contained(tmp_path):
 
 
 def test_names_cannot_inject_markup(tmp_path):
-    drawn = reports.draw(write_study(tmp_path / "s", depths=(1,), name="<script>alert(1)</script>"))
-    assert "<script>" not in reports.write(drawn).read_text()
+    drawn = reports.build_report(write_study(tmp_path / "s", depths=(1,), name="<script>alert(1)</script>"))
+    assert "<script>" not in reports.write_page(drawn).read_text()
 
 
 def test_the_report_job_needs_neither_jax_nor_the_checkpoints(tmp_path):
@@ -59,12 +59,12 @@ def test_the_report_job_needs_neither_jax_nor_the_checkpoints(tmp_path):
 
 def test_time_is_told_with_the_sitting_that_made_the_report(tmp_path):
     folder = write_study(tmp_path / "s", depths=(1,))
-    drawn = reports.draw(folder)
+    drawn = reports.build_report(folder)
     assert "in all" not in reports.summary(drawn, folder)
     line = {"date": "today", "seconds": 10.0, "split": {"training": 7.5, "report": 2.5}}
     (folder / "sessions.jsonl").write_text(json.dumps(line) + "\n")  # the runner notes it after drawing
     assert "10 s in all: training 8 s, report 2 s; 25% outside training steps" in reports.summary(drawn, folder)
-    assert "<td>training</td><td>7.5</td><td>75%</td>" in reports.write(drawn).read_text()
+    assert "<td>training</td><td>7.5</td><td>75%</td>" in reports.write_page(drawn).read_text()
 
 
 def test_a_report_of_another_version_is_refused_and_none_means_scaling(tmp_path):
@@ -72,19 +72,22 @@ def test_a_report_of_another_version_is_refused_and_none_means_scaling(tmp_path)
     known = json.loads((folder / "study.json").read_text())
     known["config"]["study"].pop("report")
     (folder / "study.json").write_text(json.dumps(known))
-    assert reports.draw(folder).kind is scaling
+    assert reports.build_report(folder).report is scaling.REPORT
     known["config"]["study"]["report"] = "sampl"
     (folder / "study.json").write_text(json.dumps(known))
-    with pytest.raises(UserError, match=r"report 'sampl', which there is not \(did you mean 'sampling'\?\)"):
-        reports.draw(folder)
+    with pytest.raises(
+        UserError,
+        match=r"study.json: config.study.report = 'sampl' is not among its choices \(did you mean 'sampling'\?\)",
+    ):
+        reports.build_report(folder)
 
 
 def test_training_and_validation_losses_have_axes_of_their_own(tmp_path):
     """They are means over different t, weights and texts: on one axis their distance looks like overfitting."""
     study = records.read(write_study(tmp_path / "s", depths=(1, 2)))
-    found = scaling.find(study)
-    for draw in (curves.loss_against_steps, curves.loss_against_flops):
-        left, right = draw(study, found).axes
+    found = scaling_findings.analyse(study)
+    for along in ("step", "flops"):
+        left, right = scaling_figures.draw_losses(study, found, along).axes
         assert left.get_ylabel() == "training loss"
         assert "raw weights" in left.get_title()
         assert "texts dropped" in left.get_title()
@@ -103,8 +106,8 @@ def test_a_report_lives_with_whatever_runs_left(tmp_path, odd):
             shutil.rmtree(folder / "runs" / name)
         else:
             change_lines(folder, name, lambda line: line | {"loss": None} if "loss" in line else line)
-    drawn = reports.draw(folder)
-    page = reports.write(drawn).read_text()
+    drawn = reports.build_report(folder)
+    page = reports.write_page(drawn).read_text()
     pages.check(page)
     assert "too few finished rungs" in page
     assert json.loads((folder / "report" / "fits.json").read_text())[0]["law"] is None

@@ -53,8 +53,8 @@ def not_finite(run):
 
 def whole(folder):
     """Draws the report; returns page and terminal, which show no control character."""
-    drawn = reports.draw(folder)
-    said = reports.summary(drawn, reports.write(drawn))
+    drawn = reports.build_report(folder)
+    said = reports.summary(drawn, reports.write_page(drawn))
     page = (folder / "report" / "index.html").read_text()
     for text in (page, said):
         assert not set(text) & {chr(i) for i in range(32) if chr(i) not in string.whitespace}
@@ -94,4 +94,4 @@ def test_a_report_that_has_no_place_to_go_is_said(tmp_path):
     folder = write_study(tmp_path / "s", depths=(1,))
     (folder / "report").write_text("")
     with pytest.raises(UserError, match=r"s/report is a file, where the report's folder should be: move it away"):
-        reports.draw(folder)
+        reports.build_report(folder)

@@ -6,71 +6,71 @@ from synthetic import ALPHA, STEPS, A, E, write_study
 
 from rfjax.errors import UserError
 from rfjax.study import records
-from rfjax.study.reports import caveats, fits, trends
+from rfjax.study.reports import scaling_findings
 
 
 def test_the_law_and_the_held_out_verdict_come_from_the_lines(tmp_path):
-    found = trends.find(records.read(write_study(tmp_path / "s", noise=0.002)))
-    fit = found.judged["power_offset"]
+    found = scaling_findings.analyse(records.read(write_study(tmp_path / "s", noise=0.002)))
+    fit = found.trend.judged["power_offset"]
     assert fit.parameters["E"] == pytest.approx(E, rel=0.01)
     assert fit.parameters["alpha"] == pytest.approx(ALPHA, rel=0.05)
     assert fit.held_out.inside == (True,)
     assert fit.held_out.x == (216e4,)
     assert len(fit.points) == 5
-    assert len(found.whole["power_offset"].points) == 6
-    assert found.judged["power"].held_out.error[0] < -0.02  # the law without E runs low
-    names = [record["law"] for record in fits.records(found)]
+    assert len(found.trend.whole["power_offset"].points) == 6
+    assert found.trend.judged["power"].held_out.error[0] < -0.02  # the law without E runs low
+    names = [record["law"] for record in scaling_findings.to_json(found)]
     assert names[:4] == ["power", "power_offset", "power", "power_offset"]
-    json.dumps(fits.records(found), allow_nan=False)
+    json.dumps(scaling_findings.to_json(found), allow_nan=False)
 
 
 def test_paired_differences_see_what_the_single_errors_hide(tmp_path):
-    found = trends.find(records.read(write_study(tmp_path / "s")))
-    for step in found.steps:
+    found = scaling_findings.analyse(records.read(write_study(tmp_path / "s")))
+    for step in found.trend.steps:
         assert step.change.example_error < 5e-4  # the single losses have 0.01
-    change = found.steps[0].change
+    change = found.trend.steps[0].change
     assert change.value == pytest.approx(A * (8e4**-ALPHA - 1e4**-ALPHA), abs=4 * change.example_error)
 
 
 def test_best_learning_rates_and_their_exponent(tmp_path):
     rates = (0.005, 0.01, 0.02, 0.04)
     axes = {"model.depth": (1, 2, 3), "optimizer.learning_rate": rates}
-    found = trends.find(records.read(write_study(tmp_path / "s", axes=axes)))
+    found = scaling_findings.analyse(records.read(write_study(tmp_path / "s", axes=axes)))
     for sweep in found.sweeps:
         assert sweep.best == pytest.approx(0.02 * sweep.depth**-0.5, rel=1e-3)
         assert not sweep.at_edge
     slope, error = found.rate_exponent
     assert slope == pytest.approx(-0.5, abs=1e-3)
     assert error < 1e-3
-    assert [point.x for point in found.points] == [1e4, 8e4, 27e4]  # the best rate of each depth
+    assert [point.x for point in found.trend.rungs] == [1e4, 8e4, 27e4]  # the best rate of each depth
 
     narrow = {"model.depth": (1, 2, 3), "optimizer.learning_rate": (0.04, 0.08, 0.16)}
-    found = trends.find(records.read(write_study(tmp_path / "edge", axes=narrow)))
+    found = scaling_findings.analyse(records.read(write_study(tmp_path / "edge", axes=narrow)))
     assert any("edge of its sweep" in warning for warning in found.warnings)
 
 
 def test_seeds_are_averaged_and_their_spread_enters_the_fit(tmp_path):
     axes = {"model.depth": (1, 2, 3, 4, 5), "training.seed": (0, 1, 2)}
-    found = trends.find(records.read(write_study(tmp_path / "s", axes=axes, noise=0.01)))
-    assert [point.seeds for point in found.points] == [3] * 5
-    logs = [np.log(point.losses) for point in found.points]
+    found = scaling_findings.analyse(records.read(write_study(tmp_path / "s", axes=axes, noise=0.01)))
+    assert [point.seeds for point in found.trend.rungs] == [3] * 5
+    logs = [np.log(point.losses) for point in found.trend.rungs]
     spread = np.sqrt(np.mean([np.var(values, ddof=1) for values in logs]))
-    assert found.ladder.spread.relative == pytest.approx(spread)
-    assert found.ladder.spread.degrees_of_freedom == 10
-    for fit in found.judged.values():
-        for point, made in zip(fit.points, found.points, strict=False):
+    assert found.trend.ladder.spread.relative == pytest.approx(spread)
+    assert found.trend.ladder.spread.degrees_of_freedom == 10
+    for fit in found.trend.judged.values():
+        for point, made in zip(fit.points, found.trend.rungs, strict=False):
             assert point.stderr == pytest.approx(spread * made.loss / np.sqrt(3))
         assert fit.scatter >= spread / np.sqrt(3) * 0.999
-    for step in found.steps:
+    for step in found.trend.steps:
         assert step.change.seed_error > 2 * step.change.example_error
-        assert caveats.falls(step) == ("yes" if step.change.high < 0 else "not clearly")
+        assert step.falls == ("yes" if step.change.high < 0 else "not clearly")
 
 
 def test_a_surface_is_fitted_to_the_checkpoints_along_each_run(tmp_path):
-    found = trends.find(records.read(write_study(tmp_path / "s", surface=True)))
-    assert found.surface.parameters["E"] == pytest.approx(E, rel=0.2)
-    assert found.cuts
-    assert found.surface.record()["law"] == "surface"
+    found = scaling_findings.analyse(records.read(write_study(tmp_path / "s", surface=True)))
+    assert found.surface.fit.parameters["E"] == pytest.approx(E, rel=0.2)
+    assert found.surface.cuts
+    assert found.surface.fit.record()["law"] == "surface"
 
 
 def test_a_failed_rung_and_an_unfinished_one_are_told(tmp_path):
@@ -80,8 +80,8 @@ def test_a_failed_rung_and_an_unfinished_one_are_told(tmp_path):
     (folder / "runs" / "d3" / "failure.txt").write_text("the loss is not finite at step 8\n\nTraceback")
     path = folder / "runs" / "d3" / "metrics.jsonl"
     path.write_text("\n".join(path.read_text().splitlines()[:4]) + "\n")
-    found = trends.find(records.read(folder))
-    assert [point.name for point in found.points] == ["d1", "d4", "d5", "d6"]
+    found = scaling_findings.analyse(records.read(folder))
+    assert [point.name for point in found.trend.rungs] == ["d1", "d4", "d5", "d6"]
     text = " ".join(found.warnings)
     assert "d3 failed: the loss is not finite at step 8" in text
     assert f"d2 is not finished (at step 8 of {STEPS})" in text
@@ -89,9 +89,9 @@ def test_a_failed_rung_and_an_unfinished_one_are_told(tmp_path):
 
 
 def test_too_few_rungs_are_said_not_fitted(tmp_path):
-    found = trends.find(records.read(write_study(tmp_path / "s", depths=(1, 2))))
-    assert found.judged == {}
-    assert "too few finished rungs" in found.reason
+    found = scaling_findings.analyse(records.read(write_study(tmp_path / "s", depths=(1, 2))))
+    assert found.trend.judged == {}
+    assert "too few finished rungs" in found.trend.reason
 
 
 def test_no_study_is_one_sentence(tmp_path):

@@ -1,0 +1,275 @@
+"""From runs to the points of a trend: seeds are averaged, settings chosen, and whatever is left out is named."""
+
+import itertools
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from rfjax.analysis.seeds import Change, Spread, change, noise_trend, pooled_spread
+
+SEED = re.compile(r"-seed\d+|^seed\d+-?")  # in the name of a run, as rfjax.config writes it
+UNEVEN = 0.05  # the spread between seeds is said to change with size below this p
+NOT_KNOWN = "one seed: not known"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a finished run of a ladder measured; its losses are of validation, means over levels of t.
+
+    Attributes:
+        x: its size; None where it is not known.
+        setting: runs that share it are seeds of one model.
+        seen: examples that it was trained on.
+        stderr: of the loss, over examples; None where it is not known.
+        floors: the known floor of each level, expected; None as a whole where none was recorded.
+        floors_drawn: the same for the noise that was drawn.
+        triples: the loss of each validation triple; None where it was not recorded."""
+
+    name: str
+    x: float | None
+    setting: str
+    seen: int
+    loss: float
+    stderr: float | None
+    grid: str
+    levels: tuple[float, ...]
+    floors: tuple[float | None, ...] | None
+    floors_drawn: tuple[float | None, ...] | None
+    triples: Float[np.ndarray, " n"] | None
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A run that has ended and yet is no part of the law: its size, where it is known, its setting, and why."""
+
+    name: str
+    x: float | None
+    setting: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A rung of the trend: runs of one size and one setting that differ by their seed alone.
+
+    Attributes:
+        x: the size.
+        stderr: of the mean loss over examples; None where it is not known.
+        error: of the mean loss over seeds, by the spread pooled over the study; None where no rung has two seeds."""
+
+    name: str
+    x: float
+    losses: tuple[float, ...]
+    stderr: float | None
+    runs: tuple[Measured, ...]
+    error: float | None = None
+
+    @property
+    def loss(self) -> float:
+        return float(np.mean(self.losses))
+
+    @property
+    def seeds(self) -> int:
+        return len(self.losses)
+
+
+@dataclass(frozen=True)
+class Step:
+    """The change of loss from one rung to the next; note: why examples are not paired, or ""."""
+
+    smaller: str
+    larger: str
+    change: Change
+    note: str
+
+    @property
+    def falls(self) -> str:
+        """Whether the loss falls, in a word or two; seeds are the unit, so one seed says nothing."""
+        if self.change.seed_error is None:
+            return NOT_KNOWN
+        if self.change.low is None:
+            return "not known"
+        return "not clearly" if self.change.falls is None else "yes" if self.change.falls else "no, it rises"
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The rungs by size, the runs that are no part of them, the spread between seeds, and sentences on all that."""
+
+    rungs: tuple[Rung, ...]
+    lost: tuple[Lost, ...]
+    spread: Spread | None
+    warnings: tuple[str, ...]
+
+    @property
+    def fitted(self) -> dict[str, Any]:
+        """Arguments of a fit: x, y (NaN for a lost run, so that the fit lists it), errors over seeds, labels."""
+        sized = [one for one in self.lost if one.x]
+        stderr = [rung.error or 0.0 for rung in self.rungs] + [math.nan] * len(sized)
+        seeded = self.spread is not None and self.spread.relative > 0
+        return {
+            "x": [one.x for one in (*self.rungs, *sized)],
+            "y": [rung.loss for rung in self.rungs] + [math.nan] * len(sized),
+            "y_stderr": stderr if seeded else None,
+            "least_scatter": seeded,
+            "labels": [one.name for one in (*self.rungs, *sized)],
+        }
+
+    @property
+    def examples_seen(self) -> str:
+        """The D of the rungs in words, "D = 9,216 examples", or a range."""
+        seen = sorted({run.seen for rung in self.rungs for run in rung.runs})
+        if not seen:
+            return "no examples"
+        return f"D = {seen[0]:,} examples" if len(seen) == 1 else f"D = {seen[0]:,} to {seen[-1]:,} examples"
+
+    @property
+    def on_seeds(self) -> str:
+        """Where the errors over seeds come from, in a sentence or two."""
+        if self.spread is None:
+            return (
+                "Every rung has one seed, so how much of a change is luck is not known. Errors are over examples alone."
+            )
+        several = [f"{rung.name} ({rung.seeds})" for rung in self.rungs if rung.seeds > 1]
+        return (
+            f"One run's loss varies by {100 * self.spread.relative:.2g} % with the seed: pooled over "
+            f"{', '.join(several)}, with {self.spread.degrees_of_freedom} degrees of freedom, and taken to be equal at "
+            "all sizes. Intervals: Student's t over both errors (Satterthwaite)."
+        )
+
+
+def build_ladder(runs: Sequence[Measured], lost: Sequence[Lost]) -> Ladder:
+    """Makes the ladder of a study from its finished runs and from those that left no loss."""
+    said = [f"{one.name} is no part of the law: {one.reason}." for one in lost]
+    sized = [run for run in runs if run.x]
+    sizes = {run.x for run in sized}
+    if (gone := [one for one in lost if one.x and one.x > max(sizes, default=0)]) and sizes:
+        said.append(f"The law lacks its largest rung ({', '.join(one.name for one in gone)}): the next is held out.")
+    chosen = _by_setting(_without_twins(sized, said), said)
+    spread = pooled_spread([rung.losses for found in chosen.values() for rung in found if min(rung.losses) > 0])
+    rungs = []
+    for size in sorted(chosen):
+        best = chosen[size][0]
+        error = None if spread is None else spread.stderr(best.loss, best.seeds)
+        rungs.append(Rung(best.name, size, best.losses, best.stderr, best.runs, error))
+        missing = [one.name for one in lost if one.setting == best.runs[0].setting]
+        if missing:
+            said.append(
+                f"{best.name} rests on {best.seeds} of {best.seeds + len(missing)} seeds: {', '.join(missing)} left no "
+                "loss, and those that stay may be the lucky ones."
+            )
+    if len(grids := {run.grid for rung in rungs for run in rung.runs}) > 1:
+        said.append(
+            f"The rungs were validated on different grids of t ({', '.join(sorted(grids))}): no law joins them."
+        )
+    return Ladder(tuple(rungs), tuple(lost), spread, (*said, *_on_spread(rungs)))
+
+
+def why_unpaired(runs: Sequence[Measured]) -> str:
+    """Why the losses of single triples of these runs can't be set side by side; "" where they can.
+
+    Every comparison of runs by their triples asks here first.
+    """
+    triples = [run.triples for run in runs if run.triples is not None]
+    if len(triples) < len(runs):
+        return "the losses of single triples are not recorded"
+    if len(set(map(len, triples))) > 1:
+        return "the runs were validated with different numbers of triples"
+    if len({run.grid for run in runs}) > 1:
+        return "the runs were validated on different grids of t"
+    return "" if all(np.isfinite(losses).all() for losses in triples) else "the loss of a triple is not finite"
+
+
+def paired_steps(ladder: Ladder) -> tuple[Step, ...]:
+    """The change of loss between neighbours of the trend: example errors on the same triples, and seeds."""
+    steps = []
+    for small, large in itertools.pairwise(ladder.rungs):
+        note, difference, levels = why_unpaired((*small.runs, *large.runs)), None, 1
+        if not note:
+            means = [np.mean([run.triples for run in rung.runs], axis=0) for rung in (large, small)]
+            difference, levels = means[0] - means[1], len(large.runs[0].levels)
+        found = change(small.losses, large.losses, difference, levels, ladder.spread)
+        steps.append(Step(small.name, large.name, found, note))
+    return tuple(steps)
+
+
+def step_warnings(steps: Iterable[Step], spread: Spread | None) -> list[str]:
+    """Sentences on rungs that are not lower than the one before, as far as seeds can tell."""
+    steps = list(steps)
+    said = [f"{s.smaller} and {s.larger} are not compared triple by triple: {s.note}." for s in steps if s.note]
+    if steps and spread is None:
+        said.append(
+            "One seed a rung: how much another seed would change a loss is not known, so neither is whether the loss "
+            "falls from one rung to the next. The errors over examples do not say it. Add seeds: "
+            "config.study.axes.training.seed."
+        )
+        return said
+    for step in steps:
+        found = step.change
+        where = f"{found.value:+.4f}"
+        if found.low is not None:
+            where += f", 95 % over seeds and examples {found.low:+.4f} to {found.high:+.4f}"
+        if found.falls is False:
+            said.append(
+                f"{step.larger} is worse than {step.smaller} ({where}): it is under-trained, or its learning rate does "
+                "not suit it."
+            )
+        elif found.falls is None:
+            said.append(f"{step.larger} is not clearly better than {step.smaller} ({where}).")
+    return said
+
+
+def _without_twins(runs: Sequence[Measured], said: list[str]) -> list[Measured]:
+    """One of each set of runs of a size whose losses agree to the bit at every level."""
+    kept: dict[tuple[Any, ...], Measured] = {}
+    for run in runs:
+        first = kept.setdefault((run.x, run.loss, *run.levels), run)
+        if first is not run:
+            said.append(
+                f"{run.name} and {first.name} end with the same bits: what they differ in changes nothing, and they "
+                "count as one run."
+            )
+    return list(kept.values())
+
+
+def _by_setting(runs: Sequence[Measured], said: list[str]) -> dict[float, list[Rung]]:
+    """Size -> a rung for each setting, the lowest loss first."""
+    groups: dict[tuple[float, str], list[Measured]] = {}
+    for run in runs:
+        groups.setdefault((run.x, run.setting), []).append(run)
+    chosen: dict[float, list[Rung]] = {}
+    for (size, _), members in groups.items():
+        errors = [run.stderr for run in members]
+        stderr = None if None in errors else float(np.mean(errors))
+        losses = tuple(run.loss for run in members)
+        name = SEED.sub("", members[0].name) if len(members) > 1 else members[0].name
+        chosen.setdefault(size, []).append(Rung(name or members[0].name, size, losses, stderr, tuple(members)))
+    for rungs in chosen.values():
+        rungs.sort(key=lambda rung: rung.loss)
+    several = {rungs[0].name: len(rungs) for rungs in chosen.values() if len(rungs) > 1}
+    if several:
+        best = ", ".join(f"{name} (of {count})" for name, count in several.items())
+        said.append(
+            f"Of several settings of one size the law takes that of the lowest loss: {best}. The lowest of several is "
+            "partly luck, so these losses are a little low."
+        )
+    return chosen
+
+
+def _on_spread(rungs: Sequence[Rung]) -> list[str]:
+    """Whether the spread between seeds changes with size, although intervals suppose that it does not."""
+    seeded = [rung for rung in rungs if rung.seeds > 1 and min(rung.losses) > 0]
+    trend = noise_trend([rung.x for rung in seeded], [rung.losses for rung in seeded])
+    if trend is None or trend.p >= UNEVEN:
+        return []
+    grows = trend.slope > 0
+    return [
+        f"The relative spread between seeds {'grows' if grows else 'shrinks'} with size, as x^({trend.slope:.2f} ± "
+        f"{trend.stderr:.2f}) (p = {trend.p:.2g}): intervals, which suppose equal noise, are too "
+        f"{'narrow' if grows else 'wide'} for large models."
+    ]

@@ -1,0 +1,142 @@
+"""From a scaling study's records to its findings: a ladder is read, its trend analysed. Imports no JAX."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rfjax import analysis
+from rfjax.evaluation.quantity import Quantity
+from rfjax.study.records import Records, RunRecord
+from rfjax.study.reports.compare import checkpoints, quantities_of
+from rfjax.study.run_records import finite
+
+SURFACE_FROM = 0.1  # share of a run before which its checkpoints are no part of L(N, D): the warm-up and its wake
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that the report of a scaling study says; `study` is the config's section.
+
+    Attributes:
+        rate_exponent: slope of log(best rate) against log(depth) and its standard error, from the sweeps.
+        scored: checkpoints with scores of their samples.
+        relations: how the loss goes with those scores."""
+
+    study: dict[str, Any]
+    trend: analysis.Trend
+    sweeps: tuple[analysis.RateSweep, ...]
+    rate_exponent: tuple[float, float] | None
+    surface: analysis.Surface
+    quantities: tuple[Quantity, ...]
+    scored: tuple[analysis.Checkpoint, ...]
+    relations: tuple[analysis.Relation, ...]
+    warnings: tuple[str, ...]
+
+
+def analyse(records: Records) -> Findings:
+    """Fits and judges a scaling study."""
+    study, runs = records.config["study"], records.runs
+    weights, law = study["weights"], {key: study[key] for key in ("x", "law", "objective", "hold_out")}
+    trend = analysis.analyse_trend(read_ladder(runs, study["x"], weights), **law)
+    surface = _surface(records, trend, study) if study["surface"] else analysis.Surface()
+    quantities = quantities_of(runs)
+    scored, fractions = checkpoints(runs, weights, quantities), {q.key for q in quantities if q.parts}
+    sweeps = analysis.sweep_rates(_losses_by_rate(runs, weights))
+    warnings = [
+        *records.states(),
+        *trend.warnings,
+        *surface.warnings,
+        *analysis.step_warnings(trend.steps, trend.ladder.spread),
+        *analysis.under_trained({r.name: [line["loss"] for line in r.train if finite(line["loss"])] for r in runs}),
+        *(sentence for sweep in sweeps for sentence in sweep.warnings),
+    ]
+    return Findings(
+        study=study,
+        trend=trend,
+        sweeps=sweeps,
+        rate_exponent=analysis.rate_exponent(sweeps),
+        surface=surface,
+        quantities=quantities,
+        scored=scored,
+        relations=analysis.relate(scored, {q.key: q.better for q in quantities}, fractions),
+        warnings=tuple(dict.fromkeys(warnings)),
+    )
+
+
+def read_ladder(runs: Sequence[RunRecord], x: str, weights: str) -> analysis.Ladder:
+    """The ladder of a study's runs.
+
+    Args:
+        runs: all of them.
+        x: what the size is, "parameters" or "train_flops".
+        weights: whose validation loss, "ema" or "raw".
+    """
+    lost = [
+        analysis.Lost(run.name, size_of(run, x), run.setting, reason)
+        for run in runs
+        if (reason := run.why_lost(weights)) is not None
+    ]
+    return analysis.build_ladder([_measured(run, x, weights) for run in runs if run.usable(weights)], lost)
+
+
+def size_of(run: RunRecord, x: str) -> float | None:
+    """A run's place on the law's axis: its parameters, or the FLOPs of its whole training."""
+    if x == "parameters":
+        return float(run.size["parameters"])
+    flops = [line["flops"] for line in (*run.validation, *run.train) if line["step"] == run.steps]
+    return float(flops[0]) if flops else None
+
+
+def floors_of_levels(final: dict[str, Any], key: str = "floors") -> tuple[float | None, ...]:
+    """The known floor of each level as a validation line holds it; None where none is known, or none was recorded."""
+    known, count = final.get(key), len(final["levels"])
+    if not isinstance(known, list) or len(known) != count:
+        return (None,) * count
+    return tuple(float(value) if finite(value) else None for value in known)
+
+
+def _measured(run: RunRecord, x: str, weights: str) -> analysis.Measured:
+    final = run.final(weights)
+    return analysis.Measured(
+        name=run.name,
+        x=size_of(run, x),
+        setting=run.setting,
+        seen=final["examples"],
+        loss=float(final["loss"]),
+        stderr=final["stderr"] if finite(final["stderr"]) else None,
+        grid=final["grid"],
+        levels=tuple(final["levels"]),
+        floors=floors_of_levels(final) if "floors" in final else None,
+        floors_drawn=floors_of_levels(final, "floors_drawn"),
+        triples=run.examples.get(weights),
+    )
+
+
+def _losses_by_rate(runs: Sequence[RunRecord], weights: str) -> dict[int, dict[float, list[float]]]:
+    """Depth -> learning rate -> the losses of its runs."""
+    losses: dict[int, dict[float, list[float]]] = {}
+    for run in runs:
+        known = [run.final(weights)["loss"]] if run.usable(weights) else []
+        losses.setdefault(run.depth, {}).setdefault(run.learning_rate, []).extend(known)
+    return losses
+
+
+def _surface(records: Records, trend: analysis.Trend, study: dict[str, Any]) -> analysis.Surface:
+    """L(N, D) from the checkpoints along the runs of the trend."""
+    by_name = {run.name: run for run in records.runs}
+    behind = [run.name for rung in trend.rungs for run in rung.runs]
+    points = [
+        (run.size["parameters"], line["examples"], line["loss"], line["flops"], run.name)
+        for run in map(by_name.__getitem__, behind)
+        for line in run.curve(study["weights"])
+        if line["step"] >= SURFACE_FROM * run.steps and finite(line["loss"])
+    ]
+    found = analysis.analyse_surface(points, study["hold_out"])
+    rest = sorted(set(by_name) - set(behind))
+    said = [f"L(N, D) is of the trend's runs alone, without {', '.join(rest)}."] if rest else []
+    return analysis.Surface(found.fit, found.cuts, found.optimum, (*found.warnings, *said))
+
+
+def to_json(findings: Findings) -> list[dict[str, Any]]:
+    """Every fit as a record."""
+    return analysis.fit_records(findings.trend, findings.surface)
