@@ -100,11 +100,6 @@ OTHERWISE = {  # what else is called so, and why it leaves no half-written file
     "study/generate.py": ["np.savez(file,"],  # a temporary file
     "study/reports/drawing.py": ["figure.savefig(text,"],  # memory
     "study/reports/widgets.py": ["strip.crop("],  # memory
-    "study/resampling.py": ["pictures.save("],  # rfjax's own
-    "training/logs.py": ["path.open('r+b')"],  # cuts off what is half-written
-    "training/loop.py": ["self.saved.save("],  # Orbax renames whole checkpoints
-    "training/measuring.py": ["pictures.save("],
-    "study/reports/page.py": ["strip.crop("],  # memory
     "training/tensorboard.py": ["path.open('r+b')"],  # cuts off what is half-written
     "training/loop.py": ["self.saved.save(", "self.save("],  # Orbax renames whole checkpoints
     "training/measurements/samples.py": ["montage.save("],  # rfjax's own

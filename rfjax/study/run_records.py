@@ -190,7 +190,7 @@ def read_run(folder: Path) -> RunRecord | None:
     Raises:
         UserError: if what there is to say of it can't be read.
     """
-    config, damaged = read_json(folder / run_files.CONFIG, mend=run_files.AGAIN), []
+    config, damaged = read_json(folder / run_files.CONFIG, fix=run_files.AGAIN), []
     if config is None:
         return None
     try:
