@@ -132,7 +132,7 @@ def _inspect(given: argparse.Namespace) -> int:
     reads = f"text of width {spec.inputs.cond.context.shape[1]}, a pooled vector of {spec.inputs.cond.pooled.shape[0]}"
     if info.config.text.encoder == "labels":
         reads = f"{spec.inputs.cond.pooled.shape[0]} classes"
-    sizes = f"depth {model.depth}, width {model.width}, {model.heads} heads, patch {model.patch[0]}"
+    sizes = f"depth {model.depth}, width {model.width}, {model.heads} heads, patch {model.patch}"
     rows = {
         "layout": f"{info.layout} ({layouts.find_format(info.layout).description})",
         "network": f"{model.backbone}, {sizes}",
