@@ -147,6 +147,7 @@ def write_latents(folder: Path, count: int, shape: tuple[int, ...], **others: np
     array = np.random.default_rng(0).normal(size=(count, *shape)).astype(np.float16)
     for name, values in {"latents": array, **others}.items():
         np.save(folder / "train" / f"{name}.npy", values)
+        np.save(folder / "validation" / f"{name}.npy", values[:1])
 
 
 def read_picture(data: bytes, side: int) -> np.ndarray:

@@ -43,7 +43,7 @@ def sd3_medium() -> tuple[Layout, Target]:
     place = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
     target = {
         path: jax.ShapeDtypeStruct(leaf.shape, np.float16, sharding=place)
-        for path, leaf in interop.flat({"params": abstract_parameters(spec.model, spec.inputs)}).items()
+        for path, leaf in interop.flat(abstract_parameters(spec.model, spec.inputs)).items()
     }
     return sd3.layout(spec.model, spec.inputs, sd3.DIFFUSERS), target
 

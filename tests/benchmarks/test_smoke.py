@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import compile as compiling
-from benchmarks import fit, page, race, study
+from benchmarks import fit, page, race, study, versions
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 MODULES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
@@ -147,3 +147,27 @@ def test_a_study_is_accounted_for(tmp_path):
 def test_a_study_that_fails_says_why(tmp_path):
     with pytest.raises(RuntimeError, match="has no key"):
         study.study(tmp_path / "study", tmp_path / "cache", ["d1"], ["training.stepps=2"])
+
+
+def test_versions_are_compared_by_what_their_runs_wrote(tmp_path):
+    """An older checkout has sittings.jsonl, and an activity that the other lacks has no ratio."""
+    found = {}
+    for name, step, file in (("new", 0.2, "sessions.jsonl"), ("old", 0.1, "sittings.jsonl")):
+        folder = tmp_path / name
+        (folder / "runs" / "d2").mkdir(parents=True)
+        lines = [{"kind": "start", "step": 0}]
+        lines += [{"kind": "train", "step": n, "seconds": 5 + step * n} for n in (10, 20, 60)]
+        (folder / "runs" / "d2" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        session = {"split": {"training": 15.0, "data": 1.0, "checkpoints": 3.0, name: 1.0}}
+        (folder / file).write_text(json.dumps(session) + "\n")
+        found[name] = [versions.read(folder, 20.0 if name == "new" else 26.0)]
+    cells = {row[0]: row[1:] for row in rows(versions.table(found["new"], found["old"]))}
+    assert cells[versions.STEP] == ["200.0 (200.0 to 200.0)", "100.0 (100.0 to 100.0)", "2.000 (2.000 to 2.000)"]
+    assert cells["checkpoints"][-1] == "1.000 (1.000 to 1.000)"
+    assert cells[versions.REST][:2] == ["4.00 (4.00 to 4.00)", "10.00 (10.00 to 10.00)"]
+    assert cells["new"] == ["1.00 (1.00 to 1.00)", "0.00 (0.00 to 0.00)", "-"]
+
+
+def test_versions_name_the_run_that_fails(tmp_path):
+    with pytest.raises(RuntimeError, match=r"rfjax\.main .* ended with"):
+        versions.main([str(tmp_path), "--rounds=0", "--depth=0"])

@@ -178,7 +178,7 @@ def read(images: Shaped[np.ndarray, "..."]) -> list[list[Found]]:
         raise UserError("the images hold NaN, so there is nothing to read in them")
     square = images.ndim == 4 and images.shape[1] == images.shape[2] >= SMALLEST_IMAGE and images.shape[3] == 3
     if images.dtype != np.uint8 or not square:
-        asked = f"uint8 (n, S, S, 3) with S of {SMALLEST_IMAGE} or more, as pixels.to_pixels makes them"
+        asked = f"uint8 (n, S, S, 3) with S of {SMALLEST_IMAGE} or more, as codec.to_pixels makes them"
         raise UserError(f"images to read are {asked}, got {images.dtype} {images.shape}")
     step = max(1, CHUNK // images.shape[1] ** 2)
     return [found for start in range(0, len(images), step) for found in _read(images[start : start + step])]

@@ -40,7 +40,7 @@ def check_images(images: Shaped[np.ndarray, "..."], channels: tuple[int, ...] = 
     if np.issubdtype(images.dtype, np.floating) and not np.isfinite(images).all():
         raise UserError("Images to score hold NaN or infinity: the model that drew them has diverged.")
     if images.dtype != np.uint8:
-        raise UserError(f"Images to score must be uint8 pixels from 0 to 255 (pixels.to_pixels), not {images.dtype}.")
+        raise UserError(f"Images to score must be uint8 pixels from 0 to 255 (codec.to_pixels), not {images.dtype}.")
     if images.ndim != 4 or images.shape[-1] not in channels or min(images.shape[1:3]) < 2**_SCALES:
         wanted = " or ".join(map(str, channels))
         raise UserError(
