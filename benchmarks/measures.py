@@ -40,9 +40,8 @@ def main() -> int:
                 print(f"function of {length} lines: {name} {node.name}")
     for name, (lines, code) in packages.items():
         print(f"{name:12} {lines:6,} lines, {code:6,} of code")
-    print(
-        f"{'all':12} {sum(l for l, _ in packages.values()):6,} lines, {sum(c for _, c in packages.values()):6,} of code"
-    )
+    lines, code = map(sum, zip(*packages.values(), strict=True))
+    print(f"{'all':12} {lines:6,} lines, {code:6,} of code")
     core = sum(len((ROOT / "rfjax" / name).read_text(encoding="utf-8").splitlines()) for name in CORE)
     print(f"core: {core:,} lines in {len(CORE)} files")
     frames = frames_to_the_loss()

@@ -28,7 +28,8 @@ from rfjax.interop import layouts, transfer
 from rfjax.interop.pt import write_pt
 from rfjax.interop.safetensors import write_safetensors
 from rfjax.models import crossdit, layers, uvit
-from rfjax.models.blocks import CrossAttention, Spec
+from rfjax.models.blocks import Spec
+from rfjax.models.crossdit import CrossAttention
 from rfjax.training.weights import Weights
 
 SEEDS = (0, 1, 2)

@@ -1,5 +1,7 @@
 """The mathematics of flows: arrays in, arrays out. t = 0 is data, t = 1 is noise."""
 
+from rfjax.flow.denoiser import Denoiser as Denoiser
+from rfjax.flow.denoiser import Sampled as Sampled
 from rfjax.flow.formulations import KINDS as KINDS
 from rfjax.flow.formulations import Coefficients as Coefficients
 from rfjax.flow.formulations import Formulation as Formulation
@@ -12,8 +14,6 @@ from rfjax.flow.losses import noised as noised
 from rfjax.flow.losses import squared_error as squared_error
 from rfjax.flow.samplers import DIFFUSIONS as DIFFUSIONS
 from rfjax.flow.samplers import SAMPLERS as SAMPLERS
-from rfjax.flow.samplers import Denoiser as Denoiser
-from rfjax.flow.samplers import Sampled as Sampled
 from rfjax.flow.samplers import sampler as sampler
 from rfjax.flow.schedules import SCHEDULES as SCHEDULES
 from rfjax.flow.schedules import Schedule as Schedule

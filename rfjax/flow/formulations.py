@@ -27,7 +27,7 @@ BEFORE_1 = np.nextafter(np.float32(1), np.float32(0))
 class Coefficients(NamedTuple):
     """All that a formulation says about times t, each of the shape of t.
 
-    z = a x0 + b eps; the network sees (scale z, time) and predicts p x0 + q eps; clock is the variable that Euler's
+    z = a x0 + b eps; the network sees (scale z, time) and predicts p x0 + q eps; s is the variable that Euler's
     method steps in, in which z moves by (da_ds x0 + db_ds eps) per unit.
     """
 

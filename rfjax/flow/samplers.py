@@ -7,72 +7,17 @@ whatever it predicts, so every model can be sampled by every sampler.
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from rfjax.errors import UserError, nearest
+from rfjax.flow.denoiser import AnyFormulation, Denoiser, Images, Noise, Sampled, Sampler
 from rfjax.flow.formulations import Coefficients
-from rfjax.flow.guidance import GuidedNetwork
 from rfjax.flow.paths import SIGMA_MIN, Times
 from rfjax.flow.schedules import Schedule
-
-Images = Float[Array, "B *S"]
-Noise = Callable[[Int[Array, ""]], Images]  # step -> standard normal
-
-
-@runtime_checkable
-class Flow(Protocol):
-    """A formulation, or its numbers."""
-
-    def coefficients(self, t: Times) -> Coefficients: ...
-
-    def time_of_sigma(self, sigma: Times) -> Times: ...
-
-
-@dataclass(frozen=True)
-class Denoiser:
-    """A trained network as samplers see it.
-
-    Attributes:
-        network: (scaled z, time, t) -> prediction; see `guidance.guided`.
-        flow: what the prediction is.
-    """
-
-    network: GuidedNetwork
-    flow: Flow
-
-    def predict(self, z: Images, at: Coefficients, now: Float[Array, ""] | None = None) -> tuple[Images, Images]:
-        """The data and the noise that the network sees in z at one time.
-
-        Args:
-            at: the coefficients of that time, scalars. now: the time that decides about guidance, if it is another.
-        """
-        time = jnp.broadcast_to(at.time, z.shape[:1])
-        value = self.network(at.scale * z, time, at.t if now is None else now).astype(jnp.float32)
-        determinant = at.a * at.q - at.b * at.p
-        x0 = (at.q * z - at.b * value) / determinant
-        eps = (at.a * value - at.p * z) / determinant
-        return x0, eps
-
-
-class Sampled(NamedTuple):
-    """What a sampler hands back.
-
-    Attributes:
-        z: the samples. length: of each sample's path, the sum of |z_next - z| over steps, as a vector norm over all its
-            values. evaluations: number of times the network was asked, a batch with guidance counting once.
-    """
-
-    z: Images
-    length: Float[Array, " B"]
-    evaluations: Int[Array, ""]
-
-
-Sampler = Callable[[Denoiser, Images, Schedule, Noise | None], Sampled]
 
 
 def _norm(difference: Images) -> Float[Array, " B"]:
@@ -80,7 +25,11 @@ def _norm(difference: Images) -> Float[Array, " B"]:
 
 
 def _march(
-    step: Callable[..., tuple[Images, Any]], flow: Flow, z: Images, schedule: Schedule, memory: Images | None = None
+    step: Callable[..., tuple[Images, Any]],
+    flow: AnyFormulation,
+    z: Images,
+    schedule: Schedule,
+    memory: Images | None = None,
 ) -> Sampled:
     """Adds up step(i, now, then, z, memory) -> (change of z, memory) over the schedule in one compiled loop.
 

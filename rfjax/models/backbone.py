@@ -15,10 +15,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rfjax.models import layers
-from rfjax.models.blocks import Spec, Stack, Stacking, Taps
+from rfjax.models.blocks import Spec
 from rfjax.models.inputs import Inputs
 from rfjax.models.positions import Positions, crop, sincos
 from rfjax.models.shards import WHOLE, Shards
+from rfjax.models.stacking import Stack, Stacking, Taps
 
 # What the network is told of t, by name. DiT's own code counts its steps from 0; SiT's own runs from noise to data, so
 # that its velocity also has the other sign.

@@ -7,9 +7,33 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from rfjax.conditioning import TextConditioning
+from rfjax.models import layers
 from rfjax.models.backbone import Backbone
-from rfjax.models.blocks import CrossAttention, Spec, Stack, Stream, sow_attention
+from rfjax.models.blocks import Spec, Stream, sow_attention
 from rfjax.models.inputs import Inputs
+from rfjax.models.stacking import Stack
+
+
+class CrossAttention(nn.Module):
+    """Queries from one sequence, keys and values from another, an output projection; no norm, no modulation, no gate.
+
+    (B, N, D), (B, L, D) -> (B, N, D), the branch that PixArt adds to a block of DiT.
+    """
+
+    spec: Spec
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B N D"], context: Float[Array, "B L D"]) -> Float[Array, "B N D"]:
+        spec = self.spec
+        heads = (spec.heads // spec.shards.tensor, spec.width // spec.heads)
+        dense = lambda shape, name: layers.DenseGeneral(shape, dtype=spec.dtype, kernel_init=layers.xavier, name=name)  # noqa: E731
+        kv = dense((2, *heads), "kv")(spec.shards.share(context))
+        return spec.out("out")(spec.attend(dense(heads, "q")(spec.shards.share(x)), kv[:, :, 0], kv[:, :, 1]))
+
+    @staticmethod
+    def macs(spec: Spec, tokens: int, keys: int) -> int:
+        """Multiplications for one example."""
+        return (2 * tokens + 2 * keys) * spec.width**2 + 2 * tokens * keys * spec.width
 
 
 class Block(nn.Module):

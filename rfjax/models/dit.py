@@ -14,8 +14,9 @@ from rfjax.conditioning import TextConditioning
 from rfjax.errors import UserError
 from rfjax.models import layers
 from rfjax.models.backbone import Backbone
-from rfjax.models.blocks import Spec, Stack, Stream, sow_attention
+from rfjax.models.blocks import Spec, Stream, sow_attention
 from rfjax.models.inputs import Inputs
+from rfjax.models.stacking import Stack
 
 # The published sizes: depth, width, heads.
 SIZES = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16)}

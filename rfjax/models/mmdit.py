@@ -14,8 +14,9 @@ from jaxtyping import Array, Float
 from rfjax.conditioning import TextConditioning
 from rfjax.errors import UserError
 from rfjax.models.backbone import Backbone
-from rfjax.models.blocks import Spec, Stack, Stream, sow_attention
+from rfjax.models.blocks import Spec, Stream, sow_attention
 from rfjax.models.inputs import Inputs
+from rfjax.models.stacking import Stack
 
 Tokens = tuple[Float[Array, "B N D"], tuple[Float[Array, "B _ D"], ...]]  # the image's, and each kind of text's
 

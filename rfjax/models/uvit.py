@@ -23,8 +23,8 @@ from rfjax.conditioning import TextConditioning
 from rfjax.errors import UserError
 from rfjax.models import crossdit, layers
 from rfjax.models.backbone import Backbone
-from rfjax.models.blocks import Stack
 from rfjax.models.inputs import Inputs
+from rfjax.models.stacking import Stack
 
 BLOCKS = 2  # residual blocks of a level, each way
 KERNEL = 3

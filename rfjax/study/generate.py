@@ -24,8 +24,8 @@ from rfjax.jsonl import write_json
 from rfjax.study.encodings import read_encodings
 from rfjax.study.folder import Session, describe_environment
 from rfjax.study.jobs import Job, Task
+from rfjax.study.model_source import label_of, read_model
 from rfjax.training import mesh as meshes
-from rfjax.training import weights
 from rfjax.training.context import check_shapes
 from rfjax.training.encode import EncodeStage
 from rfjax.training.log import Display
@@ -34,8 +34,6 @@ from rfjax.training.weights import Weights
 from rfjax.untrusted import Unreadable, read_json
 
 LARGEST_TILE = 512  # pixels for a picture's longer side in the grid; the .npz file has them all
-LONGEST_LABEL = 80  # bytes
-RUN_SECTIONS = {"data", "text", "flow", "model"}  # what tells a run's config.json from another project's
 
 
 def make_job(config: Config, started: float) -> Job:
@@ -63,7 +61,7 @@ def make_job(config: Config, started: float) -> Job:
         raise UserError(f"config.sampling.guidance_channels = {guided}, and this model has {channels} channels")
     prompts = find_prompts(request, encoded, model)
     _prepare(folder)
-    label, count = _label(Path(request.source)), len(prompts.texts)
+    label, count = label_of(Path(request.source)), len(prompts.texts)
     gallery = Gallery(config, model, network, prompts, stage, label)
     rounds = -(-count // min(request.batch, count))
     task = Task(label, folder, rounds, 1, lambda: False, gallery.make, gallery.summary)
@@ -171,41 +169,6 @@ def _prepare(folder: Path) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
     except OSError as error:
         raise UserError(f"the folder {folder} can't be written ({error.strerror}): set config.workdir") from error
-
-
-def read_model(request: configs.Generate, mesh: configs.Mesh) -> Weights:
-    """The model of a run's folder, or of another project's checkpoint.
-
-    Raises:
-        UserError: if there is none.
-    """
-    source = Path(request.source)
-    if not source.exists():
-        raise UserError(f"there is no {source}: config.generate.source must be the folder of a run, or a checkpoint")
-    if (source / "study.json").is_file():
-        runs = sorted(path.parent for path in source.glob("runs/*/config.json"))
-        such = f", such as {runs[-1]}" if runs else ", once it has one"
-        raise UserError(f"{source} is the folder of a study: let config.generate.source be one of its runs{such}")
-    if not request.layout and _is_run(source):
-        return weights.read_weights(source, mesh, request.weights == "ema")
-    from rfjax import interop
-
-    return interop.read(source, request.layout, mesh)
-
-
-def _is_run(source: Path) -> bool:
-    """Whether this is a run's folder: other projects write a config.json as well."""
-    try:
-        plain = read_json(source / "config.json")
-    except Unreadable:
-        return (source / "checkpoints").is_dir()
-    return set(plain or ()) >= RUN_SECTIONS or (plain is None and (source / "checkpoints").is_dir())
-
-
-def _label(source: Path) -> str:
-    """A short name of the model, for people and files, whose names may have 255 bytes."""
-    name = source.resolve().stem if source.is_file() else source.resolve().name
-    return name.encode()[:LONGEST_LABEL].decode(errors="ignore")
 
 
 def find_prompts(request: configs.Generate, encoded: Prompts | None, model: Weights) -> Prompts:

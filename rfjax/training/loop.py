@@ -44,7 +44,7 @@ def train(run: Run, display: Display, stop: Stop) -> dict[str, Any]:
         with context.clock("training"):
             while training.step < run.config.training.steps:
                 batch = training.next_batch(state)
-                with jax.transfer_guard("disallow"):
+                with training.compiling(), jax.transfer_guard("disallow"):
                     noise = sample_noise(state.step, batch["slot"])
                 training.measure(state, batch, noise)
                 with training.compiling(), jax.transfer_guard("disallow"):
@@ -141,11 +141,12 @@ class _Training:
         context.watchdog.beat(f"waiting for the batch of step {self.step + 1}")
         with context.clock("data"):
             batch = meshes.put_rows(next(self._batches), context.config.training.batch, context.mesh)
-        return context.encode(batch, self._seed, state.step)
+        with self.compiling():
+            return context.encode(batch, self._seed, state.step)
 
     @contextlib.contextmanager
     def compiling(self) -> Iterator[None]:
-        """Charges the first update to compilation."""
+        """Charges what the first step calls to compilation."""
         if self._compiled:
             self.context.watchdog.beat(f"at training step {self.step + 1}")
             yield
@@ -153,7 +154,6 @@ class _Training:
         self.context.doing("compiling the training step")
         with self.context.clock("compilation"):
             yield
-        self._compiled = True
 
     def measure(self, state: State, batch: Any, noise: Any) -> None:
         """Measures what is due before the next update, unless that was done before the run was stopped.
@@ -195,7 +195,7 @@ class _Training:
             Diverged: if a loss went wrong since the last line.
             Interrupted: after a checkpoint, if the run should stop.
         """
-        training, stop = self.context.config.training, self.context.stop
+        training, stop, self._compiled = self.context.config.training, self.context.stop, True
         self.step += 1
         stopping = stop.granted() and self.step < training.steps
         saving = self.step % training.checkpoint_every == 0 or self.step == training.steps or stopping

@@ -12,7 +12,8 @@ from rfjax.conditioning import TextConditioning
 from rfjax.data import Field
 from rfjax.evaluation.quantity import Quantity
 from rfjax.models.backbone import Backbone, Head
-from rfjax.models.blocks import Stack, Stream
+from rfjax.models.blocks import Stream
+from rfjax.models.stacking import Stack
 from rfjax.objectives.flow_matching import FlowMatching, NoiseSample
 
 

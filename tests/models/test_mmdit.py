@@ -5,8 +5,9 @@ import pytest
 from networks import SMALL, arrays, jitted, random_parameters
 
 from rfjax.models import Inputs, build, measure, mmdit
-from rfjax.models.blocks import Spec, Stacking
+from rfjax.models.blocks import Spec
 from rfjax.models.counting import abstract_parameters
+from rfjax.models.stacking import Stacking
 
 PAPER = Inputs.of_text((32, 32, 16), (154, 4096), 2048)
 # depth: (parameters, of which in blocks, more with QK-norm); SD3's released layout.

@@ -13,7 +13,7 @@ from tiny import begun_run, run_job, tiny
 from rfjax import config as configs
 from rfjax import interop, main, memory
 from rfjax.errors import UserError
-from rfjax.study import generate
+from rfjax.study import generate, model_source
 from rfjax.training.spec import make_run_spec
 from rfjax.training.weights import Weights
 
@@ -124,7 +124,7 @@ def test_what_lies_in_the_folder_already_is_never_mistaken_for_ours(tmp_path):
 
 def test_a_long_name_of_a_model_is_cut(tmp_path):
     (tmp_path / ("ä" * 120)).mkdir()
-    assert generate._label(tmp_path / ("ä" * 120)) == "ä" * 40
+    assert model_source.label_of(tmp_path / ("ä" * 120)) == "ä" * 40
 
 
 def test_a_study_is_told_to_name_a_run_and_a_run_without_a_checkpoint_to_train(source, tmp_path):

@@ -15,7 +15,7 @@ from rfjax import data, jsonl
 from rfjax.compiling import Compilations
 from rfjax.errors import Exit, UserError
 from rfjax.study import records
-from rfjax.training import checkpoints, context, loop, recovery, stop
+from rfjax.training import checkpoints, context, fingerprint, loop, recovery, stop
 from rfjax.training import state as states
 from rfjax.training.checkpoints import Checkpoints
 from rfjax.training.measurements import validation
@@ -176,22 +176,22 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(whole, tmp_path
 
 def test_numbers_that_changed_are_noticed_by_their_fingerprint(whole):
     state = final_state(whole[0])
-    known = np.asarray(checkpoints.fingerprint(state))
+    known = np.asarray(fingerprint.fingerprint(state))
     leaves, tree = jax.tree.flatten(state)
     for i in range(0, len(leaves), 7):
         changed = np.array(leaves[i])
         flat = changed.reshape(-1).view(np.uint32)
         flat[-1] ^= 1 << 3
         others = [*leaves[:i], changed, *leaves[i + 1 :]]
-        differ = np.asarray(checkpoints.fingerprint(jax.tree.unflatten(tree, others))) != known
+        differ = np.asarray(fingerprint.fingerprint(jax.tree.unflatten(tree, others))) != known
         assert differ.tolist() == [j == i for j in range(len(leaves))]
     swapped = jax.tree.map(lambda x: x[..., ::-1] if x.ndim and (x != x[..., ::-1]).any() else x, state)
-    differ = np.asarray(checkpoints.fingerprint(swapped)) != known
+    differ = np.asarray(fingerprint.fingerprint(swapped)) != known
     assert differ.sum() > 0.5 * len(leaves)
     mesh = loop.meshes.make_mesh(configs.Mesh(2, 2, 2))
     spread = jax.device_put(state, loop.meshes.shard_tree(state, mesh))
-    np.testing.assert_array_equal(checkpoints.fingerprint(spread), known)
-    np.testing.assert_array_equal(checkpoints.fingerprint_on_devices(spread), known)
+    np.testing.assert_array_equal(fingerprint.fingerprint(spread), known)
+    np.testing.assert_array_equal(fingerprint.fingerprint_on_devices(spread), known)
 
 
 def test_a_run_goes_on_with_another_mesh(whole, tmp_path):

@@ -1,0 +1,70 @@
+"""A trained network as samplers see it, and what they hand back."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from rfjax.flow.formulations import Coefficients
+from rfjax.flow.guidance import GuidedNetwork
+from rfjax.flow.paths import Times
+from rfjax.flow.schedules import Schedule
+
+Images = Float[Array, "B *S"]
+Noise = Callable[[Int[Array, ""]], Images]  # step -> standard normal
+
+
+@runtime_checkable
+class AnyFormulation(Protocol):
+    """A formulation, or its arrays."""
+
+    def coefficients(self, t: Times) -> Coefficients: ...
+
+    def time_of_sigma(self, sigma: Times) -> Times: ...
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """A trained network as samplers see it.
+
+    Attributes:
+        network: (scaled z, time, t) -> prediction; see `guidance.guided`.
+        flow: what the prediction is.
+    """
+
+    network: GuidedNetwork
+    flow: AnyFormulation
+
+    def predict(self, z: Images, at: Coefficients, now: Float[Array, ""] | None = None) -> tuple[Images, Images]:
+        """The data and the noise that the network sees in z at one time.
+
+        Args:
+            z: where.
+            at: the coefficients of that time, scalars.
+            now: the time that decides about guidance, if it is another.
+        """
+        time = jnp.broadcast_to(at.time, z.shape[:1])
+        value = self.network(at.scale * z, time, at.t if now is None else now).astype(jnp.float32)
+        determinant = at.a * at.q - at.b * at.p
+        x0 = (at.q * z - at.b * value) / determinant
+        eps = (at.a * value - at.p * z) / determinant
+        return x0, eps
+
+
+class Sampled(NamedTuple):
+    """What a sampler hands back.
+
+    Attributes:
+        z: the samples.
+        length: of each sample's path, the sum of |z_next - z| over steps, as a vector norm over all its values.
+        evaluations: number of times the network was asked, a batch with guidance counting once.
+    """
+
+    z: Images
+    length: Float[Array, " B"]
+    evaluations: Int[Array, ""]
+
+
+Sampler = Callable[[Denoiser, Images, Schedule, Noise | None], Sampled]
