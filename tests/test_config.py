@@ -52,6 +52,10 @@ def changed(**sections):
         ({"optimizer": {"b1": 1.5}}, "config.optimizer.b1 = 1.5 must be from 0 to 0.99999"),
         ({"optimizer": {"ema_decay": 1.5}}, "config.optimizer.ema_decay = 1.5 must be from 0 to 1"),
         ({"optimizer": {"eps": 0.0}}, "config.optimizer.eps = 0.0 must be from 1e-30 to 1"),
+        ({"data": {"shape": (16, 16)}}, "must be (H, W, C) of an image"),
+        ({"data": {"shape": (3, 16, 16, 3)}, "model": {"frame_patch": 2}}, "no multiple of frame_patch = 2"),
+        ({"data": {"shape": (4, 16, 16, 3)}, "model": {"stored_positions": 8}}, "positions by formula"),
+        ({"data": {"shape": (16, 15, 3)}}, "config.data.shape = (16, 15, 3) is not a multiple of"),
         ({"model": {"projectors": (-1,)}}, "config.model.projectors = -1 must be from 1 to 65536"),
         (
             {"sampling": {"guidance_channels": 99}},

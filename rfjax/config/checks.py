@@ -67,17 +67,25 @@ def _check_workdir(workdir: str) -> None:
         )
 
 
-def _check_model(config: Config) -> None:
-    """Refuses a network that can't be built, or can't read the data's images and text."""
-    data, model, text = config.data, config.model, config.text
+def _check_shape(config: Config) -> None:
+    """Refuses examples that the network can't cut into patches."""
+    data, model = config.data, config.model
     sides = data.shape[-3:-1] or (data.image_size,)
     if len(data.shape) not in (0, 3, 4):
         raise UserError(f"config.data.shape = {data.shape} must be (H, W, C) of an image or (F, H, W, C) of a video")
     if any(side % model.patch for side in sides):
         key, value = ("shape", data.shape) if data.shape else ("image_size", data.image_size)
         raise UserError(f"config.data.{key} = {value} is not a multiple of config.model.patch = {model.patch}")
+    if len(data.shape) == 4 and (model.stored_positions or model.backbone == "uvit"):
+        raise UserError("a video (config.data.shape of four numbers) needs positions by formula, and not the uvit")
     if len(data.shape) == 4 and data.shape[0] % model.frame_patch:
         raise UserError(f"config.data.shape = {data.shape} has no multiple of frame_patch = {model.frame_patch} frames")
+
+
+def _check_model(config: Config) -> None:
+    """Refuses a network that can't be built, or can't read the data's images and text."""
+    data, model, text = config.data, config.model, config.text
+    _check_shape(config)
     width, heads = model.width or model.width_per_depth * model.depth, model.heads or model.depth
     if width % 4:
         how = "width" if model.width else "width_per_depth x depth"

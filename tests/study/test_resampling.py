@@ -80,7 +80,7 @@ def test_a_sampling_study_stops_between_batches_and_where_its_lock_is_lost(sourc
     with pytest.raises(resampling.Interrupted, match="stopped while drawing samples of d1"):
         run_job(resampling, sampling_config(source, tmp_path), time.time())
     lost = bool(asked.clear() or True)
-    with pytest.raises(UserError, match=r"d1: this job gave no sign of life .* another has taken the run"):
+    with pytest.raises(UserError, match=r"d1: this job gave no sign of life .* another job has taken the run"):
         run_job(resampling, sampling_config(source, tmp_path), time.time())
     assert lines(tmp_path, "d1") == []
     assert {path.name for path in (tmp_path / "runs" / "d1").iterdir()} >= {locks.NAME}

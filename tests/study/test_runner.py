@@ -230,7 +230,7 @@ def test_a_job_that_lost_its_lock_stops(tiny_config, tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop, "train", train)
     tiny_config.cluster.stale_minutes = 0.05
-    with pytest.raises(UserError, match=r"d1: this job gave no sign of life for 0.05 minutes, and another has taken"):
+    with pytest.raises(UserError, match=r"d1: this job gave no sign of life for 0.05 minutes, and another job"):
         run_job(runner, study(tiny_config), time.time())
     assert (tmp_path / "study" / "runs" / "d1" / locks.NAME).read_text() == "another"
 
@@ -260,7 +260,7 @@ def test_a_job_that_went_on_after_its_lock_was_taken_writes_nothing_more(tiny_co
 
     monkeypatch.setattr(loop.Stop, "granted", granted)
     tiny_config.training.update(steps=8, log_every=1, checkpoint_every=1)
-    with pytest.raises(UserError, match=r"run: this job gave no sign of life for 5 minutes, and another has taken"):
+    with pytest.raises(UserError, match=r"run: this job gave no sign of life for 5 minutes, and another job has taken"):
         run_job(runner, configs.parse(tiny_config), time.time())
     assert any(name.startswith("checkpoints/1/") for name in seen)  # and the second was being written
     after = {name: text for name, text in content(run).items() if ".orbax-checkpoint-tmp" not in name}

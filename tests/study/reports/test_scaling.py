@@ -77,7 +77,7 @@ def test_a_report_of_another_version_is_refused_and_none_means_scaling(tmp_path)
     (folder / "study.json").write_text(json.dumps(known))
     with pytest.raises(
         UserError,
-        match=r"study.json: config.study.report = 'sampl' is not among its choices \(did you mean 'sampling'\?\)",
+        match=r"study.json: config.study.report = 'sampl' is not one of its choices \(did you mean 'sampling'\?\)",
     ):
         reports.build_report(folder)
 
