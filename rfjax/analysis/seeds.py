@@ -19,7 +19,8 @@ class Spread:
 
     Attributes:
         relative: standard deviation of one run's log loss, pooled over models, as if it were equal at all sizes.
-        degrees_of_freedom: the sum over models of (seeds - 1). models: how many have two seeds or more.
+        degrees_of_freedom: the sum over models of (seeds - 1).
+        models: how many have two seeds or more.
     """
 
     relative: float
@@ -36,9 +37,12 @@ class Change:
     """The change of loss from one model to another.
 
     Attributes:
-        value: second less first, the mean over levels of t. example_error: its standard error over examples, paired;
-            None where a level has one example. seed_error: over seeds; None where no model has two seeds.
-        degrees_of_freedom: of both errors together (Satterthwaite 1946). low, high: the 95 % interval by Student's t,
+        value: second less first, the mean over levels of t.
+        example_error: its standard error over examples, paired;
+            None where a level has one example.
+        seed_error: over seeds; None where no model has two seeds.
+        degrees_of_freedom: of both errors together (Satterthwaite 1946).
+        low, high: the 95 % interval by Student's t,
             None where either error is unknown.
     """
 
@@ -81,7 +85,8 @@ def change(
     in both, so that their sum is a little too large, never too small. Seeds of the two models count as independent.
 
     Args:
-        first, second: the loss of each seed. difference: of each triple, second less first, each averaged over seeds;
+        first, second: the loss of each seed.
+        difference: of each triple, second less first, each averaged over seeds;
             the level of triple i is i mod `levels`. None where the losses of single triples are unknown.
         spread: between seeds, pooled over the whole study.
     """

@@ -43,8 +43,11 @@ class ValidationLoss:
     """A validation loss and where it comes from.
 
     Attributes:
-        grid: name of the levels of t. loss: mean over levels. stderr: its standard error over examples.
-        levels: loss of each level. examples: loss of each triple, (n,).
+        grid: name of the levels of t.
+        loss: mean over levels.
+        stderr: its standard error over examples.
+        levels: loss of each level.
+        examples: loss of each triple, (n,).
         floors: of each level, below which no network's expected loss can be; None where no floor is known.
         floors_drawn: the same for the noise that these triples drew, whose mean square is not exactly 1.
     """
@@ -100,7 +103,9 @@ def noise_power(level: int, examples: int, shape: tuple[int, ...]) -> float:
     """The mean square of the noise that the triples of one level drew: 1, but for chance.
 
     Args:
-        level: its index. examples: number of triples in all. shape: of an example.
+        level: its index.
+        examples: number of triples in all.
+        shape: of an example.
     """
     power = _mean_square_noise()
     index = np.arange(level, examples, LEVELS)

@@ -48,8 +48,11 @@ class Formulation:
     """A way to train a flow: what z_t is, what the network predicts, and which t it sees how often.
 
     Attributes:
-        name: as the paper writes it. path: see `paths`. prediction: a name of `quantities.QUANTITIES`.
-        density: of t in training. first: t is raised to it, where the target has no finite value at t = 0.
+        name: as the paper writes it.
+        path: see `paths`.
+        prediction: a name of `quantities.QUANTITIES`.
+        density: of t in training.
+        first: t is raised to it, where the target has no finite value at t = 0.
         cut: nothing is finite at t = 1, so t is lowered to the float32 before it, and sampling starts where b / a = 80.
         kind, parameters, shift: the name up to its brackets, the numbers in them, and the shift of the density.
     """
@@ -122,8 +125,10 @@ class Kind:
     """A family of formulations.
 
     Attributes:
-        build: the numbers in the brackets -> (path, prediction, density). parameters: what they are called.
-        default: the numbers where no brackets are written, if that is allowed. first, cut: see Formulation.
+        build: the numbers in the brackets -> (path, prediction, density).
+        parameters: what they are called.
+        default: the numbers where no brackets are written, if that is allowed.
+        first, cut: see Formulation.
     """
 
     build: Callable[..., tuple[Path, str, Density]]

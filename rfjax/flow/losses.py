@@ -17,7 +17,9 @@ def noised(
     """What the network is shown, scale z_t with z_t = a x0 + b eps, and what it should say, p x0 + q eps.
 
     Args:
-        at: a formulation's coefficients at each example's time, (B,). x0: data. eps: standard normal noise.
+        at: a formulation's coefficients at each example's time, (B,).
+        x0: data.
+        eps: standard normal noise.
     """
     z = expand_to(at.b, x0) * eps + expand_to(at.a, x0) * x0
     return expand_to(at.scale, x0) * z, expand_to(at.q, x0) * eps + expand_to(at.p, x0) * x0
@@ -30,7 +32,9 @@ def cfm_loss(
 
     Args:
         network: (scaled z, time) -> prediction, of the shape of z.
-        at: a formulation's coefficients at each example's time. x0: data. eps: standard normal noise.
+        at: a formulation's coefficients at each example's time.
+        x0: data.
+        eps: standard normal noise.
     """
     shown, target = noised(at, x0, eps)
     return squared_error(network(shown, at.time), target)

@@ -33,9 +33,11 @@ class Path:
 
     Attributes:
         a, b, da, db: t -> coefficient.
-        log_snr: t -> lambda_t = log(a_t^2 / b_t^2), falling. time: lambda -> t, its inverse.
+        log_snr: t -> lambda_t = log(a_t^2 / b_t^2), falling.
+        time: lambda -> t, its inverse.
         s: t -> the variable that Euler's and Heun's methods step in: t itself, or b for EDM, whose db/dt is
-            infinite at both ends. da_ds, db_ds: t -> da, db per unit of s, continuous in t, since those
+            infinite at both ends.
+        da_ds, db_ds: t -> da, db per unit of s, continuous in t, since those
             methods take a rate at the end of one step for the beginning of the next; None: da, db themselves.
     """
 
@@ -91,7 +93,9 @@ def _variance_preserving(
     """a = exp(L / 2), b = sqrt(1 - exp L), for L = log a^2.
 
     Args:
-        log_alpha: t -> L. slope: t -> dL/dt. time: L -> t.
+        log_alpha: t -> L.
+        slope: t -> dL/dt.
+        time: L -> t.
     """
     a = lambda t: jnp.exp(log_alpha(t) / 2)  # noqa: E731
     b = lambda t: jnp.sqrt(jnp.abs(jnp.expm1(log_alpha(t))))  # noqa: E731

@@ -68,7 +68,9 @@ def convert(
     Not every pair is possible at the ends: eps says nothing of x0 where a = 0, nor x0 of eps where b = 0.
 
     Args:
-        value: the quantity `source` of QUANTITIES. z: where. at: the path at the times (B,) or ().
+        value: the quantity `source` of QUANTITIES.
+        z: where.
+        at: the path at the times (B,) or ().
     """
     (p, q), (p_target, q_target) = mix(source, at), mix(target, at)
     determinant = at.a * q - at.b * p

@@ -59,7 +59,9 @@ def euler(denoiser: Denoiser, z: Images, schedule: Schedule, noise: Noise | None
     """Euler's method on dz/dt = v, order 1, one evaluation a step (SD3 Eq. 1); for EDM on dz/dsigma = eps.
 
     Args:
-        denoiser: the network and its formulation. z: noise at the schedule's first time, b eps. schedule: times.
+        denoiser: the network and its formulation.
+        z: noise at the schedule's first time, b eps.
+        schedule: times.
         noise: not used; samplers share a signature.
     """
 
@@ -205,7 +207,8 @@ def euler_maruyama(
     Order 1 in the mean and the variance. EDM's paths need the schedule "karras": even steps of their t are too long.
 
     Args:
-        noise: step -> standard normal in the shape of z. diffusion: the coefficient w, a name of DIFFUSIONS.
+        noise: step -> standard normal in the shape of z.
+        diffusion: the coefficient w, a name of DIFFUSIONS.
 
     Raises:
         UserError: for an unknown name, without noise, or where w is known to be infinite at the schedule's first time.

@@ -12,7 +12,8 @@ class Projector(nn.Module):
     """Linear, SiLU, Linear, SiLU, Linear, with biases: (B, N, D) -> (B, N, target).
 
     Attributes:
-        target: width of the encoder's tokens. width: of the hidden layers.
+        target: width of the encoder's tokens.
+        width: of the hidden layers.
     """
 
     target: int

@@ -113,7 +113,7 @@ _gather.defvjp(_forward, _backward)
 
 
 def _all_but_weights(primitive: Any, *_: Any, **params: Any) -> bool:
-    # A rule of one's own for the backward pass (custom_vjp) is here `_gather` alone.
+    # Functions with a backward pass of their own (custom_vjp) are `_gather` and, on CPUs, `matmul._product`.
     return primitive.name != "custom_vjp_call" and params.get("name") != GATHERED
 
 

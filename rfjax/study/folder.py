@@ -192,7 +192,7 @@ def _decide(folder: Path, minutes: float, complete: Callable[[], bool], stop: St
     """One attempt of process 0; `before` is the other job's state at the attempt before."""
 
     def alarm() -> None:
-        stop.wished = True
+        stop.requested = True
         if jax.process_count() > 1:  # JAX receives this signal and informs the other processes
             os.kill(os.getpid(), signal.SIGTERM)
 

@@ -199,7 +199,7 @@ def find_prompts(request: configs.Generate, encoded: Prompts | None, model: Weig
     except UserError as error:
         stored = model.config.text.encoder == "stored"
         raise UserError(
-            f"give config.generate.{'encodings' if stored else 'prompts'}, for the model's own data has no captions to "
+            f"give config.generate.{'encodings' if stored else 'prompts'}: the model's own data has no captions to "
             f"offer: {error}"
         ) from error
 

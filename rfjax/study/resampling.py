@@ -47,7 +47,7 @@ def make_job(config: Config, started: float) -> Job:
     found = find_data(complete, config)
     trouble = prepare_folder(config, list(source.study["runs"]))
     warnings = [
-        f"{run.name} is left out, for it is not complete ({run.state})" for run in source.runs if run not in complete
+        f"{run.name} is left out because it is not complete ({run.state})" for run in source.runs if run not in complete
     ]
     tasks = [_task(run, found[run.name], config, settings) for run in complete]
     session.add({"start-up": time.time() - started})
@@ -117,7 +117,7 @@ def sample(run: records.RunRecord, found: Found, config: Config, display: Displa
     """Samples one run at the settings that its folder here lacks, with averaged weights; returns the result.
 
     Raises:
-        Interrupted: between two batches, if `stop` is wished.
+        Interrupted: between two batches, if the job was asked to stop.
         FolderTaken: if another job has the run by now.
     """
     folder, first, began = Path(config.workdir) / "runs" / run.name, jax.process_index() == 0, time.monotonic()

@@ -47,7 +47,7 @@ def make_job(config: Config, started: float) -> Job:
         check_data(run.config, runs)
     troubles = [prepare_folder(config, [run.name for run in runs]), *(text for r in wanted for text in r.troubles())]
     for run in wanted if jax.process_index() == 0 else ():
-        run.mend()
+        run.restore_config()
     session.add({"start-up": time.time() - started})
     todo = sum(run.config.training.steps * flops[run.name] for run in wanted if run.name not in complete)
     tasks = [_task(run, flops[run.name]) for run in wanted]

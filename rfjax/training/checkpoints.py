@@ -80,7 +80,8 @@ class Checkpoints:
         """Opens the folder, making it if need be.
 
         Args:
-            keep: number of latest checkpoints to keep. every: keep those of multiples of this step too; 0: none.
+            keep: number of latest checkpoints to keep.
+            every: keep those of multiples of this step too; 0: none.
             writes: whether the run itself opens them: a reader must not clean up what the run may be writing.
 
         Raises:

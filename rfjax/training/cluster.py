@@ -71,7 +71,7 @@ def _reach(coordinator: str, environ: MutableMapping[str, str]) -> dict[str, obj
     if any("_proxy" in name.lower() for name in environ):  # gRPC would ask the proxy for the coordinator, and wait
         kept = environ.get("no_grpc_proxy", environ.get("no_proxy", ""))
         environ["no_grpc_proxy"] = ",".join(filter(None, (kept, host)))
-        jax.config.update("jax_check_proxy_envs", False)  # a warning of what can't happen any more
+        jax.config.update("jax_check_proxy_envs", False)  # a warning of what can no longer happen
     if loopback:
         _collect_on(host if host != "localhost" else "127.0.0.1")
     named = not loopback and not _is_address(host)

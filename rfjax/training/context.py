@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rfjax import data, files, flow, models
 from rfjax.config import Config
 from rfjax.errors import UserError
+from rfjax.evaluation.metrics import make_metrics
 from rfjax.models.counting import abstract_parameters
 from rfjax.training import mesh as meshes
 from rfjax.training import provenance
@@ -60,6 +61,19 @@ class RunContext:
     def config(self) -> Config:
         """The run's."""
         return self.run.config
+
+    def description(self) -> dict[str, Any]:
+        """The line of metrics that each start begins with."""
+        return {
+            "name": self.run.name,
+            "size": asdict(self.size) | {"train_flops": self.size.train_flops},
+            "steps": self.config.training.steps,
+            "quantities": [one.to_plain() for metric in make_metrics(self.config) for one in metric.quantities],
+            "devices": jax.device_count(),
+            "processes": jax.process_count(),
+            "device": jax.devices()[0].device_kind,
+            "mesh": dict(self.mesh.shape),
+        }
 
     def everywhere(self, tree: Any) -> Any:
         """Puts small values whole on every device."""

@@ -10,7 +10,6 @@ import jax
 import numpy as np
 
 from rfjax import data
-from rfjax.evaluation.metrics import make_metrics
 from rfjax.jsonl import write_json
 from rfjax.training import mesh as meshes
 from rfjax.training import recovery
@@ -33,8 +32,8 @@ def train(run: Run, display: Display, stop: Stop) -> dict[str, Any]:
 
     Raises:
         UserError: for what the user can mend, a full disk among it.
-        Interrupted: after a checkpoint, if `stop` is wished.
-        Diverged: if the loss is not finite or explodes, and no batch may be skipped (any more).
+        Interrupted: after a checkpoint, if the run was asked to stop.
+        Diverged: if the loss is not finite or explodes, and no more batches may be skipped.
         NotFinite: if the validation loss of the finished run is not finite.
         FolderTaken: if another job has taken the run.
     """
@@ -78,8 +77,7 @@ class _Training:
 
     def close(self) -> None:
         """Closes the log and the checkpoints."""
-        if self._metrics:
-            self._metrics.close()
+        self._close_log()
         with self.context.clock("checkpoints"):
             self.saved.close()
 
@@ -93,7 +91,7 @@ class _Training:
             self._metrics = Metrics(context.run.folder, active=jax.process_index() == 0, start=self.step)
             self.log = TrainingLog(self._metrics, config, context.size, context.clock, context.display)
             self.log.start(self.step, self.progress.seconds)
-            self._metrics.write("start", self.step, **self._description())
+            self._metrics.write("start", self.step, **context.description())
             rows = meshes.rows_here(config.training.batch, context.mesh)
             skipped = tuple(skip.batch for skip in self.skips)
             self._order = data.Order(config.training.batch, config.training.seed, config.data.flip, skipped)
@@ -119,21 +117,6 @@ class _Training:
         state = initial_state(context.spec, context.mesh, config.training.seed)
         start = config.training.start_from
         return (stored.start_from(Path(start), state, context.spec, config) if start else state), Progress()
-
-    def _description(self) -> dict[str, Any]:
-        """The line that each start begins with."""
-        context = self.context
-        quantities = [one.to_plain() for metric in make_metrics(context.config) for one in metric.quantities]
-        return {
-            "name": context.run.name,
-            "size": asdict(context.size) | {"train_flops": context.size.train_flops},
-            "steps": context.config.training.steps,
-            "quantities": quantities,
-            "devices": jax.device_count(),
-            "processes": jax.process_count(),
-            "device": jax.devices()[0].device_kind,
-            "mesh": dict(context.mesh.shape),
-        }
 
     def next_batch(self, state: State) -> dict[str, Any]:
         """The encoded batch of the next update, on the devices."""
@@ -189,7 +172,7 @@ class _Training:
             self.progress = self.progress._replace(best_step=self.step, best_loss=loss)
 
     def after_update(self, state: State, metrics: dict[str, jax.Array]) -> None:
-        """Counts the step, writes a line, saves, and stops if that is wished.
+        """Counts the step, writes a line, saves, and stops if the run was asked to.
 
         Raises:
             Diverged: if a loss went wrong since the last line.
@@ -217,7 +200,7 @@ class _Training:
         """Returns to the last checkpoint, to go on without the batch of a loss that went wrong.
 
         Raises:
-            Diverged: if no batch may be skipped (any more).
+            Diverged: if no more batches may be skipped.
         """
         run, settings = self.context.run, self.context.config.recovery
         self.saved.wait()

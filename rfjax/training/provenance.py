@@ -29,9 +29,11 @@ class Known:
     """What a run's folder says of its data.
 
     Attributes:
-        data: their identity; None: not known. since: the date of the record.
+        data: their identity; None: not known.
+        since: the date of the record.
         before: what was recorded earlier, the first first: `data`, plain or None, the `step` up to which the run was
-            trained on them, and `changes` after that, in words. trouble: why the record can't be read.
+            trained on them, and `changes` after that, in words.
+        trouble: why the record can't be read.
     """
 
     data: Identity | None = None
@@ -166,7 +168,9 @@ def record(folder: Path, found: Identity, known: Known, changes: list[str], at: 
     """Writes a run's record, by process 0, unless it is there as it should be.
 
     Args:
-        known: the record so far. changes: since then, in words. at: step of the newest checkpoint; None: none.
+        known: the record so far.
+        changes: since then, in words.
+        at: step of the newest checkpoint; None: none.
     """
     import jax
 

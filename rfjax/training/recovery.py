@@ -1,4 +1,4 @@
-"""What happens when the loss is not a number any more, or explodes: a run stops there, or leaves out the batch."""
+"""Recovery from a loss that is not finite or explodes: the run stops there, or leaves out the batch."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +15,8 @@ class Diverged(Exception):
     """A loss that is not finite, or exploded.
 
     Attributes:
-        step: of the update (counted from 1) that saw it. loss: what it was.
+        step: of the update (counted from 1) that saw it.
+        loss: what it was.
     """
 
     def __init__(self, step: int, loss: float, sentence: str = "") -> None:
@@ -28,7 +29,9 @@ class Skip:
     """A batch that was left out.
 
     Attributes:
-        step: of the update that saw it. batch: its number, counted from 0. loss: in words, for it may be no number.
+        step: of the update that saw it.
+        batch: its number, counted from 0.
+        loss: as text, because it may be no number.
         back_to: the step that the run went on from.
     """
 

@@ -18,7 +18,8 @@ class Result(NamedTuple):
     """What a run wrote at its end.
 
     Attributes:
-        found: the content of `result.json`, or None where there is none that counts. trouble: why it does not, or "".
+        found: the content of `result.json`, or None where there is none that counts.
+        trouble: why it does not, or "".
     """
 
     found: dict[str, Any] | None
@@ -86,7 +87,7 @@ class Run:
         """Writes its config down."""
         write_json(self.folder / CONFIG, self.config.to_dict())
 
-    def mend(self) -> None:
-        """Writes the config of a complete run again, where it is gone: training does so for the others."""
+    def restore_config(self) -> None:
+        """Writes the config of a complete run again if it is missing; training does so for the others."""
         if self._known()[0] is None and read_result(self.folder).found:
             self.write_config()

@@ -27,13 +27,14 @@ class Interrupted(Exception):
 
 @dataclass
 class Stop:
-    """A wish to stop, set by a signal and granted between two steps; a second Ctrl-C does not wait.
+    """A request to stop, made by a signal and granted between two steps; a second Ctrl-C does not wait.
 
     Attributes:
-        wished: whether this process was asked. code: what the process should end with.
+        requested: whether this process was asked.
+        code: what the process should end with.
     """
 
-    wished: bool = False
+    requested: bool = False
     code: Exit = Exit.PREEMPTED
     _asked: int = 0
 
@@ -45,17 +46,17 @@ class Stop:
         """
         together = jax.process_count() > 1
 
-        def wish(number: int, frame: Any) -> None:
+        def request(number: int, frame: Any) -> None:
             if number == signal.SIGINT:
-                if self.wished:
+                if self.requested:
                     raise KeyboardInterrupt
                 self.code = Exit.INTERRUPTED
                 if together:
                     os.kill(os.getpid(), signal.SIGTERM)
-            self.wished = True
+            self.requested = True
 
         numbers = (signal.SIGINT,) if together else (signal.SIGINT, signal.SIGTERM)
-        old = {number: signal.signal(number, wish) for number in numbers}
+        old = {number: signal.signal(number, request) for number in numbers}
         try:
             yield self
         finally:
@@ -67,4 +68,4 @@ class Stop:
         self._asked += 1
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(self._asked)
-        return self.wished
+        return self.requested

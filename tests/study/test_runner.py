@@ -224,7 +224,7 @@ def test_a_job_that_lost_its_lock_stops(tiny_config, tmp_path, monkeypatch):
     def train(run, display, stop):
         files.write(run.folder / locks.NAME, "another")
         deadline = time.monotonic() + 5
-        while not stop.wished and time.monotonic() < deadline:
+        while not stop.requested and time.monotonic() < deadline:
             time.sleep(0.02)
         raise Interrupted("stopped at step 2 of 8")
 

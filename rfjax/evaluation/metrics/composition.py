@@ -2,7 +2,7 @@
 
 As GenEval (Ghosh et al. 2023) does with a detector, `read` finds the objects in an image, and `holds` checks them
 against the caption's text. The reader works by synthesis: a connected patch of one colour is compared with the four
-shapes as `shapes.render` would render them at the patch's centre and size, and the likest one is taken.
+shapes as `shapes.render` would render them at the patch's centre and size, and the most similar one is taken.
 """
 
 import functools
@@ -51,8 +51,10 @@ class Claim:
     """What a caption says.
 
     Attributes:
-        skill: of SKILLS. objects: (kind, colour) each, colour None where the caption names none.
-        count: how many objects it speaks of. relation: of RELATIONS, of object 0 to object 1; None if not position.
+        skill: of SKILLS.
+        objects: (kind, colour) each, colour None where the caption names none.
+        count: how many objects it speaks of.
+        relation: of RELATIONS, of object 0 to object 1; None if not position.
     """
 
     skill: str
@@ -68,7 +70,8 @@ class Composition:
     Attributes:
         value: mean over the skills that occur of the fraction of images that are right (GenEval's "Overall").
         stderr: its binomial standard error, sqrt(sum over skills of p (1 - p) / n) / number of skills.
-        skills: the fraction of each skill that occurs. counts: its number of images.
+        skills: the fraction of each skill that occurs.
+        counts: its number of images.
     """
 
     value: float
@@ -81,7 +84,8 @@ def score(images: Shaped[np.ndarray, "..."], captions: Sequence[str]) -> Composi
     """Reads images and checks each against its caption.
 
     Args:
-        images: UInt8 (n, S, S, 3). captions: n of them.
+        images: UInt8 (n, S, S, 3).
+        captions: n of them.
 
     Raises:
         UserError: for images that `read` or captions that `parse` refuses, none at all, or numbers that differ.
@@ -198,9 +202,9 @@ def _read(images: UInt8[np.ndarray, "n S S 3"]) -> list[list[Found]]:
 
 
 def _cover(images: UInt8[np.ndarray, "n S S 3"]) -> tuple[Float32[np.ndarray, "n S S K"], Int64[np.ndarray, "n S S"]]:
-    """How much of each pixel each of the K colours covers, if it alone lies over the background; and the likest colour.
+    """How much of each pixel each of the K colours covers, if it alone lies over the background; and the best colour.
 
-    The background is the median of the border. The likest colour explains most of a pixel's squared distance from the
+    The background is the median of the border. The best colour explains most of a pixel's squared distance from the
     background, with its neighbours' say, so that a pixel gone astray within an object goes with the others.
     """
     rim = np.concatenate([images[:, 0], images[:, -1], images[:, 1:-1, 0], images[:, 1:-1, -1]], 1)
@@ -243,7 +247,7 @@ def _patches(
 
 
 def _match(patch: Float32[np.ndarray, "m S S"]) -> tuple[Int64[np.ndarray, " m"], Float64[np.ndarray, "4 m"]]:
-    """The likest of the four shapes for the coverage of each patch, in least squares.
+    """The shape, of four, whose coverage is nearest to that of each patch in least squares.
 
     Returns:
         its kind; and its x, y and radius in units of the image side, with the share of squared coverage unexplained.
