@@ -1,5 +1,6 @@
 # make study   sets up, then runs the scaling study        make test   sets up, then runs all tests that need no torch
 # make parity  adds torch and diffusers, and compares with them live (RECORD=1 writes down what make test repeats)
+# make processes  several processes at one study, and the launch scripts
 # make kills   kills a small study at random moments: its results must equal an uninterrupted one's (KILLS=30 SEED=0)
 # make walk    tries seven wild values for every key of a config: each is refused in a sentence, or runs
 # All make .venv on their own; run them in any order, as often as you like. PYTHON=python3.13 picks another Python.
@@ -11,11 +12,11 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 KILLS ?= 30
 SEED ?= 0
 
-.PHONY: study test parity kills walk lint setup clean
+.PHONY: study test parity processes kills walk lint setup clean
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '1,5s/^# //p' Makefile
+	@sed -n '1,6s/^# //p' Makefile
 
 setup: $(VENV)/.ready
 
@@ -39,6 +40,9 @@ parity: setup $(VENV)/.parity
 $(VENV)/.parity: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[tests,parity]'
 	@touch $@
+
+processes: setup
+	$(BIN)/python -m pytest tests/processes tests/launch -n 2 --dist worksteal $(ARGS)
 
 kills: setup
 	KILLS=$(KILLS) SEED=$(SEED) $(BIN)/python -m pytest tests/kills $(ARGS)
