@@ -25,11 +25,6 @@ def label_of(quantity: Quantity, dataset: str) -> str:
     return SCORES.get(dataset, quantity.label) if quantity.label == "score" else quantity.label
 
 
-def nouns(quantities: Iterable[Quantity]) -> str:
-    """What is missing where quantities are: "score and distance"."""
-    return " and ".join(dict.fromkeys(NOUNS[q.better] for q in quantities))
-
-
 def listed(words: Sequence[str]) -> str:
     """Words as in a sentence: "a, b and c"."""
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
@@ -102,15 +97,8 @@ def choose_rates(study: Records, who: Callable[[RunRecord], str], weights: str) 
     """Of each contestant's rates on each data set, the one with the lowest validation loss.
 
     That loss is comparable among the rates of one contestant, whatever it predicts, and it is not what contestants are
-    ranked by. Rates that lack some of the seeds of the others are not chosen.
-
-    Args:
-        study: with all its runs.
-        who: whom a run belongs to.
-        weights: whose loss.
-
-    Returns:
-        All runs, where `optimizer.learning_rate` is no axis of the study.
+    ranked by. Rates that lack some of the seeds of the others are not chosen. All runs are kept where
+    `optimizer.learning_rate` is no axis of the study; who: the contestant of a run.
     """
     if RATE not in (study.config["study"].get("axes") or {}):
         return Rates(study.runs, (), tuple(sorted({run.learning_rate for run in study.runs})), ())

@@ -32,18 +32,17 @@ def tables(study: Records, findings: Findings) -> Tables:
         published = paper.TABLE_1.get(variant) or [None] * len(COLUMNS)
         span = (column.spread[variant], *(column.interval[variant] or (None, None)))
         ranks.append((variant, *_ranks_of(contest, variant), *span, ours, *published, theirs))
-    beside = [(name, key) for q in findings.quantities
+    beside = [(key, name, q.key) for q in findings.quantities
               for name, key in (("values", q.key), ("errors", q.error), ("floors", q.floor)) if key]  # fmt: skip
-    owner = {key: q.key for q in findings.quantities for key in (q.key, q.error, q.floor)}
     for setting in contest.settings:
         for variant, m in contest.measures[setting].items():
-            values = (*(getattr(m, name)[owner[key]] for name, key in beside), m.path_length)
+            values = (*(getattr(m, name)[quantity] for _, name, quantity in beside), m.path_length)
             front = contest.fronts.get(setting, {}).get(variant)
             known = [value if math.isfinite(value) else None for value in values]
             scores.append((variant, *setting, *known, m.step, len(m.by_seed), m.grid, front))
     header = ("variant", *COLUMNS, "spread_over_settings", "low", "high", "place",
               *(f"paper_{name}" for name in COLUMNS), "paper_place")  # fmt: skip
-    columns = (*Setting._fields, *(key for _, key in beside), "path_length", "step", "seeds", "grid", "front")
+    columns = (*Setting._fields, *(key for key, *_ in beside), "path_length", "step", "seeds", "grid", "front")
     return {"ranks": (header, ranks), "scores": (("variant", *columns), scores)}
 
 
@@ -160,14 +159,12 @@ def _quality(findings: Findings) -> str:
     header, cells = ["variant"], []
     for setting, measured in ours.items():
         for q in findings.quantities:
-            found = {v: (m.values[q.key], m.errors[q.key]) for v, m in measured.items() if m.drawn}
-            known = {v: f" ± {e:.2g}" if math.isfinite(e) else "" for v, (_, e) in found.items()}
-            texts = {v: (value, format(value, q.form) + known[v]) for v, (value, _) in found.items()}
-            cells.append(bold_best(texts, q.better))
+            errors = {v: f" ± {e:.2g}" for v, m in measured.items() if math.isfinite(e := m.errors[q.key])}
+            drawn = {v: m.values[q.key] for v, m in measured.items() if m.drawn}
+            cells.append(bold_best(drawn, q.form, q.better, errors))
             header.append(label_of(q, setting.dataset).removesuffix(" distance"))
     for field, (better, form) in TABLE_2.items():
-        published = {v: getattr(row, field) for v, row in paper.TABLE_2.items()}
-        cells.append(bold_best({v: (value, format(value, form)) for v, value in published.items()}, better))
+        cells.append(bold_best({v: getattr(row, field) for v, row in paper.TABLE_2.items()}, form, better))
     shown = [v for v in contest.variants if any(v in found for found in ours.values())]
     rows = [[_name(v), *(column.get(v, NONE) for column in cells)] for v in shown]
     old = "not known, for these scores were made before it was measured"
@@ -198,18 +195,15 @@ def _parts(findings: Findings) -> str:
         found = {v: m for v, m in contest.measures[best].items() if m.drawn}
         broken = [v for v in contest.measures[best] if v not in found]
         parts = list(dict.fromkeys(name for m in found.values() for name in m.parts[q.key]))
-        columns = [
-            bold_best({v: (m.values[q.key], format(m.values[q.key], q.form)) for v, m in found.items()}, q.better)
-        ]
+        columns = [bold_best({v: m.values[q.key] for v, m in found.items()}, q.form, q.better)]
         for part in parts:
             known = {v: m.parts[q.key][part] for v, m in found.items() if finite(m.parts[q.key].get(part))}
-            columns.append(bold_best({v: (value, f"{value:.2f}") for v, value in known.items()}, q.better))
+            columns.append(bold_best(known, ".2f", q.better))
         rows = [[_name(v), *(c.get(v, NONE) for c in columns)] for v in contest.variants if v in found]
         without = f" Without {', '.join(broken)}, whose pictures are not finite." if broken else ""
         words = f"At the setting where the variants score highest on average: {best}.{without}"
-        said.append(
-            section(f"{q.label[0].upper()}{q.label[1:]} by part: {dataset}", ["variant", "all", *parts], rows, words)
-        )
+        title = f"{q.label[0].upper()}{q.label[1:]} by part: {dataset}"
+        said.append(section(title, ["variant", "all", *parts], rows, words))
     return "".join(said)
 
 
@@ -219,9 +213,8 @@ def _samples(study: Records, findings: Findings) -> str:
     for dataset in dict.fromkeys(run.dataset for run in study.runs):
         found = {variant_of(run): run for run in reversed(study.runs) if run.dataset == dataset}  # the first of each
         order = dict.fromkeys([*findings.contest.variants, *map(variant_of, study.runs)])
-        said.append(
-            widgets.samples({v: found[v] for v in order if v in found}, "ema", f"Samples: {dataset}", turned=True)
-        )
+        shown = {v: found[v] for v in order if v in found}
+        said.append(widgets.samples(shown, "ema", f"Samples: {dataset}", turned=True))
     return "".join(said)
 
 

@@ -11,7 +11,7 @@ from rfjax.analysis import Contest, Measure, Setting
 from rfjax.evaluation.quantity import Quantity
 from rfjax.study.records import Records, RunRecord
 from rfjax.study.reports import paper
-from rfjax.study.reports.compare import Rates, choose_rates, floors_of, nouns, quantities_of, schedule_of
+from rfjax.study.reports.compare import NOUNS, Rates, choose_rates, floors_of, quantities_of, schedule_of
 from rfjax.study.run_records import finite, number
 
 
@@ -76,7 +76,8 @@ def read_measures(
             one = _measure(run, line, values, quantities)
             found.setdefault(setting, {}).setdefault(variant, []).append(one)
         if without:
-            trouble.append(f"{run.name}: no {nouns(quantities)} at {', '.join(without)}: left out.")
+            nouns = " and ".join(dict.fromkeys(NOUNS[q.better] for q in quantities))
+            trouble.append(f"{run.name}: no {nouns} at {', '.join(without)}: left out.")
     for (variant, dataset), members in alike.items():
         if len(set(map(_recipe, members))) > 1:
             trouble.append(f"{variant} on {dataset}: its runs differ in more than the seed, yet are averaged.")

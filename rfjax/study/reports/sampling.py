@@ -57,8 +57,8 @@ def analyse(study: Records) -> Findings:
     if len(set(scales)) > 1:
         warnings.append(f"Scores at several guidance scales: the report is on guidance {guidance:g} alone.")
     known = {int(line["steps"]) for found in lines.values() for line in found if line["guidance"] == guidance}
-    reference = REFERENCE if REFERENCE in known or not known else max(known)
-    if known and reference != REFERENCE:
+    reference = REFERENCE if REFERENCE in known else max(known, default=REFERENCE)
+    if reference != REFERENCE:
         warnings.append(f"Nothing was measured at {REFERENCE} steps: the drops are against {reference}.")
     steps, rows, used = tuple(sorted(k for k in known if k <= reference)), [], []
     for run in sorted(study.runs, key=lambda run: run.depth):
@@ -81,12 +81,12 @@ def analyse(study: Records) -> Findings:
 
 
 def _row(run: RunRecord, by_steps: dict[int, Any], whole: Any, score: Quantity, others: tuple[Quantity, ...]) -> Row:
-    best, cells = (whole[score.key], _error(whole, score)), {}
+    cells, best = {}, (whole[score.key], _error(whole, score))
     for steps, line in sorted(by_steps.items()):
         own = (line[score.key], _error(line, score))
-        cells[steps] = dict(zip((score.key, score.error or "stderr"), own, strict=True))
-        cells[steps] |= {key: number(line, key) for key in (*(q.key for q in others), "path_length")}
-        cells[steps] |= {"drop": 0.0, "drop_stderr": 0.0} if line["steps"] == whole["steps"] else drop(*own, *best)
+        lost = {"drop": 0.0, "drop_stderr": 0.0} if line is whole else drop(*own, *best)
+        rest = {key: number(line, key) for key in (*(q.key for q in others), "path_length")}
+        cells[steps] = {score.key: own[0], score.error or "stderr": own[1], **rest, **lost}
     return Row(run.name, run.depth, cells)
 
 
@@ -218,8 +218,8 @@ def lines(study: Records, found: Findings) -> list[str]:
 
 def sections(study: Records, found: Findings) -> list[str]:
     """The tables below the figures."""
-    shown = {run.name: run for run in study.runs}
-    return [_drops(found), _everything(found), samples(shown, study.config["study"]["weights"])]
+    pictures = samples({run.name: run for run in study.runs}, study.config["study"]["weights"])
+    return [_drops(found), _everything(found), pictures]
 
 
 def _drops(found: Findings) -> str:

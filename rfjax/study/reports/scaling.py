@@ -1,19 +1,46 @@
 """The report of a scaling study: the law, the held-out rung, the ladder (SD3 section 5.3.3, Fig. 8)."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from rfjax import analysis
 from rfjax.analysis.levels import describe_floor
 from rfjax.analysis.trend import INTERVALS
-from rfjax.study.records import Records
-from rfjax.study.reports.compare import dataset_name
+from rfjax.study.records import Records, RunRecord
+from rfjax.study.reports.compare import dataset_name, floor_sentence
 from rfjax.study.reports.page import Report
 from rfjax.study.reports.scaling_figures import figures
-from rfjax.study.reports.scaling_findings import (
-    Findings,
-    analyse,
-    floors_of_levels,
-    to_json,
+from rfjax.study.reports.scaling_findings import SURFACE_FROM, Findings, analyse, floors_of_levels, to_json
+from rfjax.study.reports.widgets import Tables, escape, note, samples, section, table, verdict
+from rfjax.study.run_records import finite
+
+HELD_OUT = ("held-out error", "baseline's error", "interval / last step", "verdict")
+SIZES = ("parameters", "without_modulation", "active_per_token")
+RUN_COLUMNS = (
+    "name", "state", "depth", *SIZES, "train_flops_per_example", "learning_rate", "steps", "examples", "flops",
+    "seconds", "loss_ema", "stderr_ema", "loss_raw", "stderr_raw", "lost_ema", "lost_raw",
 )  # fmt: skip
-from rfjax.study.reports.scaling_page import RUN_COLUMNS, loss_text, run_row, sections
-from rfjax.study.reports.widgets import Tables, escape, verdict
+
+
+def run_row(run: RunRecord) -> dict[str, Any]:
+    """A run's row of RUN_COLUMNS."""
+    ema, raw = (run.final(w) or {} if run.usable(w) else {} for w in ("ema", "raw"))
+    last = raw or next(iter(run.train[-1:]), {})
+    rate = run.learning_rate * run.depth ** run.config["optimizer"]["depth_exponent"]
+    values = (
+        run.name, run.state, run.depth, *(run.size[key] for key in SIZES), run.size["train_flops"], rate, run.steps,
+        last.get("examples", 0), last.get("flops", 0), last.get("seconds", 0.0), ema.get("loss"), ema.get("stderr"),
+        raw.get("loss"), raw.get("stderr"), run.why_lost("ema"), run.why_lost("raw"),
+    )  # fmt: skip
+    return dict(zip(RUN_COLUMNS, values, strict=True))
+
+
+def loss_text(row: Mapping[str, Any], weights: str, word: str = "") -> str:
+    """A run's loss with its error over examples, where it has them; "loss not finite" where it ended without."""
+    loss, stderr = row[f"loss_{weights}"], row[f"stderr_{weights}"]
+    if not finite(loss):
+        return "loss not finite" if row[f"lost_{weights}"] else ""
+    return f"{word}{loss:.4f} ± {f'{stderr:.4f}' if finite(stderr) else 'not known'}"
 
 
 def tables(study: Records, findings: Findings) -> Tables:
@@ -26,24 +53,24 @@ def tables(study: Records, findings: Findings) -> Tables:
         for kind in ("train", "raw", "ema")
         for line in (run.train if kind == "train" else run.curve(kind))
     ]
-    finals = [(run.name, weights, final) for run in study.runs for weights in ("raw", "ema")
-              if (final := run.final(weights))]  # fmt: skip
     levels = [
-        (name, weights, final["grid"], level, *values)
-        for name, weights, final in finals
+        (run.name, weights, final["grid"], level, *values)
+        for run in study.runs
+        for weights in ("raw", "ema")
+        if (final := run.final(weights))
         for level, values in enumerate(
-            zip(final["levels"], floors_of_levels(final), floors_of_levels(final, "floors_drawn"), strict=True)
+            zip(final["levels"], *(floors_of_levels(final, key) for key in ("floors", "floors_drawn")), strict=True)
         )
     ]
     keys = [q.key for q in findings.quantities]
     quality = [(p.run, p.step, p.setting, p.loss, *(p.values[key] for key in keys)) for p in findings.scored]
-    return {
+    found = {
         "rungs": (RUN_COLUMNS, [tuple(run_row(run).values()) for run in study.runs]),
         "curves": (("run", "kind", *columns), curves),
         "levels": (("run", "weights", "grid", "level", "loss", "floor", "floor_drawn"), levels),
         **findings.trend.tables(),
-        **({"quality": (("run", "step", "setting", "loss", *keys), quality)} if quality else {}),
     }
+    return found | ({"quality": (("run", "step", "setting", "loss", *keys), quality)} if quality else {})
 
 
 def lines(study: Records, findings: Findings) -> list[str]:
@@ -84,6 +111,174 @@ def opening(study: Records, findings: Findings) -> str:
     law = f"<span class=law>at {escape(trend.ladder.examples_seen)}: {escape(fit.text)}</span>"
     offset = [escape(findings.trend.on_offset)] if "E" in fit.parameters else []
     return verdict(kind, law, escape(words), *offset, floor, escape(INTERVALS))
+
+
+def sections(study: Records, findings: Findings) -> list[str]:
+    """The tables below the figures."""
+    return [
+        _runs(study, findings), _laws(findings), _left_out(findings.trend), _levels(findings.trend),
+        _steps(findings), _surface(findings.surface), _quality(findings),
+        samples({run.name: run for run in study.runs}, findings.study["weights"]),
+    ]  # fmt: skip
+
+
+def _known(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _held_out(held: analysis.HeldOut | None) -> list[str]:
+    """Cells for HELD_OUT, of the largest held-out point."""
+    if held is None:
+        return [""] * len(HELD_OUT)
+    step, width = abs(held.actual[-1] - held.baseline[-1]), held.high[-1] - held.low[-1]
+    errors = [f"{100 * error[-1]:+.2f} %" for error in (held.error, held.baseline_error)]
+    return [*errors, f"{width:.3g} / {step:.3g}", held.outcome]
+
+
+def _runs(study: Records, findings: Findings) -> str:
+    header = ["rung", "state", "depth", "parameters", "without modulation", "active per token", "FLOPs / example",
+              "learning rate", "FLOPs", "seconds", "loss, EMA", "loss, raw"]  # fmt: skip
+    forms = {"depth": ",", "parameters": ",", "without_modulation": ",", "active_per_token": ",",
+             "train_flops_per_example": ".3g", "learning_rate": ".3g", "flops": ".3g", "seconds": ".0f"}  # fmt: skip
+    rows = [
+        [escape(row["name"]), escape(row["state"]), *(format(row[key], form) for key, form in forms.items()),
+         *(loss_text(row, weights) for weights in ("ema", "raw"))]
+        for row in map(run_row, study.runs)
+    ]  # fmt: skip
+    said = note(
+        "± is the standard error over examples. All rungs share the triples, so it does not blur the comparison "
+        f"between them; seeds do. {findings.trend.ladder.on_seeds} FLOPs count matrix products: training is taken as 3 "
+        "x forward, and a step has fewer, by the gradients of its inputs (2.2 % at depth 1 of the first command's "
+        "ladder, 0.1 % at 6)."
+    )
+    return "<h2>Rungs</h2>" + table(header, rows) + said
+
+
+def _laws(findings: Findings) -> str:
+    trend, rows = findings.trend, []
+    for group, fits in (("held-out rung left out", trend.judged), ("all rungs", trend.whole)):
+        for name, fit in fits.items():
+            rows.append([name, group, escape(fit.text), _known(fit.aicc, ".1f"), *_held_out(fit.held_out)])
+    return section(
+        "Laws", ["law", "points", f"fit, at {trend.ladder.examples_seen}", "AICc", *HELD_OUT], rows,
+        f"{trend.reason} {trend.on_offset} Intervals: delta method with Student t. {INTERVALS} Baseline: the loss of "
+        "the rung before.",
+    )  # fmt: skip
+
+
+def _left_out(trend: analysis.Trend) -> str:
+    """Each rung from the others, and what the residuals say."""
+    rows, notes = [], []
+    for law, check in trend.checks.items():
+        residuals = dict(zip((p.label for p in trend.whole[law].points), check.residuals, strict=True))
+        for one in check.left_out:
+            rows.append(
+                [law, escape(one.label) + (" (an end)" if one.outside else ""), f"{one.actual:.4f}",
+                 f"{one.predicted:.4f} ({one.low:.4f} to {one.high:.4f})", f"{100 * one.error:+.2f} %",
+                 "yes" if one.inside else "no", _known(one.parameters.get("E"), ".4f"),
+                 f"{residuals.get(one.label, float('nan')):+.4f}"]
+            )  # fmt: skip
+        bend, misfit = check.curvature, check.lack_of_fit
+        curve = "too few rungs to tell a bend" if bend is None else f"p = {bend.p:.2g} against one that bends"
+        seeds = "" if misfit is None else f", p = {misfit.p:.2g} against scatter beyond the seeds'"
+        notes.append(f"{law}: {check.reason or curve + seeds}.")
+    if not notes:
+        return ""
+    header = ["law", "rung left out", "loss", "predicted from the others (95 %)", "error", "inside", "E of the others",
+              "residual of the fit to all"]  # fmt: skip
+    said = note(
+        f"{' '.join(notes)} A sound law has p below 0.05 once in twenty, and a bend that another E can follow is not "
+        "seen: look how E moves."
+    )
+    return "<h2>Each rung from the others</h2>" + (table(header, rows) if rows else "") + said
+
+
+def _levels(trend: analysis.Trend) -> str:
+    """The loss above the known floor, level by level, with the law of each."""
+    rows = []
+    for row in trend.levels:
+        p, spans = (row.fit.parameters, row.fit.intervals) if row.fit else ({}, {})
+        cells = [f"{p[k]:.3g} ({spans[k][0]:.2g} to {spans[k][1]:.2g})" if k in p else "" for k in ("E", "alpha")]
+        held = _held_out(row.fit.held_out if row.fit else None)
+        excess = (f"{v:.4f}" for v in row.excess)
+        rows.append([row.name, _known(row.floor, ".4g"), *excess, *cells, *held, escape(row.reason)])
+    names = [rung.name for rung in trend.rungs]
+    return section(
+        "Loss above the known floor",
+        ["level", "known floor", *names, "E (95 %)", "exponent (95 %)", *HELD_OUT, "left out of the fit"], rows,
+        f"{describe_floor(trend.rungs)} At that level the noise that the triples drew is taken off, so that what is "
+        "left is the network's own. The law is fitted to each row without the held-out rungs, at "
+        f"{trend.ladder.examples_seen}.",
+    )  # fmt: skip
+
+
+def _steps(findings: Findings) -> str:
+    """The change of the loss from rung to rung, and the best learning rates."""
+    rows = []
+    for step in findings.trend.steps:
+        found = step.change
+        errors = [_known(v, ".5f") or "not known" for v in (found.example_error, found.seed_error)]
+        span = "" if found.low is None else f"{found.low:+.5f} to {found.high:+.5f}"
+        names = f"{escape(step.smaller)} → {escape(step.larger)}"
+        freedom = _known(found.degrees_of_freedom, ".1f")
+        rows.append([names, f"{found.value:+.5f}", *errors, freedom, span, step.falls])
+    header = ["from → to", "change of the loss", "error over examples, paired", "error over seeds",
+              "degrees of freedom", "95 %", "falls"]  # fmt: skip
+    exponent = ""
+    if rows and findings.rate_exponent:
+        slope, error = findings.rate_exponent
+        best = "; ".join(f"d = {s.depth}: {s.best:.3g}{' (at the edge)' if s.at_edge else ''}" for s in findings.sweeps)
+        exponent = f"<p>Best learning rates: {best}. They go as depth^({slope:.2f} ± {error:.2f}).</p>"
+    return section("Paired differences", header, rows, findings.trend.ladder.on_seeds) + exponent
+
+
+def _surface(found: analysis.Surface) -> str:
+    if found.fit is None:
+        return ""
+    span = lambda ends, form: f"{ends[0]:{form}} to {ends[1]:{form}}"  # noqa: E731
+    fit = found.fit
+    spans = ", ".join(f"{k} = {value:.4g} ({span(fit.intervals[k], '.3g')})" for k, value in fit.parameters.items())
+    said = [
+        f"<h2>L(N, D)</h2><p class=law>L = E + A N^-alpha + B D^-beta: {escape(spans)} [{fit.status.value}]</p>",
+        note(
+            "E is extrapolated in N and D at once: no run is near it. Checkpoints before "
+            f"{SURFACE_FROM:.0%} of a run are left out. {INTERVALS}"
+        ),
+    ]
+    if fit.held_out:
+        said.append(f"<p>{escape(fit.held_out.verdict)}</p>")
+    if found.optimum:
+        compute, best = found.optimum
+        said.append(
+            f"<p>Compute-optimal at C = {compute:.2e} FLOPs: N = {best.n:.3g} ({span(best.n_interval, '.2g')}), D = "
+            f"{best.d:.3g} examples; N* goes as C^{best.a:.2f} ({span(best.a_interval, '.2f')}).</p>"
+        )
+    rows = [
+        [f"{c.budget:.2e}", _known(c.n_best, ".3g"), _known(c.loss_best, ".4f"), escape(c.status)] for c in found.cuts
+    ]
+    return "".join(said) + table(["budget, FLOPs", "best N", "loss", "status"], rows)
+
+
+def _quality(findings: Findings) -> str:
+    """The correlations of the validation loss with what samples are worth."""
+    labels = {q.key: f"{q.label} ({q.better} is better)" for q in findings.quantities}
+    rows, notes = [], []
+    for relation in findings.relations:
+        cells = [f"{c.value:+.2f} ({c.low:+.2f} to {c.high:+.2f})" for c in relation.correlations]
+        n = str(relation.correlations[0].n) if relation.correlations else ""
+        if relation.reason:
+            notes.append(f"{relation.setting}, {labels[relation.quantity]}: {relation.reason}")
+        where = [escape(relation.setting), escape(labels[relation.quantity])]
+        rows.append([*where, *(cells or ["not printed", ""]), n, str(relation.runs)])
+        notes += [c.note for c in relation.correlations]
+    floors = floor_sentence(((one.count, one.floors) for one in findings.scored), findings.quantities)
+    return section(
+        "Validation loss and quality of samples",
+        ["sampling, steps@guidance", "with", "Pearson (95 %)", "Spearman (95 %)", "checkpoints", "runs"], rows,
+        "Does a lower loss mean better samples? Then it goes down with the score and up with the distance. Checkpoints "
+        "of one run are not independent, so the intervals rest on the runs. "
+        + " ".join([*filter(None, dict.fromkeys(notes)), floors]),
+    )  # fmt: skip
 
 
 REPORT = Report("fits.json", analyse, to_json, tables, figures, subtitle, opening, sections, lines)

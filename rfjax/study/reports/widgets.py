@@ -92,11 +92,13 @@ def formatted(value: float | None, form: str) -> str:
     return NONE if value is None or not math.isfinite(value) else format(value, form)
 
 
-def bold_best(values: Mapping[str, tuple[float, str]], better: str) -> dict[str, str]:
-    """The cells of a column from (value, text), the best of them in bold."""
-    best = max if better == "higher" else min
-    top = best((value for value, _ in values.values()), default=None)
-    return {name: f"<b>{text}</b>" if value == top else text for name, (value, text) in values.items()}
+def bold_best(
+    values: Mapping[str, float], form: str, better: str, after: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The cells of a column, the best ("higher" or "lower") of them in bold; after: what stands behind a value."""
+    top = (max if better == "higher" else min)(values.values(), default=None)
+    texts = {name: format(value, form) + (after or {}).get(name, "") for name, value in values.items()}
+    return {name: f"<b>{text}</b>" if values[name] == top else text for name, text in texts.items()}
 
 
 def rate_section(choices: Sequence[RateChoice], label: Callable[[str], str]) -> str:
