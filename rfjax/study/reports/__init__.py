@@ -40,9 +40,7 @@ class Built:
 def build_report(folder: Path, allow: bool = False) -> Built:
     """Reads a study, analyses it, and writes the figures, the tables and the JSON file.
 
-    Args:
-        folder: of the study.
-        allow: compare runs whose data differ, and say so.
+    With `allow`, runs whose data differ are compared, and the warnings say so.
 
     Raises:
         UserError: if there is no study in the folder, its report is not known, or the report can't be written.

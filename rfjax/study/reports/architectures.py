@@ -72,9 +72,9 @@ def lines(study: Records, findings: Findings) -> list[str]:
     said, race = [], findings.race
     for name in race.ranked:
         end, size = race.entrants[name].final, findings.size_of(name)
-        shown = [f"{label(name):>16}  {size['parameters']:>11,} parameters  {end['flops'].value:9.2e} FLOPs"]
-        shown.append(f"loss {end['loss'].text('.4f')}")
-        shown += [f"{q.key} {end[q.key].text(q.form)}" for q in findings.quantities if q.key in end]
+        shown = [f"{label(name):>16}  {size['parameters']:>11,} parameters  {end['flops'].value:9.2e} FLOPs",
+                 f"loss {end['loss'].text('.4f')}",
+                 *(f"{q.key} {end[q.key].text(q.form)}" for q in findings.quantities if q.key in end)]  # fmt: skip
         said.append("  ".join(shown))
     if len(race.ranked) > 1:
         said += ["", "how many times fewer FLOPs the row needs than the column for the same loss:"]

@@ -65,6 +65,13 @@ def legend(axes: Axes, **options: object) -> None:
         axes.legend(**{"fontsize": 8} | options)
 
 
+def finish(axes: Axes, xlabel: str, ylabel: str, xscale: str = "log", **options: object) -> None:
+    """Labels, a logarithmic vertical axis with its ticks, and a legend with these options."""
+    axes.set(xlabel=xlabel, ylabel=ylabel, xscale=xscale, yscale="log")
+    log_ticks(axes.yaxis)
+    legend(axes, **options)
+
+
 def name_point(axes: Axes, name: str, x: float, y: float, shift: tuple[float, float] = (6, 6)) -> None:
     """A name beside a point."""
     axes.annotate(name, (x, y), textcoords="offset points", xytext=shift, fontsize=8)

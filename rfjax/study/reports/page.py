@@ -2,6 +2,7 @@
 
 import html
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +22,8 @@ class Report:
     """A kind of report: what it finds in a study's records, and how it shows that. `F` are its findings.
 
     Attributes:
-        file: name of its JSON file.
         analyse: records -> F; the findings have `warnings`, a tuple of sentences.
-        to_json: F -> plain values for the JSON file.
-        tables: records, F -> the CSV files.
-        figures: records, F -> the figures.
+        to_json: F -> plain values for the JSON `file`.
         subtitle: records -> what was trained on what, in words.
         opening: records, F -> HTML of the box at the top of the page.
         sections: records, F -> HTML of the parts below the figures.
@@ -55,10 +53,10 @@ def shell(title: str, subtitle: str, body: Iterable[str]) -> str:
 
 def _total(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """The sum of each entry, the largest first."""
-    total: dict[str, float] = {}
-    for name, value in (item for part in parts for item in part.items()):
-        total[name] = total.get(name, 0.0) + value
-    return dict(sorted(total.items(), key=lambda item: -item[1]))
+    total: Counter[str] = Counter()
+    for part in parts:
+        total.update(part)
+    return dict(total.most_common())
 
 
 def _time_split(study: Records) -> tuple[dict[str, float], float]:
@@ -92,9 +90,8 @@ def how_made(study: Records) -> str:
         rows = [[e(name), f"{count[name]:.0f}", f"{spent:.1f}"] for name, spent in seconds.items()]
         parts.append(table(["compiled program", "times", "seconds"], rows))
     versions = ", ".join(f"{name} {version}" for name, version in s["versions"].items())
-    parts.append(
-        note(f"{s['date']}, commit {s['commit']}, {s['devices']} on {s['machine']}, Python {s['python']}, {versions}.")
-    )
+    made = f"{s['date']}, commit {s['commit']}, {s['devices']} on {s['machine']}, Python {s['python']}, {versions}."
+    parts.append(note(made))
     parts += map(note, comparable.described(study.runs))
     config = e(json.dumps(s["config"], indent=1))
     parts.append(f"<details><summary>The whole config</summary><pre>{config}</pre></details>")

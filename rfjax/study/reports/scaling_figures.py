@@ -11,14 +11,13 @@ from matplotlib.ticker import FormatStrFormatter
 from rfjax import analysis
 from rfjax.analysis import levels
 from rfjax.study.records import Records, RunRecord
-from rfjax.study.reports.drawing import TWO_PANELS, Figures, colours, legend, log_ticks, name_point
+from rfjax.study.reports.drawing import TWO_PANELS, Figures, colours, finish, log_ticks, name_point
 from rfjax.study.reports.scaling_findings import Findings
 from rfjax.study.run_records import finite
 
 AHEAD = 4.0  # the trend is drawn this far beyond the largest rung
 PERCENT = [sign * size for sign in (-1, 1) for size in (1, 2, 5, 10, 20, 50, 100)] + [0]  # ticks
 AXES = {"parameters": "parameters N", "train_flops": "training FLOPs C"}
-LOG_LOG = {"xscale": "log", "yscale": "log"}
 
 
 def figures(records: Records, findings: Findings) -> Figures:
@@ -46,14 +45,18 @@ def draw_losses(records: Records, findings: Findings, along: str = "step") -> Fi
     label, scale = {"step": ("step", "linear"), "flops": ("training FLOPs", "log")}[along]
     figure, (left, right) = plt.subplots(1, 2, figsize=TWO_PANELS)
     config, colour = records.config, colours([run.name for run in records.runs])
-    weights = config["study"]["weights"]
+    weights, training = config["study"]["weights"], []
     for run in records.runs:
-        x, loss = _training(run, along)
-        skip = len(x) // 20 if scale == "log" else 0  # the first steps are the warm-up's
-        left.plot(x[skip:], loss[skip:], color=colour[run.name], label=run.name, lw=1.3)
+        curve = _training(run, along)
+        training.append(curve[:, curve.shape[1] // 20 if scale == "log" else 0 :])  # the first steps are the warm-up's
+        left.plot(*training[-1], color=colour[run.name], label=run.name, lw=1.3)
         curve = [(line[along], line["loss"]) for line in run.curve(weights) if finite(line["loss"])]
         style = {"color": colour[run.name], "ms": 4, "lw": 1, "label": run.name}
         right.plot([x for x, _ in curve], [loss for _, loss in curve], "o-", **style)
+    x, losses = np.concatenate([np.empty((2, 0)), *training], axis=1)
+    if along == "flops" and x.size:
+        lowest = analysis.envelope(x, losses)
+        left.plot(x[lowest], losses[lowest], "k--", lw=1, label="envelope")
     drop, density = config["text"]["drop"], config["flow"]["formulation"]
     even = f"even levels of t ({config['validation']['levels']}), {weights} weights"
     left.set(title=f"training: t as drawn by {density}, raw weights, {drop:.0%} of texts dropped")
@@ -65,22 +68,16 @@ def draw_losses(records: Records, findings: Findings, along: str = "step") -> Fi
             axes.set(xscale=scale, yscale="log")
             log_ticks(axes.yaxis)
             axes.legend(ncols=2, fontsize=8)
-    curves = [_training(run, along) for run in records.runs] if along == "flops" else []
-    x, losses = (np.concatenate([[], *(curve[i][len(curve[i]) // 20 :] for curve in curves)]) for i in (0, 1))
-    if x.size:
-        lowest = analysis.envelope(x, losses)
-        left.plot(x[lowest], losses[lowest], "k--", lw=1, label="envelope")
-        left.legend(ncols=2, fontsize=8)
     return figure
 
 
-def _training(run: RunRecord, along: str) -> tuple[np.ndarray, np.ndarray]:
+def _training(run: RunRecord, along: str) -> np.ndarray:
     """Steps or FLOPs, and there the running mean of the training loss; lines without a finite loss are left out."""
     lines = [line for line in run.train if finite(line["loss"])]
     sums = np.cumsum([0.0, *(line["loss"] for line in lines)])
     ends = np.arange(1, len(lines) + 1)
     starts = np.maximum(ends - max(len(lines) // 15, 1), 0)
-    return np.array([line[along] for line in lines], float), (sums[ends] - sums[starts]) / (ends - starts)
+    return np.array([[line[along] for line in lines], (sums[ends] - sums[starts]) / (ends - starts)], float)
 
 
 def draw_trend(records: Records, findings: Findings) -> Figure:
@@ -107,10 +104,8 @@ def draw_trend(records: Records, findings: Findings) -> Figure:
     if held:
         axes.plot([], [], "D", color="tab:red", mfc="white", label="held out of the fit")
     room = max(losses) - min(losses) or max(losses) * 0.1
-    axes.set(xlabel=AXES[findings.study["x"]], ylabel=f"validation loss at {trend.ladder.examples_seen}", **LOG_LOG)
+    finish(axes, AXES[findings.study["x"]], f"validation loss at {trend.ladder.examples_seen}")
     axes.set_ylim(max(min(losses) - 0.6 * room, 0.5 * min(losses)), max(losses) + 0.3 * room)
-    log_ticks(axes.yaxis)
-    legend(axes)
     return figure
 
 
@@ -127,7 +122,7 @@ def draw_levels(records: Records, findings: Findings) -> Figure:
         if row.t is not None and row.floor is not None:
             ends = [row.t - 0.03, row.t + 0.03]
             left.plot(ends, [row.floor, row.floor], "k-", lw=2, label="known floor: no model is lower")
-    left.set(xlabel="t (0 data, 1 noise)", ylabel="validation loss of the level", yscale="log")
+    finish(left, "t (0 data, 1 noise)", "validation loss of the level", "linear", ncols=2, fontsize=7)
     x = [rung.x for rung in trend.rungs]
     for row in trend.levels:
         excess = np.array([value if value > 0 else np.nan for value in row.excess])
@@ -135,10 +130,7 @@ def draw_levels(records: Records, findings: Findings) -> Figure:
         dashes = {levels.WHOLE: ":", levels.AFTER_0: "--"}.get(row.name, "-")
         gone = " (where above 0)" if np.isnan(excess).any() else ""
         right.plot(x, excess, "o", ls=dashes, ms=3, label=row.name + gone, **style)
-    right.set(xlabel=AXES[findings.study["x"]], ylabel="loss above the known floor", **LOG_LOG)
-    for axes in (left, right):
-        log_ticks(axes.yaxis)
-        legend(axes, ncols=2, fontsize=7)
+    finish(right, AXES[findings.study["x"]], "loss above the known floor", ncols=2, fontsize=7)
     return figure
 
 
@@ -178,9 +170,7 @@ def draw_learning_rates(records: Records, findings: Findings) -> Figure:
         axes.axvline(sweep.best, color=shade, lw=1, ls="--")
         for rate in sweep.lost:
             axes.plot(rate, max(sweep.losses), "x", color=shade, ms=7)
-    axes.set(xlabel="learning rate (dashed: best; cross: no finite loss)", ylabel="validation loss", **LOG_LOG)
-    log_ticks(axes.yaxis)
-    axes.legend(fontsize=8)
+    finish(axes, "learning rate (dashed: best; cross: no finite loss)", "validation loss")
     return figure
 
 
@@ -197,9 +187,7 @@ def draw_isoflops(records: Records, findings: Findings) -> Figure:
             axes.plot(n, np.polyval(cut.coefficients[::-1], np.log(n / cut.centre)), color=shade, lw=1)
         if cut.status == "minimum inside":
             axes.plot(cut.n_best, cut.loss_best, "*", color=shade, ms=11)
-    axes.set(xlabel="parameters N (star: minimum)", ylabel="validation loss", **LOG_LOG)
-    log_ticks(axes.yaxis)
-    axes.legend(fontsize=8)
+    finish(axes, "parameters N (star: minimum)", "validation loss")
     return figure
 
 

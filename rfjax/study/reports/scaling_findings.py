@@ -64,13 +64,7 @@ def analyse(records: Records) -> Findings:
 
 
 def read_ladder(runs: Sequence[RunRecord], x: str, weights: str) -> analysis.Ladder:
-    """The ladder of a study's runs.
-
-    Args:
-        runs: all of them.
-        x: what the size is, "parameters" or "train_flops".
-        weights: whose validation loss, "ema" or "raw".
-    """
+    """The ladder of a study's runs, by the validation loss of these weights; x as in `size_of`."""
     lost = [
         analysis.Lost(run.name, size_of(run, x), run.setting, reason)
         for run in runs
@@ -80,7 +74,7 @@ def read_ladder(runs: Sequence[RunRecord], x: str, weights: str) -> analysis.Lad
 
 
 def size_of(run: RunRecord, x: str) -> float | None:
-    """A run's place on the law's axis: its parameters, or the FLOPs of its whole training."""
+    """A run's place on the law's axis: its "parameters", or the FLOPs of its whole training, "train_flops"."""
     if x == "parameters":
         return float(run.size["parameters"])
     flops = [line["flops"] for line in (*run.validation, *run.train) if line["step"] == run.steps]
