@@ -2,19 +2,24 @@
 
 import math
 
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+
 from rfjax.analysis.multipliers import Estimate, Multiplier
-from rfjax.analysis.race import describe_race
+from rfjax.analysis.race import Entrant, describe_race
 from rfjax.study.records import Records
 from rfjax.study.reports import paper, widgets
-from rfjax.study.reports.architectures_figures import figures
 from rfjax.study.reports.architectures_findings import Findings, analyse, label, to_json
-from rfjax.study.reports.compare import dataset_name, floor_sentence, floors_of
-from rfjax.study.reports.drawing import hex_colours
+from rfjax.study.reports.compare import SCORES, dataset_name, floor_sentence, floors_of, label_of
+from rfjax.study.reports.drawing import Figures, colours, log_ticks
 from rfjax.study.reports.page import Report
 from rfjax.study.reports.widgets import NONE, Tables, escape, section, small
 
 SIZES = ("parameters", "forward_flops", "train_flops")
 COSTS = {"flops": ".3g", "seconds": ".0f"}
+X = {"step": "steps", "flops": "training FLOPs"}  # of the figure's columns
 
 
 def tables(study: Records, findings: Findings) -> Tables:
@@ -44,6 +49,51 @@ def tables(study: Records, findings: Findings) -> Tables:
         "curves": (("run", "backbone", "seed", "step", "examples", "flops", "seconds", *keys), curves),
         "multipliers": (("of", "row", "column", *columns), pairs),
     }
+
+
+def figures(study: Records, findings: Findings) -> Figures:
+    """Fig. 4 and beside it the same against compute: a row of panels for each quantity that was measured."""
+    dataset = next((run.dataset for run in study.runs if run.dataset in SCORES), "")
+    labels = {"loss": "validation loss"} | {q.key: label_of(q, dataset) for q in findings.quantities}
+    rows = {key: text for key, text in labels.items() if findings.measured(key)}
+    if not rows:
+        return {}
+    size, entrants = (11.5, 3.1 * len(rows) + 0.5), findings.race.entrants
+    figure, grid = plt.subplots(len(rows), 2, figsize=size, sharex="col", sharey="row", squeeze=False)
+    colour, higher = colours(list(entrants)), {q.key for q in findings.quantities if q.better == "higher"}
+    for (quantity, text), panels in zip(rows.items(), grid, strict=True):
+        for x, axes in zip(X, panels, strict=True):
+            for name, one in entrants.items():
+                _draw_entrant(axes, one, x, quantity, colour[name])
+            if x == "flops":
+                axes.set_xscale("log")
+                log_ticks(axes.xaxis, "%.0e", (1, 2, 5))
+            if quantity not in higher:
+                axes.set_yscale("log")
+                log_ticks(axes.yaxis)
+        panels[0].set_ylabel(text)
+    for axes, text in zip(grid[-1], X.values(), strict=True):
+        axes.set_xlabel(text)
+    handles, names = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=max(len(names), 1))
+    several = any(len(one.runs) > 1 for one in entrants.values())
+    title = "Against steps, as in Fig. 4, and against compute" + (" (thin: each seed; thick: their mean)" * several)
+    return {"curves": (title, figure)}
+
+
+def _draw_entrant(axes: Axes, one: Entrant, x: str, quantity: str, colour: tuple[float, ...]) -> None:
+    """Thin lines for the runs, dotted where not complete; a thick one for the mean where all complete runs have it."""
+    lines = {run.seed: {p["step"]: p for p in run.points if math.isfinite(p[quantity])} for run in one.runs}
+    for run in one.runs:
+        points = lines[run.seed].values()
+        style = {"lw": 0.8, "alpha": 0.45} if run.final else {"lw": 1.2, "ls": ":"}
+        axes.plot([p[x] for p in points], [p[quantity] for p in points], color=colour, **style)
+    by_step = [lines[run.seed] for run in one.complete]
+    shared = sorted(set.intersection(*map(set, by_step))) if by_step else []
+    means = [float(np.mean([points[step][quantity] for points in by_step])) for step in shared]
+    text = label(one.name) + ("" if one.complete else " (not finished)")
+    style = {"lw": 2.2, "marker": "o", "ms": 3.5} if one.complete else {"lw": 1.2, "ls": ":"}
+    axes.plot([by_step[0][step][x] for step in shared], means, color=colour, label=text, **style)
 
 
 def subtitle(study: Records) -> str:
@@ -92,8 +142,8 @@ def sections(study: Records, findings: Findings) -> list[str]:
     for name, one in findings.race.entrants.items():  # the first seed that has any
         drawn = [findings.runs[run.name] for run in one.runs if findings.runs[run.name].samples]
         shown |= {label(name): run for run in drawn[:1]}
-    colour = hex_colours(list(findings.race.entrants))
-    names = {name: widgets.dotted(escape(label(name)), shade) for name, shade in colour.items()}
+    colour = colours(list(findings.race.entrants))
+    names = {name: widgets.dotted(escape(label(name)), to_hex(shade)) for name, shade in colour.items()}
     return [
         _backbones(findings, names),
         widgets.rate_section(findings.rates.choices, label),

@@ -47,11 +47,6 @@ def colours(names: Sequence[str]) -> dict[str, tuple[float, ...]]:
     return dict(zip(names, plt.cm.viridis(np.linspace(0.05, 0.9, len(names))), strict=True))
 
 
-def hex_colours(names: Sequence[str]) -> dict[str, str]:
-    """The same colours as HTML writes them."""
-    return {name: mpl.colors.to_hex(colour) for name, colour in colours(names).items()}
-
-
 def log_ticks(axis: Axis, form: str = "%.3g", mantissas: Sequence[float] = MANTISSAS) -> None:
     """For a logarithmic axis that spans less than a decade or two: numbers at these mantissas."""
     axis.set_major_locator(LogLocator(subs=mantissas))
@@ -59,17 +54,12 @@ def log_ticks(axis: Axis, form: str = "%.3g", mantissas: Sequence[float] = MANTI
     axis.set_minor_formatter(NullFormatter())
 
 
-def legend(axes: Axes, **options: object) -> None:
-    """A legend, where there is anything to explain."""
-    if axes.get_legend_handles_labels()[1]:
-        axes.legend(**{"fontsize": 8} | options)
-
-
 def finish(axes: Axes, xlabel: str, ylabel: str, xscale: str = "log", **options: object) -> None:
-    """Labels, a logarithmic vertical axis with its ticks, and a legend with these options."""
+    """Labels, a logarithmic vertical axis with its ticks, and a legend where there is anything to explain."""
     axes.set(xlabel=xlabel, ylabel=ylabel, xscale=xscale, yscale="log")
     log_ticks(axes.yaxis)
-    legend(axes, **options)
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(**{"fontsize": 8} | options)
 
 
 def name_point(axes: Axes, name: str, x: float, y: float, shift: tuple[float, float] = (6, 6)) -> None:

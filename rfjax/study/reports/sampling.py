@@ -139,19 +139,18 @@ def tables(study: Records, found: Findings) -> Tables:
 
 def figures(study: Records, found: Findings) -> Figures:
     """The drop against steps, and the length of the path against depth."""
-    drawn = {}
+    drawn, colour = {}, colours([row.name for row in found.rows])
     if found.rows and len(found.steps) > 1:
         title = f"{found.score.label[0].upper()}{found.score.label[1:]} lost against {found.steps[-1]} steps"
-        drawn["drop"] = (title, draw_drops(found))
+        drawn["drop"] = (title, _draw_drops(found, colour))
     if any(math.isfinite(c["path_length"]) for row in found.rows for c in row.cells.values()):
-        drawn["path_length"] = (f"Length of the path at {found.steps[-1]} steps", draw_lengths(found))
+        drawn["path_length"] = (f"Length of the path at {found.steps[-1]} steps", _draw_lengths(found, colour))
     return drawn
 
 
-def draw_drops(found: Findings) -> Figure:
+def _draw_drops(found: Findings, colour: dict[str, Any]) -> Figure:
     """The relative drop of the score by run."""
     figure, axes = plt.subplots()
-    colour = colours([row.name for row in found.rows])
     for i, row in enumerate(found.rows):
         shift = 1.012 ** (i - (len(found.rows) - 1) / 2)  # so that bars don't cover each other
         few = {k: c for k, c in row.cells.items() if k < found.steps[-1]}
@@ -167,10 +166,9 @@ def draw_drops(found: Findings) -> Figure:
     return figure
 
 
-def draw_lengths(found: Findings) -> Figure:
+def _draw_lengths(found: Findings, colour: dict[str, Any]) -> Figure:
     """The mean length of the samples' paths by depth."""
     figure, axes = plt.subplots()
-    colour = colours([row.name for row in found.rows])
     for row in found.rows:
         length = row.cells[found.steps[-1]]["path_length"]
         axes.plot(row.depth, length, "o", ms=7, color=colour[row.name])

@@ -5,7 +5,6 @@ import html
 import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -122,27 +121,26 @@ def samples(runs: Mapping[str, RunRecord], weights: str, title: str = "Samples",
     if not drawn:
         return ""
     first = next(iter(drawn.values()))
-    line, captions = first.samples, first.samples["captions"][:MAX_CAPTIONS]
-    strips = {"data": _tiles(first.folder / "samples" / "data_tiles.png", len(line["captions"]))}
-    for label, run in drawn.items():
-        strips[label] = _tiles(run.folder / "samples" / f"{weights}_tiles.png", len(run.samples["captions"]))
+    strips = {"data": _tiles(first, "data_tiles.png")}
+    strips |= {label: _tiles(run, f"{weights}_tiles.png") for label, run in drawn.items()}
     strips = {label: tiles for label, tiles in strips.items() if tiles}
     if not strips:
         return ""
+    line, captions = first.samples, first.samples["captions"][:MAX_CAPTIONS]
     if turned:
         header, rows = ["", *captions], [[escape(label), *tiles] for label, tiles in strips.items()]
     else:
-        header = ["caption", *strips]
-        cells = lambda i: (tiles[i] if i < len(tiles) else "" for tiles in strips.values())  # noqa: E731
-        rows = [[escape(caption), *cells(i)] for i, caption in enumerate(captions)]
+        header, columns = ["caption", *strips], [[*tiles, *[""] * MAX_CAPTIONS] for tiles in strips.values()]
+        rows = [[escape(caption), *cells] for caption, *cells in zip(captions, *columns, strict=False)]
     guidance = line.get("guidance")
     where = line.get("setting") or f"{line['steps']} steps" + ("" if guidance is None else f", guidance {guidance:g}")
     said = f"The same captions and the same noise everywhere ({line['sampler']}, {where}, {weights} weights)."
     return f"<h2>{escape(title)}</h2>" + table(header, rows, style="pictures") + note(said)
 
 
-def _tiles(path: Path, count: int) -> list[str]:
-    """The pictures of a strip as HTML images; none where it is not there or can't be read."""
+def _tiles(run: RunRecord, file: str) -> list[str]:
+    """The pictures of a run's strip as HTML images; none where it is not there or can't be read."""
+    count, path = len(run.samples["captions"]), run.folder / "samples" / file
     try:
         strip = Image.open(io.BytesIO(read_bytes(path, limit=LARGEST_STRIP) or b""))
         strip.load()
