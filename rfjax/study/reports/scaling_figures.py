@@ -1,6 +1,5 @@
 """The figures of the scaling report. Each takes records and findings and returns a matplotlib figure."""
 
-from collections.abc import Callable
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -24,7 +23,7 @@ def figures(records: Records, findings: Findings) -> Figures:
     """Every figure that the study has something for."""
     trained = any(line["loss"] is not None for run in records.runs for line in run.train)
     rungs = bool(findings.trend.rungs)
-    wanted: list[tuple[str, str, bool, Callable[[Records, Findings], Figure]]] = [
+    wanted = [
         ("trend", "The trend", rungs, draw_trend),
         ("loss_against_flops", "Loss against compute", trained, partial(draw_losses, along="flops")),
         ("loss_against_steps", "Loss against steps", trained, draw_losses),
