@@ -46,8 +46,8 @@ def draw_losses(records: Records, findings: Findings, along: str = "step") -> Fi
     config, colour = records.config, colours([run.name for run in records.runs])
     weights, training = config["study"]["weights"], []
     for run in records.runs:
-        curve = _training(run, along)
-        training.append(curve[:, curve.shape[1] // 20 if scale == "log" else 0 :])  # the first steps are the warm-up's
+        means = _training(run, along)
+        training.append(means[:, means.shape[1] // 20 if scale == "log" else 0 :])  # the first steps are the warm-up's
         left.plot(*training[-1], color=colour[run.name], label=run.name, lw=1.3)
         curve = [(line[along], line["loss"]) for line in run.curve(weights) if finite(line["loss"])]
         style = {"color": colour[run.name], "ms": 4, "lw": 1, "label": run.name}
