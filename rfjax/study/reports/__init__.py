@@ -19,12 +19,8 @@ from rfjax.jsonl import plain
 from rfjax.study import comparable, records
 from rfjax.study.reports import drawing, page, widgets
 
-REPORTS = {
-    "scaling": "rfjax.study.reports.scaling:REPORT",
-    "formulations": "rfjax.study.reports.formulations:REPORT",
-    "sampling": "rfjax.study.reports.sampling:REPORT",
-    "architectures": "rfjax.study.reports.architectures:REPORT",
-}
+NAMES = ("scaling", "formulations", "sampling", "architectures")
+REPORTS = {name: f"rfjax.study.reports.{name}:REPORT" for name in NAMES}
 
 
 @dataclass(frozen=True)
@@ -38,9 +34,7 @@ class Built:
 
 
 def build_report(folder: Path, allow: bool = False) -> Built:
-    """Reads a study, analyses it, and writes the figures, the tables and the JSON file.
-
-    With `allow`, runs whose data differ are compared, and the warnings say so.
+    """Reads a study, with `allow` also one whose runs differ in data, analyses it, and writes figures, tables and JSON.
 
     Raises:
         UserError: if there is no study in the folder, its report is not known, or the report can't be written.

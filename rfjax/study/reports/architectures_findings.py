@@ -1,5 +1,6 @@
 """From a study's records to its comparison of backbones: curves, where they end, compute multipliers (SD3 Fig. 4)."""
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -95,9 +96,10 @@ def _unlike(chosen: Rates, race: Race, runs: Mapping[str, RunRecord]) -> list[st
     """What keeps the comparison from being one of backbones alone."""
     kept = [runs[run.name] for one in race.entrants.values() for run in one.runs]
     said = []
-    meant = {"model.backbone", "training.seed", *([RATE] if chosen.choices else [])}
-    sentences = (s for run in kept[1:] for s in configs.differences(kept[0].config, run.config))
-    paths = dict.fromkeys(path for sentence in sentences if (path := sentence.split()[0]) not in meant)
+    sentences = (s for run in kept[1:] for s in configs.differences(_alike(kept[0].config), _alike(run.config)))
+    paths = dict.fromkeys(sentence.split()[0] for sentence in sentences)
+    if chosen.choices:
+        paths.pop(RATE, None)
     if paths:
         said.append(f"The runs differ in more than backbone and seed ({', '.join(paths)}): they are not trained alike.")
     seeds = {label(name): [run.seed for run in one.complete] for name, one in race.entrants.items()}
@@ -112,6 +114,14 @@ def _unlike(chosen: Rates, race: Race, runs: Mapping[str, RunRecord]) -> list[st
             "shorter run, and a multiplier takes it for one."
         )
     return said
+
+
+def _alike(config: Mapping[str, dict]) -> dict[str, dict]:
+    """A config without what the runs are meant to differ in."""
+    plain = json.loads(json.dumps(config))
+    plain["model"].pop("backbone")
+    plain["training"].pop("seed")
+    return plain
 
 
 def to_json(findings: Findings) -> dict[str, Any]:

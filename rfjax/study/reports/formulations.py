@@ -1,6 +1,7 @@
 """The report of a contest of formulations: Table 1, Table 2 and Fig. 3 of SD3, the paper's numbers beside ours."""
 
 import math
+from typing import Any
 
 from rfjax import names
 from rfjax.analysis import Contest
@@ -18,20 +19,21 @@ TABLE_2 = {"imagenet_clip": ("higher", ".3f"), "imagenet_fid": ("lower", ".2f"),
            "cc12m_clip": ("higher", ".3f"), "cc12m_fid": ("lower", ".2f")}  # fmt: skip
 
 
-def _ranks_of(contest: Contest, variant: str) -> list[float | None]:
-    """The average rank in each of COLUMNS."""
-    return [contest.columns[name].average[variant] if name in contest.columns else None for name in COLUMNS]
+def _rank_rows(contest: Contest) -> list[tuple[Any, ...]]:
+    """Table 1: the rows of ranks.csv."""
+    rows = []
+    for variant in contest.ranked:
+        column, places = contest.columns["all"], contest.agreements["all"].places.get(variant, (None, None))
+        here = [contest.columns[name].average[variant] if name in contest.columns else None for name in COLUMNS]
+        published = paper.TABLE_1.get(variant) or [None] * len(COLUMNS)
+        interval = column.interval[variant] or (None, None)
+        rows.append((variant, *here, column.spread[variant], *interval, places[0], *published, places[1]))
+    return rows
 
 
 def tables(study: Records, findings: Findings) -> Tables:
     """ranks.csv (Table 1 and the paper's) and scores.csv (everything that was measured)."""
-    contest, ranks, scores = findings.contest, [], []
-    for variant in contest.ranked:
-        column = contest.columns["all"]
-        ours, theirs = contest.agreements["all"].places.get(variant, (None, None))
-        published = paper.TABLE_1.get(variant) or [None] * len(COLUMNS)
-        span = (column.spread[variant], *(column.interval[variant] or (None, None)))
-        ranks.append((variant, *_ranks_of(contest, variant), *span, ours, *published, theirs))
+    contest, scores = findings.contest, []
     beside = [(key, name, q.key) for q in findings.quantities
               for name, key in (("values", q.key), ("errors", q.error), ("floors", q.floor)) if key]  # fmt: skip
     for setting in contest.settings:
@@ -43,7 +45,7 @@ def tables(study: Records, findings: Findings) -> Tables:
     header = ("variant", *COLUMNS, "spread_over_settings", "low", "high", "place",
               *(f"paper_{name}" for name in COLUMNS), "paper_place")  # fmt: skip
     columns = (*Setting._fields, *(key for key, *_ in beside), "path_length", "step", "seeds", "grid", "front")
-    return {"ranks": (header, ranks), "scores": (("variant", *columns), scores)}
+    return {"ranks": (header, _rank_rows(contest)), "scores": (("variant", *columns), scores)}
 
 
 def subtitle(study: Records) -> str:
@@ -103,8 +105,8 @@ def lines(study: Records, findings: Findings) -> list[str]:
     """What the terminal shows at the end."""
     contest = findings.contest
     said = [f"{'average rank':>24}  {'all':>6} {'5':>6} {'50':>6}   paper's all"] if contest.columns else []
-    for variant in contest.ranked:
-        shown = " ".join(f"{formatted(rank, '.2f'):>6}" for rank in _ranks_of(contest, variant))
+    for variant, *numbers in _rank_rows(contest):
+        shown = " ".join(f"{formatted(rank, '.2f'):>6}" for rank in numbers[: len(COLUMNS)])
         published = paper.TABLE_1.get(variant)
         said.append(f"{variant:>24}  {shown}   {published.all if published else NONE}")
     return [*said, "", *describe(findings)]
@@ -123,15 +125,13 @@ def _ranks(findings: Findings) -> str:
     contest = findings.contest
     if not contest.columns:
         return ""
-    rows, column = [], contest.columns["all"]
-    for variant in contest.ranked:
-        interval, places = column.interval[variant], contest.agreements["all"].places.get(variant, (None, None))
-        ours, *by_steps = (formatted(rank, ".2f") for rank in _ranks_of(contest, variant))
-        span = f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else "one seed: not known"
-        theirs = [formatted(rank, ".2f") for rank in paper.TABLE_1.get(variant) or [None] * len(COLUMNS)]
-        here, there = (formatted(place, "g") for place in places)
-        rows.append([_name(variant), ours, span, formatted(column.spread[variant], ".2f"), *by_steps, here, *theirs,
-                     there])  # fmt: skip
+    rows = []
+    for variant, rank, five, fifty, spread, low, high, here, *theirs, there in _rank_rows(contest):
+        span = "one seed: not known" if low is None else f"{low:.2f} to {high:.2f}"
+        ours = [formatted(value, ".2f") for value in (spread, five, fifty)]
+        published = [formatted(value, ".2f") for value in theirs]
+        places = [formatted(place, "g") for place in (here, there)]
+        rows.append([_name(variant), formatted(rank, ".2f"), span, *ours, places[0], *published, places[1]])
     counts = ", ".join(f"{len(c.by_setting)} in '{COLUMNS[name]}'" for name, c in contest.columns.items())
     absent = [variant for variant in paper.TABLE_1 if variant not in contest.ranked]
     steps, seeds = list(COLUMNS.values())[1:], len(contest.seeds)
@@ -223,8 +223,8 @@ def _runs(study: Records) -> str:
     rows = []
     for run in study.runs:
         ema = [line["step"] for (weights, _), line in run.last_scores().items() if weights == "ema"]
-        scored = f"{ema[-1]:,}" if ema else NONE
-        rows.append([escape(run.name), escape(run.state), f"{run.steps:,}", scored, f"{run.seconds:.0f}"])
+        steps = [f"{run.steps:,}", f"{ema[-1]:,}" if ema else NONE]
+        rows.append([escape(run.name), escape(run.state), *steps, f"{run.seconds:.0f}"])
     said = note("Scored: the weights of the step with the lowest validation loss under EMA weights (App. B.3).")
     return "<h2>Runs</h2>" + table(["run", "state", "steps", "scored at step", "seconds"], rows) + said
 

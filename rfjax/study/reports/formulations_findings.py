@@ -91,9 +91,8 @@ def read_measures(
 def _measure(
     run: RunRecord, line: Mapping[str, Any], values: Mapping[str, float], quantities: Sequence[Quantity]
 ) -> Measure:
-    parts = {q.key: line.get(q.parts) or {} for q in quantities if q.parts}
-    if not all(map(math.isfinite, values.values())):
-        parts = {key: {} for key in parts}
+    drawn = all(map(math.isfinite, values.values()))
+    parts = {q.key: (line.get(q.parts) or {}) if drawn else {} for q in quantities if q.parts}
     count, floors = floors_of(line, quantities)
     return Measure(
         values=values,

@@ -1,6 +1,5 @@
 """The frame of every page: its style, its top, and how the study was made. No scripts, no network."""
 
-import html
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -12,7 +11,7 @@ from rfjax.errors import printable
 from rfjax.study import comparable
 from rfjax.study.records import Records
 from rfjax.study.reports.drawing import Figures
-from rfjax.study.reports.widgets import Tables, note, table
+from rfjax.study.reports.widgets import Tables, escape, note, table
 
 STYLE = "\n" + Path(__file__).with_name("style.css").read_text(encoding="utf-8")
 
@@ -43,11 +42,10 @@ class Report:
 
 def shell(title: str, subtitle: str, body: Iterable[str]) -> str:
     """The whole page around its parts; no character of it is one that HTML has no place for."""
-    e = html.escape
     return printable(
         "<!doctype html><html lang=en><head><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>{e(title)}</title><style>{STYLE}</style></head><body><h1>{e(title)}</h1>"
-        f"<p class=sub>{e(subtitle)}</p>{''.join(body)}</body></html>\n"
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><h1>{escape(title)}</h1>"
+        f"<p class=sub>{escape(subtitle)}</p>{''.join(body)}</body></html>\n"
     )
 
 
@@ -76,23 +74,23 @@ def time_spent(study: Records) -> str:
 
 def how_made(study: Records) -> str:
     """Where the time went, and what a reader needs to repeat the study."""
-    s, e = study.study, html.escape
-    parts = ["<h2>How this was made</h2>", f"<pre>{e(s['command'])}</pre>"]
+    s = study.study
+    parts = ["<h2>How this was made</h2>", f"<pre>{escape(s['command'])}</pre>"]
     split, whole = _time_split(study)
     if split:
-        rows = [[e(name), f"{seconds:.1f}", f"{seconds / whole:.0%}"] for name, seconds in split.items()]
+        rows = [[escape(name), f"{seconds:.1f}", f"{seconds / whole:.0%}"] for name, seconds in split.items()]
         parts.append(table(["activity", "seconds", "share"], [*rows, ["<b>all</b>", f"<b>{whole:.1f}</b>", ""]]))
     programs = [session.get("compilations", {}) for session in study.sessions()]
     count, seconds = (
         _total({name: one[key] for name, one in of.items()} for of in programs) for key in ("count", "seconds")
     )
     if seconds:
-        rows = [[e(name), f"{count[name]:.0f}", f"{spent:.1f}"] for name, spent in seconds.items()]
+        rows = [[escape(name), f"{count[name]:.0f}", f"{spent:.1f}"] for name, spent in seconds.items()]
         parts.append(table(["compiled program", "times", "seconds"], rows))
     versions = ", ".join(f"{name} {version}" for name, version in s["versions"].items())
     made = f"{s['date']}, commit {s['commit']}, {s['devices']} on {s['machine']}, Python {s['python']}, {versions}."
     parts.append(note(made))
     parts += map(note, comparable.described(study.runs))
-    config = e(json.dumps(s["config"], indent=1))
+    config = escape(json.dumps(s["config"], indent=1))
     parts.append(f"<details><summary>The whole config</summary><pre>{config}</pre></details>")
     return "".join(parts)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.pyplot as plt
-from matplotlib.figure import Figure
 
 from rfjax.analysis.few_steps import Row, Verdict, drop, judge
 from rfjax.evaluation.quantity import Quantity
@@ -138,45 +137,36 @@ def tables(study: Records, found: Findings) -> Tables:
 
 
 def figures(study: Records, found: Findings) -> Figures:
-    """The drop against steps, and the length of the path against depth."""
-    drawn, colour = {}, colours([row.name for row in found.rows])
-    if found.rows and len(found.steps) > 1:
+    """The relative drop of the score against steps, and the mean length of the samples' paths against depth."""
+    drawn, colour, few = {}, colours([row.name for row in found.rows]), found.steps[:-1]
+    if found.rows and few:
+        figure, axes = plt.subplots()
+        for i, row in enumerate(found.rows):
+            shift = 1.012 ** (i - (len(found.rows) - 1) / 2)  # so that bars don't cover each other
+            cells = {k: row.cells[k] for k in few if k in row.cells}
+            axes.errorbar(
+                [k * shift for k in cells], [c["drop"] for c in cells.values()],
+                yerr=[c["drop_stderr"] for c in cells.values()],
+                fmt="o-", ms=4, lw=1.3, elinewidth=0.8, capsize=2, color=colour[row.name], label=row.name,
+            )  # fmt: skip
+        axes.axhline(0, color="black", lw=0.8)
+        axes.set(xlabel="steps", ylabel=f"{found.score.label} below that of {found.steps[-1]} steps, %", xscale="log")
+        axes.set_xticks(few, [str(k) for k in few])
+        axes.minorticks_off()
+        axes.legend(fontsize=8, ncols=2)
         title = f"{found.score.label[0].upper()}{found.score.label[1:]} lost against {found.steps[-1]} steps"
-        drawn["drop"] = (title, _draw_drops(found, colour))
+        drawn["drop"] = (title, figure)
     if any(math.isfinite(c["path_length"]) for row in found.rows for c in row.cells.values()):
-        drawn["path_length"] = (f"Length of the path at {found.steps[-1]} steps", _draw_lengths(found, colour))
+        figure, axes = plt.subplots()
+        for row in found.rows:
+            length = row.cells[found.steps[-1]]["path_length"]
+            axes.plot(row.depth, length, "o", ms=7, color=colour[row.name])
+            name_point(axes, row.name, row.depth, length, (6, 5))
+        axes.set(xlabel="depth", ylabel="length of the path, Σ |v dt|")
+        axes.set_xticks(sorted({row.depth for row in found.rows}))
+        axes.margins(0.12)
+        drawn["path_length"] = (f"Length of the path at {found.steps[-1]} steps", figure)
     return drawn
-
-
-def _draw_drops(found: Findings, colour: dict[str, Any]) -> Figure:
-    """The relative drop of the score by run."""
-    figure, axes = plt.subplots()
-    for i, row in enumerate(found.rows):
-        shift = 1.012 ** (i - (len(found.rows) - 1) / 2)  # so that bars don't cover each other
-        few = {k: c for k, c in row.cells.items() if k < found.steps[-1]}
-        axes.errorbar(
-            [k * shift for k in few], [c["drop"] for c in few.values()], yerr=[c["drop_stderr"] for c in few.values()],
-            fmt="o-", ms=4, lw=1.3, elinewidth=0.8, capsize=2, color=colour[row.name], label=row.name,
-        )  # fmt: skip
-    axes.axhline(0, color="black", lw=0.8)
-    axes.set(xlabel="steps", ylabel=f"{found.score.label} below that of {found.steps[-1]} steps, %", xscale="log")
-    axes.set_xticks(found.steps[:-1], [str(k) for k in found.steps[:-1]])
-    axes.minorticks_off()
-    axes.legend(fontsize=8, ncols=2)
-    return figure
-
-
-def _draw_lengths(found: Findings, colour: dict[str, Any]) -> Figure:
-    """The mean length of the samples' paths by depth."""
-    figure, axes = plt.subplots()
-    for row in found.rows:
-        length = row.cells[found.steps[-1]]["path_length"]
-        axes.plot(row.depth, length, "o", ms=7, color=colour[row.name])
-        name_point(axes, row.name, row.depth, length, (6, 5))
-    axes.set(xlabel="depth", ylabel="length of the path, Σ |v dt|")
-    axes.set_xticks(sorted({row.depth for row in found.rows}))
-    axes.margins(0.12)
-    return figure
 
 
 def subtitle(study: Records) -> str:

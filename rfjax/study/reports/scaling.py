@@ -11,7 +11,7 @@ from rfjax.study.reports.compare import dataset_name, floor_sentence
 from rfjax.study.reports.page import Report
 from rfjax.study.reports.scaling_figures import figures
 from rfjax.study.reports.scaling_findings import SURFACE_FROM, Findings, analyse, floors_of_levels, to_json
-from rfjax.study.reports.widgets import Tables, escape, note, samples, section, table, verdict
+from rfjax.study.reports.widgets import Tables, escape, formatted, note, samples, section, table, verdict
 from rfjax.study.run_records import finite
 
 HELD_OUT = ("held-out error", "baseline's error", "interval / last step", "verdict")
@@ -122,10 +122,6 @@ def sections(study: Records, findings: Findings) -> list[str]:
     ]  # fmt: skip
 
 
-def _known(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
-
-
 def _held_out(held: analysis.HeldOut | None) -> list[str]:
     """Cells for HELD_OUT, of the largest held-out point."""
     if held is None:
@@ -158,7 +154,7 @@ def _laws(findings: Findings) -> str:
     trend, rows = findings.trend, []
     for group, fits in (("held-out rung left out", trend.judged), ("all rungs", trend.whole)):
         for name, fit in fits.items():
-            rows.append([name, group, escape(fit.text), _known(fit.aicc, ".1f"), *_held_out(fit.held_out)])
+            rows.append([name, group, escape(fit.text), formatted(fit.aicc, ".1f", ""), *_held_out(fit.held_out)])
     return section(
         "Laws", ["law", "points", f"fit, at {trend.ladder.examples_seen}", "AICc", *HELD_OUT], rows,
         f"{trend.reason} {trend.on_offset} Intervals: delta method with Student t. {INTERVALS} Baseline: the loss of "
@@ -175,7 +171,7 @@ def _left_out(trend: analysis.Trend) -> str:
             rows.append(
                 [law, escape(one.label) + (" (an end)" if one.outside else ""), f"{one.actual:.4f}",
                  f"{one.predicted:.4f} ({one.low:.4f} to {one.high:.4f})", f"{100 * one.error:+.2f} %",
-                 "yes" if one.inside else "no", _known(one.parameters.get("E"), ".4f"),
+                 "yes" if one.inside else "no", formatted(one.parameters.get("E"), ".4f", ""),
                  f"{residuals.get(one.label, float('nan')):+.4f}"]
             )  # fmt: skip
         bend, misfit = check.curvature, check.lack_of_fit
@@ -201,7 +197,7 @@ def _levels(trend: analysis.Trend) -> str:
         cells = [f"{p[k]:.3g} ({spans[k][0]:.2g} to {spans[k][1]:.2g})" if k in p else "" for k in ("E", "alpha")]
         held = _held_out(row.fit.held_out if row.fit else None)
         excess = (f"{v:.4f}" for v in row.excess)
-        rows.append([row.name, _known(row.floor, ".4g"), *excess, *cells, *held, escape(row.reason)])
+        rows.append([row.name, formatted(row.floor, ".4g", ""), *excess, *cells, *held, escape(row.reason)])
     names = [rung.name for rung in trend.rungs]
     return section(
         "Loss above the known floor",
@@ -217,16 +213,16 @@ def _steps(findings: Findings) -> str:
     rows = []
     for step in findings.trend.steps:
         found = step.change
-        errors = [_known(v, ".5f") or "not known" for v in (found.example_error, found.seed_error)]
+        errors = [formatted(v, ".5f", "not known") for v in (found.example_error, found.seed_error)]
         span = "" if found.low is None else f"{found.low:+.5f} to {found.high:+.5f}"
         names = f"{escape(step.smaller)} → {escape(step.larger)}"
-        freedom = _known(found.degrees_of_freedom, ".1f")
+        freedom = formatted(found.degrees_of_freedom, ".1f", "")
         rows.append([names, f"{found.value:+.5f}", *errors, freedom, span, step.falls])
     header = ["from → to", "change of the loss", "error over examples, paired", "error over seeds",
               "degrees of freedom", "95 %", "falls"]  # fmt: skip
-    exponent = ""
-    if rows and findings.rate_exponent:
-        slope, error = findings.rate_exponent
+    exponent, found = "", analysis.rate_exponent(findings.sweeps)
+    if rows and found:
+        slope, error = found
         best = "; ".join(f"d = {s.depth}: {s.best:.3g}{' (at the edge)' if s.at_edge else ''}" for s in findings.sweeps)
         exponent = f"<p>Best learning rates: {best}. They go as depth^({slope:.2f} ± {error:.2f}).</p>"
     return section("Paired differences", header, rows, findings.trend.ladder.on_seeds) + exponent
@@ -253,9 +249,10 @@ def _surface(found: analysis.Surface) -> str:
             f"<p>Compute-optimal at C = {compute:.2e} FLOPs: N = {best.n:.3g} ({span(best.n_interval, '.2g')}), D = "
             f"{best.d:.3g} examples; N* goes as C^{best.a:.2f} ({span(best.a_interval, '.2f')}).</p>"
         )
-    rows = [
-        [f"{c.budget:.2e}", _known(c.n_best, ".3g"), _known(c.loss_best, ".4f"), escape(c.status)] for c in found.cuts
-    ]
+    rows = []
+    for cut in found.cuts:
+        best = (formatted(cut.n_best, ".3g", ""), formatted(cut.loss_best, ".4f", ""))
+        rows.append([f"{cut.budget:.2e}", *best, escape(cut.status)])
     return "".join(said) + table(["budget, FLOPs", "best N", "loss", "status"], rows)
 
 

@@ -1,6 +1,5 @@
 """The figures of the scaling report. Each takes records and findings and returns a matplotlib figure."""
 
-from collections.abc import Callable
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -24,7 +23,7 @@ def figures(records: Records, findings: Findings) -> Figures:
     """Every figure that the study has something for."""
     trained = any(line["loss"] is not None for run in records.runs for line in run.train)
     rungs = bool(findings.trend.rungs)
-    wanted: list[tuple[str, str, bool, Callable[[Records, Findings], Figure]]] = [
+    wanted = [
         ("trend", "The trend", rungs, draw_trend),
         ("loss_against_flops", "Loss against compute", trained, partial(draw_losses, along="flops")),
         ("loss_against_steps", "Loss against steps", trained, draw_losses),
@@ -47,8 +46,8 @@ def draw_losses(records: Records, findings: Findings, along: str = "step") -> Fi
     config, colour = records.config, colours([run.name for run in records.runs])
     weights, training = config["study"]["weights"], []
     for run in records.runs:
-        curve = _training(run, along)
-        training.append(curve[:, curve.shape[1] // 20 if scale == "log" else 0 :])  # the first steps are the warm-up's
+        means = _training(run, along)
+        training.append(means[:, means.shape[1] // 20 if scale == "log" else 0 :])  # the first steps are the warm-up's
         left.plot(*training[-1], color=colour[run.name], label=run.name, lw=1.3)
         curve = [(line[along], line["loss"]) for line in run.curve(weights) if finite(line["loss"])]
         style = {"color": colour[run.name], "ms": 4, "lw": 1, "label": run.name}

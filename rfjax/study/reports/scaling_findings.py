@@ -18,14 +18,12 @@ class Findings:
     """All that the report of a scaling study says; `study` is the config's section.
 
     Attributes:
-        rate_exponent: slope of log(best rate) against log(depth) and its standard error, from the sweeps.
         scored: checkpoints with scores of their samples.
         relations: how the loss goes with those scores."""
 
     study: dict[str, Any]
     trend: analysis.Trend
     sweeps: tuple[analysis.RateSweep, ...]
-    rate_exponent: tuple[float, float] | None
     surface: analysis.Surface
     quantities: tuple[Quantity, ...]
     scored: tuple[analysis.Checkpoint, ...]
@@ -42,6 +40,7 @@ def analyse(records: Records) -> Findings:
     quantities = quantities_of(runs)
     scored, fractions = checkpoints(runs, weights, quantities), {q.key for q in quantities if q.parts}
     sweeps = analysis.sweep_rates(_losses_by_rate(runs, weights))
+    relations = analysis.relate(scored, {q.key: q.better for q in quantities}, fractions)
     warnings = [
         *records.states(),
         *trend.warnings,
@@ -50,17 +49,7 @@ def analyse(records: Records) -> Findings:
         *analysis.under_trained({r.name: [line["loss"] for line in r.train if finite(line["loss"])] for r in runs}),
         *(sentence for sweep in sweeps for sentence in sweep.warnings),
     ]
-    return Findings(
-        study=study,
-        trend=trend,
-        sweeps=sweeps,
-        rate_exponent=analysis.rate_exponent(sweeps),
-        surface=surface,
-        quantities=quantities,
-        scored=scored,
-        relations=analysis.relate(scored, {q.key: q.better for q in quantities}, fractions),
-        warnings=tuple(dict.fromkeys(warnings)),
-    )
+    return Findings(study, trend, sweeps, surface, quantities, scored, relations, tuple(dict.fromkeys(warnings)))
 
 
 def read_ladder(runs: Sequence[RunRecord], x: str, weights: str) -> analysis.Ladder:

@@ -42,8 +42,7 @@ def table(
     header: Sequence[str], rows: Iterable[Sequence[str]], groups: Sequence[tuple[str, int]] = (), style: str = ""
 ) -> str:
     """A table. The header is text and the cells are HTML; groups: titles above the header, with their widths."""
-    title = lambda h, n: f"<th class=group colspan={n}>{escape(h)}</th>" if h else f"<th colspan={n}></th>"  # noqa: E731
-    above = "".join(title(h, n) for h, n in groups)
+    above = "".join(f"<th{' class=group' if h else ''} colspan={n}>{escape(h)}</th>" for h, n in groups)
     head = (f"<tr>{above}</tr>" if groups else "") + f"<tr>{''.join(f'<th>{escape(h)}</th>' for h in header)}</tr>"
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     kind = f" class={style}" if style else ""
@@ -86,9 +85,9 @@ def dotted(name: str, colour: str) -> str:
     return f"<span style='color:{colour}'>●</span> {name}"
 
 
-def formatted(value: float | None, form: str) -> str:
+def formatted(value: float | None, form: str, none: str = NONE) -> str:
     """A number, or a dash where there is none that is finite."""
-    return NONE if value is None or not math.isfinite(value) else format(value, form)
+    return none if value is None or not math.isfinite(value) else format(value, form)
 
 
 def bold_best(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from synthetic import ALPHA, STEPS, A, E, write_study
 
+from rfjax.analysis import rate_exponent
 from rfjax.errors import UserError
 from rfjax.study import records
 from rfjax.study.reports import scaling_findings
@@ -39,7 +40,7 @@ def test_best_learning_rates_and_their_exponent(tmp_path):
     for sweep in found.sweeps:
         assert sweep.best == pytest.approx(0.02 * sweep.depth**-0.5, rel=1e-3)
         assert not sweep.at_edge
-    slope, error = found.rate_exponent
+    slope, error = rate_exponent(found.sweeps)
     assert slope == pytest.approx(-0.5, abs=1e-3)
     assert error < 1e-3
     assert [point.x for point in found.trend.rungs] == [1e4, 8e4, 27e4]  # the best rate of each depth
