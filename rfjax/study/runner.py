@@ -13,11 +13,13 @@ from rfjax import data, flow, models
 from rfjax.config import Config
 from rfjax.data import paths
 from rfjax.errors import UserError, nearest
+from rfjax.evaluation.metrics import make_metrics
 from rfjax.study.folder import Session, prepare_folder
 from rfjax.study.jobs import Job, Task
 from rfjax.training import loop, provenance, weights
 from rfjax.training import mesh as meshes
 from rfjax.training.context import check_mesh, check_shapes
+from rfjax.training.measurements import make_measurements
 from rfjax.training.run import Run
 from rfjax.training.spec import make_run_spec
 
@@ -87,6 +89,8 @@ def check(run: Run, *, new: bool = True) -> float:
     meshes.check_attention(run.config.model.attention, mesh)
     spec = make_run_spec(run.config)
     check_mesh(run.config, spec, mesh)
+    make_measurements(run.config)
+    make_metrics(run.config)
     flow.formulation(run.config.flow.formulation, run.config.flow.shift)
     if new and run.config.training.start_from:
         weights.check_start(Path(run.config.training.start_from), run.config, spec)

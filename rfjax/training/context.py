@@ -167,6 +167,14 @@ def check_mesh(config: Config, spec: RunSpec, mesh: Mesh) -> Any:
             "config.optimizer.flatten makes one vector of all weights, which config.mesh.fsdp and tensor can't share "
             "out: set config.optimizer.flatten = False"
         )
+    paths = [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, _ in jax.tree_util.tree_leaves_with_path(shapes)
+    ]
+    if spec.adapter is None and not any(map(spec.trains, paths)):
+        raise UserError(
+            f"config.training.trainable = '{spec.trainable}' matches the path of no weight, such as {paths[0]}"
+        )
     if spec.adapter and mesh.shape[meshes.TENSOR] > 1:
         raise UserError("config.model.adapter works with config.mesh.tensor = 1: use config.mesh.fsdp in its place")
     return shapes

@@ -11,6 +11,7 @@ from rfjax import lookup
 from rfjax.compiling import worth_full_opt
 from rfjax.config import Config, Optimizer
 from rfjax.encoders import Codec, Encoder, TextEncoder, make_encoders
+from rfjax.errors import UserError
 from rfjax.models import Backbone, Inputs, Positions, build
 from rfjax.models.backbone import Head
 from rfjax.models.matmul import on_cpu
@@ -86,6 +87,10 @@ class RunSpec:
 def make_run_spec(config: Config) -> RunSpec:
     """Builds everything but the data, which may need a disk, and the formulation."""
     encoders, objective, training = make_encoders(config), make_objective(config), config.training
+    try:
+        re.compile(training.trainable)
+    except re.error as error:
+        raise UserError(f"config.training.trainable is no regular expression: {error}") from error
     codec, text = encoders[:2]
     inputs = Inputs(codec.shape, text.output)
     model = make_model(config, text, objective.heads)

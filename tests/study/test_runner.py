@@ -336,6 +336,12 @@ def test_other_processes_of_a_job_write_nothing_and_do_as_process_0_says(tiny_co
         ("flow", {"formulation": "rf/lognrm(0,1)"}, "did you mean 'rf/lognorm'"),
         ("mesh", {"fsdp": 7}, "does not make up the 8 devices"),
         ("training", {"batch": 12}, "training.batch"),
+        ("training", {"trainable": "nothing"}, "'nothing' matches the path of no weight, such as "),
+        ("training", {"trainable": "("}, "config.training.trainable is no regular expression"),
+        ("training", {"measurements": ("validaton",)}, "did you mean 'validation'"),
+        ("training", {"measurements": ("validation@x",)}, "is not written NAME or NAME@STEPS"),
+        ("sampling", {"metrics": ("shape",)}, "did you mean 'shapes'"),
+        ("data", {"codec": "no_such_module:Codec"}, "the module 'no_such_module' can't be imported"),
     ],
 )
 def test_what_can_t_be_done_is_refused_before_anything_is_written(tiny_config, tmp_path, section, values, words):
