@@ -182,7 +182,7 @@ def test_a_checkpoint_of_another_project_draws_latents_of_class_labels(monkeypat
     with pytest.raises(UserError, match="'ten' is not the number of a class, 0 to 9"):
         sample(out, path, prompts=("ten",))
     with pytest.raises(
-        UserError, match=r"^give config\.generate\.prompts, .* no captions to offer: there is no prepared"
+        UserError, match=r"^give config\.generate\.prompts: .* no captions to offer: there is no prepared"
     ):
         sample(out, path)
     assert len(names(out)) == 3
