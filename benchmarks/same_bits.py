@@ -40,7 +40,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "eps/linear, bfloat16, plain AdamW": ("--config.flow.formulation=eps/linear", "--config.model.precision=bfloat16",
                                           "--config.optimizer.flatten=False"),
 }  # fmt: skip
-EXPORTS = {"mmdit": "sd3", "mmdit, dual blocks, QK-norm": "sd3", "sit on labels of digits": "sit"}
+EXPORTS = {"mmdit": "sd3", "mmdit, dual blocks, QK-norm": "sd3"}
 
 
 def main() -> int:
@@ -104,10 +104,9 @@ def record(checkout: Path, folder: Path, name: str, flags: tuple[str, ...], step
     for step in range(1, steps + 1):
         found |= arrays(run / "checkpoints" / str(step), step)
     if layout := EXPORTS.get(name):
-        target = folder / ("export.pt" if layout == "sit" else "export")
+        target = folder / "export"
         run_in(checkout, "rfjax.interop", "export", str(run), str(target), f"--layout={layout}")
-        files = [target] if target.is_file() else sorted(target.iterdir())
-        found |= {f"export {file.name}": hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+        found |= {f"export {file.name}": hashlib.sha256(file.read_bytes()).hexdigest() for file in target.iterdir()}
     return found
 
 
