@@ -9,6 +9,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from rfjax import files
+from rfjax.encoders.codec import to_pixels
 from rfjax.errors import printable
 
 TILE = 128  # pixels of a picture in a montage
@@ -18,8 +19,7 @@ CAPTION_LINES = 3
 
 def preview(z: Float[np.ndarray, "n H W C"]) -> UInt8[np.ndarray, "n H W 3"]:
     """Latents that no decoder turns into pictures, as colours; values that are not finite count as 0."""
-    colours = principal_components(np.nan_to_num(z, posinf=0.0, neginf=0.0))
-    return np.clip(colours * 127.5 + 128, 0, 255).astype(np.uint8)
+    return to_pixels(principal_components(np.nan_to_num(z, posinf=0.0, neginf=0.0)))
 
 
 def principal_components(images: Float[np.ndarray, "n H W C"]) -> Float[np.ndarray, "n H W 3"]:

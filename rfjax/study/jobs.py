@@ -88,7 +88,9 @@ def run(job: Job) -> int:
         later: list[Task] = []
         left: list[str] = []
         for task in itertools.chain(job.tasks, later):
-            lock = claim(task.folder, job.config, task.complete, stop, display.say) if job.shared else _unclaimed()
+            lock = contextlib.nullcontext()
+            if job.shared:
+                lock = claim(task.folder, job.config, task.complete, stop, display.say)
             with lock as claimed:
                 if claimed and claimed.turn == Turn.COMPLETE:
                     display.say(f"{task.name}: complete already")
@@ -116,11 +118,6 @@ def run(job: Job) -> int:
     if failures:
         display.say(f"failed: {', '.join(failures)}; the same command tries them again", style="red")
     return Exit.FAILED if broken else _code(failures.values())
-
-
-@contextlib.contextmanager
-def _unclaimed() -> Any:
-    yield None
 
 
 @contextlib.contextmanager

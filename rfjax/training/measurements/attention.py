@@ -58,9 +58,7 @@ class _Network:
     reference = policy
 
     def __call__(self, z: Any, t: Any, cond: Any) -> Any:
-        prediction, kept = self.model.apply({"params": self.params}, z, t, cond, mutable=[ATTENTION])
-        self.found = kept.get(ATTENTION, {})
-        return prediction
+        return self.with_heads(z, t, cond)[0]
 
     def with_heads(self, z: Any, t: Any, cond: Any) -> tuple[Any, Any]:
         prediction, kept = self.model.apply({"params": self.params}, z, t, cond, mutable=[ATTENTION, HEADS])
