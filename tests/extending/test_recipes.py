@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 import jax
-import numpy as np
 import pytest
 from tiny import run_job, tiny
 
@@ -85,7 +84,6 @@ def test_a_head_is_no_part_of_the_size_and_the_flops_are_counted(study):
 def test_each_recipe_names_at_most_three_files():
     text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
     recipes = re.split(r"^## ", text, flags=re.M)[1:]
-    titles = [recipe.splitlines()[0] for recipe in recipes]
     for wanted in ("data source", "backbone", "loss", "metric", "frozen encoder", "report"):
         (recipe,) = [recipe for recipe in recipes if wanted in recipe.splitlines()[0].lower()]
         files = re.findall(r"^- `([^`]+)`", recipe, flags=re.M)
@@ -93,7 +91,6 @@ def test_each_recipe_names_at_most_three_files():
         for file in files:
             if not file.startswith("my_") and "NAME" not in file:
                 assert (ROOT / file).exists(), file
-    assert len(titles) >= 6
 
 
 def test_options_are_an_axis_and_survive_a_file(study):
@@ -101,4 +98,3 @@ def test_options_are_an_axis_and_survive_a_file(study):
     found = json.loads((folder / "runs" / "weight=0.25" / "config.json").read_text())
     assert found["options"] == {"weight": 0.25}
     assert configs.from_dict(found).options == {"weight": 0.25}
-    assert np.isfinite(found["options"]["weight"])
