@@ -69,8 +69,34 @@ def _stored(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:
     return None
 
 
+class _Text:
+    """What the encoders share whose tokens and pooled vectors are ready on the host."""
+
+    length: int
+    width: int
+    pooled_width: int
+    groups: tuple[Group, ...]
+
+    name: ClassVar[str] = "cond"
+    reads: ClassVar[tuple[str, ...]] = (CONTEXT, POOLED)
+    classes: ClassVar[int] = 0
+
+    @property
+    def output(self) -> TextConditioning:
+        """The shapes."""
+        return _output(self.length, self.width, self.pooled_width, self.groups)
+
+    def weights(self) -> tuple[()]:
+        """None."""
+        return ()
+
+    def encode(self, weights: Any, batch: Mapping[str, Array], keys: Array) -> TextConditioning:
+        """The arrays as a conditioning."""
+        return TextConditioning(batch[CONTEXT], batch[POOLED], self.groups)
+
+
 @dataclass(frozen=True)
-class WordVectors:
+class WordVectors(_Text):
     """An encoder that needs no download: a fixed vector of signs for each word, and its place in the sentence.
 
     A word's vector has the bits of its SHAKE-128 hash as signs, so that any two words are nearly orthogonal and every
@@ -93,10 +119,6 @@ class WordVectors:
     pooled_width: int
     vocabularies: int = 1
 
-    name: ClassVar[str] = "cond"
-    reads: ClassVar[tuple[str, ...]] = (CONTEXT, POOLED)
-    classes: ClassVar[int] = 0
-
     @property
     def groups(self) -> tuple[Group, ...]:
         """What each vocabulary has of the tokens and of the pooled vector."""
@@ -105,18 +127,9 @@ class WordVectors:
         return tuple(Group((t, t + tokens), (0, None), (c, c + channels)) for t, c in places)
 
     @property
-    def output(self) -> TextConditioning:
-        """The shapes."""
-        return _output(self.length, self.width, self.pooled_width, self.groups)
-
-    @property
     def kinds(self) -> tuple[int, ...]:
         """The tokens of each vocabulary."""
         return (self.length // self.vocabularies,) * self.vocabularies
-
-    def weights(self) -> tuple[()]:
-        """None."""
-        return ()
 
     def prepare(self, arrays: Mapping[str, np.ndarray], captions: Sequence[str]) -> dict[str, np.ndarray]:
         """The encodings that the data set stores, else those of the captions."""
@@ -126,10 +139,6 @@ class WordVectors:
         """Encodes the texts."""
         rows = [_encode(self, text) for text in texts]
         return {CONTEXT: np.stack([row[0] for row in rows]), POOLED: np.stack([row[1] for row in rows])}
-
-    def encode(self, weights: Any, batch: Mapping[str, Array], keys: Array) -> TextConditioning:
-        """The arrays as a conditioning."""
-        return TextConditioning(batch[CONTEXT], batch[POOLED], self.groups)
 
 
 @functools.lru_cache(maxsize=100_000)
@@ -210,7 +219,7 @@ class Labels:
 
 
 @dataclass(frozen=True)
-class Stored:
+class Stored(_Text):
     """Encodings that lie in the data set beside each image; it cannot encode a new text.
 
     The layout "sd3" is the paper's: 77 CLIP tokens whose first 768 channels are CLIP L's and the next 1280 CLIP G's,
@@ -229,10 +238,6 @@ class Stored:
     pooled_width: int
     layout: str = "sd3"
 
-    name: ClassVar[str] = "cond"
-    reads: ClassVar[tuple[str, ...]] = (CONTEXT, POOLED)
-    classes: ClassVar[int] = 0
-
     @property
     def groups(self) -> tuple[Group, ...]:
         """What each encoder has of the tokens and of the pooled vector."""
@@ -246,18 +251,9 @@ class Stored:
         )
 
     @property
-    def output(self) -> TextConditioning:
-        """The shapes."""
-        return _output(self.length, self.width, self.pooled_width, self.groups)
-
-    @property
     def kinds(self) -> tuple[int, ...]:
         """CLIP's tokens and T5's."""
         return (77, self.length - 77) if self.layout == "sd3" else (self.length,)
-
-    def weights(self) -> tuple[()]:
-        """None."""
-        return ()
 
     def prepare(self, arrays: Mapping[str, np.ndarray], captions: Sequence[str]) -> dict[str, np.ndarray]:
         """The encodings.
@@ -272,10 +268,6 @@ class Stored:
     def prompts(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """Raises UserError: its encoder is not here."""
         raise UserError("encodings that a data set stores come with its examples, so a new text has none")
-
-    def encode(self, weights: Any, batch: Mapping[str, Array], keys: Array) -> TextConditioning:
-        """The arrays as a conditioning."""
-        return TextConditioning(batch[CONTEXT], batch[POOLED], self.groups)
 
 
 def make_words(config: configs.Text) -> WordVectors:
