@@ -34,7 +34,7 @@ ALLOWED = {
     "evaluation": GROUND | {"compiling", "files", "names"} | {"flow", "models", "data", "encoders"},
     "training": GROUND
     | {"compiling", "files", "jsonl", "ownership"}
-    | {"flow", "models", "data", "encoders", "objectives", "evaluation"},
+    | {"flow", "models", "data", "encoders", "objectives", "evaluation", "analysis"},
     "interop": GROUND | {"models", "training", "files", "jsonl", "terminal"},
     "study": GROUND
     | {"interop", "files", "installed", "jsonl", "ownership"}

@@ -8,6 +8,7 @@ from rfjax.config.keys.alignment import Alignment
 from rfjax.config.keys.data import Data, Text
 from rfjax.config.keys.machines import Cluster, Mesh, Plan
 from rfjax.config.keys.model import Flow, Model
+from rfjax.config.keys.representations import Representations
 from rfjax.config.keys.sampling import Generate, Sampling
 from rfjax.config.keys.study import Study
 from rfjax.config.keys.training import Optimizer, Recovery, Training, Validation
@@ -48,6 +49,7 @@ class Config:
     plan: Plan = dataclasses.field(default_factory=Plan)
     validation: Validation = dataclasses.field(default_factory=Validation)
     sampling: Sampling = dataclasses.field(default_factory=Sampling)
+    representations: Representations = dataclasses.field(default_factory=Representations)
     generate: Generate = dataclasses.field(default_factory=Generate)
     study: Study = dataclasses.field(default_factory=Study)
 
