@@ -22,8 +22,9 @@ class Config:
     job: str = key(
         "study",
         "Chooses the job: `study` trains the runs and writes the report, `report` rewrites the report from the files "
-        "of a study, `generate` makes pictures with one model, `plan` computes what the study needs on other devices.",
-        choices=("study", "report", "generate", "plan"),
+        "of a study, `generate` makes pictures with one model, `representations` measures the hidden states of the "
+        "models of study.source, `plan` computes what the study needs on other devices.",
+        choices=("study", "report", "generate", "representations", "plan"),
     )
     workdir: str = key(
         "work/scaling", "Names the folder that the study, or the pictures of the job `generate`, are written to."

@@ -105,7 +105,7 @@ class Representations:
             with context.clock(KIND):
                 states = self._states(context, params, "validation", asked.examples, t)
                 found: dict[str, Any] = {
-                    "setting": f"t={t:g}",
+                    "setting": setting_of(t),
                     "t": t,
                     "count": asked.examples,
                     "k": asked.k,
@@ -145,6 +145,11 @@ class Representations:
             )
             self._known[name] = neighbours(normalised(found), asked.k)
         return self._known[name]
+
+
+def setting_of(t: float) -> str:
+    """What tells lines of one step apart."""
+    return f"t={t:g}"
 
 
 def kinds_of_weights(config: configs.Config) -> tuple[str, ...]:
