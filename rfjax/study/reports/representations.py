@@ -135,7 +135,7 @@ def _curves(run: RunRecord, weights: str, aligned: Mapping[int, int]) -> Iterabl
         values = {**line["cknna"], **({PROBE: line["accuracy"]} if "accuracy" in line else {})}
         count = line["count"]
         for quantity, blocks in values.items():
-            if blocks:
+            if len(blocks) == run.depth:
                 found.setdefault((quantity, line["t"]), {})[line["step"]] = blocks
     block, own = aligned.get(run.depth, 0), bool(aligned_block(run.config))
     for (quantity, t), values in found.items():
@@ -254,8 +254,8 @@ def _table(found: Findings, quantity: str) -> str:
     return section(
         title, ["run", "blocks", "step", "followed block", *(["best (block)", "followed"] * len(found.levels))], rows,
         f"Of the {found.weights} weights; {found.about}. The followed block is the one that training aligns in some "
-        "run of this depth, else the run's own best at that level. Intervals of accuracies are Wilson's, 95 %, over the "
-        "test pictures, which all runs share."
+        "run of this depth, else the run's own best at that level. Intervals of accuracies are Wilson's, 95 %, over "
+        "the test pictures, which all runs share."
         + (f" Guessing one of the classes finds {100 * found.chance:.1f} %." if quantity == PROBE else ""),
         groups=[("", 4), *((f"t = {t:g}", 2) for t in found.levels)],
     )  # fmt: skip
