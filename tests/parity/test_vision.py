@@ -16,6 +16,7 @@ import vision_cases
 from torch.nn import functional
 from vision_cases import BATCH, CASES, MOCO, RECORDED, TOLERANCE, ours, weight, weights, write
 
+from rfjax.encoders.vision.families import BIASES, FAMILIES, TOWERS
 from rfjax.encoders.vision.resampling import RULES, resize_matrix
 from rfjax.tensors.opening import open_tensors
 
@@ -147,7 +148,7 @@ def test_features(case, tmp_path, record_property):
     expected = theirs(case, tmp_path, pixels)
     away = vision_cases.difference(found, expected)
     print(f"{case.name}: {away:.1e}")
-    record_property("vision", [case.name, away])
+    record_property("parity", [f"vision {case.name}", away, 0.0, ""])
     assert away <= TOLERANCE
     if os.environ.get("RECORD", "") not in ("", "0"):
         RECORDED.mkdir(exist_ok=True)
@@ -167,6 +168,16 @@ def test_folders_as_transformers_writes_them(case, tmp_path):
     model.save_pretrained(tmp_path / "shards", max_shard_size="20KB")
     assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 2
     np.testing.assert_array_equal(ours(case, tmp_path / "shards"), expected)
+
+
+@pytest.mark.parametrize("kind", sorted(set(FAMILIES) - {"mocov3"}))
+def test_defaults_are_those_of_transformers(kind):
+    config = transformers.CONFIG_MAPPING[kind]()
+    config = config.vision_config if kind in TOWERS else config
+    known = {key: getattr(config, key) for key in FAMILIES[kind].defaults}
+    assert known == FAMILIES[kind].defaults
+    flags = {key: getattr(config, key) for keys in BIASES.values() for key in keys if hasattr(config, key)}
+    assert {key for key, value in flags.items() if not value} == ({"key_bias"} if kind == "dinov3_vit" else set())
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -1,6 +1,7 @@
 """The encoder of features that a published Vision Transformer makes: pictures in, patch tokens out."""
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -209,12 +210,16 @@ def features(encoder: VisionEncoder, images: Any, weights: Any = None, batch: in
         batch: pictures on the devices at once.
     """
     weights = jax.device_put(encoder.weights() if weights is None else weights)
-    run = jax.jit(lambda weights, images: encoder.encode(weights, {"image": images}, None))
     found = []
     for start in range(0, len(images), batch):
         part = np.asarray(images[start : start + batch])
         padded = np.concatenate([part, np.repeat(part[-1:], min(batch, len(images)) - len(part), axis=0)])
-        found.append(np.asarray(run(weights, padded))[: len(part)])
+        found.append(np.asarray(_jitted(encoder)(weights, padded))[: len(part)])
     return (
         np.concatenate(found) if found else np.zeros((0, encoder.grid[0] * encoder.grid[1], encoder.width), np.float32)
     )
+
+
+@functools.cache
+def _jitted(encoder: VisionEncoder) -> Callable[[Any, Any], Array]:
+    return jax.jit(lambda weights, images: encoder.encode(weights, {"image": images}, None))

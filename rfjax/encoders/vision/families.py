@@ -223,7 +223,7 @@ def describe(settings: Mapping[str, Any], where: str) -> Description:
     kind = settings.get("model_type")
     if kind not in FAMILIES or kind == "mocov3":
         known = sorted(set(FAMILIES) - {"mocov3"})
-        raise UserError(f"{where} has model_type {kind!r}, which is no vision encoder here{nearest(str(kind), known)}")
+        raise UserError(f"{where} has model_type {kind!r}, and the encoders that can be read are {', '.join(known)}")
     family = FAMILIES[kind]
     given = settings.get("vision_config", {}) if kind in TOWERS else settings
     if not isinstance(given, dict):
