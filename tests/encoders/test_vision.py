@@ -20,7 +20,8 @@ from rfjax.encoders.features import FeatureEncoder, make_feature_encoder
 from rfjax.encoders.vision import encoder as module
 from rfjax.encoders.vision import features, open_encoder
 from rfjax.encoders.vision.families import describe
-from rfjax.encoders.vision.loading import MISSPELT, parts
+from rfjax.encoders.vision.loading import MISSPELT
+from rfjax.encoders.vision.parts import parts
 from rfjax.encoders.vision.resampling import RULES, resample_table, resize_matrix
 from rfjax.encoders.vision.vit import rotate, rotations
 from rfjax.errors import UserError
@@ -244,6 +245,7 @@ def test_shards_are_read_through_their_index(tmp_path):
     assert len(list(shards.glob("*.safetensors"))) > 2
     (shards / "config.json").write_text(json.dumps(config), encoding="utf-8")
     same_weights(opened(case, shards), opened(case, whole))
+    same_weights(opened(case, next(shards.glob("*.index.json"))), opened(case, whole))
 
 
 def test_mocos_misspelt_names_are_mended(tmp_path):
@@ -261,8 +263,8 @@ def test_mocos_misspelt_names_are_mended(tmp_path):
     assert sum(spoilt(name) != name for name in tensors) == 8
     for file, named in (("right", lambda name: name), ("wrong", spoilt)):
         held = {named(name): value for name, value in tensors.items()} | {"module.predictor.0.weight": np.ones(3)}
-        write_pt(tmp_path / f"{file}.pth", held.items(), held)
-    encoders = [opened(case, tmp_path / f"{file}.pth") for file in ("right", "wrong")]
+        write_pt(tmp_path / f"{file}.pth.tar", held.items(), held)
+    encoders = [opened(case, tmp_path / f"{file}.pth.tar") for file in ("right", "wrong")]
     assert encoders[0].what.arch.depth == 15
     same_weights(*encoders)
 

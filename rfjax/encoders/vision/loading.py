@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,117 +12,19 @@ import numpy as np
 
 from rfjax import untrusted
 from rfjax.encoders.vision.families import FAMILIES, Colour, Description, Family, describe
+from rfjax.encoders.vision.parts import POSITIONS, parts
 from rfjax.encoders.vision.resampling import resample_table
 from rfjax.encoders.vision.vit import Architecture, ViT
 from rfjax.errors import UserError, one_line
 from rfjax.tensors.opening import open_tensors
-from rfjax.tensors.stored import Rows, Tensors
+from rfjax.tensors.pt import open_pt
+from rfjax.tensors.stored import Tensors
 
 # MoCo v3's file stores no number of heads: width -> heads, of its S, B and L; S has 12 heads of 32.
 MOCO_HEADS = {384: 12, 768: 12, 1024: 16}
 # Names that RCG's copy of MoCo v3 L misspells -> what they should be.
 MISSPELT = {"blocks.13.norm13.": "blocks.13.norm1.", "blocks.13.mlp.fc13.": "blocks.13.mlp.fc1.",
             "blocks.14.norm14.": "blocks.14.norm2.", "blocks.14.mlp.fc14.": "blocks.14.mlp.fc2."}  # fmt: skip
-POSITIONS = "positions"
-
-
-class Part(NamedTuple):
-    """One tensor of theirs, or some of its rows, and the region of our weight that it fills.
-
-    Attributes:
-        path: of our weight, "blocks/qkv/linear/kernel".
-        index: the region of our weight.
-        name: their tensor, without the family's prefix.
-        shape: of their tensor, without axes of length 1 in front.
-        view: the shape that theirs is brought to.
-        order: then the order of its axes.
-        rows: which of its rows; None for all.
-    """
-
-    path: str
-    index: tuple[Any, ...]
-    name: str
-    shape: tuple[int, ...]
-    view: tuple[int, ...]
-    order: tuple[int, ...]
-    rows: Rows | None = None
-
-
-def parts(what: Description) -> list[Part]:
-    """All tensors that an encoder consists of."""
-    arch, names = what.arch, FAMILIES[what.family].names
-    width, patch = arch.width, arch.patch
-    found = [
-        Part(
-            "patch/kernel",
-            (),
-            f"{names.patch}.weight",
-            (width, 3, patch, patch),
-            (width, 3, patch, patch),
-            (2, 3, 1, 0),
-        ),
-        *([] if "patch" in what.without else [_same("patch/bias", (), f"{names.patch}.bias", (width,))]),
-    ]
-    if arch.cls:
-        found.append(_same("prefix", (0,), names.cls, (width,)))
-    if arch.registers:
-        found.append(_same("prefix", (slice(1, None),), names.registers, (arch.registers, width)))
-    if what.side:
-        found.append(_same(POSITIONS, (), names.positions, (what.side**2 + arch.cls, width)))
-    for used, path, name in ((arch.pre_norm, "pre_norm", names.pre_norm), (arch.final_norm, "norm", names.norm)):
-        found += _norm(path, (), name, width) if used else []
-    for number in range(arch.depth):
-        found += _block(what, number)
-    return found
-
-
-def _block(what: Description, number: int) -> Iterator[Part]:
-    arch, names = what.arch, FAMILIES[what.family].names
-    start, at, d, hidden = names.block.format(number), (number,), arch.width, arch.hidden
-    head = (arch.heads, d // arch.heads)
-    for i, (role, name) in enumerate(zip("qkv", names.qkv, strict=True)):
-        tensor, rows, total = _rows(start + name, d)
-        index = (number, slice(None), i)
-        yield Part("blocks/qkv/linear/kernel", index, f"{tensor}.weight", (total, d), (*head, d), (2, 0, 1), rows)
-        if role not in what.without:
-            yield Part("blocks/qkv/linear/bias", (number, i), f"{tensor}.bias", (total,), head, (0, 1), rows)
-    gate, *into = names.gated if arch.gated else ("", *names.mlp)
-    linears = [
-        ("out", names.out, d, d, "out"),
-        ("mlp/fc1", into[0], d, hidden, "mlp"),
-        ("mlp/fc2", into[1], hidden, d, "mlp"),
-    ]
-    for path, name, inputs, outputs, role in linears + ([("mlp/gate", gate, d, hidden, "mlp")] if gate else []):
-        tensor, rows, total = _rows(start + name, outputs)
-        shapes = (total, inputs), (outputs, inputs)
-        yield Part(f"blocks/{path}/kernel", at, f"{tensor}.weight", *shapes, (1, 0), rows)
-        if role not in what.without:
-            yield Part(f"blocks/{path}/bias", at, f"{tensor}.bias", (total,), (outputs,), (0,), rows)
-    yield from _norm("blocks/norm1", at, start + names.norm1, d)
-    yield from _norm("blocks/norm2", at, start + names.norm2, d)
-    if arch.layer_scale:
-        for path, name in zip(("scale1", "scale2"), names.scales, strict=True):
-            yield _same(f"blocks/{path}", at, start + name, (d,))
-
-
-def _same(path: str, index: tuple[Any, ...], name: str, shape: tuple[int, ...]) -> Part:
-    return Part(path, index, name, shape, shape, tuple(range(len(shape))))
-
-
-def _norm(path: str, index: tuple[Any, ...], name: str, width: int) -> list[Part]:
-    return [
-        _same(f"{path}/{ours}", index, f"{name}.{theirs}", (width,))
-        for ours, theirs in (("scale", "weight"), ("bias", "bias"))
-    ]
-
-
-def _rows(name: str, count: int) -> tuple[str, Rows | None, int]:
-    """ "X[1/3]" -> X, the rows of its second part, and how many rows it has, where a part has `count`."""
-    tensor, _, fraction = name.partition("[")
-    if not fraction:
-        return tensor, None, count
-    i, n = map(int, fraction.rstrip("]").split("/"))
-    return tensor, (i * count, (i + 1) * count), n * count
 
 
 class Source(NamedTuple):
@@ -143,24 +45,23 @@ def open_source(path: Path, heads: int = 0) -> Source:
     """Opens a folder or a file, and checks that it holds the tensors of its encoder, rightly shaped, and no others.
 
     Args:
-        path: a folder with config.json and safetensors, or a file of MoCo v3 (.pth.tar renamed to .pth).
+        path: a folder with config.json and safetensors, or one of its copies of the weights (a file or an index); or a
+            torch file of MoCo v3.
         heads: attention heads of a MoCo v3 file of a width that was not published.
 
     Raises:
         UserError: if it does not, or can't be read.
     """
-    if path.is_dir():
-        where = path / "config.json"
+    if not path.exists():
+        raise UserError(f"there is no {path}: give a folder with config.json and safetensors, or a file of MoCo v3")
+    if path.is_dir() or path.suffix in (".safetensors", ".json"):
+        where = folder_of(path) / "config.json"
         settings = untrusted.read_json(where, fix="take the config.json that came with the weights")
         if settings is None:
-            raise UserError(
-                f"{path} has no config.json: give a folder of Hugging Face, with config.json and safetensors"
-            )
+            raise UserError(f"{where.parent} has no config.json: give a folder of Hugging Face with all of its files")
         what, tensors = describe(settings, str(where)), open_tensors(path)
-    elif not path.exists():
-        raise UserError(f"there is no {path}: give a folder with config.json and safetensors, or a file of MoCo v3")
     else:
-        what, tensors = None, open_tensors(path)
+        what, tensors = None, open_pt(path).tensors
     try:
         family = FAMILIES[what.family if what else "mocov3"]
         names = _names(tensors, family, what.family if what else "MoCo v3")
@@ -170,6 +71,11 @@ def open_source(path: Path, heads: int = 0) -> Source:
         tensors.close()
         raise
     return Source(what, tensors, names)
+
+
+def folder_of(path: Path) -> Path:
+    """The folder that describes the weights at a path."""
+    return path if path.is_dir() else path.parent
 
 
 def _names(tensors: Tensors, family: Family, kind: str) -> dict[str, str]:
@@ -266,9 +172,9 @@ def colours(path: Path, family: str) -> tuple[Colour, Colour]:
     Raises:
         UserError: if the file has no three numbers there.
     """
-    where = path / "preprocessor_config.json"
+    where = folder_of(path) / "preprocessor_config.json"
     fix = "take the one that came with the weights, or remove it"
-    settings = (untrusted.read_json(where, fix=fix) if path.is_dir() else None) or {}
+    settings = {} if family == "mocov3" else untrusted.read_json(where, fix=fix) or {}
     found = []
     for key, default in zip(("image_mean", "image_std"), FAMILIES[family].colours, strict=True):
         value = settings.get(key, default)
