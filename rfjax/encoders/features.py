@@ -10,7 +10,10 @@ from rfjax import config as configs
 from rfjax import lookup
 from rfjax.errors import UserError
 
-FEATURES: dict[str, str] = {"shapes": "rfjax.encoders.semantics:make"}
+FEATURES: dict[str, str] = {
+    "shapes": "rfjax.encoders.semantics:make",
+    "vision": "rfjax.encoders.vision:make",
+}
 
 
 @runtime_checkable

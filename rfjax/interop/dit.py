@@ -15,11 +15,11 @@ from rfjax.errors import UserError
 from rfjax.interop import sizes
 from rfjax.interop.builder import AttentionNames, LayoutBuilder, StreamNames
 from rfjax.interop.layout import Layout, same
-from rfjax.interop.stored import Tensors
 from rfjax.models import layers
 from rfjax.models.dit import SIZES, DiT
 from rfjax.models.inputs import Inputs
 from rfjax.models.projector import Projector
+from rfjax.tensors.stored import Tensors
 
 # The project -> config.model.time, and config.flow.formulation.
 TIMES = {"dit": "1000t-1", "sit": "1-t", "repa": "t"}

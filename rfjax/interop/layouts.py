@@ -9,10 +9,10 @@ from rfjax.config import Config
 from rfjax.errors import UserError, nearest
 from rfjax.interop import dit, sd3
 from rfjax.interop.layout import Layout
-from rfjax.interop.safetensors import HEADER_LIMIT
-from rfjax.interop.stored import Tensors
-from rfjax.interop.tensors import member
 from rfjax.models import Backbone, Inputs
+from rfjax.tensors.opening import member
+from rfjax.tensors.safetensors import HEADER_LIMIT
+from rfjax.tensors.stored import Tensors
 
 Metadata = Mapping[str, Any] | None  # the config.json beside the weights
 
