@@ -9,7 +9,7 @@ from rfjax.analysis.binomial import share_interval
 from rfjax.study.records import Records, RunRecord
 from rfjax.study.reports import compare
 from rfjax.study.reports.page import Report
-from rfjax.study.reports.representations_figures import figures
+from rfjax.study.reports.representations_figures import figures, short
 from rfjax.study.reports.widgets import NONE, Tables, escape, formatted, headline, section
 
 PROBE = "probe accuracy"
@@ -144,11 +144,6 @@ def _curves(run: RunRecord, weights: str, aligned: Mapping[int, int]) -> Iterabl
         yield curve if block else Curve(run.name, quantity, t, values, number, curve.best, own)
 
 
-def short(name: str) -> str:
-    """A name for an encoder that fits a legend: the last part of the folder that it was read from."""
-    return name.rpartition("@")[2].rstrip("/").rpartition("/")[2] or name
-
-
 def to_json(found: Findings) -> dict[str, Any]:
     """The findings as plain JSON."""
     return {
@@ -248,7 +243,8 @@ def _table(found: Findings, quantity: str) -> str:
             continue
         first = next(iter(own.values()))
         cells = [cell for t in found.levels for cell in (_cells(own[t]) if t in own else (NONE, NONE))]
-        block = f"{first.block}{', aligned' if first.aligned else ''}"
+        blocks = {curve.block for curve in own.values()}
+        block = "own best" if len(blocks) > 1 else f"{first.block}{', aligned' if first.aligned else ''}"
         rows.append([escape(name), str(len(first.last)), f"{first.steps[-1]:,}", block, *cells])
     title = PROBE[0].upper() + PROBE[1:] if quantity == PROBE else f"CKNNA with {short(quantity)}"
     return section(

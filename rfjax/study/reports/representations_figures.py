@@ -15,22 +15,24 @@ STYLES = ("-", "--", ":", "-.")  # of noise levels, in figures along training
 LEGEND = 12  # runs that a legend names at most
 
 
+def short(name: str) -> str:
+    """A name for an encoder that fits a legend: the last part of the folder that it was read from."""
+    return name.rpartition("@")[2].rstrip("/").rpartition("/")[2] or name
+
+
 def figures(study: Records, found: Any) -> Figures:
-    """Of each quantity: against the block at the last step, a panel for each noise level, and against steps."""
-    names = list(dict.fromkeys(curve.run for curve in found.curves))
-    colour, drawn = colours(names), {}
+    """Of each quantity: against the block at the last step, a panel for each noise level; then against steps."""
+    colour = colours(list(dict.fromkeys(curve.run for curve in found.curves)))
+    blocks, steps = {}, {}
     for number, quantity in enumerate(found.quantities, 1):
         curves = [curve for curve in found.curves if curve.quantity == quantity]
-        probe = bool(curves[0].count)
-        file = "probe" if probe else f"cknna_{number}"
-        title = "Probe accuracy" if probe else f"CKNNA with {quantity}"
-        drawn[f"{file}_blocks"] = (f"{title} after each block", _by_block(found, quantity, colour))
+        file, title = f"cknna_{number}", f"CKNNA with {short(quantity)}"
+        if curves[0].count:
+            file, title = "probe", "Probe accuracy"
+        blocks[f"{file}_blocks"] = (f"{title} after each block", _by_block(found, quantity, colour))
         if any(len(curve.steps) > 1 for curve in curves):
-            drawn[f"{file}_steps"] = (
-                f"{title} at the followed block, along training",
-                _by_step(found, quantity, colour),
-            )
-    return drawn
+            steps[f"{file}_steps"] = (f"{title} at the followed block", _by_step(found, quantity, colour))
+    return blocks | steps
 
 
 def _by_block(found: Any, quantity: str, colour: dict[str, Any]) -> Any:
