@@ -114,16 +114,12 @@ class RunContext:
         source, own = self.sources[split], [indices[row] for row in rows]
         batch, _ = data.load(source, own, stage.prepare, stage.names(source))
         put = meshes.put_rows({**batch, "slot": np.asarray(own, np.int32)}, len(indices), self.mesh)
-<<<<<<< HEAD
-        return stage(put, *self.everywhere((np.uint32(0), np.int32(0))))
-=======
-        return self.encode(put, *self._zeros)
+        return stage(put, *self._zeros)
 
     @functools.cached_property
     def _zeros(self) -> tuple[jax.Array, jax.Array]:
         """Seed and step of data that no training step sees, on the devices once."""
         return self.everywhere((np.uint32(0), np.int32(0)))
->>>>>>> main
 
     def network(self, params: Any) -> Callable[..., jax.Array]:
         """(z, t, cond) -> prediction with these whole weights, jitted; its inputs are spread alike first."""
