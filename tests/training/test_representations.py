@@ -155,7 +155,7 @@ def _without(opened, name):
             return 1000
 
         def __getitem__(self, index):
-            raise IndexError
+            return opened["train"][index]
 
     return {split: Fewer() for split in opened}
 

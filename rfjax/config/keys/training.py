@@ -128,7 +128,8 @@ class Training:
         ("validation", "samples", "attention"),
         "Lists what is measured, each written NAME or NAME@STEPS with the number of steps between two measurements. "
         "`validation` and `samples` measure at the end too. Without a number they follow validate_every, "
-        "sampling.along and attention_every.",
+        "sampling.along and attention_every. `representations` compares hidden states with frozen encoders, at the end "
+        "and with a number along the run.",
     )
     start_from: str = key(
         "",

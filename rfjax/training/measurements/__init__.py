@@ -42,7 +42,7 @@ class At:
 
 @runtime_checkable
 class Measurement(Protocol):
-    """The contract.
+    """The contract. A measurement may also have `check(config, sources)`, which raises UserError before training.
 
     Attributes:
         at_end: "never", or of the "last" weights, or of those that the run "selected".

@@ -71,11 +71,7 @@ class Representations:
                     f"the {split} split has {there:,} examples, fewer than config.representations.{key} = {count:,}"
                 )
         for one in encoders.values():
-            if missing := [name for name in one.reads if name not in sources["validation"].fields]:
-                raise UserError(
-                    f"config.representations.encoders: '{one.name}' reads '{missing[0]}', and this data set has "
-                    f"{', '.join(sources['validation'].fields)}"
-                )
+            _check_reads(one, sources["validation"])
 
     def run(self, context: RunContext, state: State, at: At) -> Iterator[Line]:
         """Measures the kinds of weights that the config names."""
@@ -167,6 +163,18 @@ def make_encoders(config: configs.Config) -> dict[str, FeatureEncoder]:
     key = "representations" if config.representations.encoders else "alignment"
     names = getattr(config, key).encoders
     return {name: make_feature_encoder(name, config, f"{key}.encoders") for name in names}
+
+
+def _check_reads(encoder: FeatureEncoder, source: Source) -> None:
+    """Raises UserError if an encoder can't read a data set's first example."""
+    stage = EncodeStage((encoder,), ())
+    try:
+        data.load(source, [0], stage.prepare, stage.names(source))
+    except KeyError as error:
+        raise UserError(
+            f"config.representations.encoders: '{encoder.name}' reads {error}, and this data set has "
+            f"{', '.join(source.fields)}"
+        ) from error
 
 
 def alignments(
