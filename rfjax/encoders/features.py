@@ -52,7 +52,7 @@ def make_features(config: configs.Config) -> tuple[FeatureEncoder, ...]:
     Raises:
         UserError: if there is no such encoder, or it can't read this run's data.
     """
-    names = config.alignment.encoders if config.alignment.weight else ()
+    names = config.alignment.encoders if config.alignment.active else ()
     return tuple(make_feature_encoder(name, config) for name in names)
 
 
