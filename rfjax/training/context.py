@@ -108,13 +108,14 @@ class RunContext:
         formulation, seed = self.everywhere((self.formulation.arrays, np.uint32(self.config.training.seed)))
         return lambda step, slot: sample(formulation, seed, step, slot)
 
-    def load(self, split: str, indices: list[int]) -> dict[str, Any]:
-        """Examples as an encoded batch on the devices, whose `slot` holds their indices."""
+    def load(self, split: str, indices: list[int], stage: EncodeStage | None = None) -> dict[str, Any]:
+        """Examples as an encoded batch on the devices, whose `slot` holds their indices; stage: None for the run's."""
+        stage = stage or self.encode
         rows = meshes.rows_here(len(indices), self.mesh)
         source, own = self.sources[split], [indices[row] for row in rows]
-        batch, _ = data.load(source, own, self.encode.prepare, self.encode.names(source))
+        batch, _ = data.load(source, own, stage.prepare, stage.names(source))
         put = meshes.put_rows({**batch, "slot": np.asarray(own, np.int32)}, len(indices), self.mesh)
-        return self.encode(put, *self._zeros)
+        return stage(put, *self._zeros)
 
     @functools.cached_property
     def _zeros(self) -> tuple[jax.Array, jax.Array]:

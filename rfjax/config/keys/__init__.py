@@ -8,6 +8,7 @@ from rfjax.config.keys.alignment import Alignment
 from rfjax.config.keys.data import Data, Text
 from rfjax.config.keys.machines import Cluster, Mesh, Plan
 from rfjax.config.keys.model import Flow, Model
+from rfjax.config.keys.representations import Representations
 from rfjax.config.keys.sampling import Generate, Sampling
 from rfjax.config.keys.study import Study
 from rfjax.config.keys.training import Optimizer, Recovery, Training, Validation
@@ -21,8 +22,9 @@ class Config:
     job: str = key(
         "study",
         "Chooses the job: `study` trains the runs and writes the report, `report` rewrites the report from the files "
-        "of a study, `generate` makes pictures with one model, `plan` computes what the study needs on other devices.",
-        choices=("study", "report", "generate", "plan"),
+        "of a study, `generate` makes pictures with one model, `representations` measures the hidden states of the "
+        "models of study.source, `plan` computes what the study needs on other devices.",
+        choices=("study", "report", "generate", "representations", "plan"),
     )
     workdir: str = key(
         "work/scaling", "Names the folder that the study, or the pictures of the job `generate`, are written to."
@@ -48,6 +50,7 @@ class Config:
     plan: Plan = dataclasses.field(default_factory=Plan)
     validation: Validation = dataclasses.field(default_factory=Validation)
     sampling: Sampling = dataclasses.field(default_factory=Sampling)
+    representations: Representations = dataclasses.field(default_factory=Representations)
     generate: Generate = dataclasses.field(default_factory=Generate)
     study: Study = dataclasses.field(default_factory=Study)
 

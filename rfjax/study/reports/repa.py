@@ -1,4 +1,4 @@
-"""The report of representation alignment: vanilla against REPA, alike but for the alignment (REPA Figs. 4, 5; Table 2)."""
+"""The report of alignment: vanilla against REPA, alike but for the alignment (REPA Figs. 4 and 5, Table 2)."""
 
 import math
 
