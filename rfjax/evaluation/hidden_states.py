@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int
+from jaxtyping import Array, Float, Float32, Int, Shaped
 
 from rfjax import flow
 from rfjax.compiling import options
@@ -108,7 +108,7 @@ def jit_states(model: Backbone, full: bool = False) -> Callable[..., Float32[Arr
     def states(
         params: Any,
         how: tuple[flow.FormulationArrays, Float[Array, ""]],
-        z: Float[Array, "B *S"],
+        z: Shaped[Array, "B *S"],
         index: Int[Array, " B"],
         cond: Any,
     ) -> Float32[Array, "B d D"]:
