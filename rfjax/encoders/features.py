@@ -44,6 +44,16 @@ class FeatureEncoder(Protocol):
         ...
 
 
+def make_features(config: configs.Config) -> tuple[FeatureEncoder, ...]:
+    """The encoders that the config aligns the network with: none if its weight is 0.
+
+    Raises:
+        UserError: if there is no such encoder, or it can't read this run's data.
+    """
+    names = config.alignment.encoders if config.alignment.weight else ()
+    return tuple(make_feature_encoder(name, config) for name in names)
+
+
 def make_feature_encoder(name: str, config: configs.Config, key: str = "alignment.encoders") -> FeatureEncoder:
     """The encoder that the config names as NAME, NAME@ARGUMENT or MODULE:NAME@ARGUMENT.
 

@@ -51,9 +51,7 @@ def _pt(whose: str, description: str) -> CheckpointFormat:
         description,
         ".pt",
         lambda tensors, metadata, heads: dit.from_file(tensors, whose, heads),
-        lambda model, inputs, config: dit.layout(
-            model, inputs, config.model.projectors if whose == "repa" else (), config.model.projector_width
-        ),
+        lambda model, inputs, config: dit.layout(model, inputs, projectors=whose == "repa"),
         (dit.TIMES[whose],),
         ("dit", "sit"),
         heads=lambda model: dit.implied_heads(model.depth, model.width),
