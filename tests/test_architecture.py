@@ -20,7 +20,7 @@ ALLOWED = {
     "flow": {"errors", "names", "conditioning"},
     "models": {"errors", "lookup", "conditioning"},
     "encoders": GROUND | {"conditioning", "tensors"},
-    "objectives": GROUND | {"flow", "models"},
+    "objectives": GROUND | {"flow", "models", "encoders"},
     "data": GROUND | {"files", "memory", "terminal"},
     "analysis": {"errors"},
     "installed": {"errors"},

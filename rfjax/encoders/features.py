@@ -12,6 +12,8 @@ from rfjax.errors import UserError
 
 FEATURES: dict[str, str] = {
     "shapes": "rfjax.encoders.semantics:make",
+    "stored": "rfjax.encoders.stored_features:make",
+    "trained": "rfjax.training.small_encoder:make",
     "vision": "rfjax.encoders.vision:make",
 }
 
