@@ -39,6 +39,10 @@ class FeatureEncoder(Protocol):
 
     def weights(self) -> Any: ...
 
+    def abstract_weights(self) -> Any:
+        """The weights as shapes and dtypes, for a plan; nothing is read."""
+        ...
+
     def prepare(self, arrays: Mapping[str, np.ndarray], captions: Sequence[str]) -> dict[str, np.ndarray]: ...
 
     def encode(self, weights: Any, batch: Mapping[str, Array], keys: Array) -> Float[Array, "B N Z"]:
@@ -52,7 +56,7 @@ def make_features(config: configs.Config) -> tuple[FeatureEncoder, ...]:
     Raises:
         UserError: if there is no such encoder, or it can't read this run's data.
     """
-    names = config.alignment.encoders if config.alignment.weight else ()
+    names = config.alignment.encoders if config.alignment.active else ()
     return tuple(make_feature_encoder(name, config) for name in names)
 
 

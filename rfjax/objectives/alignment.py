@@ -174,12 +174,10 @@ def align(
         inputs: the shapes of an example.
 
     Raises:
-        UserError: if the block is not there, or the grids of tokens don't fit.
+        UserError: if the grids of tokens don't fit.
     """
     settings, grid = config.alignment, model.grid(inputs.shape)
     block = settings.block or max(1, round(model.depth / 3))
-    if block > model.depth:
-        raise UserError(f"config.alignment.block = {block} is not there: config.model.depth = {model.depth}")
     for one in encoders:
         if one.grid != grid and (settings.tokens == "refuse" or len(grid) != len(one.grid)):
             raise UserError(

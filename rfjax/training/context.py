@@ -70,6 +70,7 @@ class RunContext:
         return {
             "name": self.run.name,
             "size": asdict(self.size) | {"train_flops": self.size.train_flops},
+            "alignment_flops": self.spec.alignment_flops,
             "steps": self.config.training.steps,
             "quantities": [one.to_plain() for metric in make_metrics(self.config) for one in metric.quantities],
             "devices": jax.device_count(),

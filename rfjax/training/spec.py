@@ -94,6 +94,16 @@ class RunSpec:
     def _unaligned(self) -> "RunSpec":
         return replace(self, features=(), objective=stopped(self.objective), aligned_until=0)
 
+    @property
+    def alignment_flops(self) -> dict[str, int]:
+        """FLOPs that alignment adds to each training example: "projector", forward and backward, and "encoder"."""
+        if not self.features:
+            return {"projector": 0, "encoder": 0}
+        tokens, names = self.model.tokens(self.inputs.shape), {one.head for one in self.objective.targets}
+        heads = [head.module for head in self.model.readouts if head.name in names]
+        macs = sum(module.macs(tokens, self.model.width) for module in heads)
+        return {"projector": 3 * 2 * macs, "encoder": sum(one.flops for one in self.features)}
+
     def trains(self, path: str) -> bool:
         """Whether a base weight, by its path, is trained."""
         return self.adapter is None and re.search(self.trainable, path) is not None
