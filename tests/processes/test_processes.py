@@ -36,6 +36,8 @@ def small():
     c.validation.update(examples=24, batch=16)
     c.mesh.update(data=-1, fsdp=2, tensor=2)
     c.sampling.count = 0
+    c.training.measurements = ("validation", "representations@16")
+    c.representations.update(encoders=("shapes",), levels=(0.25,), examples=44, batch=16, k=5, probe_examples=60)
     return c
 
 
@@ -91,6 +93,11 @@ def compare(rung, whole, tolerance):
     for ours, theirs in ((rung.train, whole.train), *((rung.curve(w), whole.curve(w)) for w in ("raw", "ema"))):
         assert [line["step"] for line in ours] == [line["step"] for line in theirs]
         np.testing.assert_allclose([x["loss"] for x in ours], [x["loss"] for x in theirs], rtol=tolerance)
+    steps = [(0, 0.25), (16, 0.25), (STEPS, 0.25)]
+    assert [(line["step"], line["t"]) for line in rung.representations] == steps
+    for ours, theirs in zip(rung.representations, whole.representations, strict=True):
+        np.testing.assert_allclose(ours["cknna"]["shapes"], theirs["cknna"]["shapes"], rtol=0.1)  # ties may fall anew
+        np.testing.assert_allclose(ours["accuracy"], theirs["accuracy"], atol=2.5 / 44)
     for weights in ("raw", "ema"):
         assert len(rung.examples[weights]) == 24
         np.testing.assert_allclose(rung.examples[weights], whole.examples[weights], rtol=tolerance)
