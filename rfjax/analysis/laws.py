@@ -94,13 +94,7 @@ class Comparison:
         return plain(self)
 
 
-def compare_laws(
-    x: ArrayLike,
-    y: ArrayLike,
-    *,
-    hold_out: int = 1,
-    **options: Any,
-) -> Comparison:
+def compare_laws(x: ArrayLike, y: ArrayLike, *, hold_out: int = 1, **options: Any) -> Comparison:
     """Fits both laws and prefers one: by AICc where it differs by 2 or more, else by the error on the held-out rung.
 
     Arguments as in `fit_law`. Where the points suffice for the power law alone, it stands alone, with the reason.

@@ -164,13 +164,8 @@ class Agreement:
 def agreement(ours: Mapping[str, float], theirs: Mapping[str, float]) -> Agreement:
     """Compares two lists of ranks, or of values of which the lower is the better, over the names of both."""
     names = [name for name in ours if name in theirs]
-
-    def place(side: Mapping[str, float], name: str) -> float:
-        values = [side[other] for other in names]
-        return 1 + sum(v < side[name] for v in values) + (values.count(side[name]) - 1) / 2
-
-    places = {name: (place(ours, name), place(theirs, name)) for name in names}
     sides = [[side[name] for name in names] for side in (ours, theirs)]
+    places = dict(zip(names, zip(*(stats.rankdata(side).tolist() for side in sides), strict=True), strict=True))
     try:
         return Agreement({"Spearman": spearman(*sides), "Kendall": kendall(*sides)}, "", places)
     except TooFewPoints as error:

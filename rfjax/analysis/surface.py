@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -90,11 +90,9 @@ def fit_surface(
     d: ArrayLike,
     loss: ArrayLike,
     *,
-    y_stderr: ArrayLike | None = None,
     objective: str = "log_huber",
-    hold_out: int = 0,
     groups: Sequence[object] | None = None,
-    labels: Sequence[str] | None = None,
+    **options: Any,
 ) -> SurfaceFit:
     """Fits L = E + A n^-alpha + B d^-beta with exponents from 0.01 to 3 and E, A, B >= 0.
 
@@ -106,25 +104,13 @@ def fit_surface(
         n: parameters, shape (points,).
         d: examples or tokens, shape (points,).
         loss: shape (points,).
-        y_stderr: as in `fit_law`.
         objective: as in `fit_law`.
-        hold_out: how many of the largest n are kept out, with all their points: whole rungs, since a checkpoint of a
-            run that is in the fit says little about a larger run.
         groups: a label for each point, one per independent run.
-        labels: names of the points, for messages.
+        options: y_stderr and labels, as in `fit_law`, and hold_out: how many of the largest n are kept out, with all
+            their points, since a checkpoint of a run that is in the fit says little about a larger run.
 
     Raises:
         ValueError: as `fit_law`.
         TooFewPoints: as `fit_law`; n and d each need three different values.
     """
-    return fit_points(
-        SurfaceFit,
-        "surface",
-        {"n": n, "d": d},
-        loss,
-        y_stderr=y_stderr,
-        objective=objective,
-        hold_out=hold_out,
-        groups=groups,
-        labels=labels,
-    )
+    return fit_points(SurfaceFit, "surface", {"n": n, "d": d}, loss, objective=objective, groups=groups, **options)
