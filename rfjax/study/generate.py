@@ -70,16 +70,7 @@ def make_job(config: Config, started: float) -> Job:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures to make.
-
-    Attributes:
-        config: of the job.
-        model: the weights and the run that they are of.
-        network: the same, at the size of the pictures.
-        prompts: what to show.
-        stage: the encoders.
-        label: a short name of the model.
-    """
+    """Pictures to make; network: the model at their size, label: its short name."""
 
     config: Config
     model: Weights
@@ -157,11 +148,7 @@ class Gallery:
 
 
 def _prepare(folder: Path) -> None:
-    """Makes the folder of the pictures, now that all that could be refused is known to be fine.
-
-    Raises:
-        UserError: if it can't be written.
-    """
+    """Makes the folder of the pictures, now that all that could be refused is known to be fine."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         files.clean(folder)

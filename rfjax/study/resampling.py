@@ -57,11 +57,12 @@ def make_job(config: Config, started: float) -> Job:
 
 def _task(run: records.RunRecord, found: "Found", config: Config, settings: dict[str, SamplerSettings]) -> Task:
     folder = Path(config.workdir) / "runs" / run.name
+    evaluations = sum(one.steps * (1 if one.guidance.none else 2) for one in settings.values())
     return Task(
         name=run.name,
         folder=folder,
         steps=len(settings),
-        step_flops=_cost(run, settings) / len(settings),
+        step_flops=run.size["forward_flops"] * evaluations / len(settings),
         complete=lambda: not missing(folder, settings),
         work=functools.partial(sample, run, found, config),
         summary=lambda result, seconds: f"{run.name}: {len(result['scores'])} settings drawn, {seconds:.0f} s",
@@ -75,12 +76,6 @@ class Found:
     data: Identity
     known: provenance.Known
     changes: list[str]
-    steps: int
-
-    def write(self, folder: Path) -> None:
-        """Records them with the pictures."""
-        known, at = (self.known, self.steps) if self.changes else (provenance.Known(), None)
-        provenance.record(folder, self.data, known, self.changes, at)
 
 
 def find_data(runs: Iterable[records.RunRecord], config: Config) -> dict[str, Found]:
@@ -98,7 +93,7 @@ def find_data(runs: Iterable[records.RunRecord], config: Config) -> dict[str, Fo
         if key not in opened:
             opened[key] = provenance.open_data(run)[1]
         changes = provenance.refuse_unless_allowed(run, {record.name: record.data}, opened[key])
-        found[record.name] = Found(opened[key], record.data, changes, record.steps)
+        found[record.name] = Found(opened[key], record.data, changes)
     return found
 
 
@@ -109,10 +104,6 @@ def missing(folder: Path, settings: dict[str, SamplerSettings]) -> list[str]:
     return [name for name in settings if name not in done]
 
 
-def _cost(run: records.RunRecord, settings: dict[str, SamplerSettings]) -> float:
-    return run.size["forward_flops"] * sum(one.steps * (1 if one.guidance.none else 2) for one in settings.values())
-
-
 def sample(run: records.RunRecord, found: Found, config: Config, display: Display, stop: Stop) -> dict[str, Any]:
     """Samples one run at the settings that its folder here lacks, with averaged weights; returns the result.
 
@@ -121,7 +112,8 @@ def sample(run: records.RunRecord, found: Found, config: Config, display: Displa
         FolderTaken: if another job has the run by now.
     """
     folder, first, began = Path(config.workdir) / "runs" / run.name, jax.process_index() == 0, time.monotonic()
-    found.write(folder)
+    known, at = (found.known, run.steps) if found.changes else (provenance.Known(), None)
+    provenance.record(folder, found.data, known, found.changes, at)
     settings = all_settings(config.sampling)
     wanted = missing(folder, settings)
     mesh, read = meshes.make_mesh(config.mesh), weights.read_weights(run.folder, config.mesh)
@@ -140,7 +132,10 @@ def sample(run: records.RunRecord, found: Found, config: Config, display: Displa
 
     scores: dict[str, Any] = {}
     with contextlib.closing(Metrics(folder, active=first, start=read.step)) as lines:
-        lines.write("start", read.step, **_description(run, read, metrics))
+        size, quantities = models.measure(spec.model, spec.inputs), [q for metric in metrics for q in metric.quantities]
+        about = {"name": run.name, "size": asdict(size) | {"train_flops": size.train_flops}}
+        about |= {"steps": read.config.training.steps, "quantities": [one.to_plain() for one in quantities]}
+        lines.write("start", read.step, **about)
         for number, (name, one) in enumerate(settings.items(), 1):
             if name not in wanted:
                 continue
@@ -163,13 +158,3 @@ def sample(run: records.RunRecord, found: Found, config: Config, display: Displa
     if first:
         write_json(folder / RESULT, {"name": run.name, "status": "complete", "scores": scores})
     return {"scores": scores, "split_seconds": {"samples": time.monotonic() - began}}
-
-
-def _description(run: records.RunRecord, read: weights.Weights, metrics: Iterable[Any]) -> dict[str, Any]:
-    size = models.measure(read.spec.model, read.spec.inputs)
-    return {
-        "name": run.name,
-        "size": asdict(size) | {"train_flops": size.train_flops},
-        "steps": read.config.training.steps,
-        "quantities": [one.to_plain() for metric in metrics for one in metric.quantities],
-    }

@@ -38,9 +38,6 @@ class RunRecord:
     In the lines, a number that was not finite is None, but for a standard error: that is NaN where it is not known.
 
     Attributes:
-        name: of the run.
-        folder: of the run.
-        config: its full config, plain.
         size: parameters, forward_flops and so on, as `rfjax.models.Size`.
         steps: the number of updates asked for.
         train: lines of kind "train", one a step, in order.
@@ -52,7 +49,6 @@ class RunRecord:
         left_out: batches that were skipped after a loss that went wrong, as `rfjax.training.recovery` writes them.
         infinite: lines of training or validation whose loss is not finite, with that loss: inf or NaN.
         damaged: sentences on files that could not be read.
-        data: what data it was on.
         quantities: what its lines of scores hold, in the order of the pages.
     """
 
@@ -213,6 +209,11 @@ def read_run(folder: Path) -> RunRecord | None:
     of = lambda kind: tuple(_finite(shown(line)) for line in ordered if line["kind"] == kind)  # noqa: E731
     if trouble := run_files.read_result(folder).trouble:
         damaged.append(f"{folder.name}: {trouble}.")
+    left_out = ()
+    try:
+        left_out = tuple(shown(dataclasses.asdict(skip)) for skip in skips.read(folder))
+    except UserError as error:
+        damaged.append(f"{folder.name}: {error}.")
     return RunRecord(
         name=folder.name,
         folder=folder,
@@ -228,7 +229,7 @@ def read_run(folder: Path) -> RunRecord | None:
         samples=next(iter(of("samples")), None),
         scores=tuple(_finite(shown(line)) for key, line in latest.items() if key[0] == "scores"),
         skipped=skipped,
-        left_out=_left_out(folder, damaged),
+        left_out=left_out,
         quantities=_quantities(starts[-1], folder, damaged),
         damaged=tuple(damaged),
         data=provenance.read_or_say(folder),
@@ -257,11 +258,3 @@ def shown(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [shown(item) for item in value]
     return printable(value) if isinstance(value, str) else value
-
-
-def _left_out(folder: Path, damaged: list[str]) -> tuple[dict[str, Any], ...]:
-    try:
-        return tuple(shown(dataclasses.asdict(skip)) for skip in skips.read(folder))
-    except UserError as error:
-        damaged.append(f"{folder.name}: {error}.")
-        return ()

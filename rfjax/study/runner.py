@@ -31,9 +31,6 @@ def make_job(config: Config, started: float) -> Job:
         config: of the study. With `only`, one run is trained and no report written.
         started: `time.time()` at the start of the process, to account for imports.
 
-    Returns:
-        The exit code.
-
     Raises:
         UserError: for what the user can mend.
     """
@@ -100,8 +97,12 @@ def check(run: Run, *, new: bool = True) -> float:
 def check_data(config: Config, runs: Iterable[Run]) -> None:
     """Raises UserError if the data can't be opened, are too small for the validation loss or a batch of them too large
     for memory, or are not those that these runs of the study recorded."""
-    spec = make_run_spec(config)
-    _check_memory(config)
+    spec, ready, rows = make_run_spec(config), data.batches_ready(), -(-config.training.batch // jax.process_count())
+    paths.check_memory(  # a process prepares several batches, with a byte for each value
+        f"preparing {ready} batches of {rows} images of config.data.image_size = {config.data.image_size}",
+        ready * rows * config.data.image_size**2 * config.data.channels,
+        "set a smaller config.training.batch",
+    )
     sources, identity = provenance.open_data(config)
     check_shapes(sources["train"], spec)
     if (count := len(sources["validation"])) < config.validation.examples:
@@ -110,15 +111,3 @@ def check_data(config: Config, runs: Iterable[Run]) -> None:
             f"config.validation.examples = {config.validation.examples:,}: set it to {count - count % 8:,} or less"
         )
     provenance.refuse_unless_allowed(config, provenance.of_other_runs(runs, config), identity)
-
-
-def _check_memory(config: Config) -> None:
-    """Refuses batches that don't fit into memory: a process prepares several, with a byte for each value."""
-    rows = -(-config.training.batch // jax.process_count())
-    needed = data.batches_ready() * rows * config.data.image_size**2 * config.data.channels
-    paths.check_memory(
-        f"preparing {data.batches_ready()} batches of {rows} images of config.data.image_size = "
-        f"{config.data.image_size}",
-        needed,
-        "set a smaller config.training.batch",
-    )

@@ -39,8 +39,7 @@ class Progress(NamedTuple):
     Attributes:
         seconds: of training so far.
         measured: the step at which everything was measured last; -1: never.
-        best_step: the step of the lowest validation loss of the averaged weights; -1: none yet.
-        best_loss: that loss.
+        best_step: the step of the lowest validation loss of the averaged weights, which is `best_loss`; -1: none yet.
     """
 
     seconds: float = 0.0
@@ -92,18 +91,14 @@ class Checkpoints:
         self._thread = ThreadPoolExecutor(1, "checkpoints")
         self._latest: int | None = None  # read whole, or written, by this process
         if writes and jax.process_index() == 0:
-            self._open()
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError) as error:
+                raise UserError(f"{folder} is no folder, and checkpoints go there: move it away") from error
+            for path in folder.iterdir():
+                if LEFT.fullmatch(path.name):
+                    _remove(path)
         all_agree(True)
-
-    def _open(self) -> None:
-        """Makes the folder, and removes what killed saves and removals left."""
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise UserError(f"{self._folder} is no folder, and checkpoints go there: move it away") from error
-        for path in self._folder.iterdir():
-            if LEFT.fullmatch(path.name):
-                _remove(path)
 
     @property
     def latest(self) -> int | None:
@@ -149,13 +144,13 @@ class Checkpoints:
         tree = {"state": state, "progress": progress.arrays(), "fingerprint": fingerprint(state)}
         with small_whole(), files.full_disk(self._folder):
             response = ocp.save_checkpointables_async(self._path(step), {"run": tree})
-        self._saving = step, self._thread.submit(self._finish, step, response.result)
 
-    def _finish(self, step: int, written: Callable[[], None]) -> None:
-        """Waits, in a thread, until a checkpoint is written and on the disk; not until then may others be removed."""
-        written()  # if it were not asked for, Orbax would leave a thread and three descriptors
-        if jax.process_index() == 0:
-            files.sync_tree(self._folder / str(step))
+        def finish() -> None:  # in a thread: not until it is on the disk may others be removed
+            response.result()  # if it were not asked for, Orbax would leave a thread and three descriptors
+            if jax.process_index() == 0:
+                files.sync_tree(self._folder / str(step))
+
+        self._saving = step, self._thread.submit(finish)
 
     def wait(self) -> None:
         """Waits for what is being written, then removes the checkpoints that it makes superfluous."""

@@ -137,6 +137,12 @@ def shard_tree(tree: Any, mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(spec, tree)
 
 
+def with_shardings(shapes: Any, mesh: Mesh) -> Any:
+    """A tree of abstract arrays that say their shardings, by RULES, too."""
+    add = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)  # noqa: E731
+    return jax.tree.map(add, shapes, shard_tree(shapes, mesh))
+
+
 def shards(shardings: Any, mesh: Mesh, dtype: Any) -> Shards:
     """What a network has to know about weights with these shardings, and in which dtype it puts them together."""
     found = []

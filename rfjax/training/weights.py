@@ -36,8 +36,6 @@ class Weights:
     """A network that can be used.
 
     Attributes:
-        config: of the run.
-        spec: of the run.
         params: the tree of weights that the network reads, heads included.
         step: how many updates they have seen.
     """
@@ -63,9 +61,7 @@ class Weights:
 
 def abstract(spec: RunSpec, mesh: Mesh) -> dict[str, Any]:
     """The tree of weights as shapes, with their shardings."""
-    shapes = abstract_parameters(spec.model, spec.inputs)
-    shardings = meshes.shard_tree(shapes, mesh)
-    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+    return meshes.with_shardings(abstract_parameters(spec.model, spec.inputs), mesh)
 
 
 def start_from(folder: Path, state: State, spec: RunSpec, config: Config) -> State:

@@ -97,7 +97,6 @@ def _draw_entrant(axes: Axes, one: Entrant, x: str, quantity: str, colour: tuple
 
 
 def subtitle(study: Records) -> str:
-    """What was trained on what."""
     c = study.runs[0].config if study.runs else study.config
     return (
         f"Backbones trained alike (SD3 section 5.2.3, Fig. 4) as {c['flow']['formulation']} on {dataset_name(c)}: "
@@ -118,7 +117,6 @@ def describe(findings: Findings) -> list[str]:
 
 
 def lines(study: Records, findings: Findings) -> list[str]:
-    """What the terminal shows at the end."""
     said, race = [], findings.race
     for name in race.ranked:
         end, size = race.entrants[name].final, findings.size_of(name)
@@ -137,7 +135,6 @@ def lines(study: Records, findings: Findings) -> list[str]:
 
 
 def sections(study: Records, findings: Findings) -> list[str]:
-    """The tables below the figures."""
     shown = {}
     for name, one in findings.race.entrants.items():  # the first seed that has any
         drawn = [findings.runs[run.name] for run in one.runs if findings.runs[run.name].samples]

@@ -49,7 +49,6 @@ def tables(study: Records, findings: Findings) -> Tables:
 
 
 def subtitle(study: Records) -> str:
-    """What was trained on what."""
     c = study.config
     datasets = list(dict.fromkeys(run.dataset for run in study.runs)) or [dataset_name(c)]
     return (
@@ -102,7 +101,6 @@ def _on_rates(findings: Findings) -> list[str]:
 
 
 def lines(study: Records, findings: Findings) -> list[str]:
-    """What the terminal shows at the end."""
     contest = findings.contest
     said = [f"{'average rank':>24}  {'all':>6} {'5':>6} {'50':>6}   paper's all"] if contest.columns else []
     for variant, *numbers in _rank_rows(contest):
@@ -113,7 +111,6 @@ def lines(study: Records, findings: Findings) -> list[str]:
 
 
 def sections(study: Records, findings: Findings) -> list[str]:
-    """The tables below the figures."""
     return [
         _ranks(findings), _quality(findings), widgets.rate_section(findings.rates.choices, str), _parts(findings),
         _samples(study, findings), _runs(study),

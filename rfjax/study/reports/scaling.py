@@ -74,7 +74,6 @@ def tables(study: Records, findings: Findings) -> Tables:
 
 
 def lines(study: Records, findings: Findings) -> list[str]:
-    """What the terminal shows at the end."""
     said, trend = [], findings.trend
     for row in map(run_row, study.runs):
         said.append(
@@ -90,7 +89,6 @@ def lines(study: Records, findings: Findings) -> list[str]:
 
 
 def subtitle(study: Records) -> str:
-    """What was trained on what."""
     c = study.config
     return (
         f"{c['model']['backbone']} as {c['flow']['formulation']} on {dataset_name(c)} at "
@@ -114,7 +112,6 @@ def opening(study: Records, findings: Findings) -> str:
 
 
 def sections(study: Records, findings: Findings) -> list[str]:
-    """The tables below the figures."""
     return [
         _runs(study, findings), _laws(findings), _left_out(findings.trend), _levels(findings.trend),
         _steps(findings), _surface(findings.surface), _quality(findings),

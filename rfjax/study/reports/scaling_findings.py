@@ -121,5 +121,4 @@ def _surface(records: Records, trend: analysis.Trend, study: dict[str, Any]) -> 
 
 
 def to_json(findings: Findings) -> list[dict[str, Any]]:
-    """Every fit as a record."""
     return analysis.fit_records(findings.trend, findings.surface)
