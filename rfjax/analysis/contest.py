@@ -246,9 +246,8 @@ def rank_most(
 ) -> tuple[Ranking | None, list[str]]:
     """Ranks where most can be compared, and says in sentences what that leaves out.
 
-    A rank depends on who else is there, so only names that have every setting of every seed are ranked. A data set or
-    a seed that few have got to would leave none: those are chosen that allow the most comparisons, pairs of names x
-    settings x seeds.
+    A data set or a seed that few have got to would leave nobody to rank (see `average_ranks`): those are chosen that
+    allow the most comparisons, pairs of names x settings x seeds.
 
     Args:
         measured: setting, whose first entry is the data set, -> name -> seed -> a value of each quantity.

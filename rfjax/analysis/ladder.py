@@ -171,10 +171,7 @@ def build_ladder(runs: Sequence[Measured], lost: Sequence[Lost]) -> Ladder:
 
 
 def why_unpaired(runs: Sequence[Measured]) -> str:
-    """Why the losses of single triples of these runs can't be set side by side; "" where they can.
-
-    Every comparison of runs by their triples asks here first.
-    """
+    """Why the losses of single triples of these runs can't be set side by side; "" where they can."""
     triples = [run.triples for run in runs if run.triples is not None]
     if len(triples) < len(runs):
         return "the losses of single triples are not recorded"

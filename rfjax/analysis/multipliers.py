@@ -76,10 +76,9 @@ def multiplier(
 ) -> Multiplier:
     """The compute multiplier of model B over model A: x_a / x_b at the same loss, above 1 where B is better.
 
-    For each seed of both: the loss is the larger of the two lowest losses, so that each model reaches it, and x_a and
-    x_b are where each first does. Over seeds: the mean and the Student t interval of log(x_a / x_b), given back as
-    ratios. Swapping A and B gives the reciprocal. A seed without a loss in common (one starts below the other's end)
-    is left out, which draws the rest towards 1: `note` says so.
+    For each seed of both: the loss is the larger of the two lowest losses, and x_a and x_b are where each first reaches
+    it. Over seeds: the mean and the Student t interval of log(x_a / x_b), given back as ratios. A seed without a loss
+    in common (one starts below the other's end) is left out, which draws the rest towards 1: `note` says so.
 
     Args:
         curves_a: seed -> (x of shape (n,), increasing and positive; loss of shape (n,), positive).

@@ -25,9 +25,8 @@ class Ranking:
     Attributes:
         average: name -> mean front; equal means in the order of the names.
         spread: name -> standard deviation over the settings of its front, seeds averaged; None with one setting. The
-            settings share their training runs, so it is no error: it says how much a name's front depends on them.
-        interval: name -> 95 % interval of the average, by Student t over the seeds, cut at rank 1; None with one seed,
-            for then what another seed would change is not known.
+            settings share their training runs, so it is no error.
+        interval: name -> 95 % interval of the average, by Student t over the seeds, cut at rank 1; None with one seed.
         by_seed: seed -> setting -> name -> front, among the runs of that seed.
         missing: name -> the (seed, setting) where it was not measured: such names are not ranked, anywhere.
     """
@@ -63,7 +62,6 @@ def fronts(*columns: ArrayLike, better: Sequence[str] = BETTER) -> NDArray[np.in
     """Non-dominated sorting: 1 for the Pareto front, 2 for the front of the rest, and so on.
 
     One point dominates another that it equals or beats in every column and beats in one; equal points share a front.
-    Infinities are ordered as usual.
 
     Args:
         columns: a quantity each, such as CLIP scores and FID, all of shape (n,).

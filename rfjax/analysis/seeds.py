@@ -79,8 +79,7 @@ def change(
     """Compares two models by their mean losses over seeds.
 
     The variance is that over examples, of the differences on the same triples averaged over seeds and stratified by
-    level, plus that over seeds, spread^2 (first^2 / seeds + second^2 / seeds). What a seed does to a single example is
-    in both, so that their sum is a little too large, never too small. Seeds of the two models count as independent.
+    level, plus that over seeds, spread^2 (first^2 / seeds + second^2 / seeds): a little too large, never too small.
 
     Args:
         first, second: the loss of each seed.

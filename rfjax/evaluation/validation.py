@@ -107,24 +107,19 @@ def noise_power(level: int, examples: int, shape: tuple[int, ...]) -> float:
         examples: number of triples in all.
         shape: of an example.
     """
-    power = _mean_square_noise()
     index = np.arange(level, examples, LEVELS)
     parts = [index[start : start + NOISES] for start in range(0, len(index), NOISES)]
-    total = sum(power(np.resize(part, NOISES), shape)[: len(part)].sum(dtype=np.float64) for part in parts)
+    drawn = (np.asarray(_mean_square_noise(np.resize(part, NOISES), shape))[: len(part)] for part in parts)
+    total = sum(power.sum(dtype=np.float64) for power in drawn)
     return float(total / len(index)) if len(index) else float("nan")
 
 
-@functools.cache
-def _mean_square_noise() -> Callable[[Int[np.ndarray, " B"], tuple[int, ...]], Float[np.ndarray, " B"]]:
-    def power(index: Int[Array, " B"], shape: tuple[int, ...]) -> Float[Array, " B"]:
-        return jnp.mean(_noise(index, shape) ** 2, axis=tuple(range(1, len(shape) + 1)))
-
-    jitted = jax.jit(power, static_argnums=1)
-    return lambda index, shape: np.asarray(jitted(index, shape))
+@functools.partial(jax.jit, static_argnums=1)
+def _mean_square_noise(index: Int[Array, " B"], shape: tuple[int, ...]) -> Float[Array, " B"]:
+    return jnp.mean(_noise(index, shape) ** 2, axis=tuple(range(1, len(shape) + 1)))
 
 
 def _noise(index: Int[Array, " B"], shape: tuple[int, ...]) -> Float[Array, "B *S"]:
-    """The noise of each triple, from the key of its number."""
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(NOISE_SEED), i))(index)
     return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
 

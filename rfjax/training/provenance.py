@@ -84,8 +84,7 @@ def begun(folder: Path) -> int | None:
     """The step of a run's newest checkpoint; None where it has none and no result, so that it begins anew."""
     if (folder / "result.json").exists():
         return 0
-    checkpoints = folder / "checkpoints"
-    names = [entry.name for entry in checkpoints.iterdir()] if checkpoints.is_dir() else []
+    names = (entry.name for entry in folder.glob("checkpoints/*"))
     return max((int(name) for name in names if name.isdecimal()), default=None)
 
 
@@ -108,7 +107,7 @@ def open_data(config: Config) -> tuple[dict[str, data.Source], Identity]:
 
 
 def _agree(found: Identity | None) -> None:
-    """Raises UserError unless all processes of a job see the same data; None: this one sees none, and says why."""
+    """Raises UserError unless all processes of a job see the same data; None: this one sees none."""
     import jax  # the report, which reads records, does without
     import numpy as np
     from jax.experimental import multihost_utils

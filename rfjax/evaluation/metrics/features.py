@@ -60,25 +60,18 @@ def shapes_features(images: Shaped[np.ndarray, "n H W C"]) -> Float32[np.ndarray
 
 def _features(images: Shaped[np.ndarray, "n H W 3"]) -> Float32[np.ndarray, "n 47"]:
     scaled = images.astype(np.float32) / 255
+    quadrants = [part for half in np.array_split(scaled, 2, axis=1) for part in np.array_split(half, 2, axis=2)]
+    red, green, blue = np.moveaxis(scaled, -1, 0)
+    opponents = np.stack([(red + green + blue) / 3, red - blue, green - (red + blue) / 2], axis=-1)
     outline, objects = _outline(images.max(axis=-1) >= _FOREGROUND)
     groups = {
-        "layout": _layout(scaled),
-        "detail": detail(_opponents(scaled)),
+        "layout": np.concatenate([part.mean(axis=(1, 2)) for part in quadrants], axis=1),
+        "detail": detail(opponents),
         "palette": _palette(scaled),
         "outline": outline,
         "objects": objects,
     }
     return np.concatenate([WEIGHTS[name] * group for name, group in groups.items()], axis=1).astype(np.float32)
-
-
-def _layout(x: Float32[np.ndarray, "n H W 3"]) -> Float32[np.ndarray, "n 12"]:
-    quadrants = [part for half in np.array_split(x, 2, axis=1) for part in np.array_split(half, 2, axis=2)]
-    return np.concatenate([part.mean(axis=(1, 2)) for part in quadrants], axis=1)
-
-
-def _opponents(x: Float32[np.ndarray, "n H W 3"]) -> Float32[np.ndarray, "n H W 3"]:
-    red, green, blue = np.moveaxis(x, -1, 0)
-    return np.stack([(red + green + blue) / 3, red - blue, green - (red + blue) / 2], axis=-1)
 
 
 def detail(z: Float32[np.ndarray, "n H W C"]) -> Float32[np.ndarray, "n F"]:
