@@ -79,7 +79,7 @@ def run(job: Job) -> int:
     failures: dict[str, Exception] = {}
     broken = False
     for warning in job.warnings:
-        display.warn(warning)
+        display.say(warning, style="yellow")
     with Stop().on_signals() as stop, display.bars:
         later: list[Task] = []
         left: list[str] = []
@@ -140,7 +140,7 @@ def _failing(task: Task, failures: dict[str, Exception], display: StudyDisplay, 
             try:
                 files.write(path, f"{sentence}\n\n{printable(traceback.format_exc())}")
             except (OSError, UserError) as trouble:
-                display.warn(f"why it failed can't be written down: {trouble}")
+                display.say(f"why it failed can't be written down: {trouble}", style="yellow")
         display.say(f"{task.name}: failed: {sentence.splitlines()[0]}", style="red")
         failures[task.name] = error
     else:

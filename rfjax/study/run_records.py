@@ -74,7 +74,7 @@ class RunRecord:
         return [line for line in self.validation if line["weights"] == weights and line["loss"] is not None]
 
     def final(self, weights: str) -> dict[str, Any] | None:
-        """The validation loss of the finished run; None where it is not finished, or where `trouble` is not ""."""
+        """The finite validation loss of the finished run; None where it is not finished, or `trouble` is not ""."""
         curve = self.curve(weights)
         return curve[-1] if curve and curve[-1]["step"] == self.steps and not self.trouble else None
 
@@ -88,14 +88,9 @@ class RunRecord:
         """(weights, setting) -> the line of scores written last: that of the best step, where one was sought."""
         return {(line["weights"], line["setting"]): line for line in self.scores}
 
-    def usable(self, weights: str) -> bool:
-        """Whether the run has ended with a finite validation loss."""
-        final = self.final(weights)
-        return final is not None and finite(final["loss"])
-
     def why_lost(self, weights: str) -> str | None:
         """Why a run that has ended has no loss that counts; None where it has one, or has not ended."""
-        if self.usable(weights):
+        if self.final(weights):
             return None
         last = [line for line in self.validation if line["step"] == self.steps]
         bad = [line["weights"] for line in last if not finite(line["loss"])]

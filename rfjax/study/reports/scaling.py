@@ -24,7 +24,7 @@ RUN_COLUMNS = (
 
 def run_row(run: RunRecord) -> dict[str, Any]:
     """A run's row of RUN_COLUMNS."""
-    ema, raw = (run.final(w) or {} if run.usable(w) else {} for w in ("ema", "raw"))
+    ema, raw = (run.final(w) or {} for w in ("ema", "raw"))
     last = raw or next(iter(run.train[-1:]), {})
     rate = run.learning_rate * run.depth ** run.config["optimizer"]["depth_exponent"]
     values = (

@@ -59,7 +59,7 @@ def read_ladder(runs: Sequence[RunRecord], x: str, weights: str) -> analysis.Lad
         for run in runs
         if (reason := run.why_lost(weights)) is not None
     ]
-    return analysis.build_ladder([_measured(run, x, weights) for run in runs if run.usable(weights)], lost)
+    return analysis.build_ladder([_measured(run, x, weights) for run in runs if run.final(weights)], lost)
 
 
 def size_of(run: RunRecord, x: str) -> float | None:
@@ -99,8 +99,8 @@ def _losses_by_rate(runs: Sequence[RunRecord], weights: str) -> dict[int, dict[f
     """Depth -> learning rate -> the losses of its runs."""
     losses: dict[int, dict[float, list[float]]] = {}
     for run in runs:
-        known = [run.final(weights)["loss"]] if run.usable(weights) else []
-        losses.setdefault(run.depth, {}).setdefault(run.learning_rate, []).extend(known)
+        known = losses.setdefault(run.depth, {}).setdefault(run.learning_rate, [])
+        known += [final["loss"]] if (final := run.final(weights)) else []
     return losses
 
 
