@@ -129,16 +129,11 @@ def average_ranks(
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two lists of ranks, ours and a paper's, agree over the names of both.
+    """How far two lists of ranks, ours and a paper's, agree over the names of both."""
 
-    Attributes:
-        correlations: "Spearman", "Kendall" -> correlation; empty where the names are too few.
-        reason: why there is none, or "".
-        places: name -> (ours, theirs), from 1, the best; equal values share the mean of their places.
-    """
-
-    correlations: dict[str, Correlation]
-    reason: str
+    correlations: dict[str, Correlation]  # "Spearman", "Kendall" -> correlation; empty where the names are too few
+    reason: str  # why there is none, or ""
+    # name -> (ours, theirs), from 1, the best; equal values share the mean of their places
     places: dict[str, tuple[float, float]]
 
     @property

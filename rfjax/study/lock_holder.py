@@ -22,27 +22,17 @@ def seconds_of_doubt(stale: float) -> float:
 
 @dataclass(frozen=True)
 class Holder:
-    """The process that has a lock.
+    """The process that has a lock."""
 
-    Attributes:
-        host: of its machine, see `files.Machine`; so are `boot` and `space`.
-        pid: number of the process on its machine.
-        started: see `files.started`.
-        job: of a cluster, in words.
-        start: how often the cluster has restarted that job.
-        since: when the process took the lock, by its own clock.
-        token: unique for this lock.
-    """
-
-    host: str
+    host: str  # of its machine, see `files.Machine`; so are `boot` and `space`
     boot: str
     space: str
-    pid: int
-    started: str
-    job: str
-    start: str
-    since: str
-    token: str
+    pid: int  # number of the process on its machine
+    started: str  # see `files.started`
+    job: str  # of a cluster, in words
+    start: str  # how often the cluster has restarted that job
+    since: str  # when the process took the lock, by its own clock
+    token: str  # unique for this lock
 
     def __str__(self) -> str:
         return printable(f"{self.host}, process {self.pid}{', ' if self.job else ''}{self.job}")

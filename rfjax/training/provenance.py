@@ -26,20 +26,14 @@ ALLOW = "config.data.changed = 'allow'"
 
 @dataclass(frozen=True)
 class Known:
-    """What a run's folder says of its data.
+    """What a run's folder says of its data."""
 
-    Attributes:
-        data: their identity; None: not known.
-        since: the date of the record.
-        before: what was recorded earlier, the first first: `data`, plain or None, the `step` up to which the run was
-            trained on them, and `changes` after that, in words.
-        trouble: why the record can't be read.
-    """
-
-    data: Identity | None = None
-    since: str = ""
+    data: Identity | None = None  # their identity; None: not known
+    since: str = ""  # the date of the record
+    # what was recorded earlier, the first first: `data`, plain or None, the `step` up to which the run was trained on
+    # them, and `changes` after that, in words
     before: tuple[Mapping[str, Any], ...] = ()
-    trouble: str = ""
+    trouble: str = ""  # why the record can't be read
 
     @property
     def changes(self) -> tuple[str, ...]:
