@@ -181,7 +181,6 @@ class Contest:
         return max(mean, key=mean.__getitem__, default=None)
 
     def record(self) -> dict[str, Any]:
-        """The ranking as plain JSON."""
         columns = {
             name: {"settings": len(c.by_setting), "average": c.average, "spread_over_settings": c.spread,
                    "interval_over_seeds": c.interval}

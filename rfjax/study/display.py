@@ -73,7 +73,6 @@ class RunDisplay:
             self._study.say(f"  {self._name}: step {step}  {note}")
 
     def warn(self, sentence: str) -> None:
-        """Prints a warning that stays."""
         self._study.say(sentence, style="yellow")
 
     def say(self, activity: str) -> None:

@@ -40,7 +40,6 @@ class Session:
     compilations: Compilations = field(default_factory=Compilations)
 
     def add(self, split: dict[str, float]) -> None:
-        """Adds to the seconds of activities."""
         for activity, seconds in split.items():
             self.split[activity] = self.split.get(activity, 0.0) + seconds
 

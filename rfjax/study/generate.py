@@ -114,21 +114,16 @@ class Gallery:
             tell=lambda done: display.advance(-(-done // batch), f"{done} of {count} pictures"),
         )
         seconds, found = time.monotonic() - began, generation.record(made, count, settings, self.metrics)
-        about = describe(self)
-        path = free_name(
-            Path(self.config.workdir), f"{self.label}_{settings.sampler}_{one.name}_seed{request.seed}", about
-        )
+        about, name = describe(self), f"{self.label}_{settings.sampler}_{one.name}_seed{request.seed}"
+        path = free_name(Path(self.config.workdir), name, about)
         found = {key: value for key, value in found.items() if key not in about}
         if jax.process_index() == 0:
             _write(path, self, made, f"{self.label}: {_sentence(about)}")
-            write_json(
-                path.with_suffix(".json"),
-                {"settings": about, "found": found, "seconds": seconds, **describe_environment()},
-            )
+            record = {"settings": about, "found": found, "seconds": seconds, **describe_environment()}
+            write_json(path.with_suffix(".json"), record)
         return {"path": path, "about": about, **found, "split_seconds": {"samples": seconds}}
 
     def summary(self, result: dict[str, Any], seconds: float) -> str:
-        """What the terminal shows in the end."""
         about = result["about"]
         lines = [
             f"{self.label}: {_sentence(about)}",
@@ -248,10 +243,10 @@ def free_name(folder: Path, name: str, settings: dict[str, Any]) -> Path:
 def _write(path: Path, gallery: Gallery, made: generation.Generated, note: str) -> None:
     """The montage, and the arrays beside it."""
     texts, request = list(gallery.prompts.texts), gallery.config.generate
+    images = made.z if made.images is None else made.images
     shown = montage.preview(made.z) if made.images is None else made.images
     room = min(max(montage.TILE, *shown.shape[1:3]), LARGEST_TILE)
     with files.atomic(path) as partial:
         montage.montage(shown, texts, request.columns, note, room).save(partial, format="PNG")
-    images, seed = made.z if made.images is None else made.images, np.uint32(request.seed)
     with files.atomic(path.with_suffix(".npz")) as partial, partial.open("wb") as file:  # by name, numpy adds an ending
-        np.savez(file, images=images, captions=np.array(texts), seed=seed)
+        np.savez(file, images=images, captions=np.array(texts), seed=np.uint32(request.seed))

@@ -54,6 +54,12 @@ def make_job(config: Config, started: float) -> Job:
 
 
 def _task(run: Run, step_flops: float) -> Task:
+    def summary(result: dict[str, Any], seconds: float) -> str:
+        said = f"{result['size']['parameters']:,} parameters"
+        if loss := result.get("validation", {}).get(run.config.study.weights):
+            said = f"validation loss {loss['loss']:.4f} ± {loss['stderr']:.4f}, {said}"
+        return f"{run.name}: {said}, {seconds:.0f} s"
+
     return Task(
         name=run.name,
         folder=run.folder,
@@ -61,15 +67,8 @@ def _task(run: Run, step_flops: float) -> Task:
         step_flops=step_flops,
         complete=run.complete,
         work=functools.partial(loop.train, run),
-        summary=functools.partial(_summary, run),
+        summary=summary,
     )
-
-
-def _summary(run: Run, result: dict[str, Any], seconds: float) -> str:
-    said = f"{result['size']['parameters']:,} parameters"
-    if loss := result.get("validation", {}).get(run.config.study.weights):
-        said = f"validation loss {loss['loss']:.4f} ± {loss['stderr']:.4f}, {said}"
-    return f"{run.name}: {said}, {seconds:.0f} s"
 
 
 def check(run: Run, *, new: bool = True) -> float:

@@ -43,7 +43,6 @@ class Progress(NamedTuple):
     best_loss: float = math.inf
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """As arrays, for a checkpoint."""
         return {name: np.asarray(value, PROGRESS[name]) for name, value in self._asdict().items()}
 
 

@@ -167,8 +167,6 @@ def read_weights(folder: Path, mesh: configs.Mesh, average: bool = True) -> Weig
     made, spec = meshes.make_mesh(mesh), make_run_spec(config)
     if (folder / FOLDER).is_dir():
         return Weights(config, spec, _read_tree((folder / FOLDER).absolute(), abstract(spec, made)), 0)
-    if not (folder / "checkpoints").is_dir():
-        raise UserError(f"the run in {folder} has no checkpoint yet: train it first")
     saved = Checkpoints(folder / "checkpoints", config.training.keep_checkpoints, writes=False)
     try:
         if not saved.finished():

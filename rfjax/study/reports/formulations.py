@@ -118,7 +118,6 @@ def sections(study: Records, findings: Findings) -> list[str]:
 
 
 def _ranks(findings: Findings) -> str:
-    """Table 1."""
     contest = findings.contest
     if not contest.columns:
         return ""
@@ -150,7 +149,6 @@ def _ranks(findings: Findings) -> str:
 
 
 def _quality(findings: Findings) -> str:
-    """Table 2, for all variants."""
     contest = findings.contest
     ours = {s: contest.measures[s] for s in table_2_settings(contest)}
     header, cells = ["variant"], []
@@ -216,7 +214,6 @@ def _samples(study: Records, findings: Findings) -> str:
 
 
 def _runs(study: Records) -> str:
-    """The runs, and the step whose weights were scored."""
     rows = []
     for run in study.runs:
         ema = [line["step"] for (weights, _), line in run.last_scores().items() if weights == "ema"]

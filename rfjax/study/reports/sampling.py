@@ -199,7 +199,6 @@ def sections(study: Records, found: Findings) -> list[str]:
 
 
 def _drops(found: Findings) -> str:
-    """Table 6."""
     if not found.rows:
         return ""
     few, many, rows = found.steps[:-1], found.steps[-1], []
@@ -224,7 +223,6 @@ def _drops(found: Findings) -> str:
 
 
 def _everything(found: Findings) -> str:
-    """Every quantity and the path length at each number of steps."""
     columns = [(q.label, q.key, q.form) for q in (*found.others, found.score)] + [("path length", "path_length", ".2f")]
     rows = []
     for row in found.rows:

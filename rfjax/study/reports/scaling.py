@@ -160,7 +160,6 @@ def _laws(findings: Findings) -> str:
 
 
 def _left_out(trend: analysis.Trend) -> str:
-    """Each rung from the others, and what the residuals say."""
     rows, notes = [], []
     for law, check in trend.checks.items():
         residuals = dict(zip((p.label for p in trend.whole[law].points), check.residuals, strict=True))
@@ -187,7 +186,6 @@ def _left_out(trend: analysis.Trend) -> str:
 
 
 def _levels(trend: analysis.Trend) -> str:
-    """The loss above the known floor, level by level, with the law of each."""
     rows = []
     for row in trend.levels:
         p, spans = (row.fit.parameters, row.fit.intervals) if row.fit else ({}, {})
@@ -254,7 +252,6 @@ def _surface(found: analysis.Surface) -> str:
 
 
 def _quality(findings: Findings) -> str:
-    """The correlations of the validation loss with what samples are worth."""
     labels = {q.key: f"{q.label} ({q.better} is better)" for q in findings.quantities}
     rows, notes = [], []
     for relation in findings.relations:
