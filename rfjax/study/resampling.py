@@ -4,7 +4,7 @@ import contextlib
 import functools
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,10 @@ def make_job(config: Config, started: float) -> Job:
     return Job(config, tasks, session, flops, warnings=[*warnings, *filter(None, [trouble])])
 
 
-def _task(run: records.RunRecord, found: "Found", config: Config, settings: dict[str, SamplerSettings]) -> Task:
+Record = tuple[Identity, provenance.Known, list[str], int | None]  # what `provenance.record` writes into a folder
+
+
+def _task(run: records.RunRecord, found: Record, config: Config, settings: dict[str, SamplerSettings]) -> Task:
     folder = Path(config.workdir) / "runs" / run.name
     evaluations = sum(one.steps * (1 if one.guidance.none else 2) for one in settings.values())
     return Task(
@@ -69,17 +72,8 @@ def _task(run: records.RunRecord, found: "Found", config: Config, settings: dict
     )
 
 
-@dataclass(frozen=True)
-class Found:
-    """The data that a run is sampled with: what they are, what the run recorded, and what changed since, in words."""
-
-    data: Identity
-    known: provenance.Known
-    changes: list[str]
-
-
-def find_data(runs: Iterable[records.RunRecord], config: Config) -> dict[str, Found]:
-    """The data whose captions are drawn and whose pictures are compared with, by the run's name.
+def find_data(runs: Iterable[records.RunRecord], config: Config) -> dict[str, Record]:
+    """The record of the data whose captions are drawn and whose pictures are compared with, by the run's name.
 
     Raises:
         UserError: if they are not those that a run was trained and validated on, unless config.data.changed.
@@ -93,7 +87,8 @@ def find_data(runs: Iterable[records.RunRecord], config: Config) -> dict[str, Fo
         if key not in opened:
             opened[key] = provenance.open_data(run)[1]
         changes = provenance.refuse_unless_allowed(run, {record.name: record.data}, opened[key])
-        found[record.name] = Found(opened[key], record.data, changes)
+        known, at = (record.data, record.steps) if changes else (provenance.Known(), None)
+        found[record.name] = opened[key], known, changes, at
     return found
 
 
@@ -104,7 +99,7 @@ def missing(folder: Path, settings: dict[str, SamplerSettings]) -> list[str]:
     return [name for name in settings if name not in done]
 
 
-def sample(run: records.RunRecord, found: Found, config: Config, display: Display, stop: Stop) -> dict[str, Any]:
+def sample(run: records.RunRecord, found: Record, config: Config, display: Display, stop: Stop) -> dict[str, Any]:
     """Samples one run at the settings that its folder here lacks, with averaged weights; returns the result.
 
     Raises:
@@ -112,8 +107,7 @@ def sample(run: records.RunRecord, found: Found, config: Config, display: Displa
         FolderTaken: if another job has the run by now.
     """
     folder, first, began = Path(config.workdir) / "runs" / run.name, jax.process_index() == 0, time.monotonic()
-    known, at = (found.known, run.steps) if found.changes else (provenance.Known(), None)
-    provenance.record(folder, found.data, known, found.changes, at)
+    provenance.record(folder, *found)
     settings = all_settings(config.sampling)
     wanted = missing(folder, settings)
     mesh, read = meshes.make_mesh(config.mesh), weights.read_weights(run.folder, config.mesh)
