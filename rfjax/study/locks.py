@@ -16,8 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from rfjax import files
 from rfjax.errors import UserError
@@ -43,7 +42,7 @@ class Held:
         return f"another job has it ({self.by}, sign of life {self.silent:.0f} s ago)"
 
 
-class Lock:
+class Lock(contextlib.AbstractContextManager):
     """A lock that this process has until `release` or the end of a `with`. A thread gives its signs of life.
 
     Attributes:
@@ -95,12 +94,7 @@ class Lock:
             if seen and seen.text == self._text:
                 self._path.unlink()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.release()
 
 
