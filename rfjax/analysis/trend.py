@@ -11,9 +11,8 @@ from rfjax.analysis.fit import plain
 from rfjax.analysis.fitting import TooFewPoints
 from rfjax.analysis.isoflop import IsoFlop, isoflop
 from rfjax.analysis.ladder import Ladder, Rung, Step, paired_steps
-from rfjax.analysis.laws import LawFit, compare_laws
+from rfjax.analysis.laws import Allocation, LawFit, SurfaceFit, compare_laws, fit_surface
 from rfjax.analysis.levels import WHOLE, Level, analyse_levels
-from rfjax.analysis.surface import Allocation, SurfaceFit, fit_surface
 
 # On ladders of 5 to 8 rungs, a rung 4 times beyond: python -m benchmarks.coverage --growth 3 and 5 (docs/results), and
 # tests/analysis/test_diagnostics.py, which repeats one of each.
