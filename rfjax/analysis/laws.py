@@ -60,10 +60,9 @@ def fit_law(
 
     y_stderr says how points compare: the weights are 1 / stderr^2, and the scatter about the law is still estimated
     from the residuals, with n - p degrees of freedom, as Var(y_i) = scatter^2 (stderr_i / typical)^2. So a stderr that
-    all points share (examples common to all models, in a paired validation) cannot widen an interval, and seed noise or
-    misfit beyond it cannot be missed. With least_scatter it is the noise that a point is known to have, such as the
-    spread over seeds: a few residuals may be small by luck, and the interval then still spans what another seed would
-    do. The degrees of freedom stay n - p, so such intervals cover more than 95 %.
+    all points share (examples common to all models) cannot widen an interval, and misfit beyond it cannot be missed.
+    With least_scatter it is the noise that a point is known to have, such as the spread over seeds, since a few
+    residuals may be small by luck; such intervals cover more than 95 %.
 
     Args:
         x: sizes (parameters, FLOPs or examples; positive), shape (n,).

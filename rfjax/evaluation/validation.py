@@ -7,9 +7,8 @@ Known floors. The target is p x0 + q eps, and the network sees a x0 + b eps. Whe
 every path, it sees nothing of eps, whose mean is 0 and whose variance is 1 whatever x0 and the text are: the best
 prediction is p x0, and its expected loss is q^2 for each element. That is 1 for rectified flow, eps, v and F, and
 (pi/2)^2 for the velocity of the cosine path. Nothing that a network may know of x0 lowers it, so it is a floor for
-every data set. No other floor is known. Where b > 0, separate data points can give eps away. Where a = 0, the best loss
-is p^2 times the variance of x0 given the text, which depends on the data. VP begins at t = 1e-5, where b > 0. A grid
-without t = 0 has no known floor. The loss has no weights; weights would multiply its floor.
+every data set. No other floor is known: where b > 0, as at VP's first t of 1e-5, separate data points can give eps
+away; where a = 0, the best loss depends on the data. The loss has no weights, which would multiply its floor.
 """
 
 import dataclasses

@@ -114,9 +114,8 @@ def claim(
 ) -> Iterator[Claim]:
     """Holds a run's lock while the `with` lasts, unless the run is complete or another job has the lock.
 
-    Process 0 decides, and all processes of the job act alike. If another job may be dead, this job waits until that one
-    gives a sign of life or its lock is void. A lost lock requests `stop`. Each write below the folder checks that this
-    job still has the lock.
+    Process 0 decides for all. If another job may be dead, this job waits until that one gives a sign of life or its
+    lock is void. A lost lock requests `stop`. Each write below the folder checks that this job still has the lock.
 
     Args:
         complete: whether the run is complete. It is called again after the lock is taken, because another job may

@@ -40,8 +40,7 @@ def make_job(config: Config, started: float) -> Job:
     """Finds the model and the prompts of `config.generate`; the job makes the pictures in `config.workdir`.
 
     Three files are named after model and settings: the montage (.png), the pictures as generated (.npz: uint8 pixels,
-    or float32 latents) and all about them (.json). The same command writes the same files again; other settings that
-    would have the same name get a number. Pictures with NaN fail the job.
+    or float32 latents) and all about them (.json). The same command writes the same files again. NaN fails the job.
 
     Args:
         config: of the job.

@@ -122,9 +122,8 @@ class Lock(contextlib.AbstractContextManager):
     def ours(self) -> bool:
         """Whether the file shows that this process still has the lock; sets `lost` if not.
 
-        When a suspended process resumes, the thread that gives signs of life may not have run yet. If the file is
-        missing, a user removed it and it is made again, unless this process was silent for so long that another job may
-        have taken the lock, finished the run and released the lock.
+        When a suspended process resumes, the thread that gives signs of life may not have run yet. A missing file is
+        made again, unless this process was silent for so long that another job may have taken and released the lock.
         """
         try:
             seen = _look(self._path)

@@ -65,8 +65,7 @@ class Checkpoints:
     """The checkpoints of one run, written in the background; a killed save leaves nothing that is taken for one.
 
     A checkpoint is a folder named after its step, which Orbax renames to that once it is whole. What else has a number
-    for its name is no checkpoint: it counts for nothing, and is put aside once a whole one has been read. Older ones
-    are removed only when a newer one has been read or written whole.
+    for its name counts for nothing. Older ones are removed only when a newer one has been read or written whole.
     """
 
     def __init__(self, folder: Path, keep: int, every: int = 0, *, writes: bool = True) -> None:
@@ -157,10 +156,7 @@ class Checkpoints:
         self._retire()
 
     def _retire(self) -> None:
-        """Removes the checkpoints before the latest that need not be kept; the latest is known to be whole.
-
-        Process 0 does so alone, and the others don't wait for it: they go by what it says is there.
-        """
+        """Removes, on process 0 alone, the checkpoints before the latest that need not be kept."""
         if jax.process_index() != 0:
             return
         with contextlib.suppress(ownership.FolderTaken):  # the next save says so, on all processes

@@ -64,8 +64,7 @@ def _reach(coordinator: str, environ: MutableMapping[str, str]) -> dict[str, obj
     """Where process 0 listens: JAX's own choice is every interface of the machine, for whoever can reach it to join.
 
     A user's JAX_COORDINATOR_BIND_ADDRESS comes first: behind a NAT, process 0 has another address than the one given.
-    A name of the machine that means the loopback address there, as in Debian's /etc/hosts, means another one elsewhere:
-    JAX chooses then.
+    Where the machine's name means its loopback address, as in Debian's /etc/hosts, JAX chooses.
     """
     host = coordinator.rpartition(":")[0].strip("[]")
     loopback, means_loopback = _loopback(host), False

@@ -160,10 +160,8 @@ def rows_here(count: int, mesh: Mesh) -> list[int]:
 
 
 def put_rows(batch: Any, count: int, mesh: Mesh) -> Any:
-    """The rows that this process holds (`rows_here`) of a tree of arrays -> global arrays of `count` rows.
-
-    They are spread over the axes that share a batch where those divide the count, else whole on every device.
-    """
+    """The rows that this process holds (`rows_here`) of a tree of arrays -> global arrays of `count` rows, spread over
+    the axes that share a batch where those divide the count, else whole on every device."""
     sharding = _row_sharding(count, mesh)
     if jax.process_count() == 1:
         return jax.device_put(batch, sharding)

@@ -144,8 +144,7 @@ def _relates(relation: str, a: Found, b: Found) -> bool:
     """GenEval's relative position of a to b, from their centres and widths (a diameter, for its bounding boxes).
 
     The offset along each axis loses a tenth of the summed widths; what is left must exceed half the centres' distance.
-    The rule is stricter than `shapes`, where "left of" is said of any two objects in the left and right halves: it
-    fails one true caption of position in ten thousand.
+    This is stricter than `shapes`, where halves decide: it fails one true caption of position in ten thousand.
     """
     across, down = b.x - a.x, b.y - a.y
     offset = {"left of": across, "right of": -across, "above": down, "below": -down}[relation]

@@ -1,8 +1,7 @@
 """Image features for the Fréchet distance on `shapes`: fixed, documented, no download, 47 numbers an image.
 
-FID's features come from a network that was trained on photographs; on 16-pixel drawings they mean little, and 2,048 of
-them want tens of thousands of images. These are few, so that a covariance is known from some hundred images, and each
-has a meaning. With pixels from 0 to 1 and an image of S x S:
+FID's 2,048 features come from a network that was trained on photographs, and want tens of thousands of images. These
+are few, so that some hundred images do, and each has a meaning. With pixels from 0 to 1 and an image of S x S:
 
     layout, 12      mean of red, green and blue in each quadrant: where things are, and how bright.
     detail, 15      root of the mean absolute Haar coefficient at 3 scales (blocks of 2, 4, 8 pixels), of brightness
