@@ -74,12 +74,12 @@ def tables(study: Records, findings: Findings) -> Tables:
 
 
 def lines(study: Records, findings: Findings) -> list[str]:
-    said, trend = [], findings.trend
-    for row in map(run_row, study.runs):
-        said.append(
-            f"{row['name']:>12}  {row['parameters']:>13,} parameters  {row['flops']:9.2e} FLOPs  "
-            f"{loss_text(row, 'ema', 'loss ') or row['state']}"
-        )
+    trend = findings.trend
+    said = [
+        f"{row['name']:>12}  {row['parameters']:>13,} parameters  {row['flops']:9.2e} FLOPs  "
+        f"{loss_text(row, 'ema', 'loss ') or row['state']}"
+        for row in map(run_row, study.runs)
+    ]
     said.append("")
     for name, fit in trend.judged.items():
         said.append(f"{name}, at {trend.ladder.examples_seen}: {fit.text}")
