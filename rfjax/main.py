@@ -91,12 +91,13 @@ def main(arguments: list[str]) -> int:
         return job.run(config, STARTED)
     joined = cluster.join(config.cluster)
     environment.open_devices()
-    from rfjax.study import generate, jobs, resampling, runner
+    from rfjax.study import generate, jobs, representations, resampling, runner
     from rfjax.training.stop import Interrupted
 
-    study = resampling if config.study.report == "sampling" else runner
+    others = {"generate": generate, "representations": representations}
+    kind = others.get(config.job, resampling if config.study.report == "sampling" else runner)
     try:
-        return jobs.run((generate if config.job == "generate" else study).make_job(config, STARTED))
+        return jobs.run(kind.make_job(config, STARTED))
     except (Interrupted, KeyboardInterrupt) as stopped:
         again = f"python -m rfjax.main {shlex.join(arguments)}"
         print(

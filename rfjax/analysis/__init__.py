@@ -1,5 +1,6 @@
-"""Scaling laws from measured losses, with intervals that hold: numbers in, numbers out; numpy and scipy, no JAX."""
+"""Scaling laws from measured losses, comparisons, alignment: numbers in, numbers out; numpy and scipy, no JAX."""
 
+from rfjax.analysis.cknna import cknna, normalised
 from rfjax.analysis.contest import Contest, Measure, Setting, analyse_contest, mean_measure
 from rfjax.analysis.correlation import kendall, pearson, spearman
 from rfjax.analysis.diagnostics import curvature, lack_of_fit, leave_one_out, residuals
@@ -19,8 +20,8 @@ __all__ = [
     "OBJECTIVES", "Checkpoint", "Contest", "HeldOut", "Ladder", "Lost", "Measure", "Measured", "RateChoice",
     "RateSweep", "Relation", "Setting", "Status", "Surface", "TooFewPoints", "Trend", "agreement",
     "analyse_contest", "analyse_surface", "analyse_trend", "average_ranks", "build_ladder", "change", "choose_rate",
-    "compare_laws", "curvature", "envelope", "fit_law", "fit_records", "fit_surface", "fronts", "isoflop",
+    "cknna", "compare_laws", "curvature", "envelope", "fit_law", "fit_records", "fit_surface", "fronts", "isoflop",
     "kendall", "lack_of_fit", "late_fall", "leave_one_out", "main_setting", "mean_measure", "noise_trend",
-    "pearson", "pooled_spread", "rate_exponent", "relate", "residuals", "spearman", "step_warnings", "sweep_rates",
-    "under_trained",
+    "normalised", "pearson", "pooled_spread", "rate_exponent", "relate", "residuals", "spearman", "step_warnings",
+    "sweep_rates", "under_trained",
 ]  # fmt: skip

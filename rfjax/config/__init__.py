@@ -6,6 +6,7 @@ result and returns a frozen `Config` before anything is compiled. This package i
 
 from rfjax.config.checks import check as check
 from rfjax.config.checks import check_generate as check_generate
+from rfjax.config.keys import Alignment as Alignment
 from rfjax.config.keys import Cluster as Cluster
 from rfjax.config.keys import Config as Config
 from rfjax.config.keys import Data as Data
@@ -16,6 +17,7 @@ from rfjax.config.keys import Model as Model
 from rfjax.config.keys import Optimizer as Optimizer
 from rfjax.config.keys import Plan as Plan
 from rfjax.config.keys import Recovery as Recovery
+from rfjax.config.keys import Representations as Representations
 from rfjax.config.keys import Sampling as Sampling
 from rfjax.config.keys import Study as Study
 from rfjax.config.keys import Text as Text

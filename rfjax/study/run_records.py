@@ -50,6 +50,8 @@ class RunRecord:
     # lines of kind "scores", the last written last; one a step, kind of weights and setting of the sampler
     scores: tuple[dict[str, Any], ...]
     skipped: int  # number of lines that could not be read
+    # what alignment adds to each training example: "projector" and "encoder"
+    alignment_flops: dict[str, int] = dataclasses.field(default_factory=dict)
     # batches that were skipped after a loss that went wrong, as `rfjax.training.recovery` writes them
     left_out: tuple[dict[str, Any], ...] = ()
     # lines of training or validation whose loss is not finite, with that loss: inf or NaN
@@ -213,6 +215,7 @@ def read_run(folder: Path) -> RunRecord | None:
         samples=next(iter(of("samples")), None),
         scores=tuple(_finite(shown(line)) for key, line in latest.items() if key[0] == "scores"),
         skipped=skipped,
+        alignment_flops=dict(starts[-1].get("alignment_flops") or {}),
         left_out=left_out,
         quantities=_quantities(starts[-1], folder, damaged),
         damaged=tuple(damaged),

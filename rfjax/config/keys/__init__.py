@@ -4,9 +4,11 @@ import dataclasses
 import json
 from typing import Any
 
+from rfjax.config.keys.alignment import Alignment
 from rfjax.config.keys.data import Data, Text
 from rfjax.config.keys.machines import Cluster, Mesh, Plan
 from rfjax.config.keys.model import Flow, Model
+from rfjax.config.keys.representations import Representations
 from rfjax.config.keys.sampling import Generate, Sampling
 from rfjax.config.keys.study import Study
 from rfjax.config.keys.training import Optimizer, Recovery, Training, Validation
@@ -20,8 +22,9 @@ class Config:
     job: str = key(
         "study",
         "Chooses the job: `study` trains the runs and writes the report, `report` rewrites the report from the files "
-        "of a study, `generate` makes pictures with one model, `plan` computes what the study needs on other devices.",
-        choices=("study", "report", "generate", "plan"),
+        "of a study, `generate` makes pictures with one model, `representations` measures the hidden states of the "
+        "models of study.source, `plan` computes what the study needs on other devices.",
+        choices=("study", "report", "generate", "representations", "plan"),
     )
     workdir: str = key(
         "work/scaling", "Names the folder that the study, or the pictures of the job `generate`, are written to."
@@ -40,12 +43,14 @@ class Config:
     model: Model = dataclasses.field(default_factory=Model)
     optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
     training: Training = dataclasses.field(default_factory=Training)
+    alignment: Alignment = dataclasses.field(default_factory=Alignment)
     mesh: Mesh = dataclasses.field(default_factory=Mesh)
     cluster: Cluster = dataclasses.field(default_factory=Cluster)
     recovery: Recovery = dataclasses.field(default_factory=Recovery)
     plan: Plan = dataclasses.field(default_factory=Plan)
     validation: Validation = dataclasses.field(default_factory=Validation)
     sampling: Sampling = dataclasses.field(default_factory=Sampling)
+    representations: Representations = dataclasses.field(default_factory=Representations)
     generate: Generate = dataclasses.field(default_factory=Generate)
     study: Study = dataclasses.field(default_factory=Study)
 
