@@ -52,6 +52,8 @@ class RunRecord:
     skipped: int  # number of lines that could not be read
     # what alignment adds to each training example: "projector" and "encoder"
     alignment_flops: dict[str, int] = dataclasses.field(default_factory=dict)
+    # lines of kind "representations", one a step, kind of weights and noise level, in order
+    representations: tuple[dict[str, Any], ...] = ()
     # batches that were skipped after a loss that went wrong, as `rfjax.training.recovery` writes them
     left_out: tuple[dict[str, Any], ...] = ()
     # lines of training or validation whose loss is not finite, with that loss: inf or NaN
@@ -216,6 +218,7 @@ def read_run(folder: Path) -> RunRecord | None:
         scores=tuple(_finite(shown(line)) for key, line in latest.items() if key[0] == "scores"),
         skipped=skipped,
         alignment_flops=dict(starts[-1].get("alignment_flops") or {}),
+        representations=of("representations"),
         left_out=left_out,
         quantities=_quantities(starts[-1], folder, damaged),
         damaged=tuple(damaged),
