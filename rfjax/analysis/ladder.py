@@ -19,28 +19,20 @@ NOT_KNOWN = "one seed: not known"
 
 @dataclass(frozen=True)
 class Measured:
-    """What a finished run of a ladder measured; its losses are of validation, means over levels of t.
-
-    Attributes:
-        x: its size; None where it is not known.
-        setting: runs that share it are seeds of one model.
-        seen: examples that it was trained on.
-        stderr: of the loss, over examples; None where it is not known.
-        floors: the known floor of each level, expected; None as a whole where none was recorded.
-        floors_drawn: the same for the noise that was drawn.
-        triples: the loss of each validation triple; None where it was not recorded."""
+    """What a finished run of a ladder measured; its losses are of validation, means over levels of t."""
 
     name: str
-    x: float | None
-    setting: str
-    seen: int
+    x: float | None  # its size; None where it is not known
+    setting: str  # runs that share it are seeds of one model
+    seen: int  # examples that it was trained on
     loss: float
-    stderr: float | None
+    stderr: float | None  # of the loss, over examples; None where it is not known
     grid: str
     levels: tuple[float, ...]
+    # the known floor of each level, expected; None as a whole where none was recorded
     floors: tuple[float | None, ...] | None
-    floors_drawn: tuple[float | None, ...] | None
-    triples: Float[np.ndarray, " n"] | None
+    floors_drawn: tuple[float | None, ...] | None  # the same for the noise that was drawn
+    triples: Float[np.ndarray, " n"] | None  # the loss of each validation triple; None where it was not recorded
 
 
 @dataclass(frozen=True)
@@ -55,18 +47,14 @@ class Lost:
 
 @dataclass(frozen=True)
 class Rung:
-    """A rung of the trend: runs of one size and one setting that differ by their seed alone.
-
-    Attributes:
-        x: the size.
-        stderr: of the mean loss over examples; None where it is not known.
-        error: of the mean loss over seeds, by the spread pooled over the study; None where no rung has two seeds."""
+    """A rung of the trend: runs of one size and one setting that differ by their seed alone."""
 
     name: str
-    x: float
+    x: float  # the size
     losses: tuple[float, ...]
-    stderr: float | None
+    stderr: float | None  # of the mean loss over examples; None where it is not known
     runs: tuple[Measured, ...]
+    # of the mean loss over seeds, by the spread pooled over the study; None where no rung has two seeds
     error: float | None = None
 
     @property
@@ -150,7 +138,15 @@ def build_ladder(runs: Sequence[Measured], lost: Sequence[Lost]) -> Ladder:
     sizes = {run.x for run in sized}
     if (gone := [one for one in lost if one.x and one.x > max(sizes, default=0)]) and sizes:
         said.append(f"The law lacks its largest rung ({', '.join(one.name for one in gone)}): the next is held out.")
-    chosen = _by_setting(_without_twins(sized, said), said)
+    different: dict[tuple[Any, ...], Measured] = {}
+    for run in sized:
+        first = different.setdefault((run.x, run.loss, *run.levels), run)
+        if first is not run:
+            said.append(
+                f"{run.name} and {first.name} end with the same bits: what they differ in changes nothing, and they "
+                "count as one run."
+            )
+    chosen = _by_setting(different.values(), said)
     spread = pooled_spread([rung.losses for found in chosen.values() for rung in found if min(rung.losses) > 0])
     rungs = []
     for size in sorted(chosen):
@@ -171,10 +167,7 @@ def build_ladder(runs: Sequence[Measured], lost: Sequence[Lost]) -> Ladder:
 
 
 def why_unpaired(runs: Sequence[Measured]) -> str:
-    """Why the losses of single triples of these runs can't be set side by side; "" where they can.
-
-    Every comparison of runs by their triples asks here first.
-    """
+    """Why the losses of single triples of these runs can't be set side by side; "" where they can."""
     triples = [run.triples for run in runs if run.triples is not None]
     if len(triples) < len(runs):
         return "the losses of single triples are not recorded"
@@ -224,20 +217,7 @@ def step_warnings(steps: Iterable[Step], spread: Spread | None) -> list[str]:
     return said
 
 
-def _without_twins(runs: Sequence[Measured], said: list[str]) -> list[Measured]:
-    """One of each set of runs of a size whose losses agree to the bit at every level."""
-    kept: dict[tuple[Any, ...], Measured] = {}
-    for run in runs:
-        first = kept.setdefault((run.x, run.loss, *run.levels), run)
-        if first is not run:
-            said.append(
-                f"{run.name} and {first.name} end with the same bits: what they differ in changes nothing, and they "
-                "count as one run."
-            )
-    return list(kept.values())
-
-
-def _by_setting(runs: Sequence[Measured], said: list[str]) -> dict[float, list[Rung]]:
+def _by_setting(runs: Iterable[Measured], said: list[str]) -> dict[float, list[Rung]]:
     """Size -> a rung for each setting, the lowest loss first."""
     groups: dict[tuple[float, str], list[Measured]] = {}
     for run in runs:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,23 +12,17 @@ from rfjax.analysis.fitting import TooFewPoints
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint: its validation loss, and what its samples are worth in one setting; NaN for what is not known.
-
-    Attributes:
-        values: quantity -> value.
-        errors: quantity -> standard error over pictures.
-        floors: quantity -> value of as many true pictures.
-        count: of pictures."""
+    """A checkpoint: its validation loss, and what its samples are worth in one setting; NaN for what is not known."""
 
     run: str
     step: int
     setting: str
     sampling_steps: int
     loss: float
-    values: Mapping[str, float]
-    errors: Mapping[str, float]
-    floors: Mapping[str, float]
-    count: int = 0
+    values: Mapping[str, float]  # quantity -> value
+    errors: Mapping[str, float]  # quantity -> standard error over pictures
+    floors: Mapping[str, float]  # quantity -> value of as many true pictures
+    count: int = 0  # of pictures
 
 
 @dataclass(frozen=True)
@@ -46,9 +41,7 @@ class Relation:
 
 def main_setting(found: Iterable[Checkpoint]) -> str:
     """The setting with the most checkpoints; of several, the one with the most steps; "" where there is none."""
-    count: dict[tuple[int, str], int] = {}
-    for one in found:
-        count[one.sampling_steps, one.setting] = count.get((one.sampling_steps, one.setting), 0) + 1
+    count = Counter((one.sampling_steps, one.setting) for one in found)
     return max(count, key=lambda key: (count[key], key))[1] if count else ""
 
 
@@ -69,20 +62,17 @@ def relate(
             points = [p for p in there if math.isfinite(p.values[quantity])]
             x, y = [p.loss for p in points], [p.values[quantity] for p in points]
             groups = [p.run for p in points]
-            runs = len(set(groups))
-            if reason := why_alike(points, quantity, better[quantity], quantity in fractions):
-                said = f"Not printed, for it tells no checkpoints apart: {reason}."
-                made.append(Relation(setting, quantity, runs, (), said))
-                continue
+            both, alike = (), why_alike(points, quantity, better[quantity], quantity in fractions)
+            reason = f"Not printed, for it tells no checkpoints apart: {alike}." if alike else ""
             try:
-                both = (pearson(x, y, groups=groups), spearman(x, y, groups=groups))
-                if out := [f"{p.run} at step {p.step}" for p in there if p not in points]:
-                    shown = ", ".join(out[:3]) + (f" and {len(out) - 3} more" if len(out) > 3 else "")
-                    note = f"At {setting} without a finite {quantity}, and left out: {shown}. {both[0].note}".strip()
-                    both = (dataclasses.replace(both[0], note=note), both[1])
-                made.append(Relation(setting, quantity, runs, both, ""))
+                both = () if alike else (pearson(x, y, groups=groups), spearman(x, y, groups=groups))
             except TooFewPoints as error:
-                made.append(Relation(setting, quantity, runs, (), str(error)))
+                reason = str(error)
+            if both and (out := [f"{p.run} at step {p.step}" for p in there if p not in points]):
+                shown = ", ".join(out[:3]) + (f" and {len(out) - 3} more" if len(out) > 3 else "")
+                note = f"At {setting} without a finite {quantity}, and left out: {shown}. {both[0].note}".strip()
+                both = (dataclasses.replace(both[0], note=note), both[1])
+            made.append(Relation(setting, quantity, len(set(groups)), both, reason))
     return tuple(made)
 
 

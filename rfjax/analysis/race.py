@@ -24,16 +24,13 @@ BUDGETS = {"flops": "flops", "steps": "step"}  # what multipliers are of -> colu
 
 @dataclass(frozen=True)
 class Course:
-    """One run along its training.
-
-    Attributes:
-        points: its checkpoints in order of the steps: "step", "flops", "loss" and so on -> value, NaN where not known.
-        final: quantity -> value at the end; empty unless the run is complete."""
+    """One run along its training."""
 
     name: str
     seed: Hashable
+    # its checkpoints in order of the steps: "step", "flops", "loss" and so on -> value, NaN where not known
     points: tuple[Mapping[str, float], ...]
-    final: Mapping[str, float]
+    final: Mapping[str, float]  # quantity -> value at the end; empty unless the run is complete
 
 
 @dataclass(frozen=True)
@@ -51,25 +48,19 @@ class Entrant:
 
 @dataclass(frozen=True)
 class Race:
-    """All that models trained alike say.
+    """All that models trained alike say."""
 
-    Attributes:
-        entrants: name -> its runs, in the paper's order, then the others.
-        multipliers: "flops", "steps" -> (row, column) -> how many times less the row needs than the column.
-        ranked: names by final loss, the lowest first.
-        leads: (better, next) -> difference of their losses, by seed.
-        cheapest: the name that needs fewer FLOPs than each other that it compares with, and the nearest of those."""
-
-    entrants: dict[str, Entrant]
+    entrants: dict[str, Entrant]  # name -> its runs, in the paper's order, then the others
+    # "flops", "steps" -> (row, column) -> how many times less the row needs than the column
     multipliers: dict[str, dict[tuple[str, str], Multiplier]]
-    ranked: tuple[str, ...]
-    leads: dict[tuple[str, str], Estimate]
+    ranked: tuple[str, ...]  # names by final loss, the lowest first
+    leads: dict[tuple[str, str], Estimate]  # (better, next) -> difference of their losses, by seed
+    # the name that needs fewer FLOPs than each other that it compares with, and the nearest of those
     cheapest: tuple[str, str] | None
     beginning: Beginning | None
     agreement: Agreement
 
     def record(self) -> dict[str, Any]:
-        """The comparison as plain JSON."""
         plain = lambda estimate: estimate and estimate._asdict()  # noqa: E731
         return {
             "entrants": [

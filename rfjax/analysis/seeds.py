@@ -15,17 +15,11 @@ SETTLED = 0.02  # a training loss that clearly falls by more than this over the 
 
 @dataclass(frozen=True)
 class Spread:
-    """How much the loss of one model varies with the seed.
+    """How much the loss of one model varies with the seed."""
 
-    Attributes:
-        relative: standard deviation of one run's log loss, pooled over models, as if it were equal at all sizes.
-        degrees_of_freedom: the sum over models of (seeds - 1).
-        models: how many have two seeds or more.
-    """
-
-    relative: float
-    degrees_of_freedom: int
-    models: int
+    relative: float  # standard deviation of one run's log loss, pooled over models, as if it were equal at all sizes
+    degrees_of_freedom: int  # the sum over models of (seeds - 1)
+    models: int  # how many have two seeds or more
 
     def stderr(self, loss: float, seeds: int) -> float:
         """The standard error of a mean loss over seeds, in units of the loss."""
@@ -34,23 +28,13 @@ class Spread:
 
 @dataclass(frozen=True)
 class Change:
-    """The change of loss from one model to another.
+    """The change of loss from one model to another."""
 
-    Attributes:
-        value: second less first, the mean over levels of t.
-        example_error: its standard error over examples, paired;
-            None where a level has one example.
-        seed_error: over seeds; None where no model has two seeds.
-        degrees_of_freedom: of both errors together (Satterthwaite 1946).
-        low, high: the 95 % interval by Student's t,
-            None where either error is unknown.
-    """
-
-    value: float
-    example_error: float | None
-    seed_error: float | None
-    degrees_of_freedom: float | None
-    low: float | None
+    value: float  # second less first, the mean over levels of t
+    example_error: float | None  # its standard error over examples, paired; None where a level has one example
+    seed_error: float | None  # over seeds; None where no model has two seeds
+    degrees_of_freedom: float | None  # of both errors together (Satterthwaite 1946)
+    low: float | None  # low, high: the 95 % interval by Student's t; None where either error is unknown
     high: float | None
 
     @property
@@ -81,8 +65,7 @@ def change(
     """Compares two models by their mean losses over seeds.
 
     The variance is that over examples, of the differences on the same triples averaged over seeds and stratified by
-    level, plus that over seeds, spread^2 (first^2 / seeds + second^2 / seeds). What a seed does to a single example is
-    in both, so that their sum is a little too large, never too small. Seeds of the two models count as independent.
+    level, plus that over seeds, spread^2 (first^2 / seeds + second^2 / seeds): a little too large, never too small.
 
     Args:
         first, second: the loss of each seed.
@@ -101,11 +84,10 @@ def change(
             example_error = float(np.sqrt(sum(variance for variance, _ in parts)))
     if spread is not None:
         seed_error = float(np.hypot(spread.stderr(a, len(first)), spread.stderr(b, len(second))))
-    if example_error is None or seed_error is None or spread is None:
-        return Change(value, example_error, seed_error, None, None, None)
-    parts.append((seed_error**2, spread.degrees_of_freedom))
+    if spread is not None:
+        parts.append((seed_error**2, spread.degrees_of_freedom))
     total = sum(variance for variance, _ in parts)
-    if not total:  # identical losses: nothing varies, so nothing can be said about what might
+    if example_error is None or seed_error is None or not total:  # where nothing varies, nothing is known of what might
         return Change(value, example_error, seed_error, None, None, None)
     freedom = total**2 / sum(variance**2 / degrees for variance, degrees in parts)
     half = float(stats.t.ppf((1 + LEVEL) / 2, freedom) * np.sqrt(total))

@@ -36,53 +36,38 @@ class RunRecord:
     """One run of a study, as its files tell; texts in it are fit to be shown.
 
     In the lines, a number that was not finite is None, but for a standard error: that is NaN where it is not known.
-
-    Attributes:
-        name: of the run.
-        folder: of the run.
-        config: its full config, plain.
-        size: parameters, forward_flops and so on, as `rfjax.models.Size`.
-        steps: the number of updates asked for.
-        train: lines of kind "train", one a step, in order.
-        validation: likewise, of both kinds of weights.
-        examples: weights -> loss of each validation triple at the end.
-        samples: what the pictures show: captions, sampler, steps, guidance.
-        scores: lines of kind "scores", the last written last; one a step, kind of weights and setting of the sampler.
-        skipped: number of lines that could not be read.
-        alignment_flops: what alignment adds to each training example: "projector" and "encoder".
-        representations: lines of kind "representations", one a step, kind of weights and noise level, in order.
-        left_out: batches that were skipped after a loss that went wrong, as `rfjax.training.recovery` writes them.
-        infinite: lines of training or validation whose loss is not finite, with that loss: inf or NaN.
-        damaged: sentences on files that could not be read.
-        data: what data it was on.
-        quantities: what its lines of scores hold, in the order of the pages.
     """
 
     name: str
     folder: Path
     config: dict[str, Any]
-    size: dict[str, int]
-    steps: int
-    train: tuple[dict[str, Any], ...]
-    validation: tuple[dict[str, Any], ...]
-    examples: dict[str, Float[np.ndarray, " n"]]
-    samples: dict[str, Any] | None
+    size: dict[str, int]  # parameters, forward_flops and so on, as `rfjax.models.Size`
+    steps: int  # the number of updates asked for
+    train: tuple[dict[str, Any], ...]  # lines of kind "train", one a step, in order
+    validation: tuple[dict[str, Any], ...]  # likewise, of both kinds of weights
+    examples: dict[str, Float[np.ndarray, " n"]]  # weights -> loss of each validation triple at the end
+    samples: dict[str, Any] | None  # what the pictures show: captions, sampler, steps, guidance
+    # lines of kind "scores", the last written last; one a step, kind of weights and setting of the sampler
     scores: tuple[dict[str, Any], ...]
-    skipped: int
+    skipped: int  # number of lines that could not be read
+    # what alignment adds to each training example: "projector" and "encoder"
     alignment_flops: dict[str, int] = dataclasses.field(default_factory=dict)
+    # lines of kind "representations", one a step, kind of weights and noise level, in order
     representations: tuple[dict[str, Any], ...] = ()
+    # batches that were skipped after a loss that went wrong, as `rfjax.training.recovery` writes them
     left_out: tuple[dict[str, Any], ...] = ()
+    # lines of training or validation whose loss is not finite, with that loss: inf or NaN
     infinite: tuple[dict[str, Any], ...] = ()
-    damaged: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()  # sentences on files that could not be read
     data: provenance.Known = dataclasses.field(default_factory=provenance.Known)
-    quantities: tuple[Quantity, ...] = STANDARD
+    quantities: tuple[Quantity, ...] = STANDARD  # what its lines of scores hold, in the order of the pages
 
     def curve(self, weights: str) -> list[dict[str, Any]]:
         """Validation losses along the run."""
         return [line for line in self.validation if line["weights"] == weights and line["loss"] is not None]
 
     def final(self, weights: str) -> dict[str, Any] | None:
-        """The validation loss of the finished run; None where it is not finished, or where `trouble` is not ""."""
+        """The finite validation loss of the finished run; None where it is not finished, or `trouble` is not ""."""
         curve = self.curve(weights)
         return curve[-1] if curve and curve[-1]["step"] == self.steps and not self.trouble else None
 
@@ -96,14 +81,9 @@ class RunRecord:
         """(weights, setting) -> the line of scores written last: that of the best step, where one was sought."""
         return {(line["weights"], line["setting"]): line for line in self.scores}
 
-    def usable(self, weights: str) -> bool:
-        """Whether the run has ended with a finite validation loss."""
-        final = self.final(weights)
-        return final is not None and finite(final["loss"])
-
     def why_lost(self, weights: str) -> str | None:
         """Why a run that has ended has no loss that counts; None where it has one, or has not ended."""
-        if self.usable(weights):
+        if self.final(weights):
             return None
         last = [line for line in self.validation if line["step"] == self.steps]
         bad = [line["weights"] for line in last if not finite(line["loss"])]
@@ -217,6 +197,11 @@ def read_run(folder: Path) -> RunRecord | None:
     of = lambda kind: tuple(_finite(shown(line)) for line in ordered if line["kind"] == kind)  # noqa: E731
     if trouble := run_files.read_result(folder).trouble:
         damaged.append(f"{folder.name}: {trouble}.")
+    left_out = ()
+    try:
+        left_out = tuple(shown(dataclasses.asdict(skip)) for skip in skips.read(folder))
+    except UserError as error:
+        damaged.append(f"{folder.name}: {error}.")
     return RunRecord(
         name=folder.name,
         folder=folder,
@@ -234,7 +219,7 @@ def read_run(folder: Path) -> RunRecord | None:
         skipped=skipped,
         alignment_flops=dict(starts[-1].get("alignment_flops") or {}),
         representations=of("representations"),
-        left_out=_left_out(folder, damaged),
+        left_out=left_out,
         quantities=_quantities(starts[-1], folder, damaged),
         damaged=tuple(damaged),
         data=provenance.read_or_say(folder),
@@ -263,11 +248,3 @@ def shown(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [shown(item) for item in value]
     return printable(value) if isinstance(value, str) else value
-
-
-def _left_out(folder: Path, damaged: list[str]) -> tuple[dict[str, Any], ...]:
-    try:
-        return tuple(shown(dataclasses.asdict(skip)) for skip in skips.read(folder))
-    except UserError as error:
-        damaged.append(f"{folder.name}: {error}.")
-        return ()

@@ -15,15 +15,10 @@ AGAIN = "the same command makes it again"
 
 
 class Result(NamedTuple):
-    """What a run wrote at its end.
+    """What a run wrote at its end."""
 
-    Attributes:
-        found: the content of `result.json`, or None where there is none that counts.
-        trouble: why it does not, or "".
-    """
-
-    found: dict[str, Any] | None
-    trouble: str = ""
+    found: dict[str, Any] | None  # the content of `result.json`, or None where there is none that counts
+    trouble: str = ""  # why it does not, or ""
 
 
 def read_result(folder: Path) -> Result:
@@ -84,7 +79,6 @@ class Run:
         return [sentence for sentence in (read_result(self.folder).trouble, self._known()[1]) if sentence]
 
     def write_config(self) -> None:
-        """Writes its config down."""
         write_json(self.folder / CONFIG, self.config.to_dict())
 
     def restore_config(self) -> None:

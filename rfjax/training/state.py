@@ -17,38 +17,23 @@ RECENT = 16  # lines of metrics; at least half of them must be there before a lo
 
 
 class State(struct.PyTreeNode):
-    """Everything that an update changes, and the weights that it leaves alone, as arrays or as their shapes.
+    """Everything that an update changes, and the weights that it leaves alone, as arrays or as their shapes."""
 
-    Attributes:
-        step: number of updates done, int32.
-        params: the trained weights, a nested dict of float32.
-        frozen: the weights that are not trained, likewise; together with `params` they make the network's tree.
-        ema_params: the moving average of `params`.
-        opt_state: the optimizer's.
-        sums: of each loss term since the last line of metrics, so that a resumed run writes the same line.
-        health: whether training goes well.
-    """
-
-    step: Any
-    params: Any
-    frozen: Any
-    ema_params: Any
+    step: Any  # number of updates done, int32
+    params: Any  # the trained weights, a nested dict of float32
+    frozen: Any  # the weights that are not trained, likewise; together with `params` they make the network's tree
+    ema_params: Any  # the moving average of `params`
     opt_state: Any
-    sums: Any
+    sums: Any  # of each loss term since the last line of metrics, so that a resumed run writes the same line
     health: Any
 
 
 class Health(struct.PyTreeNode):
-    """What tells that a loss is bad. It stays on the devices, so that no step waits for it.
+    """What tells that a loss is bad. It stays on the devices, so that no step waits for it."""
 
-    Attributes:
-        recent: losses of the last lines of metrics, infinite where there were fewer.
-        bad_step: the first update since the last line whose loss or gradient was not finite, or whose loss exploded;
-            0: none.
-        bad_loss: that loss.
-    """
-
-    recent: Any
+    recent: Any  # losses of the last lines of metrics, infinite where there were fewer
+    # the first update since the last line whose loss or gradient was not finite, or whose loss exploded, with
+    # `bad_loss`; 0: none
     bad_step: Any
     bad_loss: Any
 
@@ -62,9 +47,7 @@ class Health(struct.PyTreeNode):
 @functools.cache
 def abstract_state(spec: RunSpec, mesh: Mesh) -> State:
     """The state as shapes, dtypes and shardings."""
-    shapes = jax.eval_shape(lambda: _initial(spec, 0))
-    shardings = meshes.shard_tree(shapes, mesh)
-    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+    return meshes.with_shardings(jax.eval_shape(lambda: _initial(spec, 0)), mesh)
 
 
 def initial_state(spec: RunSpec, mesh: Mesh, seed: int) -> State:

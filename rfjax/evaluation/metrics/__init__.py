@@ -22,13 +22,9 @@ METRICS = {
 
 @runtime_checkable
 class Metric(Protocol):
-    """The contract.
+    """The contract."""
 
-    Attributes:
-        quantities: what `result` holds that reports should show, with labels and directions.
-    """
-
-    quantities: tuple[Quantity, ...]
+    quantities: tuple[Quantity, ...]  # what `result` holds that reports should show, with labels and directions
 
     def init(self) -> Any:
         """The state before the first batch."""

@@ -34,10 +34,7 @@ CHUNK = 2**17  # pixels that are read at once: the working arrays stay near the 
 
 @dataclass(frozen=True)
 class Found:
-    """An object found in an image: its kind (of SHAPES), its colour (of COLOURS), and its centre and radius.
-
-    Centre and radius are in units of the image side, origin at the top left, as in `shapes.Scene`.
-    """
+    """An object found in an image; centre and radius in units of the image side, origin at the top left."""
 
     kind: str
     colour: str
@@ -48,36 +45,22 @@ class Found:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a caption says.
+    """What a caption says."""
 
-    Attributes:
-        skill: of SKILLS.
-        objects: (kind, colour) each, colour None where the caption names none.
-        count: how many objects it speaks of.
-        relation: of RELATIONS, of object 0 to object 1; None if not position.
-    """
-
-    skill: str
-    objects: tuple[tuple[str, str | None], ...]
-    count: int
-    relation: str | None = None
+    skill: str  # of SKILLS
+    objects: tuple[tuple[str, str | None], ...]  # (kind, colour) each, colour None where the caption names none
+    count: int  # how many objects it speaks of
+    relation: str | None = None  # of RELATIONS, of object 0 to object 1; None if not position
 
 
 @dataclass(frozen=True)
 class Composition:
-    """A composition score.
+    """A composition score."""
 
-    Attributes:
-        value: mean over the skills that occur of the fraction of images that are right (GenEval's "Overall").
-        stderr: its binomial standard error, sqrt(sum over skills of p (1 - p) / n) / number of skills.
-        skills: the fraction of each skill that occurs.
-        counts: its number of images.
-    """
-
-    value: float
-    stderr: float
-    skills: dict[str, float]
-    counts: dict[str, int]
+    value: float  # mean over the skills that occur of the fraction of images that are right (GenEval's "Overall")
+    stderr: float  # its binomial standard error, sqrt(sum over skills of p (1 - p) / n) / number of skills
+    skills: dict[str, float]  # the fraction of each skill that occurs
+    counts: dict[str, int]  # its number of images
 
 
 def score(images: Shaped[np.ndarray, "..."], captions: Sequence[str]) -> Composition:
@@ -146,8 +129,8 @@ def parse(caption: str) -> Claim:
 def holds(claim: Claim, found: Sequence[Found]) -> bool:
     """Whether the objects found are what the caption says, by GenEval's rules (evaluate_images.py).
 
-    Counting asks for that number of the kind and no more. All other skills ask for at least one of each object named,
-    in its colour if it names one, and allow others. A relation holds if it does so between any two of the kinds named.
+    Counting asks for that number of the kind and no more; all others for at least one of each object named, in its
+    colour if it names one. A relation holds if it does so between any two of the kinds named.
     """
     named = [[o for o in found if o.kind == kind and colour in (None, o.colour)] for kind, colour in claim.objects]
     if claim.skill == "counting":
@@ -161,8 +144,7 @@ def _relates(relation: str, a: Found, b: Found) -> bool:
     """GenEval's relative position of a to b, from their centres and widths (a diameter, for its bounding boxes).
 
     The offset along each axis loses a tenth of the summed widths; what is left must exceed half the centres' distance.
-    The rule is stricter than `shapes`, where "left of" is said of any two objects in the left and right halves: it
-    fails one true caption of position in ten thousand.
+    This is stricter than `shapes`, where halves decide: it fails one true caption of position in ten thousand.
     """
     across, down = b.x - a.x, b.y - a.y
     offset = {"left of": across, "right of": -across, "above": down, "below": -down}[relation]
