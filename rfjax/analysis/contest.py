@@ -30,17 +30,24 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True)
 class Measure:
-    """What one variant reached in one setting; NaN where a number is not known."""
+    """What one variant reached in one setting; NaN where a number is not known.
 
-    values: Mapping[str, float]  # quantity -> value; infinite and the worst where pictures are not finite
-    errors: Mapping[str, float]  # quantity -> standard error over pictures
-    floors: Mapping[str, float]  # quantity -> value of as many true pictures
-    parts: Mapping[str, Mapping[str, float]]  # quantity -> its parts, such as a score by skill
+    Attributes:
+        values: quantity -> value; infinite and the worst where pictures are not finite.
+        errors: quantity -> standard error over pictures.
+        floors: quantity -> value of as many true pictures.
+        parts: quantity -> its parts, such as a score by skill.
+        by_seed: seed -> quantity -> value."""
+
+    values: Mapping[str, float]
+    errors: Mapping[str, float]
+    floors: Mapping[str, float]
+    parts: Mapping[str, Mapping[str, float]]
     path_length: float
     step: int
     count: int
     grid: str
-    by_seed: Mapping[Seed, Mapping[str, float]]  # seed -> quantity -> value
+    by_seed: Mapping[Seed, Mapping[str, float]]
 
     @property
     def drawn(self) -> bool:
@@ -68,14 +75,19 @@ def mean_measure(found: Sequence[Measure]) -> Measure:
 
 @dataclass(frozen=True)
 class Contest:
-    """The ranks of a contest."""
+    """The ranks of a contest.
 
-    variants: tuple[str, ...]  # the ranked ones, the best first, then the others
+    Attributes:
+        variants: the ranked ones, the best first, then the others.
+        guidance: of the columns by steps.
+        columns: "all", "five", "fifty" -> average ranks, as in Table 1; without a column that has no settings.
+        agreements: column -> how its ranks agree with the paper's."""
+
+    variants: tuple[str, ...]
     measures: Mapping[Setting, Mapping[str, Measure]]
-    guidance: float  # of the columns by steps
-    # "all", "five", "fifty" -> average ranks, as in Table 1; without a column that has no settings
+    guidance: float
     columns: dict[str, Ranking]
-    agreements: dict[str, Agreement]  # column -> how its ranks agree with the paper's
+    agreements: dict[str, Agreement]
     warnings: tuple[str, ...]
 
     @property

@@ -19,20 +19,28 @@ NOT_KNOWN = "one seed: not known"
 
 @dataclass(frozen=True)
 class Measured:
-    """What a finished run of a ladder measured; its losses are of validation, means over levels of t."""
+    """What a finished run of a ladder measured; its losses are of validation, means over levels of t.
+
+    Attributes:
+        x: its size; None where it is not known.
+        setting: runs that share it are seeds of one model.
+        seen: examples that it was trained on.
+        stderr: of the loss, over examples; None where it is not known.
+        floors: the known floor of each level, expected; None as a whole where none was recorded.
+        floors_drawn: the same for the noise that was drawn.
+        triples: the loss of each validation triple; None where it was not recorded."""
 
     name: str
-    x: float | None  # its size; None where it is not known
-    setting: str  # runs that share it are seeds of one model
-    seen: int  # examples that it was trained on
+    x: float | None
+    setting: str
+    seen: int
     loss: float
-    stderr: float | None  # of the loss, over examples; None where it is not known
+    stderr: float | None
     grid: str
     levels: tuple[float, ...]
-    # the known floor of each level, expected; None as a whole where none was recorded
     floors: tuple[float | None, ...] | None
-    floors_drawn: tuple[float | None, ...] | None  # the same for the noise that was drawn
-    triples: Float[np.ndarray, " n"] | None  # the loss of each validation triple; None where it was not recorded
+    floors_drawn: tuple[float | None, ...] | None
+    triples: Float[np.ndarray, " n"] | None
 
 
 @dataclass(frozen=True)
@@ -47,14 +55,18 @@ class Lost:
 
 @dataclass(frozen=True)
 class Rung:
-    """A rung of the trend: runs of one size and one setting that differ by their seed alone."""
+    """A rung of the trend: runs of one size and one setting that differ by their seed alone.
+
+    Attributes:
+        x: the size.
+        stderr: of the mean loss over examples; None where it is not known.
+        error: of the mean loss over seeds, by the spread pooled over the study; None where no rung has two seeds."""
 
     name: str
-    x: float  # the size
+    x: float
     losses: tuple[float, ...]
-    stderr: float | None  # of the mean loss over examples; None where it is not known
+    stderr: float | None
     runs: tuple[Measured, ...]
-    # of the mean loss over seeds, by the spread pooled over the study; None where no rung has two seeds
     error: float | None = None
 
     @property

@@ -16,13 +16,18 @@ GRIDS = {"k/8": 0.0, "(k+0.5)/8": 0.5}  # the first level, in eighths
 
 @dataclass(frozen=True)
 class Level:
-    """One level of t, or a mean of several (t is None), at every rung."""
+    """One level of t, or a mean of several (t is None), at every rung.
+
+    Attributes:
+        floor: known, expected; None where none is known.
+        excess: loss above the floor that the triples drew, of each rung, averaged over seeds.
+        fit: the study's law, without the held-out rungs; None where there is none, and `reason` says why."""
 
     name: str
     t: float | None
-    floor: float | None  # known, expected; None where none is known
-    excess: tuple[float, ...]  # loss above the floor that the triples drew, of each rung, averaged over seeds
-    fit: LawFit | None  # the study's law, without the held-out rungs; None where there is none, and `reason` says why
+    floor: float | None
+    excess: tuple[float, ...]
+    fit: LawFit | None
     reason: str
 
 

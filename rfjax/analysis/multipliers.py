@@ -37,15 +37,22 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class Multiplier:
-    """How many times less x the second model needs than the first: above 1 the second is better."""
+    """How many times less x the second model needs than the first: above 1 the second is better.
 
-    # at the loss that the slower of the two reaches at its end; None where no seed has a common loss
+    Attributes:
+        at_end: at the loss that the slower of the two reaches at its end; None where no seed has a common loss.
+        overall: averaged over all losses that both curves pass (evenly in log loss); None likewise.
+        losses: for each of the seeds, the loss at which `at_end` compares.
+        logs: for each of the seeds, log(x of the first / x of the second) at that loss.
+        note: why there is no number or no interval, or which seeds were left out; or "".
+    """
+
     at_end: Estimate | None
-    overall: Estimate | None  # averaged over all losses that both curves pass (evenly in log loss); None likewise
+    overall: Estimate | None
     seeds: tuple[Hashable, ...]
-    losses: tuple[float, ...]  # for each of the seeds, the loss at which `at_end` compares
-    logs: tuple[float, ...]  # for each of the seeds, log(x of the first / x of the second) at that loss
-    note: str  # why there is no number or no interval, or which seeds were left out; or ""
+    losses: tuple[float, ...]
+    logs: tuple[float, ...]
+    note: str
 
 
 class _Falls(NamedTuple):

@@ -12,17 +12,23 @@ from rfjax.analysis.fitting import TooFewPoints
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint: its validation loss, and what its samples are worth in one setting; NaN for what is not known."""
+    """A checkpoint: its validation loss, and what its samples are worth in one setting; NaN for what is not known.
+
+    Attributes:
+        values: quantity -> value.
+        errors: quantity -> standard error over pictures.
+        floors: quantity -> value of as many true pictures.
+        count: of pictures."""
 
     run: str
     step: int
     setting: str
     sampling_steps: int
     loss: float
-    values: Mapping[str, float]  # quantity -> value
-    errors: Mapping[str, float]  # quantity -> standard error over pictures
-    floors: Mapping[str, float]  # quantity -> value of as many true pictures
-    count: int = 0  # of pictures
+    values: Mapping[str, float]
+    errors: Mapping[str, float]
+    floors: Mapping[str, float]
+    count: int = 0
 
 
 @dataclass(frozen=True)

@@ -24,13 +24,16 @@ BUDGETS = {"flops": "flops", "steps": "step"}  # what multipliers are of -> colu
 
 @dataclass(frozen=True)
 class Course:
-    """One run along its training."""
+    """One run along its training.
+
+    Attributes:
+        points: its checkpoints in order of the steps: "step", "flops", "loss" and so on -> value, NaN where not known.
+        final: quantity -> value at the end; empty unless the run is complete."""
 
     name: str
     seed: Hashable
-    # its checkpoints in order of the steps: "step", "flops", "loss" and so on -> value, NaN where not known
     points: tuple[Mapping[str, float], ...]
-    final: Mapping[str, float]  # quantity -> value at the end; empty unless the run is complete
+    final: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -48,14 +51,19 @@ class Entrant:
 
 @dataclass(frozen=True)
 class Race:
-    """All that models trained alike say."""
+    """All that models trained alike say.
 
-    entrants: dict[str, Entrant]  # name -> its runs, in the paper's order, then the others
-    # "flops", "steps" -> (row, column) -> how many times less the row needs than the column
+    Attributes:
+        entrants: name -> its runs, in the paper's order, then the others.
+        multipliers: "flops", "steps" -> (row, column) -> how many times less the row needs than the column.
+        ranked: names by final loss, the lowest first.
+        leads: (better, next) -> difference of their losses, by seed.
+        cheapest: the name that needs fewer FLOPs than each other that it compares with, and the nearest of those."""
+
+    entrants: dict[str, Entrant]
     multipliers: dict[str, dict[tuple[str, str], Multiplier]]
-    ranked: tuple[str, ...]  # names by final loss, the lowest first
-    leads: dict[tuple[str, str], Estimate]  # (better, next) -> difference of their losses, by seed
-    # the name that needs fewer FLOPs than each other that it compares with, and the nearest of those
+    ranked: tuple[str, ...]
+    leads: dict[tuple[str, str], Estimate]
     cheapest: tuple[str, str] | None
     beginning: Beginning | None
     agreement: Agreement

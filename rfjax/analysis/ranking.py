@@ -129,11 +129,16 @@ def average_ranks(
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two lists of ranks, ours and a paper's, agree over the names of both."""
+    """How far two lists of ranks, ours and a paper's, agree over the names of both.
 
-    correlations: dict[str, Correlation]  # "Spearman", "Kendall" -> correlation; empty where the names are too few
-    reason: str  # why there is none, or ""
-    # name -> (ours, theirs), from 1, the best; equal values share the mean of their places
+    Attributes:
+        correlations: "Spearman", "Kendall" -> correlation; empty where the names are too few.
+        reason: why there is none, or "".
+        places: name -> (ours, theirs), from 1, the best; equal values share the mean of their places.
+    """
+
+    correlations: dict[str, Correlation]
+    reason: str
     places: dict[str, tuple[float, float]]
 
     @property

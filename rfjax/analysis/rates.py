@@ -10,15 +10,20 @@ import numpy as np
 
 @dataclass(frozen=True)
 class RateSweep:
-    """The mean loss against the learning rate at one depth, and behind each loss the number of runs."""
+    """The mean loss against the learning rate at one depth, and behind each loss the number of runs.
+
+    Attributes:
+        lost: rates that left no loss.
+        best: the rate where a parabola through the best three is lowest.
+        at_edge: whether `best` is a rate without a loss on one side."""
 
     depth: int
     rates: tuple[float, ...]
     losses: tuple[float, ...]
     seeds: tuple[int, ...]
-    lost: tuple[float, ...]  # rates that left no loss
-    best: float  # the rate where a parabola through the best three is lowest
-    at_edge: bool  # whether `best` is a rate without a loss on one side
+    lost: tuple[float, ...]
+    best: float
+    at_edge: bool
 
     @property
     def warnings(self) -> list[str]:
@@ -39,15 +44,21 @@ class RateSweep:
 
 @dataclass(frozen=True)
 class RateChoice:
-    """The learning rates of one contestant on one data set."""
+    """The learning rates of one contestant on one data set.
+
+    Attributes:
+        losses: rate -> validation loss at the end, the mean over its complete runs; NaN where it has none.
+        best: the rate with the lowest, or None.
+        flops: of all its runs, what the choice cost.
+        out: rates that lack some of the final losses of the others: they are not chosen.
+    """
 
     who: str
     dataset: str
-    # rate -> validation loss at the end, the mean over its complete runs; NaN where it has none
     losses: dict[float, float]
-    best: float | None  # the rate with the lowest, or None
-    flops: float  # of all its runs, what the choice cost
-    out: tuple[float, ...]  # rates that lack some of the final losses of the others: they are not chosen
+    best: float | None
+    flops: float
+    out: tuple[float, ...]
 
     def to_plain(self) -> dict[str, Any]:
         losses = {rate: loss if math.isfinite(loss) else None for rate, loss in self.losses.items()}

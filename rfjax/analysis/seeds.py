@@ -15,11 +15,17 @@ SETTLED = 0.02  # a training loss that clearly falls by more than this over the 
 
 @dataclass(frozen=True)
 class Spread:
-    """How much the loss of one model varies with the seed."""
+    """How much the loss of one model varies with the seed.
 
-    relative: float  # standard deviation of one run's log loss, pooled over models, as if it were equal at all sizes
-    degrees_of_freedom: int  # the sum over models of (seeds - 1)
-    models: int  # how many have two seeds or more
+    Attributes:
+        relative: standard deviation of one run's log loss, pooled over models, as if it were equal at all sizes.
+        degrees_of_freedom: the sum over models of (seeds - 1).
+        models: how many have two seeds or more.
+    """
+
+    relative: float
+    degrees_of_freedom: int
+    models: int
 
     def stderr(self, loss: float, seeds: int) -> float:
         """The standard error of a mean loss over seeds, in units of the loss."""
@@ -28,13 +34,21 @@ class Spread:
 
 @dataclass(frozen=True)
 class Change:
-    """The change of loss from one model to another."""
+    """The change of loss from one model to another.
 
-    value: float  # second less first, the mean over levels of t
-    example_error: float | None  # its standard error over examples, paired; None where a level has one example
-    seed_error: float | None  # over seeds; None where no model has two seeds
-    degrees_of_freedom: float | None  # of both errors together (Satterthwaite 1946)
-    low: float | None  # low, high: the 95 % interval by Student's t; None where either error is unknown
+    Attributes:
+        value: second less first, the mean over levels of t.
+        example_error: its standard error over examples, paired; None where a level has one example.
+        seed_error: over seeds; None where no model has two seeds.
+        degrees_of_freedom: of both errors together (Satterthwaite 1946).
+        low, high: the 95 % interval by Student's t; None where either error is unknown.
+    """
+
+    value: float
+    example_error: float | None
+    seed_error: float | None
+    degrees_of_freedom: float | None
+    low: float | None
     high: float | None
 
     @property

@@ -37,18 +37,25 @@ class Surface:
 
 @dataclass(frozen=True)
 class Trend:
-    """All that a ladder says."""
+    """All that a ladder says.
+
+    Attributes:
+        judged: the fit of each law without the held-out rungs.
+        whole: the same with all rungs, for looking further ahead.
+        main: the name of the law that was asked for, or of the only one; "" where there is none.
+        reason: why that law, or why no fit.
+        warnings: sentences on ladder and laws; `step_warnings` has those on the steps."""
 
     x: str
     ladder: Ladder
-    judged: dict[str, LawFit]  # the fit of each law without the held-out rungs
-    whole: dict[str, LawFit]  # the same with all rungs, for looking further ahead
-    main: str  # the name of the law that was asked for, or of the only one; "" where there is none
-    reason: str  # why that law, or why no fit
+    judged: dict[str, LawFit]
+    whole: dict[str, LawFit]
+    main: str
+    reason: str
     checks: dict[str, LawCheck]
     levels: tuple[Level, ...]
     steps: tuple[Step, ...]
-    warnings: tuple[str, ...]  # sentences on ladder and laws; `step_warnings` has those on the steps
+    warnings: tuple[str, ...]
 
     @property
     def rungs(self) -> tuple[Rung, ...]:

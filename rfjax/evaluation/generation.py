@@ -18,11 +18,16 @@ from rfjax.evaluation.validation import gather
 
 @dataclass(frozen=True)
 class Prompts:
-    """What every setting and every model is asked to generate."""
+    """What every setting and every model is asked to generate.
 
-    texts: tuple[str, ...]  # the captions, n of them
-    arrays: Mapping[str, Shaped[np.ndarray, "n ..."]]  # what the text encoder has prepared of them, n rows each
-    # the arrays of the data set beside these captions; None for other texts
+    Attributes:
+        texts: the captions, n of them.
+        arrays: what the text encoder has prepared of them, n rows each.
+        true: the arrays of the data set beside these captions; None for other texts.
+    """
+
+    texts: tuple[str, ...]
+    arrays: Mapping[str, Shaped[np.ndarray, "n ..."]]
     true: Mapping[str, Shaped[np.ndarray, "n ..."]] | None = None
 
 
@@ -37,15 +42,25 @@ def first_prompts(source: data.Source, encoders: Sequence[Encoder], count: int) 
 
 @dataclass(frozen=True)
 class Generated:
-    """Pictures and what they cost."""
+    """Pictures and what they cost.
 
-    z: Float[np.ndarray, "k *S"]  # the first samples, as the network makes them; as many as were to be kept
-    images: Shaped[np.ndarray, "k *S2"] | None  # the same, decoded; None where the codec gives no pictures
-    broken: int  # how many of all the pictures hold numbers that are not finite
-    length: Float[np.ndarray, " n"]  # of each sample's path, (n,)
-    evaluations: int  # of the network, a batch
-    schedule: str  # the name of the times, as `flow.schedule_of` says
-    scores: dict[str, Any]  # what the metrics found, together
+    Attributes:
+        z: the first samples, as the network makes them; as many as were to be kept.
+        images: the same, decoded; None where the codec gives no pictures.
+        broken: how many of all the pictures hold numbers that are not finite.
+        length: of each sample's path, (n,).
+        evaluations: of the network, a batch.
+        schedule: the name of the times, as `flow.schedule_of` says.
+        scores: what the metrics found, together.
+    """
+
+    z: Float[np.ndarray, "k *S"]
+    images: Shaped[np.ndarray, "k *S2"] | None
+    broken: int
+    length: Float[np.ndarray, " n"]
+    evaluations: int
+    schedule: str
+    scores: dict[str, Any]
 
 
 def generate(

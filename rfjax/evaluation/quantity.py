@@ -7,14 +7,23 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Quantity:
-    """One number of a line of scores, and the keys of what the line says beside it."""
+    """One number of a line of scores, and the keys of what the line says beside it.
 
-    key: str  # of the number in the line
-    label: str  # what a page calls it
-    better: str  # "higher" or "lower"
-    error: str = ""  # key of its standard error over pictures, or "" where the line has none
-    floor: str = ""  # key of the value that as many true pictures have, or ""
-    parts: str = ""  # key of a dict of its parts, where it is a fraction of pictures, such as a score by skill, or ""
+    Attributes:
+        key: of the number in the line.
+        label: what a page calls it.
+        better: "higher" or "lower".
+        error: key of its standard error over pictures, or "" where the line has none.
+        floor: key of the value that as many true pictures have, or "".
+        parts: key of a dict of its parts, where it is a fraction of pictures, such as a score by skill, or "".
+    """
+
+    key: str
+    label: str
+    better: str
+    error: str = ""
+    floor: str = ""
+    parts: str = ""
 
     def __post_init__(self) -> None:
         if not all(isinstance(value, str) for value in asdict(self).values()) or not self.key:

@@ -39,16 +39,24 @@ Floors = tuple[float | None, ...]
 
 @dataclass(frozen=True)
 class ValidationLoss:
-    """A validation loss and where it comes from."""
+    """A validation loss and where it comes from.
 
-    grid: str  # name of the levels of t
-    loss: float  # mean over levels
-    stderr: float  # its standard error over examples
-    levels: tuple[float, ...]  # loss of each level
-    examples: Float[np.ndarray, " n"]  # loss of each triple, (n,)
-    # of each level, below which no network's expected loss can be; None where no floor is known
+    Attributes:
+        grid: name of the levels of t.
+        loss: mean over levels.
+        stderr: its standard error over examples.
+        levels: loss of each level.
+        examples: loss of each triple, (n,).
+        floors: of each level, below which no network's expected loss can be; None where no floor is known.
+        floors_drawn: the same for the noise that these triples drew, whose mean square is not exactly 1.
+    """
+
+    grid: str
+    loss: float
+    stderr: float
+    levels: tuple[float, ...]
+    examples: Float[np.ndarray, " n"]
     floors: Floors = (None,) * LEVELS
-    # the same for the noise that these triples drew, whose mean square is not exactly 1
     floors_drawn: Floors = (None,) * LEVELS
 
     def record(self) -> dict[str, Any]:

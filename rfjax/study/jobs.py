@@ -25,30 +25,43 @@ FAILURE = "failure.txt"  # of a task's folder: why it failed
 
 @dataclass(frozen=True)
 class Task:
-    """One thing to do, such as training one run."""
+    """One thing to do, such as training one run.
+
+    Attributes:
+        steps: of its bar.
+        step_flops: floating-point operations of a step, which move the bar of the whole job.
+        complete: whether there is nothing to do.
+        work: (display, stop) -> its result, with `split_seconds` by activity.
+        summary: (result, seconds) -> what the terminal shows in the end. A result with a "problem" fails the job.
+    """
 
     name: str
     folder: Path
-    steps: int  # of its bar
-    step_flops: float  # floating-point operations of a step, which move the bar of the whole job
-    complete: Callable[[], bool]  # whether there is nothing to do
-    work: Callable[[Display, Stop], dict[str, Any]]  # (display, stop) -> its result, with `split_seconds` by activity
-    # (result, seconds) -> what the terminal shows in the end. A result with a "problem" fails the job
+    steps: int
+    step_flops: float
+    complete: Callable[[], bool]
+    work: Callable[[Display, Stop], dict[str, Any]]
     summary: Callable[[dict[str, Any], float], str]
 
 
 @dataclass(frozen=True)
 class Job:
-    """Tasks, and what goes with them."""
+    """Tasks, and what goes with them.
+
+    Attributes:
+        session: this process's share of the study.
+        shared: several jobs may work on the same folders, so each task takes its folder's lock, and a task that fails
+            does not stop the others. Otherwise there is one task, whose failure is the job's.
+        flops: of all that is still to do.
+        warnings: sentences to show before the first task.
+    """
 
     config: Config
     tasks: list[Task]
-    session: Session  # this process's share of the study
-    flops: float  # of all that is still to do
-    # several jobs may work on the same folders, so each task takes its folder's lock, and a task that fails does not
-    # stop the others. Otherwise there is one task, whose failure is the job's
+    session: Session
+    flops: float
     shared: bool = True
-    warnings: list[str] = field(default_factory=list)  # sentences to show before the first task
+    warnings: list[str] = field(default_factory=list)
 
 
 def run(job: Job) -> int:

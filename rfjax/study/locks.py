@@ -92,12 +92,19 @@ def holder(environ: Mapping[str, str] = os.environ) -> Holder:
 
 @dataclass(frozen=True)
 class Held:
-    """A lock that another job has."""
+    """A lock that another job has.
 
-    by: str  # the other process, in words
-    silent: float  # seconds since its last sign of life
-    sign: int  # time of its last sign of life, in ns of the file system
-    doubtful: bool  # whether it may be dead; a later look then shows another sign of life, or the lock becomes void
+    Attributes:
+        by: the other process, in words.
+        silent: seconds since its last sign of life.
+        sign: time of its last sign of life, in ns of the file system.
+        doubtful: whether it may be dead; a later look then shows another sign of life, or the lock becomes void.
+    """
+
+    by: str
+    silent: float
+    sign: int
+    doubtful: bool
 
     def __str__(self) -> str:
         return f"another job has it ({self.by}, sign of life {self.silent:.0f} s ago)"

@@ -18,15 +18,24 @@ __all__ = ["Records", "RunRecord", "failure", "read", "read_run", "read_study"]
 
 @dataclass(frozen=True)
 class Records:
-    """A study as its folder tells."""
+    """A study as its folder tells.
+
+    Attributes:
+        study: what was asked for (`study.json`).
+        runs: those that have begun, in order.
+        failures: name of a run -> what failed.
+        damaged: sentences on runs that can't be read at all.
+        notes: sentences on the study.
+        apart: the names of runs that can't be compared with `runs`, and are not among them.
+    """
 
     folder: Path
-    study: dict[str, Any]  # what was asked for (`study.json`)
-    runs: tuple[RunRecord, ...]  # those that have begun, in order
-    failures: dict[str, str]  # name of a run -> what failed
-    damaged: dict[str, str] = dataclasses.field(default_factory=dict)  # sentences on runs that can't be read at all
-    notes: tuple[str, ...] = ()  # sentences on the study
-    apart: tuple[str, ...] = ()  # the names of runs that can't be compared with `runs`, and are not among them
+    study: dict[str, Any]
+    runs: tuple[RunRecord, ...]
+    failures: dict[str, str]
+    damaged: dict[str, str] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
 
     @property
     def config(self) -> dict[str, Any]:

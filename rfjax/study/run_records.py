@@ -36,31 +36,42 @@ class RunRecord:
     """One run of a study, as its files tell; texts in it are fit to be shown.
 
     In the lines, a number that was not finite is None, but for a standard error: that is NaN where it is not known.
+
+    Attributes:
+        size: parameters, forward_flops and so on, as `rfjax.models.Size`.
+        steps: the number of updates asked for.
+        train: lines of kind "train", one a step, in order.
+        validation: likewise, of both kinds of weights.
+        examples: weights -> loss of each validation triple at the end.
+        samples: what the pictures show: captions, sampler, steps, guidance.
+        scores: lines of kind "scores", the last written last; one a step, kind of weights and setting of the sampler.
+        skipped: number of lines that could not be read.
+        alignment_flops: what alignment adds to each training example: "projector" and "encoder".
+        representations: lines of kind "representations", one a step, kind of weights and noise level, in order.
+        left_out: batches that were skipped after a loss that went wrong, as `rfjax.training.recovery` writes them.
+        infinite: lines of training or validation whose loss is not finite, with that loss: inf or NaN.
+        damaged: sentences on files that could not be read.
+        quantities: what its lines of scores hold, in the order of the pages.
     """
 
     name: str
     folder: Path
     config: dict[str, Any]
-    size: dict[str, int]  # parameters, forward_flops and so on, as `rfjax.models.Size`
-    steps: int  # the number of updates asked for
-    train: tuple[dict[str, Any], ...]  # lines of kind "train", one a step, in order
-    validation: tuple[dict[str, Any], ...]  # likewise, of both kinds of weights
-    examples: dict[str, Float[np.ndarray, " n"]]  # weights -> loss of each validation triple at the end
-    samples: dict[str, Any] | None  # what the pictures show: captions, sampler, steps, guidance
-    # lines of kind "scores", the last written last; one a step, kind of weights and setting of the sampler
+    size: dict[str, int]
+    steps: int
+    train: tuple[dict[str, Any], ...]
+    validation: tuple[dict[str, Any], ...]
+    examples: dict[str, Float[np.ndarray, " n"]]
+    samples: dict[str, Any] | None
     scores: tuple[dict[str, Any], ...]
-    skipped: int  # number of lines that could not be read
-    # what alignment adds to each training example: "projector" and "encoder"
+    skipped: int
     alignment_flops: dict[str, int] = dataclasses.field(default_factory=dict)
-    # lines of kind "representations", one a step, kind of weights and noise level, in order
     representations: tuple[dict[str, Any], ...] = ()
-    # batches that were skipped after a loss that went wrong, as `rfjax.training.recovery` writes them
     left_out: tuple[dict[str, Any], ...] = ()
-    # lines of training or validation whose loss is not finite, with that loss: inf or NaN
     infinite: tuple[dict[str, Any], ...] = ()
-    damaged: tuple[str, ...] = ()  # sentences on files that could not be read
+    damaged: tuple[str, ...] = ()
     data: provenance.Known = dataclasses.field(default_factory=provenance.Known)
-    quantities: tuple[Quantity, ...] = STANDARD  # what its lines of scores hold, in the order of the pages
+    quantities: tuple[Quantity, ...] = STANDARD
 
     def curve(self, weights: str) -> list[dict[str, Any]]:
         """Validation losses along the run."""

@@ -34,11 +34,16 @@ class Damaged(UserError):
 
 
 class Progress(NamedTuple):
-    """What a run knows besides its state."""
+    """What a run knows besides its state.
 
-    seconds: float = 0.0  # of training so far
-    measured: int = -1  # the step at which everything was measured last; -1: never
-    # the step of the lowest validation loss of the averaged weights, which is `best_loss`; -1: none yet
+    Attributes:
+        seconds: of training so far.
+        measured: the step at which everything was measured last; -1: never.
+        best_step: the step of the lowest validation loss of the averaged weights, which is `best_loss`; -1: none yet.
+    """
+
+    seconds: float = 0.0
+    measured: int = -1
     best_step: int = -1
     best_loss: float = math.inf
 

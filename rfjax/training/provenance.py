@@ -26,14 +26,20 @@ ALLOW = "config.data.changed = 'allow'"
 
 @dataclass(frozen=True)
 class Known:
-    """What a run's folder says of its data."""
+    """What a run's folder says of its data.
 
-    data: Identity | None = None  # their identity; None: not known
-    since: str = ""  # the date of the record
-    # what was recorded earlier, the first first: `data`, plain or None, the `step` up to which the run was trained on
-    # them, and `changes` after that, in words
+    Attributes:
+        data: their identity; None: not known.
+        since: the date of the record.
+        before: what was recorded earlier, the first first: `data`, plain or None, the `step` up to which the run was
+            trained on them, and `changes` after that, in words.
+        trouble: why the record can't be read.
+    """
+
+    data: Identity | None = None
+    since: str = ""
     before: tuple[Mapping[str, Any], ...] = ()
-    trouble: str = ""  # why the record can't be read
+    trouble: str = ""
 
     @property
     def changes(self) -> tuple[str, ...]:

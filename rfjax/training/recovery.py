@@ -25,12 +25,19 @@ class Diverged(Exception):
 
 @dataclass(frozen=True)
 class Skip:
-    """A batch that was left out."""
+    """A batch that was left out.
 
-    step: int  # of the update that saw it
-    batch: int  # its number, counted from 0
-    loss: str  # as text, because it may be no number
-    back_to: int  # the step that the run went on from
+    Attributes:
+        step: of the update that saw it.
+        batch: its number, counted from 0.
+        loss: as text, because it may be no number.
+        back_to: the step that the run went on from.
+    """
+
+    step: int
+    batch: int
+    loss: str
+    back_to: int
 
 
 def read(folder: Path) -> tuple[Skip, ...]:

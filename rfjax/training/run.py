@@ -15,10 +15,15 @@ AGAIN = "the same command makes it again"
 
 
 class Result(NamedTuple):
-    """What a run wrote at its end."""
+    """What a run wrote at its end.
 
-    found: dict[str, Any] | None  # the content of `result.json`, or None where there is none that counts
-    trouble: str = ""  # why it does not, or ""
+    Attributes:
+        found: the content of `result.json`, or None where there is none that counts.
+        trouble: why it does not, or "".
+    """
+
+    found: dict[str, Any] | None
+    trouble: str = ""
 
 
 def read_result(folder: Path) -> Result:

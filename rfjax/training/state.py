@@ -17,23 +17,35 @@ RECENT = 16  # lines of metrics; at least half of them must be there before a lo
 
 
 class State(struct.PyTreeNode):
-    """Everything that an update changes, and the weights that it leaves alone, as arrays or as their shapes."""
+    """Everything that an update changes, and the weights that it leaves alone, as arrays or as their shapes.
 
-    step: Any  # number of updates done, int32
-    params: Any  # the trained weights, a nested dict of float32
-    frozen: Any  # the weights that are not trained, likewise; together with `params` they make the network's tree
-    ema_params: Any  # the moving average of `params`
+    Attributes:
+        step: number of updates done, int32.
+        params: the trained weights, a nested dict of float32.
+        frozen: the weights that are not trained, likewise; together with `params` they make the network's tree.
+        ema_params: the moving average of `params`.
+        sums: of each loss term since the last line of metrics, so that a resumed run writes the same line.
+    """
+
+    step: Any
+    params: Any
+    frozen: Any
+    ema_params: Any
     opt_state: Any
-    sums: Any  # of each loss term since the last line of metrics, so that a resumed run writes the same line
+    sums: Any
     health: Any
 
 
 class Health(struct.PyTreeNode):
-    """What tells that a loss is bad. It stays on the devices, so that no step waits for it."""
+    """What tells that a loss is bad. It stays on the devices, so that no step waits for it.
 
-    recent: Any  # losses of the last lines of metrics, infinite where there were fewer
-    # the first update since the last line whose loss or gradient was not finite, or whose loss exploded, with
-    # `bad_loss`; 0: none
+    Attributes:
+        recent: losses of the last lines of metrics, infinite where there were fewer.
+        bad_step: the first update since the last line whose loss or gradient was not finite, or whose loss exploded,
+            with `bad_loss`; 0: none.
+    """
+
+    recent: Any
     bad_step: Any
     bad_loss: Any
 

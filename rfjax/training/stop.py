@@ -27,10 +27,15 @@ class Interrupted(Exception):
 
 @dataclass
 class Stop:
-    """A request to stop, made by a signal and granted between two steps; a second Ctrl-C does not wait."""
+    """A request to stop, made by a signal and granted between two steps; a second Ctrl-C does not wait.
 
-    requested: bool = False  # whether this process was asked
-    code: Exit = Exit.PREEMPTED  # what the process should end with
+    Attributes:
+        requested: whether this process was asked.
+        code: what the process should end with.
+    """
+
+    requested: bool = False
+    code: Exit = Exit.PREEMPTED
     _asked: int = 0
 
     @contextmanager

@@ -33,12 +33,17 @@ PROJECTORS = "projectors"  # the tree beside "params" that folders of older vers
 
 @dataclass(frozen=True)
 class Weights:
-    """A network that can be used."""
+    """A network that can be used.
+
+    Attributes:
+        params: the tree of weights that the network reads, heads included.
+        step: how many updates they have seen.
+    """
 
     config: Config
     spec: RunSpec
-    params: Any  # the tree of weights that the network reads, heads included
-    step: int  # how many updates they have seen
+    params: Any
+    step: int
 
     def sampleable(self, stage: EncodeStage, shape: tuple[int, ...] | None = None) -> Sampleable:
         """As something to sample from.

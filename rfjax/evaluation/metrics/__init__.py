@@ -22,9 +22,13 @@ METRICS = {
 
 @runtime_checkable
 class Metric(Protocol):
-    """The contract."""
+    """The contract.
 
-    quantities: tuple[Quantity, ...]  # what `result` holds that reports should show, with labels and directions
+    Attributes:
+        quantities: what `result` holds that reports should show, with labels and directions.
+    """
+
+    quantities: tuple[Quantity, ...]
 
     def init(self) -> Any:
         """The state before the first batch."""

@@ -45,22 +45,36 @@ class Found:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a caption says."""
+    """What a caption says.
 
-    skill: str  # of SKILLS
-    objects: tuple[tuple[str, str | None], ...]  # (kind, colour) each, colour None where the caption names none
-    count: int  # how many objects it speaks of
-    relation: str | None = None  # of RELATIONS, of object 0 to object 1; None if not position
+    Attributes:
+        skill: of SKILLS.
+        objects: (kind, colour) each, colour None where the caption names none.
+        count: how many objects it speaks of.
+        relation: of RELATIONS, of object 0 to object 1; None if not position.
+    """
+
+    skill: str
+    objects: tuple[tuple[str, str | None], ...]
+    count: int
+    relation: str | None = None
 
 
 @dataclass(frozen=True)
 class Composition:
-    """A composition score."""
+    """A composition score.
 
-    value: float  # mean over the skills that occur of the fraction of images that are right (GenEval's "Overall")
-    stderr: float  # its binomial standard error, sqrt(sum over skills of p (1 - p) / n) / number of skills
-    skills: dict[str, float]  # the fraction of each skill that occurs
-    counts: dict[str, int]  # its number of images
+    Attributes:
+        value: mean over the skills that occur of the fraction of images that are right (GenEval's "Overall").
+        stderr: its binomial standard error, sqrt(sum over skills of p (1 - p) / n) / number of skills.
+        skills: the fraction of each skill that occurs.
+        counts: its number of images.
+    """
+
+    value: float
+    stderr: float
+    skills: dict[str, float]
+    counts: dict[str, int]
 
 
 def score(images: Shaped[np.ndarray, "..."], captions: Sequence[str]) -> Composition:

@@ -20,23 +20,35 @@ from rfjax.evaluation.quantity import STANDARD, Quantity
 
 
 class Judged(NamedTuple):
-    """What is kept of b pictures."""
+    """What is kept of b pictures.
 
-    features: Float[np.ndarray, "b F"]  # for the Fréchet distance, (b, F)
-    right: Bool[np.ndarray, " b"]  # whether each shows what its caption says
-    parts: list[str]  # the name of the part of the score that each belongs to
+    Attributes:
+        features: for the Fréchet distance, (b, F).
+        right: whether each shows what its caption says.
+        parts: the name of the part of the score that each belongs to.
+    """
+
+    features: Float[np.ndarray, "b F"]
+    right: Bool[np.ndarray, " b"]
+    parts: list[str]
 
 
 @dataclass(frozen=True)
 class ToyMetric:
-    """A `Metric`: the share of pictures that are right, and the Fréchet distance to the train split."""
+    """A `Metric`: the share of pictures that are right, and the Fréchet distance to the train split.
 
-    shape: tuple[int, int, int]  # of a picture, (H, W, C)
-    judge: Callable[[Shaped[np.ndarray, "b H W C"], Sequence[str]], Judged]  # (uint8 pictures, captions) -> Judged
-    # (right, parts) -> the score, its standard error, and the share of each part
+    Attributes:
+        shape: of a picture, (H, W, C).
+        judge: (uint8 pictures, captions) -> Judged.
+        score: (right, parts) -> the score, its standard error, and the share of each part.
+        reference: the Gaussian of the train split's features.
+        floor: number of pictures -> the distance of as many true pictures that the reference does not hold.
+    """
+
+    shape: tuple[int, int, int]
+    judge: Callable[[Shaped[np.ndarray, "b H W C"], Sequence[str]], Judged]
     score: Callable[[Bool[np.ndarray, " n"], list[str]], tuple[float, float, dict[str, float]]]
-    reference: Callable[[], Gaussian]  # the Gaussian of the train split's features
-    # number of pictures -> the distance of as many true pictures that the reference does not hold
+    reference: Callable[[], Gaussian]
     floor: Callable[[int], float]
 
     quantities: ClassVar[tuple[Quantity, ...]] = STANDARD

@@ -80,11 +80,16 @@ def floor_sentence(found: Iterable[tuple[int, Mapping[str, float]]], quantities:
 
 @dataclass(frozen=True)
 class Rates:
-    """The learning rates of a comparison."""
+    """The learning rates of a comparison.
 
-    runs: tuple[RunRecord, ...]  # those at the chosen rates: all, where nothing was swept
-    choices: tuple[analysis.RateChoice, ...]  # for those who were given several rates
-    used: tuple[float, ...]  # all rates of `runs`, ascending
+    Attributes:
+        runs: those at the chosen rates: all, where nothing was swept.
+        choices: for those who were given several rates.
+        used: all rates of `runs`, ascending."""
+
+    runs: tuple[RunRecord, ...]
+    choices: tuple[analysis.RateChoice, ...]
+    used: tuple[float, ...]
     warnings: tuple[str, ...]
 
 

@@ -18,17 +18,26 @@ STYLE = "\n" + Path(__file__).with_name("style.css").read_text(encoding="utf-8")
 
 @dataclass(frozen=True)
 class Report:
-    """A kind of report: what it finds in a study's records, and how it shows that. `F` are its findings."""
+    """A kind of report: what it finds in a study's records, and how it shows that. `F` are its findings.
+
+    Attributes:
+        analyse: records -> F; the findings have `warnings`, a tuple of sentences.
+        to_json: F -> plain values for the JSON `file`.
+        subtitle: records -> what was trained on what, in words.
+        opening: records, F -> HTML of the box at the top of the page.
+        sections: records, F -> HTML of the parts below the figures.
+        lines: records, F -> what the terminal shows at the end.
+    """
 
     file: str
-    analyse: Callable[[Records], Any]  # records -> F; the findings have `warnings`, a tuple of sentences
-    to_json: Callable[[Any], Any]  # F -> plain values for the JSON `file`
+    analyse: Callable[[Records], Any]
+    to_json: Callable[[Any], Any]
     tables: Callable[[Records, Any], Tables]
     figures: Callable[[Records, Any], Figures]
-    subtitle: Callable[[Records], str]  # records -> what was trained on what, in words
-    opening: Callable[[Records, Any], str]  # records, F -> HTML of the box at the top of the page
-    sections: Callable[[Records, Any], list[str]]  # records, F -> HTML of the parts below the figures
-    lines: Callable[[Records, Any], list[str]]  # records, F -> what the terminal shows at the end
+    subtitle: Callable[[Records], str]
+    opening: Callable[[Records, Any], str]
+    sections: Callable[[Records, Any], list[str]]
+    lines: Callable[[Records, Any], list[str]]
 
 
 def shell(title: str, subtitle: str, body: Iterable[str]) -> str:

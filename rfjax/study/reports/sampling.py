@@ -21,17 +21,25 @@ COLUMNS = {5: "five", 10: "ten", 20: "twenty"}  # steps -> field of Table 6
 
 @dataclass(frozen=True)
 class Findings:
-    """All that the report says."""
+    """All that the report says.
 
-    score: Quantity  # the quantity that is compared: the first of which higher is better
+    Attributes:
+        score: the quantity that is compared: the first of which higher is better.
+        rows: a row for each run, by depth.
+        steps: numbers of steps that any run has, ascending; the reference is the last.
+        grids: schedules of sampling times that were used.
+        floor: what the distance of true pictures is, in words.
+    """
+
+    score: Quantity
     others: tuple[Quantity, ...]
-    rows: tuple[Row, ...]  # a row for each run, by depth
-    steps: tuple[int, ...]  # numbers of steps that any run has, ascending; the reference is the last
+    rows: tuple[Row, ...]
+    steps: tuple[int, ...]
     guidance: float | None
     verdict: Verdict
     warnings: tuple[str, ...]
-    grids: tuple[str, ...]  # schedules of sampling times that were used
-    floor: str  # what the distance of true pictures is, in words
+    grids: tuple[str, ...]
+    floor: str
 
 
 def analyse(study: Records) -> Findings:

@@ -14,15 +14,19 @@ SURFACE_FROM = 0.1  # share of a run before which its checkpoints are no part of
 
 @dataclass(frozen=True)
 class Findings:
-    """All that the report of a scaling study says; `study` is the config's section."""
+    """All that the report of a scaling study says; `study` is the config's section.
+
+    Attributes:
+        scored: checkpoints with scores of their samples.
+        relations: how the loss goes with those scores."""
 
     study: dict[str, Any]
     trend: analysis.Trend
     sweeps: tuple[analysis.RateSweep, ...]
     surface: analysis.Surface
     quantities: tuple[Quantity, ...]
-    scored: tuple[analysis.Checkpoint, ...]  # checkpoints with scores of their samples
-    relations: tuple[analysis.Relation, ...]  # how the loss goes with those scores
+    scored: tuple[analysis.Checkpoint, ...]
+    relations: tuple[analysis.Relation, ...]
     warnings: tuple[str, ...]
 
 
