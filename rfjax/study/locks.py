@@ -41,17 +41,29 @@ def seconds_of_doubt(stale: float) -> float:
 
 @dataclass(frozen=True)
 class Holder:
-    """The process that has a lock."""
+    """The process that has a lock.
 
-    host: str  # of its machine, see `files.Machine`; so are `boot` and `space`
+    Attributes:
+        host: of its machine, see `files.Machine`.
+        boot: likewise.
+        space: likewise.
+        pid: number of the process on its machine.
+        started: see `files.started`.
+        job: of a cluster, in words.
+        start: how often the cluster has restarted that job.
+        since: when the process took the lock, by its own clock.
+        token: unique for this lock.
+    """
+
+    host: str
     boot: str
     space: str
-    pid: int  # number of the process on its machine
-    started: str  # see `files.started`
-    job: str  # of a cluster, in words
-    start: str  # how often the cluster has restarted that job
-    since: str  # when the process took the lock, by its own clock
-    token: str  # unique for this lock
+    pid: int
+    started: str
+    job: str
+    start: str
+    since: str
+    token: str
 
     def __str__(self) -> str:
         return printable(f"{self.host}, process {self.pid}{', ' if self.job else ''}{self.job}")
