@@ -6,10 +6,8 @@ the body of a loop counts once for each iteration.
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-
-import numpy as np
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from rfjax.errors import UserError
 from rfjax.planning.hlo_groups import Groups, axes_of, read_groups, read_lists
@@ -44,6 +42,7 @@ class Collective:
         result_bytes: bytes of the results of one execution on one device.
         groups: the devices that exchange data; for a permutation, pairs (from, to).
         times: number of executions.
+        loops: names of the loops around it whose number of iterations the text lacks; they count once.
     """
 
     kind: str
@@ -52,6 +51,7 @@ class Collective:
     result_bytes: int
     groups: Groups
     times: int = 1
+    loops: tuple[str, ...] = ()
 
     @property
     def group_size(self) -> int:
@@ -81,11 +81,14 @@ class Communication:
 
     Attributes:
         collectives: in the order of the text. Of a conditional, those of the branch with the most traffic.
-        unknown: names of loops with collectives whose number of iterations the text lacks; they count once.
     """
 
     collectives: tuple[Collective, ...]
-    unknown: tuple[str, ...] = ()
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Names of the loops with collectives that count once, because the text lacks their number of iterations."""
+        return tuple(dict.fromkeys(name for one in self.collectives for name in one.loops))
 
     def by_axes(self, mesh: Mapping[str, int]) -> dict[tuple[str, str], Traffic]:
         """(kind, axes) -> traffic, without groups of one device; axes of the mesh such as "fsdp" or "data+fsdp"."""
@@ -117,7 +120,7 @@ def read_communication(text: str) -> Communication:
     if not entry:
         raise UserError("this is not the text of a compiled HLO module: it has no ENTRY computation")
     partitions = [int(n) for n in re.findall(r"\b(?:num_partitions|replica_count)=(\d+)", text.split("\n", 1)[0])]
-    return _Reader(computations, math.prod(partitions)).follow(entry)
+    return Communication(tuple(_Reader(computations, math.prod(partitions)).follow(entry)))
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,12 @@ class _Instruction:
         return re.findall(r"[^\s,{}%]+", self.attribute(attribute))
 
 
+CALLS = {
+    "call": "to_apply",
+    "fusion": "calls",
+    "async-start": "calls",
+}  # opcode -> the attribute that names what it runs
+BRANCHES = ("branch_computations", "true_computation", "false_computation")  # attributes of a conditional
 _HEAD = re.compile(r"^(ENTRY\s+)?%?([\w.\-]+)\s+\(.*->.*\{\s*$")
 _LINE = re.compile(r"^\s+(?:ROOT\s+)?%?([\w.\-]+) = ")
 _OPCODE = re.compile(r"\s*([\w\-]+)\(")
@@ -205,58 +214,43 @@ class _Reader:
     computations: Mapping[str, Sequence[_Instruction]]
     devices: int
 
-    def follow(self, name: str) -> Communication:
-        """The communication of one execution of a computation, including those that it calls."""
-        return _merged(self._one(line, self.computations[name]) for line in self.computations.get(name, ()))
+    def follow(self, name: str, times: int = 1, loops: tuple[str, ...] = ()) -> Iterator[Collective]:
+        """The collectives of a computation, including those that it calls.
 
-    def _one(self, line: _Instruction, computation: Sequence[_Instruction]) -> Communication:
-        if line.opcode.removesuffix("-start") in SHARES:
-            return Communication((self._collective(line, computation),))
-        if line.opcode == "while":
-            return self._loop(line)
-        if line.opcode == "conditional":
-            return self._branches(line)
-        attribute = {"call": "to_apply", "fusion": "calls", "async-start": "calls"}.get(line.opcode, "")
-        return _merged(map(self.follow, line.names(attribute))) if attribute else Communication(())
+        Args:
+            times: how often it runs.
+            loops: names of the loops of unknown length around it, the innermost first.
+        """
+        for line in self.computations.get(name, ()):
+            if line.opcode.removesuffix("-start") in SHARES:
+                yield self._collective(line, self.computations[name], times, loops)
+            elif line.opcode == "while":
+                turns = re.search(r'known_trip_count"?\s*[:=]\s*\{\s*"?n"?\s*[:=]\s*"?(\d+)', line.rest)
+                again, around = (times * int(turns[1]), loops) if turns else (times, (line.name, *loops))
+                for inner in [*line.names("body"), *line.names("condition")]:
+                    yield from self.follow(inner, again, around)
+            elif line.opcode == "conditional":
+                names = [n for attribute in BRANCHES for n in line.names(attribute)]
+                branches = [list(self.follow(name, times, loops)) for name in names]
+                yield from max(branches, key=lambda branch: sum(one.received for one in branch))
+            elif attribute := CALLS.get(line.opcode):
+                for inner in line.names(attribute):
+                    yield from self.follow(inner, times, loops)
 
-    def _loop(self, line: _Instruction) -> Communication:
-        turns = re.search(r'known_trip_count"?\s*[:=]\s*\{\s*"?n"?\s*[:=]\s*"?(\d+)', line.rest)
-        inside = _merged(map(self.follow, [*line.names("body"), *line.names("condition")]))
-        if not inside.collectives:
-            return inside
-        times = int(turns[1]) if turns else 1
-        repeated = tuple(replace(one, times=one.times * times) for one in inside.collectives)
-        return replace(inside, collectives=repeated, unknown=inside.unknown + (() if turns else (line.name,)))
-
-    def _branches(self, line: _Instruction) -> Communication:
-        names = [n for a in ("branch_computations", "true_computation", "false_computation") for n in line.names(a)]
-        branches = [self.follow(name) for name in names]
-        weights = [sum(one.received for one in branch.collectives) for branch in branches]
-        return branches[int(np.argmax(weights))]
-
-    def _collective(self, line: _Instruction, computation: Sequence[_Instruction]) -> Collective:
+    def _collective(
+        self, line: _Instruction, computation: Sequence[_Instruction], times: int, loops: tuple[str, ...]
+    ) -> Collective:
         kind = line.opcode.removesuffix("-start")
-        groups = self._groups(line)
-        sizes = {one.name: one.type for one in computation}
-        named = re.findall(r"%([\w.\-]+)", line.operands) or re.findall(r"([\w.\-]+)\s*(?:,|$)", line.operands)
+        if pairs := re.search(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}", line.rest):
+            groups = read_lists(pairs[1])
+        else:
+            groups = read_groups(line.rest.partition("replica_groups=")[2] or "{}", self.devices)
         operand, result = type_bytes(line.operands), type_bytes(line.type)
         if not operand:
+            sizes = {one.name: one.type for one in computation}
+            named = re.findall(r"%([\w.\-]+)", line.operands) or re.findall(r"([\w.\-]+)\s*(?:,|$)", line.operands)
             operand = sum(type_bytes(sizes[name]) for name in named)
         # The result type of an asynchronous start holds the operands too, and sometimes a context.
         if line.opcode in ("all-gather-start", "collective-permute-start", "collective-broadcast-start"):
             result = operand * (max(map(len, groups)) if kind == "all-gather" else 1)
-        return Collective(kind, line.name, operand, result, groups)
-
-    def _groups(self, line: _Instruction) -> Groups:
-        if pairs := re.search(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}", line.rest):
-            return read_lists(pairs[1])
-        start = re.search(r"replica_groups=", line.rest)
-        return read_groups(line.rest[start.end() :] if start else "{}", self.devices)
-
-
-def _merged(parts: Iterable[Communication]) -> Communication:
-    parts = list(parts)
-    return Communication(
-        tuple(one for part in parts for one in part.collectives),
-        tuple(dict.fromkeys(name for part in parts for name in part.unknown)),
-    )
+        return Collective(kind, line.name, operand, result, groups, times, loops)
