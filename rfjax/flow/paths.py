@@ -109,7 +109,7 @@ def _variance_preserving(
 
 
 def linear() -> Path:
-    """LDM's schedule, whose roots of beta_i are evenly spaced; its end is not pure noise: a_1 = 0.068 (SD3 sec. 3.1)."""
+    """LDM's schedule, whose roots of beta_i are evenly spaced; it ends at a_1 = 0.068, not in pure noise (SD3 3.1)."""
     first, last = np.sqrt(LDM_BETAS)
     return _stepwise(np.linspace(first, last, STEPS) ** 2)
 
