@@ -9,7 +9,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -54,13 +54,8 @@ class ImportOptions:
 DEFAULTS = ImportOptions()
 
 
-@dataclasses.dataclass(frozen=True)
-class CheckpointInfo:
-    """What a checkpoint holds.
-
-    Attributes:
-        layout: a name of `layouts.LAYOUTS`.
-    """
+class CheckpointInfo(NamedTuple):
+    """What a checkpoint holds: its layout, by its name in `layouts.LAYOUTS`, and the config of its network."""
 
     layout: str
     config: configs.Config
