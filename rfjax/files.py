@@ -139,11 +139,7 @@ def sync_tree(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _in_place(path: Path) -> Iterator[None]:
-    """Turns the errors of a folder in place of a file, and of a file in place of a folder, into one sentence.
-
-    Raises:
-        UserError: in place of such an error.
-    """
+    """Turns the errors of a folder in place of a file, and of a file in place of a folder, into a UserError."""
     try:
         yield
     except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:

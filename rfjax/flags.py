@@ -48,11 +48,7 @@ AXES = "config.study.axes."
 
 
 def _split_axes(arguments: list[str]) -> tuple[dict[str, tuple[Any, ...]], list[str]]:
-    """Splits arguments into axes and others, because ml_collections can't set a key that the file lacks.
-
-    Raises:
-        UserError: if the value of an axis is not a Python literal.
-    """
+    """Splits arguments into axes and others, because ml_collections can't set a key that the file lacks."""
     axes: dict[str, tuple[Any, ...]] = {}
     others: list[str] = []
     words = iter(arguments)

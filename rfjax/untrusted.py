@@ -24,15 +24,12 @@ class Unreadable(UserError):
 
 
 def regular(path: Path, limit: int = LIMIT, *, fix: str = "put the file itself there") -> BinaryIO:
-    """Opens a regular file for reading. Other kinds are refused: a FIFO would block, /dev/zero has no end.
+    """Opens a regular file for reading bytes. Other kinds are refused: a FIFO would block, /dev/zero has no end.
 
     Args:
         path: of the file; links are followed.
         limit: largest size in bytes.
         fix: how the user can fix the mistake, for the end of the message.
-
-    Returns:
-        The file, open in binary mode.
 
     Raises:
         Unreadable: if it is a folder, a FIFO, a socket or a device, or too large.

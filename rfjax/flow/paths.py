@@ -89,13 +89,7 @@ def cosine() -> Path:
 def _variance_preserving(
     log_alpha: Callable[[Times], Times], slope: Callable[[Times], Times], time: Callable[[Times], Times]
 ) -> Path:
-    """a = exp(L / 2), b = sqrt(1 - exp L), for L = log a^2.
-
-    Args:
-        log_alpha: t -> L.
-        slope: t -> dL/dt.
-        time: L -> t.
-    """
+    """a = exp(L / 2), b = sqrt(1 - exp L), for L = log a^2; log_alpha: t -> L, slope: t -> dL/dt, time: L -> t."""
     a = lambda t: jnp.exp(log_alpha(t) / 2)  # noqa: E731
     b = lambda t: jnp.sqrt(jnp.abs(jnp.expm1(log_alpha(t))))  # noqa: E731
     return Path(

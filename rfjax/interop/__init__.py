@@ -137,16 +137,13 @@ def import_checkpoint(
 
 
 def export(network: Weights, path: Path, layout: str, dtype: Any = None, max_shard: int = MAX_SHARD) -> Path:
-    """Writes a network as another project's checkpoint, with one tensor in memory at a time.
+    """Writes a network as another project's checkpoint, with one tensor in memory at a time; returns its path.
 
     Args:
         path: a folder, or a file with the suffix of the layout's files.
         layout: a name of `layouts.LAYOUTS`.
         dtype: of the tensors, or path of a leaf -> dtype. None keeps the types.
         max_shard: largest file of a folder in bytes; a larger network gets several files and an index.
-
-    Returns:
-        The file or folder.
 
     Raises:
         UserError: if the layout can't store this network, or the path does not fit the layout.

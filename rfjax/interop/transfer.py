@@ -64,15 +64,12 @@ def load(
     dtype: Any = None,
     ignore: Sequence[str] = (),
 ) -> dict[str, jax.Array]:
-    """Reads a checkpoint into sharded arrays, with one leaf at a time in the host's memory.
+    """Reads a checkpoint into sharded arrays, by path, with one leaf at a time in the host's memory.
 
     Args:
         target: path of a leaf -> shape and sharding.
         dtype: of the arrays. None keeps the stored types, but turns eight-bit types into bfloat16.
         ignore: as in `check`.
-
-    Returns:
-        Path of a leaf -> array.
 
     Raises:
         UserError: if the checkpoint does not fit the layout (before values are read), a copy differs from its original,

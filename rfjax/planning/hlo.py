@@ -21,13 +21,9 @@ BITS = {
 # The least that a device receives in a group of n, as a multiple of all that is gathered, scattered or reduced
 # (Thakur et al. 2005; Rabenseifner 2004 for all-reduce: a reduce-scatter, then an all-gather).
 SHARES = {
-    "all-gather": lambda n: (n - 1) / n,
-    "reduce-scatter": lambda n: (n - 1) / n,
+    **dict.fromkeys(("all-gather", "reduce-scatter", "all-to-all", "ragged-all-to-all"), lambda n: (n - 1) / n),
+    **dict.fromkeys(("collective-broadcast", "collective-permute"), lambda n: min(n - 1, 1)),
     "all-reduce": lambda n: 2 * (n - 1) / n,
-    "all-to-all": lambda n: (n - 1) / n,
-    "ragged-all-to-all": lambda n: (n - 1) / n,
-    "collective-broadcast": lambda n: min(n - 1, 1),
-    "collective-permute": lambda n: min(n - 1, 1),
 }
 
 
@@ -37,18 +33,14 @@ class Collective:
 
     Attributes:
         kind: a key of SHARES, such as "all-gather".
-        name: the instruction's name.
-        operand_bytes: bytes of the operands of one execution on one device.
-        result_bytes: bytes of the results of one execution on one device.
+        size: bytes of the operands or of the results of one execution on one device, whichever are more.
         groups: the devices that exchange data; for a permutation, pairs (from, to).
         times: number of executions.
         loops: names of the loops around it whose number of iterations the text lacks; they count once.
     """
 
     kind: str
-    name: str
-    operand_bytes: int
-    result_bytes: int
+    size: int
     groups: Groups
     times: int = 1
     loops: tuple[str, ...] = ()
@@ -61,7 +53,7 @@ class Collective:
     @property
     def received(self) -> float:
         """Least bytes that a device receives in all executions, with the best known algorithms."""
-        return received(self.kind, max(self.operand_bytes, self.result_bytes), self.group_size) * self.times
+        return received(self.kind, self.size, self.group_size) * self.times
 
 
 @dataclass(frozen=True)
@@ -133,14 +125,10 @@ class _Instruction:
     operands: str
     rest: str
 
-    def attribute(self, name: str) -> str:
-        """The value after `name=`, or ""."""
-        found = re.search(rf"\b{name}=(\{{[^}}]*\}}|[^\s,]+)", self.rest)
-        return found[1] if found else ""
-
     def names(self, attribute: str) -> list[str]:
         """The names of computations in an attribute, which holds one or a list in braces."""
-        return re.findall(r"[^\s,{}%]+", self.attribute(attribute))
+        found = re.search(rf"\b{attribute}=(\{{[^}}]*\}}|[^\s,]+)", self.rest)
+        return re.findall(r"[^\s,{}%]+", found[1]) if found else []
 
 
 CALLS = {
@@ -253,4 +241,4 @@ class _Reader:
         # The result type of an asynchronous start holds the operands too, and sometimes a context.
         if line.opcode in ("all-gather-start", "collective-permute-start", "collective-broadcast-start"):
             result = operand * (max(map(len, groups)) if kind == "all-gather" else 1)
-        return Collective(kind, line.name, operand, result, groups, times, loops)
+        return Collective(kind, max(operand, result), groups, times, loops)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from rich.console import Console
 
 from rfjax import config as configs
 from rfjax import flow, models
@@ -50,13 +51,10 @@ class Progress:
 
 
 def run(config: Config, started: float) -> int:
-    """Plans the runs of a study, or the run config.only, prints the plans, and writes WORKDIR/plan.json.
+    """Plans a study's runs, or the run config.only; prints the plans, writes WORKDIR/plan.json, returns the exit code.
 
     Args:
         started: `time.time()` at the start of the process.
-
-    Returns:
-        The exit code.
 
     Raises:
         UserError: if the mesh does not fit the devices or the batch, or there are too few virtual devices.
@@ -71,7 +69,7 @@ def run(config: Config, started: float) -> int:
     path = Path(config.workdir) / "plan.json"
     plans: dict[Any, RunPlan] = {}
     record = {"config": config.to_dict(), "jax": jax.__version__, "plans": []}
-    console = plan_text.console()
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     for name, one in wanted.items():
         spec = make_run_spec(one)
         key = spec, one.training.batch, z_type(one, spec)  # seeds and formulations don't change a plan

@@ -1,7 +1,5 @@
 """Writes a plan as text: one block per run, with a remark on each number."""
 
-from rich.console import Console
-
 from rfjax.config import Config
 from rfjax.planning.chips import CHIPS, GIB
 from rfjax.planning.plans import RunPlan
@@ -10,10 +8,6 @@ from rfjax.training.spec import make_run_spec
 
 HOUR, TERA = 3600, 1e12
 SMALL = 1024  # bytes of communication below which kinds share one line
-
-
-def console() -> Console:
-    return Console(highlight=False, soft_wrap=True, markup=False)
 
 
 def format_bytes(count: float) -> str:
