@@ -114,13 +114,8 @@ def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
-def import_checkpoint(
-    path: Path, folder: Path, layout: str = "", mesh: configs.Mesh | None = None, options: ImportOptions = DEFAULTS
-) -> Weights:
+def import_checkpoint(path: Path, folder: Path, layout: str = "", options: ImportOptions = DEFAULTS) -> Weights:
     """Makes a run's folder from another project's checkpoint, in float32, to generate pictures from or to train on.
-
-    Args:
-        mesh: the devices; None for the default mesh.
 
     Raises:
         UserError: for the reasons of `read`, and if the folder is not empty.
@@ -128,7 +123,7 @@ def import_checkpoint(
     weights.check_empty(folder)
     with options.open(path) as tensors:
         info = inspect(tensors, layout, options)
-        imported = _read(tensors, info, mesh or configs.Mesh(), np.float32)
+        imported = _read(tensors, info, configs.Mesh(), np.float32)
         pieces = layout_of(info, imported.spec).items()
         dtypes = {leaf: transfer.default_dtype(tensors.dtype(first.name)).name for leaf, (first, *_) in pieces}
     weights.write(folder, imported)

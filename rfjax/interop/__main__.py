@@ -85,7 +85,7 @@ def _run(given: argparse.Namespace) -> int:
     if given.command == "import":
         where, made = (
             given.folder,
-            interop.import_checkpoint(given.source, given.folder, given.layout, options=_options(given)),
+            interop.import_checkpoint(given.source, given.folder, given.layout, _options(given)),
         )
     else:
         made = weights.read_weights(given.folder, configs.Mesh(), given.weights == "ema")

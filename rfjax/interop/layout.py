@@ -64,10 +64,10 @@ def linear(name: str, inputs: int, outputs: int, index: Index = (), **others: An
     return Piece(name, index, (inputs, outputs), (1, 0), **others)
 
 
-def conv(name: str, size: tuple[int, int], inputs: int, outputs: int, index: Index = ()) -> Piece:
+def conv(name: str, size: tuple[int, int], inputs: int, outputs: int) -> Piece:
     """A kernel of `size` (height, width): ours (height, width, inputs, outputs), or those axes but the last flattened;
     theirs (outputs, inputs, height, width)."""
-    return Piece(name, index, (*size, inputs, outputs), (3, 2, 0, 1))
+    return Piece(name, (), (*size, inputs, outputs), (3, 2, 0, 1))
 
 
 def manifest(layout: Layout) -> dict[str, tuple[int, ...]]:
