@@ -13,9 +13,6 @@ and the report can say how many steps an aligned run needs for what a vanilla ru
 exact: its tokens say which shape, colour and outline lies at a patch.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import ml_collections
 
 from rfjax import config as configs
@@ -48,7 +45,7 @@ def sizes() -> ml_collections.ConfigDict:
     return c
 
 
-def varied(name: str, axes: Mapping[str, tuple[Any, ...]], **model: Any) -> ml_collections.ConfigDict:
+def varied(name: str, axes: dict, **model: int) -> ml_collections.ConfigDict:
     """One depth, and an axis of the alignment."""
     c = base()
     c.study.name = f"Representation alignment: {name}"

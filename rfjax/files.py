@@ -59,12 +59,11 @@ def started(pid: int) -> str | None:
             return None
     else:
         return None if state in "ZX" else numbers[18]  # a killed process is a zombie until its parent waits for it
-    try:
-        os.kill(pid, 0)  # signal 0 only checks that the process exists
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass
+    with contextlib.suppress(PermissionError):
+        try:
+            os.kill(pid, 0)  # signal 0 only checks that the process exists
+        except ProcessLookupError:
+            return None
     return ""
 
 
@@ -140,11 +139,7 @@ def sync_tree(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _in_place(path: Path) -> Iterator[None]:
-    """Turns the errors of a folder in place of a file, and of a file in place of a folder, into one sentence.
-
-    Raises:
-        UserError: in place of such an error.
-    """
+    """Turns the errors of a folder in place of a file, and of a file in place of a folder, into a UserError."""
     try:
         yield
     except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
@@ -236,11 +231,8 @@ class Growing:
 
 def append_line(path: Path, line: str) -> None:
     """Adds one line to a file that several processes write to; see `Growing`."""
-    file = Growing(path)
-    try:
+    with contextlib.closing(Growing(path)) as file:
         file.append(f"{line}\n")
-    finally:
-        file.close()
 
 
 def _whole_lines(file: int, size: int) -> int:

@@ -48,11 +48,7 @@ AXES = "config.study.axes."
 
 
 def _split_axes(arguments: list[str]) -> tuple[dict[str, tuple[Any, ...]], list[str]]:
-    """Splits arguments into axes and others, because ml_collections can't set a key that the file lacks.
-
-    Raises:
-        UserError: if the value of an axis is not a Python literal.
-    """
+    """Splits arguments into axes and others, because ml_collections can't set a key that the file lacks."""
     axes: dict[str, tuple[Any, ...]] = {}
     others: list[str] = []
     words = iter(arguments)
@@ -76,14 +72,14 @@ def _split_axes(arguments: list[str]) -> tuple[dict[str, tuple[Any, ...]], list[
 def _explain(error: Exception, arguments: list[str]) -> str:
     """One sentence about an error of absl or ml_collections."""
     keys = [path for path, *_ in configs.entries()]
-    for argument in arguments:
-        name = argument.removeprefix("--").split("=")[0].removeprefix("config.")
+    given = (argument.split("=")[0] for argument in arguments if argument.startswith("--config."))
+    for name in (flag.removeprefix("--config.") for flag in given):
         inner = [key for key in keys if key.startswith(f"{name}.")]
-        if argument.startswith("--config.") and (inner or name == AXES.strip(".").removeprefix("config.")):
+        if inner or name == "study.axes":
             such = inner[0] if inner else f"{name}.model.depth"
             return f"config.{name} is a section, not a value: set one of its keys, such as --config.{such}=VALUE"
-        if argument.startswith("--config.") and (new := versions.new_name(name)) != name:
+        if (new := versions.new_name(name)) != name:
             return f"config.{name} has a new name: config.{new}"
-        if argument.startswith("--config.") and name not in keys:
+        if name not in keys:
             return f"the config has no key '{name}'{nearest(name, keys)}"
     return f"{type(error).__name__}: {error}".replace("\n", " ")

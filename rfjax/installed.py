@@ -61,12 +61,7 @@ def commit(package: Path = PACKAGE) -> str:
 
     try:
         top = git("rev-parse", "--show-toplevel")
-        if (
-            not top
-            or Path(top).resolve() != root
-            or not git("ls-files", "--error-unmatch", f"{package.name}/__init__.py")
-        ):
-            return "unknown"
-        return git("describe", "--always", "--dirty") or "unknown"
+        ours = Path(top).resolve() == root and git("ls-files", "--error-unmatch", f"{package.name}/__init__.py")
+        return (ours and git("describe", "--always", "--dirty")) or "unknown"
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"

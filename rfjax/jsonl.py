@@ -56,40 +56,14 @@ def number(value: Any) -> int | float:
     raise ValueError(f"no number: {value!r}")
 
 
-def _numbers(value: Any) -> list[int | float]:
-    return [number(item) for item in _typed(value, list)]
-
-
-def _texts(value: Any) -> list[str]:
-    return [_typed(item, str) for item in _typed(value, list)]
-
-
-def _counts(value: Any) -> dict[str, int | float]:
-    return {name: number(item) for name, item in _typed(value, dict).items()}
-
-
-def _curves(value: Any) -> dict[str, list[int | float]]:
-    return {name: _numbers(item) for name, item in _typed(value, dict).items()}
-
-
-def _levels(value: Any) -> list[int | float]:
-    levels = _numbers(value)
-    if len(levels) != LEVELS:
-        raise ValueError(f"no {LEVELS} levels: {value!r}")
-    return levels
-
-
-def _size(value: Any) -> dict[str, int | float]:
-    size = _counts(value)
-    if missing := SIZE - set(size):
-        raise ValueError(f"a size without {', '.join(sorted(missing))}")
-    return size
-
-
 def _typed(value: Any, kind: type) -> Any:
     if type(value) is not kind:
         raise ValueError(f"no {kind.__name__}: {value!r}")
     return value
+
+
+def _text(value: Any) -> str:
+    return _typed(value, str)
 
 
 def _count(value: Any) -> int:
@@ -98,19 +72,40 @@ def _count(value: Any) -> int:
     return value
 
 
-def _text(value: Any) -> str:
-    return _typed(value, str)
+def _list_of(check: Callable[[Any], Any]) -> Callable[[Any], list[Any]]:
+    return lambda value: [check(item) for item in _typed(value, list)]
+
+
+def _levels(value: Any) -> list[int | float]:
+    if len(_typed(value, list)) != LEVELS:
+        raise ValueError(f"no {LEVELS} levels: {value!r}")
+    return _list_of(number)(value)
+
+
+def _numbers(value: Any) -> dict[str, int | float]:
+    return {name: number(item) for name, item in _typed(value, dict).items()}
+
+
+def _curves(value: Any) -> dict[str, list[int | float]]:
+    return {name: _list_of(number)(item) for name, item in _typed(value, dict).items()}
+
+
+def _size(value: Any) -> dict[str, int | float]:
+    if missing := SIZE - set(_typed(value, dict)):
+        raise ValueError(f"a size without {', '.join(sorted(missing))}")
+    return _numbers(value)
 
 
 # Key -> check of its value, in all kinds of lines. Nothing reads other keys.
 KEYS: dict[str, Callable[[Any], Any]] = {
-    "kind": _text, "step": _count, "weights": _text, "setting": _text, "grid": _text, "sampler": _text,
+    **dict.fromkeys(("kind", "weights", "setting", "grid", "sampler"), _text),
     **dict.fromkeys(("loss", "stderr", "flops", "seconds", "score", "path_length", "guidance"), number),
     **dict.fromkeys(("frechet", "frechet_stderr", "frechet_floor"), number),
-    "examples": _count, "steps": _count, "count": _count, "evaluations": _count,
-    "levels": _levels, "losses": _numbers, "captions": _texts, "size": _size, "parts": _counts,
-    "t": number, "cknna": _curves, "accuracy": _numbers,
-}  # fmt: skip
+    **dict.fromkeys(("step", "examples", "steps", "count", "evaluations"), _count),
+    **{"levels": _levels, "losses": _list_of(number), "captions": _list_of(_text), "size": _size, "parts": _numbers},
+    "alignment_flops": _numbers,
+    **{"t": number, "accuracy": _list_of(number), "cknna": _curves},
+}
 PROGRESS = ("examples", "flops", "seconds")
 NEEDED = {
     "start": ("size", "steps"),
@@ -150,8 +145,7 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     fix = "move it away, and the run writes a new file from its newest checkpoint on"
     for record in json_lines(path, fix=fix):
         try:
-            records.append(checked(record)) if record is not None else None
-            skipped += record is None
+            records.append(checked(record or {}))
         except ValueError:
             skipped += 1
     return records, skipped

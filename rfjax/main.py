@@ -25,7 +25,6 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
 
 STARTED = time.time()
 
@@ -51,19 +50,6 @@ def _virtual_devices(count: int) -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
 
 
-def _import_jax() -> ModuleType:
-    """Imports JAX, which reads its settings from the environment then.
-
-    Raises:
-        UserError: if it refuses one.
-    """
-    try:
-        import jax
-    except ValueError as error:
-        raise UserError(f"JAX refuses a setting of the environment ({error}): unset or mend it") from error
-    return jax
-
-
 def main(arguments: list[str]) -> int:
     """Runs the command line; returns the exit code."""
     terminal.print_anything()
@@ -81,7 +67,10 @@ def main(arguments: list[str]) -> int:
         _virtual_devices(config.plan.devices)
     else:
         memory.keep()
-    jax = _import_jax()
+    try:
+        import jax  # it reads its settings from the environment now
+    except ValueError as error:
+        raise UserError(f"JAX refuses a setting of the environment ({error}): unset or mend it") from error
     from rfjax.training import cluster, environment
 
     environment.check()
@@ -99,11 +88,8 @@ def main(arguments: list[str]) -> int:
     try:
         return jobs.run(kind.make_job(config, STARTED))
     except (Interrupted, KeyboardInterrupt) as stopped:
-        again = f"python -m rfjax.main {shlex.join(arguments)}"
-        print(
-            f"\n{str(stopped) or 'stopped at once'}; nothing is lost, the same command goes on:\n  {again}",
-            file=sys.stderr,
-        )
+        what, again = str(stopped) or "stopped at once", f"python -m rfjax.main {shlex.join(arguments)}"
+        print(f"\n{what}; nothing is lost, the same command goes on:\n  {again}", file=sys.stderr)
         return stopped.code if isinstance(stopped, Interrupted) else Exit.INTERRUPTED
     finally:
         if joined:

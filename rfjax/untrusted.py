@@ -16,7 +16,7 @@ from rfjax.errors import UserError
 LIMIT = 2**30  # largest file in bytes
 DEPTH = 64  # most levels of nested lists and objects; a config has 4
 FILE_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
-KINDS = {dict: "an object", list: "a list", str: "a text", int: "a whole number", float: "a number"}
+KINDS = {list: "a list", str: "a text", int: "a whole number", float: "a number"}
 
 
 class Unreadable(UserError):
@@ -24,15 +24,12 @@ class Unreadable(UserError):
 
 
 def regular(path: Path, limit: int = LIMIT, *, fix: str = "put the file itself there") -> BinaryIO:
-    """Opens a regular file for reading. Other kinds are refused: a FIFO would block, /dev/zero has no end.
+    """Opens a regular file for reading bytes. Other kinds are refused: a FIFO would block, /dev/zero has no end.
 
     Args:
         path: of the file; links are followed.
         limit: largest size in bytes.
         fix: how the user can fix the mistake, for the end of the message.
-
-    Returns:
-        The file, open in binary mode.
 
     Raises:
         Unreadable: if it is a folder, a FIFO, a socket or a device, or too large.
@@ -78,24 +75,23 @@ def read_text(path: Path, *, limit: int = LIMIT, fix: str = "") -> str | None:
     return None if data is None else data.decode(errors="replace")
 
 
-def read_json(path: Path, *, kind: type = dict, limit: int = LIMIT, depth: int = DEPTH, fix: str = "") -> Any:
-    """The value in a JSON file, or None if the file does not exist.
+def read_json(path: Path, *, limit: int = LIMIT, depth: int = DEPTH, fix: str = "") -> dict[str, Any] | None:
+    """The object in a JSON file, or None if the file does not exist.
 
     Args:
-        kind: type of the value: dict, list, str, int or float.
         limit: largest size in bytes.
         depth: most levels of nested lists and objects.
         fix: how the user can fix the mistake, for the end of the message.
 
     Raises:
-        Unreadable: if the file can't be read, is empty, is not JSON, is too deep, or has a value of another type.
+        Unreadable: if the file can't be read, is empty, is not JSON, is too deep, or holds no object.
     """
     data = read_bytes(path, limit=limit, fix=fix)
-    return None if data is None else parse_json(data, str(path), kind=kind, depth=depth, fix=fix)
+    return None if data is None else parse_json(data, str(path), depth=depth, fix=fix)
 
 
-def parse_json(text: str | bytes, where: str, *, kind: type = dict, depth: int = DEPTH, fix: str = "") -> Any:
-    """The value of a JSON text.
+def parse_json(text: str | bytes, where: str, *, depth: int = DEPTH, fix: str = "") -> dict[str, Any]:
+    """The object of a JSON text.
 
     Args:
         text: JSON; bytes are UTF-8.
@@ -118,18 +114,19 @@ def parse_json(text: str | bytes, where: str, *, kind: type = dict, depth: int =
         deep = True
     if deep:
         raise Unreadable(_sentence(where, f"nests lists or objects more than {depth} deep", fix))
-    if not isinstance(value, (int, float) if kind is float else kind) or (isinstance(value, bool) and kind is not bool):
-        raise Unreadable(_sentence(where, f"holds {_named(value)}, not {KINDS.get(kind, kind.__name__)}", fix))
+    if not isinstance(value, dict):
+        name = next((name for kind, name in KINDS.items() if type(value) is kind), repr(value))
+        raise Unreadable(_sentence(where, f"holds {name}, not an object", fix))
     return value
 
 
-def json_lines(path: Path, *, limit: int = LIMIT, fix: str = "") -> Iterator[dict[str, Any] | None]:
+def json_lines(path: Path, *, fix: str = "") -> Iterator[dict[str, Any] | None]:
     """Yields the object of each line of a JSON-lines file, or None if the line holds no object; skips blank lines.
 
     Raises:
         Unreadable: as in `read_bytes`.
     """
-    for line in (read_text(path, limit=limit, fix=fix) or "").split("\n"):  # splitlines would split at U+2028 too
+    for line in (read_text(path, fix=fix) or "").split("\n"):  # splitlines would split at U+2028 too
         if line.strip():
             try:
                 yield parse_json(line, str(path))
@@ -146,10 +143,6 @@ def _deeper(value: Any, depth: int) -> bool:
             return False
         level = [item for items in inner for item in items]
     return True
-
-
-def _named(value: Any) -> str:
-    return next((name for kind, name in KINDS.items() if isinstance(value, kind) and value is not True), repr(value))
 
 
 def _sentence(where: object, what: str, fix: str) -> str:

@@ -46,11 +46,12 @@ def test_only_regular_files_of_limited_size_are_read(tmp_path):
         read_bytes(untrusted.Path("/dev/zero"))
 
 
-def test_kinds_and_depth_are_those_asked_for():
-    assert parse_json("[" * 64 + "]" * 64, "x", kind=list)
-    assert parse_json("2", "x", kind=float) == 2
-    with pytest.raises(Unreadable, match="x holds a text, not a whole number"):
-        parse_json('"2"', "x", kind=int)
+def test_the_depth_is_the_one_asked_for():
+    assert parse_json('{"a": ' * 64 + "1" + "}" * 64, "x")
+    with pytest.raises(Unreadable, match="x nests lists or objects more than 2 deep"):
+        parse_json('{"a": [[1]]}', "x", depth=2)
+    with pytest.raises(Unreadable, match="x holds a text, not an object"):
+        parse_json('"2"', "x")
 
 
 def test_lines_that_can_not_be_read_are_told_apart(tmp_path):

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -78,7 +79,6 @@ class Contest:
 
     Attributes:
         variants: the ranked ones, the best first, then the others.
-        measures: setting -> variant -> Measure.
         guidance: of the columns by steps.
         columns: "all", "five", "fifty" -> average ranks, as in Table 1; without a column that has no settings.
         agreements: column -> how its ranks agree with the paper's."""
@@ -104,7 +104,6 @@ class Contest:
 
     @property
     def seeds(self) -> tuple[Seed, ...]:
-        """Of the ranks."""
         return tuple(self.columns["all"].by_seed) if self.columns else ()
 
     @property
@@ -194,7 +193,6 @@ class Contest:
         return max(mean, key=mean.__getitem__, default=None)
 
     def record(self) -> dict[str, Any]:
-        """The ranking as plain JSON."""
         columns = {
             name: {"settings": len(c.by_setting), "average": c.average, "spread_over_settings": c.spread,
                    "interval_over_seeds": c.interval}
@@ -226,7 +224,8 @@ def analyse_contest(
         better: quantity -> "higher" or "lower".
         published: column -> variant -> the paper's average rank.
     """
-    guidance = reference_guidance(setting.guidance for setting in sorted(found))
+    scales = [s.guidance for s in sorted(found)]  # where 5 was not measured, the one that most settings have
+    guidance = GUIDANCE if GUIDANCE in scales or not scales else max(sorted(set(scales)), key=scales.count)
     pool = {s: {v: {seed: tuple(values.values()) for seed, values in m.by_seed.items()} for v, m in variants.items()}
             for s, variants in found.items()}  # fmt: skip
     whole, said = rank_most(pool, tuple(better.values()))
@@ -241,28 +240,19 @@ def analyse_contest(
     return Contest(tuple(seen), found, guidance, columns, agreements, tuple(said))
 
 
-def reference_guidance(scales: Iterable[float]) -> float:
-    """5, as in the paper; where it was not measured, the guidance that most settings have."""
-    scales = list(scales)
-    return GUIDANCE if GUIDANCE in scales or not scales else max(sorted(set(scales)), key=scales.count)
-
-
 def rank_most(
     measured: Mapping[Setting, Mapping[str, Mapping[Seed, Sequence[float]]]], better: Sequence[str] = BETTER
 ) -> tuple[Ranking | None, list[str]]:
     """Ranks where most can be compared, and says in sentences what that leaves out.
 
-    A rank depends on who else is there, so only names that have every setting of every seed are ranked. A data set or
-    a seed that few have got to would leave none: those are chosen that allow the most comparisons, pairs of names x
-    settings x seeds.
+    A data set or a seed that few have got to would leave nobody to rank (see `average_ranks`): those are chosen that
+    allow the most comparisons, pairs of names x settings x seeds.
 
     Args:
         measured: setting, whose first entry is the data set, -> name -> seed -> a value of each quantity.
         better: of each quantity, "higher" or "lower".
     """
-    counts: dict[Seed, int] = {}
-    for seed in itertools.chain(*(by_seed for found in measured.values() for by_seed in found.values())):
-        counts[seed] = counts.get(seed, 0) + 1
+    counts = Counter(seed for found in measured.values() for by_seed in found.values() for seed in by_seed)
     seeds = sorted(counts, key=lambda seed: (-counts[seed], seed))  # the one with the most measurements first
     datasets = sorted({setting[0] for setting in measured})
     best: dict[Seed, dict[Setting, dict[str, Sequence[float]]]] = {}

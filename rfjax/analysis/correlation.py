@@ -54,11 +54,10 @@ def pearson(x: ArrayLike, y: ArrayLike, *, groups: Sequence[object] | None = Non
     tanh(artanh(r) +- q / sqrt(n - 3)). It assumes a bivariate normal: where a curve is not straight or tails are heavy,
     `spearman` and `kendall` say more. p-value: Student t.
 
-    Checkpoints of one run are not independent, and intervals that take them so cover 47 to 92 % instead of 95. With
-    five groups or more z gets the standard error of a leave-one-group-out jackknife and Student t with (groups - 1)
-    degrees of freedom; interval and p-value are then the wider of that and of the independent points'. Measured
-    coverage 93 to 99 % with 5 to 20 runs of 4 checkpoints, where resampling whole runs (percentile or BCa) covers 69 to
-    96 %. With fewer groups `note` says that the points were taken for independent.
+    Intervals that take checkpoints of one run for independent cover 47 to 92 % instead of 95. With five groups or more
+    z gets the standard error of a leave-one-group-out jackknife and Student t with (groups - 1) degrees of freedom;
+    interval and p-value are the wider of that and of the independent points' (measured coverage 93 to 99 % with 5 to 20
+    runs of 4 checkpoints; resampling whole runs covers 69 to 96 %). With fewer groups `note` says so.
 
     Args:
         x: shape (n,).
@@ -99,8 +98,7 @@ def floored(values: ArrayLike, errors: ArrayLike, counts: ArrayLike | None = Non
     """Why values, each with a standard error, say nothing of what they belong to; "" where they do, or can't be judged.
 
     They do not where all are equal, or where their variation is what their errors alone would bring: chi-square of the
-    differences from the weighted mean, below its 95 % point. Errors that are shared (the same captions and noise) make
-    the test the stricter.
+    differences from the weighted mean, below its 95 % point. Shared errors make the test the stricter.
 
     Args:
         values, errors: shape (n,); without all errors (NaN) only equal values are found.

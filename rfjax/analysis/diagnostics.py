@@ -103,9 +103,8 @@ def leave_one_out(
     *,
     law: str,
     y_stderr: ArrayLike | None = None,
-    objective: str = "log_squares",
-    least_scatter: bool = False,
     labels: Sequence[str] | None = None,
+    **options: Any,
 ) -> tuple[LeftOut, ...]:
     """Fits the law to all rungs but one, for each rung; arguments as in `fit_law`.
 
@@ -118,14 +117,8 @@ def leave_one_out(
     found = []
     for size in np.unique(sizes[usable]):
         rest, own = usable & (sizes != size), np.flatnonzero(usable & (sizes == size))
-        fit = fit_law(
-            sizes[rest],
-            losses[rest],
-            law=law,
-            y_stderr=None if stderr is None else stderr[rest],
-            objective=objective,
-            least_scatter=least_scatter,
-        )
+        own_stderr = None if stderr is None else stderr[rest]
+        fit = fit_law(sizes[rest], losses[rest], law=law, y_stderr=own_stderr, **options)
         outside = bool(size < sizes[rest].min() or size > sizes[rest].max())
         for i in own.tolist():
             value, low, high = fit.predict(size, y_stderr=None if stderr is None else stderr[i])

@@ -156,10 +156,9 @@ def _basis(log_x: Array, exponents: Array, offset: bool) -> Array:
 def _curvature(residual: Array, parameters: int, objective: Objective) -> Array:
     """E[psi'] of the Huber objective at each point: the weight of the point in the bread of the sandwich.
 
-    psi' itself, 1 within delta and 0 elsewhere, is useless on a short ladder: a fit near to least absolute deviations
-    passes exactly through as many points as it has parameters. So its mean is that of normal residuals, with a median
-    scale that leaves those points out (McKean and Schrader 1987), and its course over the points a normal kernel's
-    (Powell 1991; Silverman's bandwidth): points that scatter more determine less.
+    psi' itself, 1 within delta and 0 elsewhere, is useless on a short ladder: such a fit passes exactly through as many
+    points as it has parameters. So its mean is that of normal residuals, with a median scale that leaves those out
+    (McKean and Schrader 1987), its course over the points a normal kernel's (Powell 1991; Silverman's bandwidth).
     """
     if objective.delta is None:
         return np.ones_like(residual)

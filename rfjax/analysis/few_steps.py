@@ -21,10 +21,7 @@ class Row:
 class Verdict:
     """Whether larger models lose less, in words, and Spearman's correlations, None where runs are too few.
 
-    Attributes:
-        drops: of depth and drop at the fewest steps.
-        lengths: of depth and length of the path at the reference.
-    """
+    They are those of depth and drop at the fewest steps, and of depth and length of the path at the reference."""
 
     text: str
     drops: Correlation | None = None

@@ -47,14 +47,14 @@ class Point:
 class HeldOut:
     """The judgement on the largest rungs, kept out of the fit: a value per point, and the verdict in one sentence.
 
-    `x` holds x, or (n, d) for a surface; `low` and `high` bound the 95 % interval of a measurement with that point's
-    standard error; `error` is predicted / actual - 1.
-
-    The law has to beat a baseline, "the same as the rung before": `baseline` is the loss of the largest size in the fit
-    (of a surface, at the nearest d), `baseline_error` that over the actual loss, less 1. The baseline passes where it
-    lies inside the law's interval, or errs by no more than the law: the point then tells nothing for the law.
-    `outcome`: "missed" where a point lies outside its interval, "not tested" where the baseline passes at every point,
-    else "predicted".
+    Attributes:
+        x: x, or (n, d) for a surface.
+        low, high: the 95 % interval of a measurement with that point's standard error.
+        error: predicted / actual - 1.
+        baseline: "the same as the rung before", the loss of the largest size in the fit (of a surface, at the nearest
+            d). It passes where it lies inside the interval or errs by no more than the law: then nothing is tested.
+        outcome: "missed" where a point lies outside its interval, "not tested" where the baseline passes at every
+            point, else "predicted".
     """
 
     x: tuple[float | tuple[float, ...], ...]
@@ -75,10 +75,9 @@ class HeldOut:
 class Fit:
     """A fitted law L = [E] + sum_j A_j x_j^-alpha_j, complete enough to predict from the record alone.
 
-    E is the loss that the law tends to as x grows with all else as it was in these points. A ladder of sizes that all
-    saw D examples gives the E of those D examples: more examples lower it, so it is no floor of the data. All intervals
-    suppose that the law is right, and that the noise is equally large at all points, or in proportion to the standard
-    errors passed.
+    E is what the loss tends to as x grows with all else as it was: with more examples it is lower, so it is no floor of
+    the data. All intervals suppose that the law is right, and that the noise is equally large at all points, or in
+    proportion to the standard errors passed.
 
     Attributes:
         parameters: in the units of x and the loss.

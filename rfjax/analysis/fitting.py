@@ -38,9 +38,9 @@ def fit_points(
     inputs: dict[str, ArrayLike],
     y: ArrayLike,
     *,
-    y_stderr: ArrayLike | None,
+    y_stderr: ArrayLike | None = None,
     objective: str,
-    hold_out: int,
+    hold_out: int = 0,
     groups: Sequence[object] | None = None,
     least_scatter: bool = False,
     labels: Sequence[str] | None = None,
@@ -106,17 +106,11 @@ def _solved(
         typical = float(np.exp(np.log(stderr).mean()))
         weights = typical / stderr
     solution = solve(Problem(np.log(x) - log_centre, loss / unit, weights, "E" in PARAMETERS[law], goal), groups)
-    if least and typical is not None:
-        solution = _at_least(solution, typical / (1.0 if goal.log else unit))
+    scatter = (typical or 0.0) / (1.0 if goal.log else unit)
+    if least and 0 < solution.scatter < scatter:
+        covariance = solution.covariance * (scatter / solution.scatter) ** 2
+        solution = dataclasses.replace(solution, scatter=scatter, covariance=covariance)
     return solution, log_centre, unit, typical
-
-
-def _at_least(solution: Solution, scatter: float) -> Solution:
-    """The solution with a scatter of at least this, and the covariance that belongs to it."""
-    if not 0 < solution.scatter < scatter:
-        return solution
-    times = (scatter / solution.scatter) ** 2
-    return dataclasses.replace(solution, scatter=scatter, covariance=solution.covariance * times)
 
 
 def _points(

@@ -18,10 +18,8 @@ from rfjax.analysis.fit import LEVEL
 class IsoFlop:
     """One budget: the rungs' losses there and the parabola L = c0 + c1 u + c2 u^2, u = log(N / centre).
 
-    status: "minimum inside", "minimum outside the grid" (an extrapolation, and no more), "no minimum" (the parabola
-    opens downward), "too few rungs" (under three curves reach the budget). The interval of n_best is 95 %, by the delta
-    method with Student t, where there are four rungs or more and a minimum; else None. d_best is interpolated between
-    rungs.
+    The interval of n_best: 95 %, by the delta method with Student t, where there are four rungs or more and a minimum.
+    d_best is interpolated between rungs.
     """
 
     budget: float
@@ -34,6 +32,8 @@ class IsoFlop:
     n_interval: tuple[float, float] | None
     d_best: float | None
     loss_best: float | None
+    # "minimum inside", "minimum outside the grid" (an extrapolation), "no minimum" (the parabola opens downward), or
+    # "too few rungs" (under three curves reach the budget)
     status: str
 
 

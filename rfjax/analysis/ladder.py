@@ -150,7 +150,15 @@ def build_ladder(runs: Sequence[Measured], lost: Sequence[Lost]) -> Ladder:
     sizes = {run.x for run in sized}
     if (gone := [one for one in lost if one.x and one.x > max(sizes, default=0)]) and sizes:
         said.append(f"The law lacks its largest rung ({', '.join(one.name for one in gone)}): the next is held out.")
-    chosen = _by_setting(_without_twins(sized, said), said)
+    different: dict[tuple[Any, ...], Measured] = {}
+    for run in sized:
+        first = different.setdefault((run.x, run.loss, *run.levels), run)
+        if first is not run:
+            said.append(
+                f"{run.name} and {first.name} end with the same bits: what they differ in changes nothing, and they "
+                "count as one run."
+            )
+    chosen = _by_setting(different.values(), said)
     spread = pooled_spread([rung.losses for found in chosen.values() for rung in found if min(rung.losses) > 0])
     rungs = []
     for size in sorted(chosen):
@@ -171,10 +179,7 @@ def build_ladder(runs: Sequence[Measured], lost: Sequence[Lost]) -> Ladder:
 
 
 def why_unpaired(runs: Sequence[Measured]) -> str:
-    """Why the losses of single triples of these runs can't be set side by side; "" where they can.
-
-    Every comparison of runs by their triples asks here first.
-    """
+    """Why the losses of single triples of these runs can't be set side by side; "" where they can."""
     triples = [run.triples for run in runs if run.triples is not None]
     if len(triples) < len(runs):
         return "the losses of single triples are not recorded"
@@ -224,20 +229,7 @@ def step_warnings(steps: Iterable[Step], spread: Spread | None) -> list[str]:
     return said
 
 
-def _without_twins(runs: Sequence[Measured], said: list[str]) -> list[Measured]:
-    """One of each set of runs of a size whose losses agree to the bit at every level."""
-    kept: dict[tuple[Any, ...], Measured] = {}
-    for run in runs:
-        first = kept.setdefault((run.x, run.loss, *run.levels), run)
-        if first is not run:
-            said.append(
-                f"{run.name} and {first.name} end with the same bits: what they differ in changes nothing, and they "
-                "count as one run."
-            )
-    return list(kept.values())
-
-
-def _by_setting(runs: Sequence[Measured], said: list[str]) -> dict[float, list[Rung]]:
+def _by_setting(runs: Iterable[Measured], said: list[str]) -> dict[float, list[Rung]]:
     """Size -> a rung for each setting, the lowest loss first."""
     groups: dict[tuple[float, str], list[Measured]] = {}
     for run in runs:

@@ -76,10 +76,9 @@ def multiplier(
 ) -> Multiplier:
     """The compute multiplier of model B over model A: x_a / x_b at the same loss, above 1 where B is better.
 
-    For each seed of both: the loss is the larger of the two lowest losses, so that each model reaches it, and x_a and
-    x_b are where each first does. Over seeds: the mean and the Student t interval of log(x_a / x_b), given back as
-    ratios. Swapping A and B gives the reciprocal. A seed without a loss in common (one starts below the other's end)
-    is left out, which draws the rest towards 1: `note` says so.
+    For each seed of both: the loss is the larger of the two lowest losses, and x_a and x_b are where each first reaches
+    it. Over seeds: the mean and the Student t interval of log(x_a / x_b), given back as ratios. A seed without a loss
+    in common (one starts below the other's end) is left out, which draws the rest towards 1: `note` says so.
 
     Args:
         curves_a: seed -> (x of shape (n,), increasing and positive; loss of shape (n,), positive).
@@ -112,13 +111,12 @@ def multiplier(
         notes.append("one seed: no interval")
     if lost:
         notes.append(f"{lost} of {len(paired)} seeds left out, without a common loss: too near 1")
-    at_end, overall = (_exp(over_seeds(values, confidence)) for values in (logs, wholes))
+    ends = (over_seeds(values, confidence) for values in (logs, wholes))
+    at_end, overall = (Estimate(*(None if log is None else float(np.exp(log)) for log in end)) for end in ends)
     return Multiplier(at_end, overall, tuple(seeds), tuple(losses), tuple(logs), "; ".join(notes))
 
 
-def multipliers(
-    curves: Mapping[str, Mapping[Hashable, Curve]],
-) -> dict[tuple[str, str], Multiplier]:
+def multipliers(curves: Mapping[str, Mapping[Hashable, Curve]]) -> dict[tuple[str, str], Multiplier]:
     """Of every two names with curves: how many times less x the first, the row, needs than the second, the column."""
     return {(row, column): multiplier(curves[column], curves[row]) for row, column in permutations(curves, 2)}
 
@@ -207,7 +205,3 @@ def _average(a: _Falls, b: _Falls, low: float, high: float) -> float:
         return float(a.reached(low) - b.reached(low))
     middle = (knots[1:] + knots[:-1]) / 2
     return float(np.average(a.reached(middle) - b.reached(middle), weights=np.diff(knots)))
-
-
-def _exp(logs: Estimate) -> Estimate:
-    return Estimate(*(None if value is None else float(np.exp(value)) for value in logs))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -46,9 +47,7 @@ class Relation:
 
 def main_setting(found: Iterable[Checkpoint]) -> str:
     """The setting with the most checkpoints; of several, the one with the most steps; "" where there is none."""
-    count: dict[tuple[int, str], int] = {}
-    for one in found:
-        count[one.sampling_steps, one.setting] = count.get((one.sampling_steps, one.setting), 0) + 1
+    count = Counter((one.sampling_steps, one.setting) for one in found)
     return max(count, key=lambda key: (count[key], key))[1] if count else ""
 
 
@@ -69,20 +68,17 @@ def relate(
             points = [p for p in there if math.isfinite(p.values[quantity])]
             x, y = [p.loss for p in points], [p.values[quantity] for p in points]
             groups = [p.run for p in points]
-            runs = len(set(groups))
-            if reason := why_alike(points, quantity, better[quantity], quantity in fractions):
-                said = f"Not printed, for it tells no checkpoints apart: {reason}."
-                made.append(Relation(setting, quantity, runs, (), said))
-                continue
+            both, alike = (), why_alike(points, quantity, better[quantity], quantity in fractions)
+            reason = f"Not printed, for it tells no checkpoints apart: {alike}." if alike else ""
             try:
-                both = (pearson(x, y, groups=groups), spearman(x, y, groups=groups))
-                if out := [f"{p.run} at step {p.step}" for p in there if p not in points]:
-                    shown = ", ".join(out[:3]) + (f" and {len(out) - 3} more" if len(out) > 3 else "")
-                    note = f"At {setting} without a finite {quantity}, and left out: {shown}. {both[0].note}".strip()
-                    both = (dataclasses.replace(both[0], note=note), both[1])
-                made.append(Relation(setting, quantity, runs, both, ""))
+                both = () if alike else (pearson(x, y, groups=groups), spearman(x, y, groups=groups))
             except TooFewPoints as error:
-                made.append(Relation(setting, quantity, runs, (), str(error)))
+                reason = str(error)
+            if both and (out := [f"{p.run} at step {p.step}" for p in there if p not in points]):
+                shown = ", ".join(out[:3]) + (f" and {len(out) - 3} more" if len(out) > 3 else "")
+                note = f"At {setting} without a finite {quantity}, and left out: {shown}. {both[0].note}".strip()
+                both = (dataclasses.replace(both[0], note=note), both[1])
+            made.append(Relation(setting, quantity, len(set(groups)), both, reason))
     return tuple(made)
 
 

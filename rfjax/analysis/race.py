@@ -69,7 +69,6 @@ class Race:
     agreement: Agreement
 
     def record(self) -> dict[str, Any]:
-        """The comparison as plain JSON."""
         plain = lambda estimate: estimate and estimate._asdict()  # noqa: E731
         return {
             "entrants": [

@@ -25,9 +25,8 @@ class Ranking:
     Attributes:
         average: name -> mean front; equal means in the order of the names.
         spread: name -> standard deviation over the settings of its front, seeds averaged; None with one setting. The
-            settings share their training runs, so it is no error: it says how much a name's front depends on them.
-        interval: name -> 95 % interval of the average, by Student t over the seeds, cut at rank 1; None with one seed,
-            for then what another seed would change is not known.
+            settings share their training runs, so it is no error.
+        interval: name -> 95 % interval of the average, by Student t over the seeds, cut at rank 1; None with one seed.
         by_seed: seed -> setting -> name -> front, among the runs of that seed.
         missing: name -> the (seed, setting) where it was not measured: such names are not ranked, anywhere.
     """
@@ -63,7 +62,6 @@ def fronts(*columns: ArrayLike, better: Sequence[str] = BETTER) -> NDArray[np.in
     """Non-dominated sorting: 1 for the Pareto front, 2 for the front of the rest, and so on.
 
     One point dominates another that it equals or beats in every column and beats in one; equal points share a front.
-    Infinities are ordered as usual.
 
     Args:
         columns: a quantity each, such as CLIP scores and FID, all of shape (n,).
@@ -164,13 +162,8 @@ class Agreement:
 def agreement(ours: Mapping[str, float], theirs: Mapping[str, float]) -> Agreement:
     """Compares two lists of ranks, or of values of which the lower is the better, over the names of both."""
     names = [name for name in ours if name in theirs]
-
-    def place(side: Mapping[str, float], name: str) -> float:
-        values = [side[other] for other in names]
-        return 1 + sum(v < side[name] for v in values) + (values.count(side[name]) - 1) / 2
-
-    places = {name: (place(ours, name), place(theirs, name)) for name in names}
     sides = [[side[name] for name in names] for side in (ours, theirs)]
+    places = dict(zip(names, zip(*(stats.rankdata(side).tolist() for side in sides), strict=True), strict=True))
     try:
         return Agreement({"Spearman": spearman(*sides), "Kendall": kendall(*sides)}, "", places)
     except TooFewPoints as error:

@@ -61,7 +61,6 @@ class RateChoice:
     out: tuple[float, ...]
 
     def to_plain(self) -> dict[str, Any]:
-        """Plain values for JSON."""
         losses = {rate: loss if math.isfinite(loss) else None for rate, loss in self.losses.items()}
         return {"who": self.who, "dataset": self.dataset, "losses": losses, "best": self.best, "flops": self.flops}
 

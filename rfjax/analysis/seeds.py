@@ -38,12 +38,10 @@ class Change:
 
     Attributes:
         value: second less first, the mean over levels of t.
-        example_error: its standard error over examples, paired;
-            None where a level has one example.
+        example_error: its standard error over examples, paired; None where a level has one example.
         seed_error: over seeds; None where no model has two seeds.
         degrees_of_freedom: of both errors together (Satterthwaite 1946).
-        low, high: the 95 % interval by Student's t,
-            None where either error is unknown.
+        low, high: the 95 % interval by Student's t; None where either error is unknown.
     """
 
     value: float
@@ -81,8 +79,7 @@ def change(
     """Compares two models by their mean losses over seeds.
 
     The variance is that over examples, of the differences on the same triples averaged over seeds and stratified by
-    level, plus that over seeds, spread^2 (first^2 / seeds + second^2 / seeds). What a seed does to a single example is
-    in both, so that their sum is a little too large, never too small. Seeds of the two models count as independent.
+    level, plus that over seeds, spread^2 (first^2 / seeds + second^2 / seeds): a little too large, never too small.
 
     Args:
         first, second: the loss of each seed.
@@ -101,11 +98,10 @@ def change(
             example_error = float(np.sqrt(sum(variance for variance, _ in parts)))
     if spread is not None:
         seed_error = float(np.hypot(spread.stderr(a, len(first)), spread.stderr(b, len(second))))
-    if example_error is None or seed_error is None or spread is None:
-        return Change(value, example_error, seed_error, None, None, None)
-    parts.append((seed_error**2, spread.degrees_of_freedom))
+    if spread is not None:
+        parts.append((seed_error**2, spread.degrees_of_freedom))
     total = sum(variance for variance, _ in parts)
-    if not total:  # identical losses: nothing varies, so nothing can be said about what might
+    if example_error is None or seed_error is None or not total:  # where nothing varies, nothing is known of what might
         return Change(value, example_error, seed_error, None, None, None)
     freedom = total**2 / sum(variance**2 / degrees for variance, degrees in parts)
     half = float(stats.t.ppf((1 + LEVEL) / 2, freedom) * np.sqrt(total))

@@ -11,9 +11,8 @@ from rfjax.analysis.fit import plain
 from rfjax.analysis.fitting import TooFewPoints
 from rfjax.analysis.isoflop import IsoFlop, isoflop
 from rfjax.analysis.ladder import Ladder, Rung, Step, paired_steps
-from rfjax.analysis.laws import LawFit, compare_laws
+from rfjax.analysis.laws import Allocation, LawFit, SurfaceFit, compare_laws, fit_surface
 from rfjax.analysis.levels import WHOLE, Level, analyse_levels
-from rfjax.analysis.surface import Allocation, SurfaceFit, fit_surface
 
 # On ladders of 5 to 8 rungs, a rung 4 times beyond: python -m benchmarks.coverage --growth 3 and 5 (docs/results), and
 # tests/analysis/test_diagnostics.py, which repeats one of each.
@@ -138,7 +137,11 @@ def analyse_surface(points: Sequence[CurvePoint], hold_out: int) -> Surface:
     budgets = np.geomspace(floor[len(floor) // 2], reach[len(reach) // 2], 5)
     said, cuts, optimum = list(fit.warnings), (), None
     try:
-        cuts = isoflop(*_averaged(points), budgets)
+        cells: dict[tuple[float, ...], list[float]] = {}  # one curve for each n: the loss averaged over seeds
+        for size, examples, y, compute, _ in points:
+            cells.setdefault((size, examples, compute), []).append(y)
+        columns = zip(*((size, examples, np.mean(y), c) for (size, examples, c), y in cells.items()), strict=True)
+        cuts = isoflop(*map(list, columns), budgets)
     except ValueError as error:
         said.append(f"IsoFLOP curves were not drawn: {error}")
     per = float(np.exp(np.mean(np.log(np.array(flops) / np.array(n, float) / np.array(d)))))
@@ -147,14 +150,6 @@ def analyse_surface(points: Sequence[CurvePoint], hold_out: int) -> Surface:
     except ValueError as error:
         said.append(str(error))
     return Surface(fit, cuts, optimum, tuple(said))
-
-
-def _averaged(points: Sequence[CurvePoint]) -> list[list[float]]:
-    """n, d, loss, flops with the loss averaged over seeds: one curve for each n."""
-    cells: dict[tuple[float, ...], list[float]] = {}
-    for n, d, loss, flops, _ in points:
-        cells.setdefault((n, d, flops), []).append(loss)
-    return [list(column) for column in zip(*((n, d, np.mean(v), f) for (n, d, f), v in cells.items()), strict=True)]
 
 
 def fit_records(trend: Trend, surface: Surface) -> list[dict[str, Any]]:

@@ -178,11 +178,7 @@ def _check_generate(sample: Generate) -> None:
 
 
 def check_generate(sample: Generate, run: Config) -> tuple[int, int]:
-    """Checks the job `generate` against a model.
-
-    Args:
-        sample: the job's section.
-        run: the config of the model.
+    """Checks the job `generate` against the config `run` of a model.
 
     Returns:
         The height and width of the pictures, in the model's pixels.

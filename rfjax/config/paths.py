@@ -13,10 +13,7 @@ REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")  # gs://bucket, and gs:/bucket
 
 
 def resolved(config: Any) -> Any:
-    """Expands `~` and `~user` in all keys of PATHS.
-
-    Returns:
-        The config with whole paths.
+    """The config with `~` and `~user` expanded in all keys of PATHS.
 
     Raises:
         UserError: if this machine does not know the user, or a path is an address such as gs://bucket.

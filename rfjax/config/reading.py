@@ -155,12 +155,9 @@ BASE_ONLY = ("study", "generate", "plan", "cluster")  # sections that have one v
 
 
 def runs(config: Config) -> list[tuple[str, Config]]:
-    """The runs of a study: all combinations of its axes, in order, or one run named "run" if it has no axes.
+    """A study's runs, (name, config): all combinations of its axes, in order, or one run "run" if it has no axes.
 
     Runs without alignment that differ in its settings alone are one run.
-
-    Returns:
-        (name, config) of each run.
 
     Raises:
         UserError: if an axis is not a key of the config, has no values, or a value does not fit; if two runs would have

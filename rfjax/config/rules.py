@@ -46,7 +46,6 @@ def convert(value: Any, hint: Any, path: str) -> Any:
     """Converts a value to the type of its key: an integer to a float, a list to a tuple.
 
     Args:
-        value: as a config or a file holds it.
         hint: the type annotation of the key.
         path: the key's dotted path, for the message.
 

@@ -18,11 +18,8 @@ class Setting:
 
     @property
     def name(self) -> str:
-        return (
-            f"{self.steps}@{self.guidance:.1f}"
-            if round(self.guidance, 1) == self.guidance
-            else (f"{self.steps}@{self.guidance:g}")
-        )
+        short = round(self.guidance, 1) == self.guidance
+        return f"{self.steps}@{self.guidance:.1f}" if short else f"{self.steps}@{self.guidance:g}"
 
 
 def setting(text: str) -> Setting:

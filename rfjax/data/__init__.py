@@ -1,7 +1,6 @@
 """Sources of captioned pictures and other named arrays, and the pipeline that makes batches of them.
 
-A source's module has `open_source(config, split)`, which reads the keys of config.data that it needs, and may have
-`check(config)`, which raises UserError for values that this source can't use.
+A source's module has `open_source(config, split)`, which reads the keys of config.data that it needs.
 """
 
 from rfjax import config as configs

@@ -59,11 +59,6 @@ def permutation() -> list[int]:
     return sorted(range(_COUNT), key=lambda index: hashlib.sha256(f"digit {index}".encode()).digest())
 
 
-def check(config: configs.Data) -> None:
-    """Refuses, with a UserError, a size or a number of channels that pictures can't have."""
-    images.check(config.image_size, config.channels)
-
-
 def open_source(config: configs.Data, split: Split) -> Digits:
     """Opens one split; arguments as of `load`."""
     return load(split=split, image_size=config.image_size, channels=config.channels)

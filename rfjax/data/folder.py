@@ -68,9 +68,8 @@ class Folder:
         try:
             image = self._decode(paths.read(file, verified.LARGEST))
         except (OSError, ValueError, UserError) as error:
-            raise UserError(
-                f"{file} was good when the run began, and can't be read now ({error}): put it back"
-            ) from error
+            what = f"{file} was good when the run began, and can't be read now ({error}): put it back"
+            raise UserError(what) from error
         return Example(image=image, caption=record.caption, index=index)
 
     def names(self) -> Iterator[str]:
@@ -81,11 +80,6 @@ class Folder:
     def stored(self, index: int) -> bytes:
         """See `types.Stored`: the picture's file."""
         return paths.read(self._path / self._records[index].file, verified.LARGEST)
-
-
-def check(config: configs.Data) -> None:
-    """Refuses, with a UserError, a size, a number of channels or a way to resize that pictures can't have."""
-    images.check(config.image_size, config.channels, config.resize)
 
 
 def open_source(config: configs.Data, split: Split) -> Folder:
@@ -100,7 +94,7 @@ def open_source(config: configs.Data, split: Split) -> Folder:
             records are bad than max_bad allows, or the split is empty.
     """
     check_split(split)
-    check(config)
+    images.check(config.image_size, config.channels, config.resize)
     folder = expanded(config.path, "config.data.path")
     file = captions.captions_file(folder, config.captions_file)
     records, problems = captions.parse(file, config.validation_percent)
@@ -132,8 +126,7 @@ def _pictures(folder: Path) -> set[str]:
     pictures = set()
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        below = os.path.relpath(place, folder)
-        for name in files:
-            if os.path.splitext(name)[1].lower() in images.EXTENSIONS and not name.startswith("."):
-                pictures.add(os.path.normpath(os.path.join(below, name)).replace(os.sep, "/"))
+        below = Path(place).relative_to(folder)
+        suited = (name for name in files if os.path.splitext(name)[1].lower() in images.EXTENSIONS)
+        pictures |= {(below / name).as_posix() for name in suited if not name.startswith(".")}
     return pictures

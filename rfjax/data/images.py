@@ -86,13 +86,10 @@ def _to_array(image: Image.Image) -> UInt8[np.ndarray, "H W C"]:
     return array[..., None] if array.ndim == 2 else array
 
 
-def _to_image(array: UInt8[np.ndarray, "H W C"]) -> Image.Image:
-    return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
-
-
 def resize(image: UInt8[np.ndarray, "H W C"], height: int, width: int) -> UInt8[np.ndarray, "height width C"]:
     """The picture at another size (pixels), by the antialiased bicubic filter; C is 1 or 3."""
-    return _to_array(_resize(_to_image(image), height, width))
+    whole = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    return _to_array(_resize(whole, height, width))
 
 
 def _resize(image: Image.Image, height: int, width: int) -> Image.Image:
@@ -114,14 +111,6 @@ def centre_crop(image: UInt8[np.ndarray, "H W C"], size: int) -> UInt8[np.ndarra
     return image[top : top + size, left : left + size]
 
 
-def _fit(image: Image.Image, size: int, mode: Resize) -> UInt8[np.ndarray, "size size C"]:
-    """Uses Pillow until the end: each conversion to an array and back makes threads wait for the interpreter."""
-    if mode == "crop":
-        image = _shortened(image)
-    sides = (size, size) if mode == "squash" else shorter_side_at(size, image.height, image.width)
-    return np.ascontiguousarray(centre_crop(_to_array(_resize(image, *sides)), size))
-
-
 def _shortened(image: Image.Image) -> Image.Image:
     """The middle of a very long picture: one of 1 x 100,000 pixels would be scaled to 256 x 25,600,000 to be cut."""
     most = _LONGEST * min(image.size)
@@ -140,4 +129,9 @@ def read(data: bytes, size: int, channels: int, mode: Resize = "crop") -> UInt8[
     Raises:
         ValueError: if the bytes are no whole picture.
     """
-    return _fit(_decode(data, channels, at_least=2 * size), size, mode)
+    image, sides = _decode(data, channels, at_least=2 * size), (size, size)
+    if mode == "crop":
+        image = _shortened(image)
+        sides = shorter_side_at(size, image.height, image.width)
+    # An array only now, since each conversion makes threads wait for the interpreter.
+    return np.ascontiguousarray(centre_crop(_to_array(_resize(image, *sides)), size))

@@ -92,18 +92,14 @@ class Latents:
             check_index(int(wrong), len(self))
         places = rows if self.chosen is None else self.chosen[rows]
         parts, back = _parts(places, self.arrays["latent"].counts)
-
-        def column(name: str) -> np.ndarray:
-            return self.arrays[name].take(parts)[back]
-
-        arrays = {name: column(name) for name in (self.arrays if names is None else names)}
+        arrays = {name: self.arrays[name].take(parts)[back] for name in (self.arrays if names is None else names)}
         if self.channels_first and "latent" in arrays:
             arrays["latent"] = _channels_last(arrays["latent"])
         if self.lines:
             captions = self.lines.take(parts)
             captions = captions if back is ... else [captions[place] for place in back]
         elif "label" in self.arrays:
-            labels = arrays["label"] if "label" in arrays else column("label")
+            labels = arrays["label"] if "label" in arrays else self.arrays["label"].take(parts)[back]
             captions = [str(number) for number in labels.tolist()]
         else:
             captions = [""] * len(rows)
@@ -168,14 +164,13 @@ def open_source(config: configs.Data, split: Split) -> Latents:
 
 def _share(root: Path, latents: Arrays, split: Split, percent: float) -> Int64[np.ndarray, " k"]:
     """The rows of a folder without validation that are the split's."""
-    count = sum(latents.counts)
-    needed = _BYTES_OF_A_ROW * count
-    paths.check_memory(f"the list of the rows of '{root}'", needed, "make a folder 'validation' beside 'train'")
+    count, advice = sum(latents.counts), "make a folder 'validation' beside 'train'"
+    paths.check_memory(f"the list of the rows of '{root}'", _BYTES_OF_A_ROW * count, advice)
     chosen = np.flatnonzero(_held_out(latents, percent) == (split == "validation"))
     if not len(chosen):
         raise UserError(
             f"split '{split}' of '{root}' is empty: of {count} latents, validation_percent = {percent:g} leaves none "
-            "to it; change it, or make a folder 'validation' beside 'train'"
+            f"to it; change it, or {advice}"
         )
     return chosen
 
@@ -193,12 +188,13 @@ def _check_folder(root: Path, folder: Path) -> None:
 def _files(folder: Path) -> dict[str, tuple[Path, ...]]:
     """The files of each kind in the order of the shards; refuses, with a UserError, an incomplete set."""
     kinds: dict[str, dict[str, Path]] = {}
-    for entry in sorted(folder.iterdir()):
+    entries = sorted(folder.iterdir())
+    for entry in entries:
         if matched := _FILE.fullmatch(entry.name):
             name, shard = matched[1] or matched[3], matched[2] or matched[4] or ""
             kinds.setdefault(name, {})[shard] = entry
-    names = sorted(entry.name for entry in folder.iterdir())
     if LATENTS not in kinds:
+        names = [entry.name for entry in entries]
         raise UserError(f"'{folder}' has no latents.npy, and no latents_00000.npy{nearest('latents.npy', names)}")
     shards = kinds[LATENTS]
     if "" in shards and len(shards) > 1:
@@ -240,12 +236,10 @@ def _channels_first(latents: Arrays, size: int, channels: int, layout: str) -> b
 
 def _held_out(latents: Arrays, percent: float) -> Bool[np.ndarray, " n"]:
     """Which examples are the validation's, over all shards: by a hash of the file's name, then one of the row."""
-
-    def parts() -> Iterator[Bool[np.ndarray, " n"]]:
-        for file, count in zip(latents.files, latents.counts, strict=True):
-            seed = int.from_bytes(hashlib.sha256(file.name.encode()).digest()[:4], "big")
-            for start in range(0, count, _ROWS):
-                rows = np.arange(start, min(start + _ROWS, count))
-                yield fractions(rows, seed, 1)[:, 0] * 100 < percent
-
-    return np.concatenate(list(parts()))
+    parts = []
+    for file, count in zip(latents.files, latents.counts, strict=True):
+        seed = int.from_bytes(hashlib.sha256(file.name.encode()).digest()[:4], "big")
+        for start in range(0, count, _ROWS):
+            rows = np.arange(start, min(start + _ROWS, count))
+            parts.append(fractions(rows, seed, 1)[:, 0] * 100 < percent)
+    return np.concatenate(parts)

@@ -7,20 +7,11 @@ from pathlib import Path
 from rfjax import memory, untrusted
 from rfjax.errors import UserError
 
-OUTSIDE = "config.data.outside"
 ANY_SIZE = 2**62  # bytes of a file that is not read as a whole
 
 
-def outside(root: Path, names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """The files outside of a folder: by an absolute path, by "..", or behind a link.
-
-    Args:
-        root: the folder, itself perhaps behind a link.
-        names: of files, relative to it, without "a/../b".
-
-    Returns:
-        (name, real path) of each, in order.
-    """
+def _outside(root: Path, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """(name, real path) of the files outside of a folder: by an absolute path, by "..", or behind a link."""
     whole, folders = os.path.realpath(root), {}
     for name in names:
         path = os.path.join(root, name)
@@ -42,19 +33,19 @@ def check_inside(root: Path, names: Iterable[str], named_by: str) -> None:
     """Refuses files outside of the folder that the config names.
 
     Args:
-        root, names: as of `outside`.
+        root: the folder, itself perhaps behind a link.
+        names: of files, relative to it, without "a/../b".
         named_by: the file or key that names them, for the message.
 
     Raises:
         UserError: with their number and the first of them.
     """
-    files = list(outside(root, names))
-    if files:
+    if files := list(_outside(root, names)):
         name, real = files[0]
         many = f"{len(files)} files" if len(files) > 1 else "a file"
         raise UserError(
             f"{named_by} names {many} outside of '{root}', such as '{_printable(name)}', which is {_printable(real)}: "
-            f"copy them into the folder, or set {OUTSIDE} = True to read them where they are"
+            f"copy them into the folder, or set config.data.outside = True to read them where they are"
         )
 
 

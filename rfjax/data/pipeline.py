@@ -44,12 +44,7 @@ class Order:
 def load(
     source: Source, indices: Sequence[int], prepare: Prepare, names: Sequence[str] | None = None
 ) -> tuple[Batch, list[str]]:
-    """Reads one batch, whose `slot` counts from 0, and its captions.
-
-    Args:
-        source, indices, names: as of `take`.
-        prepare: makes the batch's arrays.
-    """
+    """Reads one batch, whose `slot` counts from 0, and its captions; arguments as of `take`."""
     examples = take(source, indices, names)
     return prepare(examples) | {"slot": np.arange(len(examples.captions), dtype=np.int32)}, examples.captions
 

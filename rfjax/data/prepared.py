@@ -65,11 +65,11 @@ def prepared(root: Path) -> dict[str, list[str]]:
 def open_folder(folder: Path, what: str, outside: bool) -> Any:
     """The data set's builder, from the files that describe it; refuses, with a UserError, damaged ones."""
     try:
-        described = [entry for entry in sorted(folder.iterdir()) if entry.suffix in (".json", ".txt")]
         if not outside:
             paths.check_inside(folder, (entry.name for entry in folder.iterdir()), f"'{folder}'")
-        for entry in described:
-            untrusted.regular(entry, _LARGEST).close()
+        for entry in sorted(folder.iterdir()):
+            if entry.suffix in (".json", ".txt"):
+                untrusted.regular(entry, _LARGEST).close()
         named = re.findall(r'"pythonClassName":\s*"([^"]*)"', (folder / "features.json").read_text(encoding="utf-8"))
         if foreign := [name for name in named if not name.startswith(_OWN)]:  # TFDS would import any class
             raise UserError(
@@ -118,11 +118,9 @@ def open_records(
         raise UserError(f"the {what} lacks {len(missing)} of its files, such as {name}: copy it again")
     decoders = {key: tfds.decode.SkipDecoding() for key, feature in features.items() if kind_of(feature) == "image"}
     records = builder.as_data_source(split_spec, decoders=decoders, file_format=ARRAY_RECORD)
-    return records, [_part(Path(part.filename), part) for part in parts]
-
-
-def _part(file: Path, part: Any) -> str:
-    return f"{file.name}\0{file.stat().st_size}\0{part.skip}\0{part.take}"
+    files = [Path(part.filename) for part in parts]
+    named = zip(files, parts, strict=True)
+    return records, [f"{file.name}\0{file.stat().st_size}\0{part.skip}\0{part.take}" for file, part in named]
 
 
 def first_line(error: Exception) -> str:

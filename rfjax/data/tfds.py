@@ -47,7 +47,7 @@ class Tfds:
     ) -> None:
         """See `open_source`, which finds the arguments; `decode` raises ValueError for a bad image feature."""
         self._records, self._where, self._features, self._max_bad = records, where, features, max_bad
-        self._decode_image, self._files = decode, tuple(files)
+        self._decode_image, self._files = decode, files
         self._bad: dict[int, Problem] = {}
         sample = self._read(0)
         self.fields = fields_of(sample)
@@ -75,20 +75,17 @@ class Tfds:
             records: Sequence[Mapping[str, Any] | None] = self._records.__getitems__(block)
         except Exception:  # one of them can't be read: `_read` says which, and why
             records = [None] * len(block)
-        for position, record in zip(block, records, strict=True):
-            example = self._memory.put(self._read(position, record))
-            if position == index:
-                result = example
-        return result
+        examples = {at: self._memory.put(self._read(at, record)) for at, record in zip(block, records, strict=True)}
+        return examples[index]
 
     def _read(self, index: int, record: Mapping[str, Any] | None = None) -> Example:
         """The example at `index`, whose record may have been read already, or the next good one."""
         for position in chain(range(index, len(self)), range(index)):
             if position in self._bad:
                 continue
+            known = record if position == index else None
             try:
-                known = record is not None and position == index
-                return self._decode(record if known else self._record(position), index)
+                return self._decode(self._record(position) if known is None else known, index)
             except ValueError as error:
                 self._bad[position] = Problem(f"record {position}", str(error))
                 check_problems(self.problems, len(self), self._max_bad, self._where)
@@ -144,14 +141,6 @@ class Tfds:
         return ""
 
 
-def check(config: configs.Data) -> None:
-    """Refuses, with a UserError, a template without one place for the label."""
-    if config.caption_template.count("{}") != 1:
-        raise UserError(
-            f"config.data.caption_template must hold {{}} once, where the label goes, not {config.caption_template!r}"
-        )
-
-
 def open_source(config: configs.Data, split: Split) -> Tfds:
     """Opens a split of a prepared TFDS data set.
 
@@ -171,7 +160,10 @@ def open_source(config: configs.Data, split: Split) -> Tfds:
             too many records are bad.
     """
     check_split(split)
-    check(config)
+    if config.caption_template.count("{}") != 1:
+        raise UserError(
+            f"config.data.caption_template must hold {{}} once, where the label goes, not {config.caption_template!r}"
+        )
     spec = {"train": config.train_split, "validation": config.validation_split, "test": "test"}[split]
     folder = prepared.dataset_folder(config.dataset, config.data_dir)
     what = f"data set {config.dataset!r} in {str(folder)!r}"
@@ -182,8 +174,9 @@ def open_source(config: configs.Data, split: Split) -> Tfds:
     if not features.latent:
         images.check(config.image_size, config.channels, config.resize)
     records, files = prepared.open_records(builder, spec, kinds, what)
-    decode: Callable[[Any], np.ndarray]
-    decode = partial(images.read, size=config.image_size, channels=config.channels, mode=config.resize)
+    decode: Callable[[Any], np.ndarray] = partial(
+        images.read, size=config.image_size, channels=config.channels, mode=config.resize
+    )
     if features.latent:
         shape = (config.image_size, config.image_size, config.channels)
         stored = tuple(kinds[features.image].shape)
@@ -202,9 +195,8 @@ def _damaged(error: RuntimeError) -> bool:
 
 
 def _unreadable(where: str, position: int, error: Exception) -> UserError:
-    return UserError(
-        f"{where}: record {position} can't be read ({first_line(error)}): check the disk, or copy it again"
-    )
+    why = first_line(error)
+    return UserError(f"{where}: record {position} can't be read ({why}): check the disk, or copy it again")
 
 
 def _latent(value: np.ndarray, shape: tuple[int, int, int]) -> Float32[np.ndarray, "H W C"]:

@@ -99,11 +99,9 @@ class Stored(Source, Protocol):
 
 
 def take(source: Source, indices: Sequence[int], names: Sequence[str] | None = None) -> Examples:
-    """Reads examples of any source.
+    """Reads the examples of these indices of any source, in their order.
 
     Args:
-        source: the examples.
-        indices: which of them, in this order.
         names: the fields to read; None: all.
 
     Raises:

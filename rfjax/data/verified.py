@@ -6,12 +6,12 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from rfjax import files
+from rfjax import files, untrusted
 from rfjax.data import images, paths
 from rfjax.errors import UserError
 
@@ -70,8 +70,10 @@ def verify(folder: Path, names: set[str], channels: int) -> dict[str, Look]:
             for file, reason in zip(new, _progress(pool.map(check, new), len(new)), strict=True):
                 reasons[file] = reason
     finally:  # the next start continues an interrupted look at a large folder
-        if new:
-            _write_cache(cache, {file: stamps[file] for file, reason in reasons.items() if not reason})
+        if new and cache:
+            good = {file: stamps[file] for file, reason in reasons.items() if not reason}
+            with contextlib.suppress(OSError, UserError):  # without a place to write, it looks at them all again
+                files.write(cache, json.dumps(good))
     return {file: Look(stamps[file][0] if stamps[file] else 0, reason) for file, reason in reasons.items()}
 
 
@@ -100,15 +102,6 @@ def cache_file(folder: Path, channels: int) -> Path | None:
 
 def _read_cache(cache: Path | None) -> dict[str, list[int]]:
     """{good file: [size in bytes, time in ns]}; empty without a cache, or with a damaged one."""
-    try:
-        known = json.loads(cache.read_bytes()) if cache else {}
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return known if isinstance(known, dict) else {}
-
-
-def _write_cache(cache: Path | None, known: Mapping[str, list[int]]) -> None:
-    """Replaces the cache; without a place to write, the next run looks at the pictures again."""
-    if cache:
-        with contextlib.suppress(OSError, UserError):
-            files.write(cache, json.dumps(known))
+    with contextlib.suppress(UserError):
+        return (cache and untrusted.read_json(cache)) or {}
+    return {}

@@ -110,15 +110,9 @@ def generate(
     schedule = flow.schedule_of(settings.schedule, network.formulation.name)
     z = np.concatenate(kept_z) if kept_z else np.zeros((0, *network.codec.shape), np.float32)
     images = np.concatenate(kept_images) if kept_images else None
-    scores = _results(metrics, states) if network.codec.pictures and not broken else {}
+    counts = zip(metrics, states, strict=True) if network.codec.pictures and not broken else ()
+    scores = {key: value for metric, state in counts for key, value in metric.result(state).items()}
     return Generated(z, images, broken, np.concatenate(lengths), evaluations, schedule, scores)
-
-
-def _results(metrics: Sequence[Metric], states: Sequence[Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for metric, state in zip(metrics, states, strict=True):
-        found |= metric.result(state)
-    return found
 
 
 def record(made: Generated, count: int, settings: SamplerSettings, metrics: Sequence[Metric]) -> dict[str, Any]:

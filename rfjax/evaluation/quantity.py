@@ -42,7 +42,6 @@ class Quantity:
         return ".3f" if self.better == "higher" else ".3g"
 
     def to_plain(self) -> dict[str, str]:
-        """Plain values for JSON."""
         return asdict(self)
 
     @classmethod

@@ -7,9 +7,8 @@ Known floors. The target is p x0 + q eps, and the network sees a x0 + b eps. Whe
 every path, it sees nothing of eps, whose mean is 0 and whose variance is 1 whatever x0 and the text are: the best
 prediction is p x0, and its expected loss is q^2 for each element. That is 1 for rectified flow, eps, v and F, and
 (pi/2)^2 for the velocity of the cosine path. Nothing that a network may know of x0 lowers it, so it is a floor for
-every data set. No other floor is known. Where b > 0, separate data points can give eps away. Where a = 0, the best loss
-is p^2 times the variance of x0 given the text, which depends on the data. VP begins at t = 1e-5, where b > 0. A grid
-without t = 0 has no known floor. The loss has no weights; weights would multiply its floor.
+every data set. No other floor is known: where b > 0, as at VP's first t of 1e-5, separate data points can give eps
+away; where a = 0, the best loss depends on the data. The loss has no weights, which would multiply its floor.
 """
 
 import dataclasses
@@ -108,24 +107,19 @@ def noise_power(level: int, examples: int, shape: tuple[int, ...]) -> float:
         examples: number of triples in all.
         shape: of an example.
     """
-    power = _mean_square_noise()
     index = np.arange(level, examples, LEVELS)
     parts = [index[start : start + NOISES] for start in range(0, len(index), NOISES)]
-    total = sum(power(np.resize(part, NOISES), shape)[: len(part)].sum(dtype=np.float64) for part in parts)
+    drawn = (np.asarray(_mean_square_noise(np.resize(part, NOISES), shape))[: len(part)] for part in parts)
+    total = sum(power.sum(dtype=np.float64) for power in drawn)
     return float(total / len(index)) if len(index) else float("nan")
 
 
-@functools.cache
-def _mean_square_noise() -> Callable[[Int[np.ndarray, " B"], tuple[int, ...]], Float[np.ndarray, " B"]]:
-    def power(index: Int[Array, " B"], shape: tuple[int, ...]) -> Float[Array, " B"]:
-        return jnp.mean(_noise(index, shape) ** 2, axis=tuple(range(1, len(shape) + 1)))
-
-    jitted = jax.jit(power, static_argnums=1)
-    return lambda index, shape: np.asarray(jitted(index, shape))
+@functools.partial(jax.jit, static_argnums=1)
+def _mean_square_noise(index: Int[Array, " B"], shape: tuple[int, ...]) -> Float[Array, " B"]:
+    return jnp.mean(_noise(index, shape) ** 2, axis=tuple(range(1, len(shape) + 1)))
 
 
 def _noise(index: Int[Array, " B"], shape: tuple[int, ...]) -> Float[Array, "B *S"]:
-    """The noise of each triple, from the key of its number."""
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(NOISE_SEED), i))(index)
     return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
 

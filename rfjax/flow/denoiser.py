@@ -2,27 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from rfjax.flow.formulations import Coefficients
+from rfjax.flow.formulations import Coefficients, Formulation, FormulationArrays
 from rfjax.flow.guidance import GuidedNetwork
-from rfjax.flow.paths import Times
 from rfjax.flow.schedules import Schedule
 
 Images = Float[Array, "B *S"]
+AnyFormulation = Formulation | FormulationArrays
 Noise = Callable[[Int[Array, ""]], Images]  # step -> standard normal
-
-
-@runtime_checkable
-class AnyFormulation(Protocol):
-    """A formulation, or its arrays."""
-
-    def coefficients(self, t: Times) -> Coefficients: ...
-
-    def time_of_sigma(self, sigma: Times) -> Times: ...
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ which is exact. Where a derivative has no finite value at an end (EDM at both, L
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -90,13 +89,7 @@ def cosine() -> Path:
 def _variance_preserving(
     log_alpha: Callable[[Times], Times], slope: Callable[[Times], Times], time: Callable[[Times], Times]
 ) -> Path:
-    """a = exp(L / 2), b = sqrt(1 - exp L), for L = log a^2.
-
-    Args:
-        log_alpha: t -> L.
-        slope: t -> dL/dt.
-        time: L -> t.
-    """
+    """a = exp(L / 2), b = sqrt(1 - exp L), for L = log a^2; log_alpha: t -> L, slope: t -> dL/dt, time: L -> t."""
     a = lambda t: jnp.exp(log_alpha(t) / 2)  # noqa: E731
     b = lambda t: jnp.sqrt(jnp.abs(jnp.expm1(log_alpha(t))))  # noqa: E731
     return Path(
@@ -109,35 +102,18 @@ def _variance_preserving(
     )
 
 
-def _log_alphas(betas: Float64[np.ndarray, " T"]) -> Float64[np.ndarray, " T1"]:
-    """log abar at t = 0, 1/1000, ..., 1: zero, then the sums of log(1 - beta_i)."""
-    return np.concatenate([[0.0], np.cumsum(np.log1p(-betas))])
-
-
-@functools.cache
-def ldm_log_alphas() -> Float64[np.ndarray, " T1"]:
-    """log abar of LDM's schedule, whose roots of beta_i are evenly spaced."""
-    first, last = np.sqrt(LDM_BETAS)
-    return _log_alphas(np.linspace(first, last, STEPS) ** 2)
-
-
-@functools.cache
-def ddpm_log_alphas() -> Float64[np.ndarray, " T1"]:
-    """log abar of DDPM's schedule, whose beta_i are evenly spaced."""
-    return _log_alphas(np.linspace(*DDPM_BETAS, STEPS))
-
-
 def linear() -> Path:
-    """LDM's schedule; its end is not pure noise: a_1 = 0.068 (SD3 section 3.1; LDM's configs)."""
-    return _stepwise(ldm_log_alphas())
+    """LDM's schedule, whose roots of beta_i are evenly spaced; it ends at a_1 = 0.068, not in pure noise (SD3 3.1)."""
+    first, last = np.sqrt(LDM_BETAS)
+    return _stepwise(np.linspace(first, last, STEPS) ** 2)
 
 
 def ddpm() -> Path:
-    """DDPM's schedule, which DiT's published weights were trained with; a_1 = 0.0064."""
-    return _stepwise(ddpm_log_alphas())
+    """DDPM's schedule, which DiT's published weights were trained with, of evenly spaced beta_i; a_1 = 0.0064."""
+    return _stepwise(np.linspace(*DDPM_BETAS, STEPS))
 
 
-def _stepwise(knots: Float64[np.ndarray, " T1"]) -> Path:
+def _stepwise(betas: Float64[np.ndarray, " T"]) -> Path:
     """Step i of 1000 is t = (i + 1) / 1000, and log abar is linear between steps, so beta is constant there.
 
     Its slope jumps at each step. A sampler whose times are steps too would see it from one side at both ends of an
@@ -145,6 +121,7 @@ def _stepwise(knots: Float64[np.ndarray, " T1"]) -> Path:
     therefore come from a slope that is linear between the means of both sides at the steps; between two steps its
     integral is the fall of log abar, to order 3.
     """
+    knots = np.concatenate([[0.0], np.cumsum(np.log1p(-betas))])  # log abar at t = 0, 1/1000, ..., 1
     exact = np.diff(knots) * STEPS
     beyond = 2 * exact[[0, -1]] - exact[[1, -2]]  # the slopes before the first step and after the last, continued
     padded = np.concatenate([beyond[:1], exact, beyond[1:]])
@@ -173,7 +150,10 @@ def vp() -> Path:
 
 
 def _variance_exploding(
-    b: Callable[[Times], Times], db: Callable[[Times], Times], time: Callable[[Times], Times]
+    b: Callable[[Times], Times],
+    db: Callable[[Times], Times],
+    time: Callable[[Times], Times],
+    log_snr: Callable[[Times], Times],
 ) -> Path:
     """a = 1. time: log b -> t."""
     return Path(
@@ -181,7 +161,7 @@ def _variance_exploding(
         b=b,
         da=jnp.zeros_like,
         db=db,
-        log_snr=lambda t: -2 * jnp.log(b(t)),
+        log_snr=log_snr,
         time=lambda log_snr: time(-log_snr / 2),
         s=b,
         da_ds=jnp.zeros_like,
@@ -203,28 +183,22 @@ def edm(mean: Number = -1.2, std: Number = 1.2) -> Path:
         slope = std * jnp.sqrt(2 * jnp.pi) * jnp.exp(mean + std * z + z**2 / 2)
         return jnp.where(jnp.isfinite(z), slope, jnp.inf)
 
-    path = _variance_exploding(b, db, time=lambda log_b: ndtr((log_b - mean) / std))
-    return _with_log_snr(path, lambda t: -2 * (mean + std * ndtri(t)))
+    return _variance_exploding(b, db, lambda log_b: ndtr((log_b - mean) / std), lambda t: -2 * (mean + std * ndtri(t)))
 
 
 def edm_rf() -> Path:
     """a = 1, b = t / (1 - t): the log-SNR of rf (our reading of SD3's `edm/rf`; the paper gives no schedule)."""
-    path = _variance_exploding(lambda t: t / (1 - t), lambda t: (1 - t) ** -2, time=jax.nn.sigmoid)
-    return _with_log_snr(path, rf().log_snr)
+    return _variance_exploding(lambda t: t / (1 - t), lambda t: (1 - t) ** -2, jax.nn.sigmoid, rf().log_snr)
 
 
 def edm_cos() -> Path:
     """a = 1, b = tan(pi t / 2): the log-SNR of the cosine path (our reading of SD3's `edm/cos`)."""
-    path = _variance_exploding(
+    return _variance_exploding(
         lambda t: _sin(t) / _cos(t),
         lambda t: jnp.pi / 2 / _cos(t) ** 2,
-        time=lambda log_b: jnp.arctan(jnp.exp(log_b)) * 2 / jnp.pi,
+        lambda log_b: jnp.arctan(jnp.exp(log_b)) * 2 / jnp.pi,
+        cosine().log_snr,
     )
-    return _with_log_snr(path, cosine().log_snr)
-
-
-def _with_log_snr(path: Path, log_snr: Callable[[Times], Times]) -> Path:
-    return dataclasses.replace(path, log_snr=log_snr)
 
 
 PATHS: dict[str, Callable[..., Path]] = {

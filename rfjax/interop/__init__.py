@@ -9,7 +9,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -54,13 +54,8 @@ class ImportOptions:
 DEFAULTS = ImportOptions()
 
 
-@dataclasses.dataclass(frozen=True)
-class CheckpointInfo:
-    """What a checkpoint holds.
-
-    Attributes:
-        layout: a name of `layouts.LAYOUTS`.
-    """
+class CheckpointInfo(NamedTuple):
+    """What a checkpoint holds: its layout, by its name in `layouts.LAYOUTS`, and the config of its network."""
 
     layout: str
     config: configs.Config
@@ -119,13 +114,8 @@ def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
-def import_checkpoint(
-    path: Path, folder: Path, layout: str = "", mesh: configs.Mesh | None = None, options: ImportOptions = DEFAULTS
-) -> Weights:
+def import_checkpoint(path: Path, folder: Path, layout: str = "", options: ImportOptions = DEFAULTS) -> Weights:
     """Makes a run's folder from another project's checkpoint, in float32, to generate pictures from or to train on.
-
-    Args:
-        mesh: the devices; None for the default mesh.
 
     Raises:
         UserError: for the reasons of `read`, and if the folder is not empty.
@@ -133,7 +123,7 @@ def import_checkpoint(
     weights.check_empty(folder)
     with options.open(path) as tensors:
         info = inspect(tensors, layout, options)
-        imported = _read(tensors, info, mesh or configs.Mesh(), np.float32)
+        imported = _read(tensors, info, configs.Mesh(), np.float32)
         pieces = layout_of(info, imported.spec).items()
         dtypes = {leaf: transfer.default_dtype(tensors.dtype(first.name)).name for leaf, (first, *_) in pieces}
     weights.write(folder, imported)
@@ -142,16 +132,13 @@ def import_checkpoint(
 
 
 def export(network: Weights, path: Path, layout: str, dtype: Any = None, max_shard: int = MAX_SHARD) -> Path:
-    """Writes a network as another project's checkpoint, with one tensor in memory at a time.
+    """Writes a network as another project's checkpoint, with one tensor in memory at a time; returns its path.
 
     Args:
         path: a folder, or a file with the suffix of the layout's files.
         layout: a name of `layouts.LAYOUTS`.
         dtype: of the tensors, or path of a leaf -> dtype. None keeps the types.
         max_shard: largest file of a folder in bytes; a larger network gets several files and an index.
-
-    Returns:
-        The file or folder.
 
     Raises:
         UserError: if the layout can't store this network, or the path does not fit the layout.

@@ -32,10 +32,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, what in (
-        ("inspect", "print what a checkpoint holds"),
-        ("import", "make a run's folder from a checkpoint"),
-    ):
+    described = {"inspect": "print what a checkpoint holds", "import": "make a run's folder from a checkpoint"}
+    for name, what in described.items():
         command = commands.add_parser(name, help=what)
         command.add_argument("source", type=Path, help="a diffusers folder, a .safetensors or a .pt file")
         if name == "import":
@@ -77,28 +75,29 @@ def _run(given: argparse.Namespace) -> int:
     if given.command == "inspect":
         return _inspect(given)
     environment.open_devices()
+    import jax
+
     from rfjax import config as configs
     from rfjax import interop
     from rfjax.training import weights
 
     began = time.time()
     if given.command == "import":
-        made = interop.import_checkpoint(given.source, given.folder, given.layout, options=_options(given))
-        print(f"{given.folder}: {_size(made.params)} parameters, {time.time() - began:.1f} s")
-        generate = f"python -m rfjax.main --config=configs/generate.py --config.generate.source={given.folder}"
-        print(f"to generate pictures: {generate}")
-        return 0
-    made = weights.read_weights(given.folder, configs.Mesh(), given.weights == "ema")
-    record = interop.origin(given.folder) or {}
-    target = interop.export(made, given.target, given.layout, given.dtype or record.get("dtypes"), given.shard_bytes)
-    print(f"{target}: {_size(made.params)} parameters, {time.time() - began:.1f} s")
+        where, made = (
+            given.folder,
+            interop.import_checkpoint(given.source, given.folder, given.layout, _options(given)),
+        )
+    else:
+        made = weights.read_weights(given.folder, configs.Mesh(), given.weights == "ema")
+        dtypes = given.dtype or (interop.origin(given.folder) or {}).get("dtypes")
+        where = interop.export(made, given.target, given.layout, dtypes, given.shard_bytes)
+    count = sum(leaf.size for leaf in jax.tree.leaves(made.params))
+    print(f"{where}: {count:,} parameters, {time.time() - began:.1f} s")
+    if given.command == "import":
+        print(
+            f"to generate pictures: python -m rfjax.main --config=configs/generate.py --config.generate.source={where}"
+        )
     return 0
-
-
-def _size(params: object) -> str:
-    import jax
-
-    return f"{sum(leaf.size for leaf in jax.tree.leaves(params)):,}"
 
 
 def _options(given: argparse.Namespace) -> Any:

@@ -72,11 +72,7 @@ class AttentionNames:
     def add(
         self, builder: LayoutBuilder, ours: tuple[str, str], block: str, spec: Spec, index: Index, *, out: bool = True
     ) -> None:
-        """Adds an attention.
-
-        Args:
-            out: whether the attention has an output projection.
-        """
+        """Adds an attention; `out`: whether it has an output projection."""
         qkv, projection = ours
         builder.heads(f"{qkv}/linear", [f"{block}.{name}" for name in self.qkv], spec, index)
         if spec.qk_norm:

@@ -5,7 +5,7 @@ the network receives t, and SiT's output has the opposite sign.
 """
 
 import functools
-import re
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,11 +26,7 @@ TIMES = {"dit": "1000t-1", "sit": "1-t", "repa": "t"}
 FORMULATIONS = {"dit": "dit/eps", "sit": "sit/linear", "repa": "repa/linear"}
 HEAD = 64  # width of a head in S, B and L; XL has 72
 
-ORIGINAL = StreamNames(
-    "adaLN_modulation.1",
-    AttentionNames(("attn.qkv",), "attn.proj"),
-    ("mlp.fc1", "mlp.fc2"),
-)
+ORIGINAL = StreamNames("adaLN_modulation.1", AttentionNames(("attn.qkv",), "attn.proj"), ("mlp.fc1", "mlp.fc2"))
 DIFFUSERS = StreamNames(
     "norm1.linear",
     AttentionNames(("attn1.to_q", "attn1.to_k", "attn1.to_v"), "attn1.to_out.0"),
@@ -62,9 +58,9 @@ def layout(model: DiT, inputs: Inputs, *, projectors: bool = False) -> Layout:
     for i, head in enumerate(model.readouts if projectors else ()):
         if not isinstance(head.module, Projector):
             raise UserError(f"the layout 'repa' has no place for the head '{head.name}': REPA's projector is an MLP")
-        widths = (width, head.module.width, head.module.width, head.module.target)
-        for j in range(3):
-            builder.dense(f"{head.name}/fc{j + 1}", f"projectors.{i}.{2 * j}", widths[j], widths[j + 1])
+        hidden = head.module.width
+        for j, sides in enumerate(itertools.pairwise((width, hidden, hidden, head.module.target))):
+            builder.dense(f"{head.name}/fc{j + 1}", f"projectors.{i}.{2 * j}", *sides)
     return builder.layout()
 
 
@@ -128,17 +124,9 @@ def from_file(tensors: Tensors, whose: str, heads: int = 0) -> Config:
             f"{tensors.source} has {depth} blocks of width {width}: {why}, so its number of heads is unknown: give it "
             "to python -m rfjax.interop with --heads"
         )
-    model = {
-        "depth": depth,
-        "width": width,
-        "heads": heads,
-        "patch": patch,
-        "mlp_ratio": hidden // width,
-        "stored_positions": side,
-        "learn_sigma": outputs == 2 * patch**2 * channels,
-    }
-    count = sizes.count_blocks(tensors, r"projectors\.(\d+)\.")
-    if count:
+    model = {"depth": depth, "width": width, "heads": heads, "patch": patch, "stored_positions": side}
+    model |= {"mlp_ratio": hidden // width, "learn_sigma": outputs == 2 * patch**2 * channels}
+    if count := sizes.count_blocks(tensors, r"projectors\.(\d+)\."):
         model["projectors"] = tuple(shape(f"projectors.{i}.4.weight", 2)[0] for i in range(count))
         model["projector_width"] = shape("projectors.0.0.weight", 2)[0]
     classes = shape("y_embedder.embedding_table.weight", 2)[0] - 1
@@ -196,8 +184,3 @@ def to_folder(model: DiT, inputs: Inputs) -> dict[str, Any]:
         "num_embeds_ada_norm": model.classes,
         "norm_eps": layers.EPSILON,
     }
-
-
-def is_ambiguous(tensors: Tensors) -> bool:
-    """Whether the names are those that DiT, SiT and REPA share."""
-    return any(re.match(r"blocks\.0\.adaLN_modulation", name) for name in tensors.names)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from rfjax.tensors.stored import Rows
 
@@ -53,37 +54,20 @@ class Piece:
 Layout = Mapping[str, tuple[Piece, ...]]  # our leaf's path, "blocks/image/qkv/linear/kernel" -> the pieces that fill it
 
 
-def same(
-    name: str,
-    shape: tuple[int, ...],
-    index: Index = (),
-    *,
-    rows: Rows | None = None,
-    total_rows: int | None = None,
-    copies: tuple[str, ...] = (),
-) -> Piece:
-    """A tensor that has the same shape and order in both."""
-    return Piece(name, index, shape, tuple(range(len(shape))), rows, total_rows, copies)
+def same(name: str, shape: tuple[int, ...], index: Index = (), **others: Any) -> Piece:
+    """A tensor that has the same shape and order in both; `others` are attributes of `Piece`."""
+    return Piece(name, index, shape, tuple(range(len(shape))), **others)
 
 
-def linear(
-    name: str,
-    inputs: int,
-    outputs: int,
-    index: Index = (),
-    *,
-    rows: Rows | None = None,
-    total_rows: int | None = None,
-    copies: tuple[str, ...] = (),
-) -> Piece:
-    """A matrix: ours (inputs, outputs), theirs (outputs, inputs)."""
-    return Piece(name, index, (inputs, outputs), (1, 0), rows, total_rows, copies)
+def linear(name: str, inputs: int, outputs: int, index: Index = (), **others: Any) -> Piece:
+    """A matrix: ours (inputs, outputs), theirs (outputs, inputs); `others` are attributes of `Piece`."""
+    return Piece(name, index, (inputs, outputs), (1, 0), **others)
 
 
-def conv(name: str, size: tuple[int, int], inputs: int, outputs: int, index: Index = ()) -> Piece:
+def conv(name: str, size: tuple[int, int], inputs: int, outputs: int) -> Piece:
     """A kernel of `size` (height, width): ours (height, width, inputs, outputs), or those axes but the last flattened;
     theirs (outputs, inputs, height, width)."""
-    return Piece(name, index, (*size, inputs, outputs), (3, 2, 0, 1))
+    return Piece(name, (), (*size, inputs, outputs), (3, 2, 0, 1))
 
 
 def manifest(layout: Layout) -> dict[str, tuple[int, ...]]:

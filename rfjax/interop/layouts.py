@@ -106,13 +106,10 @@ def find_format(name: str) -> CheckpointFormat:
 
 
 def read_metadata(tensors: Tensors, outside: bool) -> Metadata:
-    """Reads the config.json in the folder of the weights.
+    """Reads the config.json in the folder of the weights; None if there is no file.
 
     Args:
         outside: whether the file may be a link out of the folder.
-
-    Returns:
-        The object in the file, or None if there is no file.
 
     Raises:
         UserError: if it is not a JSON object.

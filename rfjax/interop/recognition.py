@@ -4,7 +4,6 @@ import functools
 import re
 from collections.abc import Collection
 
-from rfjax.config import Config
 from rfjax.errors import UserError, one_line
 from rfjax.interop import dit, sd3
 from rfjax.interop.layout import manifest
@@ -35,7 +34,7 @@ def recognise(tensors: Tensors, metadata: Metadata) -> str:
         return "sd3"
     if "projectors.0.0.weight" in names:
         return "repa"
-    if dit.is_ambiguous(tensors):
+    if any(name.startswith("blocks.0.adaLN_modulation") for name in names):
         raise UserError(
             f"{tensors.source} has the tensors that DiT, SiT and REPA share, but these disagree on the direction of "
             "time: choose the layout dit, sit or repa"
@@ -73,17 +72,12 @@ def _starred(name: str) -> str:
 @functools.cache
 def _expected(layout: str) -> frozenset[str]:
     """The kinds of tensors of a layout's smallest network."""
-    config = _example(layout)
+    model = {"depth": 2, "width": 8, "heads": 2, "patch": 2}
+    model |= {"frequency_shift": 1} if layout == "dit-folder" else {"stored_positions": 2}
+    model |= {"projectors": (4,), "projector_width": 4} if layout == "repa" else {}
+    if layout in ("sd3", "sd3-file"):
+        config = sd3.make_config(4, 4, (8, 8), model)
+    else:
+        config = dit.make_config(layout.removesuffix("-folder"), (4, 4), 2, model)
     spec = make_run_spec(config)
     return frozenset(map(_starred, manifest(LAYOUTS[layout].layout(spec.model, spec.inputs, config))))
-
-
-def _example(layout: str) -> Config:
-    """A small network of a layout."""
-    model = {"depth": 2, "width": 8, "heads": 2, "patch": 2}
-    if layout in ("sd3", "sd3-file"):
-        return sd3.make_config(4, 4, (8, 8), model | {"stored_positions": 2})
-    if layout == "dit-folder":
-        return dit.make_config("dit", (4, 4), 2, model | {"frequency_shift": 1})
-    more = {"projectors": (4,), "projector_width": 4} if layout == "repa" else {}
-    return dit.make_config(layout, (4, 4), 2, model | {"stored_positions": 2} | more)

@@ -43,10 +43,8 @@ class Names:
 
 
 def _diffusers_attention(name: str, q: str, norm: str, out: str) -> AttentionNames:
-    kinds = [q.format(kind) for kind in "qkv"]
-    return AttentionNames(
-        tuple(f"{name}.{kind}" for kind in kinds), f"{name}.{out}", f"{name}.{norm}_q", f"{name}.{norm}_k"
-    )
+    qkv = tuple(f"{name}.{q.format(kind)}" for kind in "qkv")
+    return AttentionNames(qkv, f"{name}.{out}", f"{name}.{norm}_q", f"{name}.{norm}_k")
 
 
 DIFFUSERS = Names(

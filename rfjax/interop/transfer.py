@@ -64,25 +64,20 @@ def load(
     dtype: Any = None,
     ignore: Sequence[str] = (),
 ) -> dict[str, jax.Array]:
-    """Reads a checkpoint into sharded arrays, with one leaf at a time in the host's memory.
+    """Reads a checkpoint into sharded arrays, by path, with one leaf at a time in the host's memory.
 
     Args:
         target: path of a leaf -> shape and sharding.
         dtype: of the arrays. None keeps the stored types, but turns eight-bit types into bfloat16.
         ignore: as in `check`.
 
-    Returns:
-        Path of a leaf -> array.
-
     Raises:
         UserError: if the checkpoint does not fit the layout (before values are read), a copy differs from its original,
             or JAX would cut 64-bit values.
         ValueError: if the layout and the target disagree.
     """
-    if set(layout) != set(target):
-        raise ValueError(
-            f"the layout and the target have different leaves: {sorted(set(layout) ^ set(target))[:NAMED]}"
-        )
+    if different := sorted(set(layout) ^ set(target)):
+        raise ValueError(f"the layout and the target have different leaves: {different[:NAMED]}")
     for path, pieces in layout.items():
         if sum(math.prod(piece.view) for piece in pieces) != math.prod(target[path].shape):
             raise ValueError(f"the pieces of {path} do not fill its shape {target[path].shape}")
@@ -101,9 +96,8 @@ def _dtype(tensors: Tensors, path: str, pieces: Sequence[Piece], dtype: Any) -> 
         raise UserError(f"{tensors.source} stores the parts of {path} in different types: {what}")
     kind = default_dtype(next(iter(stored))) if dtype is None else np.dtype(dtype)
     if jax.dtypes.canonicalize_dtype(kind) != kind:
-        raise UserError(
-            f"{tensors.where(names[0])} holds {names[0]} of {kind}, which JAX would cut: give another dtype"
-        )
+        what = f"{tensors.where(names[0])} holds {names[0]} of {kind}"
+        raise UserError(f"{what}, which JAX would cut: give another dtype")
     return kind
 
 
@@ -118,15 +112,14 @@ def _load_leaf(
     host = _aligned(target.shape, dtype)
 
     def fill(piece: Piece, band: Rows | None) -> None:
-        values = tensors.read(piece.name, band, SCRATCH.read)
+        values = tensors.read(piece.name, band, READ.take)
         for copy in piece.copies:
             if not np.array_equal(_bits(values), _bits(tensors.read(copy, band))):
                 raise UserError(f"{tensors.where(copy)} has other values in {copy} than in {piece.name}, its original")
         _window(_bits(host), piece, band)[...] = _bits(_staged(values, dtype))
 
     tasks = [(piece, band) for piece in pieces for band in tensors.bands(piece.name, piece.rows)]
-    for _ in pool.map(fill, *zip(*tasks, strict=True)) if tasks else ():
-        pass
+    list(pool.map(lambda task: fill(*task), tasks))
     return jax.block_until_ready(jax.make_array_from_callback(target.shape, target.sharding, lambda index: host[index]))
 
 
@@ -142,23 +135,15 @@ class Scratch(threading.local):
     """A thread's memory for all bands, because a new allocation can take longer than the read."""
 
     def __init__(self) -> None:
-        self._buffers = {}
+        self._memory = np.empty(0, np.uint8)
 
-    def _get(self, name: str, count: int) -> np.ndarray:
-        if name not in self._buffers or len(self._buffers[name]) < count:
-            self._buffers[name] = np.empty(count, np.uint8)
-        return self._buffers[name][:count]
-
-    def read(self, count: int) -> np.ndarray:
-        """Memory for the bytes of a file."""
-        return self._get("read", count)
-
-    def stage(self, count: int) -> np.ndarray:
-        """Memory for a band in its new dtype."""
-        return self._get("stage", count)
+    def take(self, count: int) -> np.ndarray:
+        if len(self._memory) < count:
+            self._memory = np.empty(count, np.uint8)
+        return self._memory[:count]
 
 
-SCRATCH = Scratch()
+READ, STAGED = Scratch(), Scratch()  # for the bytes of a file, and for a band in its new dtype
 
 
 def _staged(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -171,7 +156,7 @@ def _staged(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
         return values.astype(dtype, copy=False)
     flat = values.reshape(len(values), math.prod(values.shape[1:]))
     width = flat.shape[1] + ALIGNMENT // dtype.itemsize
-    memory = SCRATCH.stage(len(flat) * width * dtype.itemsize).view(dtype)
+    memory = STAGED.take(len(flat) * width * dtype.itemsize).view(dtype)
     wide = memory.reshape(len(flat), width)[:, : flat.shape[1]]
     if dtype == values.dtype:
         _bits(wide)[...] = _bits(flat)

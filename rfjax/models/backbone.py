@@ -160,9 +160,8 @@ class Backbone(nn.Module):
     def image(self, x: Float[Array, "B N D"], y: Float[Array, "B D"], shape: tuple[int, ...]) -> Float[Array, "B *S C"]:
         """The last norm and Linear, then tokens to (*S, C) in float32, with the sign that `time` asks for."""
         shift, scale = layers.Modulation(2, self.dtype, name="final_modulation")(y)
-        final = layers.Dense(
-            self.patch_values(shape), dtype=self.dtype, kernel_init=nn.initializers.zeros, name="final"
-        )
+        values, zeros = self.patch_values(shape), nn.initializers.zeros
+        final = layers.Dense(values, dtype=self.dtype, kernel_init=zeros, name="final")
         out = final(layers.modulated_norm(x, shift, scale)).astype(jnp.float32)
         return layers.unpatchify(-out if self.time == "1-t" else out, shape, self.patch)
 

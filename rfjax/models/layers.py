@@ -88,9 +88,8 @@ class Modulation(nn.Module):
 
     @nn.compact
     def __call__(self, y: Float[Array, "B D"]) -> list[Float[Array, "B 1 D"]]:
-        out = Dense(self.chunks * y.shape[-1], dtype=self.dtype, kernel_init=nn.initializers.zeros, name="linear")(
-            nn.silu(y)
-        )
+        width, zeros = self.chunks * y.shape[-1], nn.initializers.zeros
+        out = Dense(width, dtype=self.dtype, kernel_init=zeros, name="linear")(nn.silu(y))
         return jnp.split(out[:, None, :], self.chunks, axis=-1)
 
 

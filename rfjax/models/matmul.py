@@ -22,9 +22,7 @@ def on_cpu() -> bool:
 
 def product(x: Float[Array, "*B D"], kernel: Float[Array, "D *F"]) -> Float[Array, "..."]:
     """The products of a Linear: contracts the last axis of x with the first of the kernel."""
-    if not on_cpu():
-        return _contract(x, kernel)
-    return _product(x, kernel)
+    return _product(x, kernel) if on_cpu() else _contract(x, kernel)
 
 
 def dot_general(x: Array, kernel: Array, dimension_numbers: Any, **_: Any) -> Array:

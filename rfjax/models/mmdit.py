@@ -93,11 +93,7 @@ class MMDiT(Backbone):
         return self.image(x, y, z.shape[1:])
 
     def _kinds(self, length: int) -> tuple[int, ...]:
-        """How many text tokens are of each kind.
-
-        Raises:
-            UserError: if there are others than the model was made for.
-        """
+        """How many text tokens are of each kind; a UserError if there are others than the model was made for."""
         kinds = self.texts or (length,)
         if sum(kinds) != length:
             raise UserError(

@@ -62,12 +62,8 @@ class ResBlock(nn.Module):
     def macs(side: tuple[int, int], inside: int, channels: int, width: int) -> int:
         """Multiplications for one example at a resolution of `side`."""
         shortcut = side[0] * side[1] * inside * channels if inside != channels else 0
-        return (
-            convolution(side, inside, channels)
-            + convolution(side, channels, channels)
-            + shortcut
-            + (width * 2 * channels)
-        )
+        convolutions = convolution(side, inside, channels) + convolution(side, channels, channels)
+        return convolutions + shortcut + width * 2 * channels
 
 
 def convolution(side: tuple[int, int], inside: int, outside: int) -> int:

@@ -8,8 +8,14 @@ from typing import Any
 from rfjax.config import Config
 from rfjax.errors import UserError
 
-# From the least recomputation in the backward pass to the most; memory falls in the same order (tests/planning).
-REMAT = ("none", "dots", "linears", "full")
+# From the least recomputation in the backward pass to the most; memory falls in the same order (tests/planning). Whole
+# blocks cost up to a third more FLOPs.
+REMAT = {
+    "none": "recompute nothing",
+    "dots": "recompute all but matrix products",
+    "linears": "recompute all but the outputs of Linears",
+    "full": "recompute whole blocks",
+}
 TENSOR_SIZES = (2, 4)  # tensor parallelism costs more than it saves beyond one node's fast links
 MOST_DEVICES = 64  # times as many devices, at most, in a suggestion
 HEADROOM = 0.8  # of the limit, for suggestions of less recomputation, because a traced peak is an estimate
@@ -43,6 +49,9 @@ class Suggestion:
     def flags(self) -> str:
         return " ".join(f"--config.{key}={value}" for key, value in self.settings.items())
 
+    def joined_by(self, other: "Suggestion") -> "Suggestion":
+        return Suggestion(f"{self.description}, and {other.description}", self.settings | other.settings)
+
 
 def changed(config: Config, settings: Mapping[str, Any]) -> Config:
     """The config with new values for some keys, which are written "section.key"."""
@@ -63,7 +72,8 @@ def suggest(config: Config, mesh: Mesh, limit: float, now: int, measure: Measure
         now: bytes that a device needs without a change.
         measure: measures a config.
     """
-    kinds = (_fsdp(config, mesh), _remat(config), _parts(config, mesh), _tensor(config, mesh))
+    _, more = _recomputation(config)
+    kinds = (_fsdp(config, mesh), more, _parts(config, mesh), _tensor(config, mesh))
     alone = [[c for c in _try(config, kind, limit, measure) if c.peak < now] for kind in kinds]
     result = [change for kind in alone for change in kind]
     if not any(change.fits for change in result):
@@ -78,7 +88,7 @@ def _together(config: Config, kinds: list[list[Suggestion]], limit: float, measu
     """Adds kinds one by one: the strongest change so far, with the weakest change of the next kind that fits."""
     before: Suggestion | None = None
     for kind in kinds:
-        options = [_both(before, change) if before else change for change in kind]
+        options = [before.joined_by(change) if before else change for change in kind]
         if before and (tried := _try(config, options, limit, measure)):
             yield tried[-1]
             if tried[-1].fits:
@@ -88,8 +98,8 @@ def _together(config: Config, kinds: list[list[Suggestion]], limit: float, measu
 
 def suggest_less_recomputation(config: Config, limit: float, measure: Measure) -> tuple[Suggestion, ...]:
     """Suggests the least recomputation that fits within HEADROOM of the limit, if it is less than the config's."""
-    lighter = REMAT[: REMAT.index(config.model.remat)]
-    tried = _try(config, (_recompute(name) for name in lighter), HEADROOM * limit, measure)
+    lighter, _ = _recomputation(config)
+    tried = _try(config, lighter, HEADROOM * limit, measure)
     return tuple(change for change in tried if change.fits)[:1]
 
 
@@ -107,8 +117,11 @@ def _try(config: Config, changes: Any, limit: float, measure: Measure) -> list[S
     return tried
 
 
-def _both(one: Suggestion, other: Suggestion) -> Suggestion:
-    return Suggestion(f"{one.description}, and {other.description}", one.settings | other.settings)
+def _recomputation(config: Config) -> tuple[list[Suggestion], list[Suggestion]]:
+    """Less recomputation than the config's, the least first, and more of it."""
+    changes = [Suggestion(f"{words} (remat = {name})", {"model.remat": name}) for name, words in REMAT.items()]
+    now = list(REMAT).index(config.model.remat)
+    return changes[:now], changes[now + 1 :]
 
 
 def _fsdp(config: Config, mesh: Mesh) -> Iterator[Suggestion]:
@@ -119,21 +132,6 @@ def _fsdp(config: Config, mesh: Mesh) -> Iterator[Suggestion]:
     if fitting:
         settings = {"mesh.data": devices // fitting[-1], "mesh.fsdp": fitting[-1]}
         yield Suggestion(f"spread the state over {fitting[-1]} devices", settings)
-
-
-def _remat(config: Config) -> Iterator[Suggestion]:
-    """More recomputation, which costs up to a third more FLOPs."""
-    yield from map(_recompute, REMAT[REMAT.index(config.model.remat) + 1 :])
-
-
-def _recompute(name: str) -> Suggestion:
-    words = {
-        "none": "recompute nothing",
-        "dots": "recompute all but matrix products",
-        "linears": "recompute all but the outputs of Linears",
-        "full": "recompute whole blocks",
-    }
-    return Suggestion(f"{words[name]} (remat = {name})", {"model.remat": name})
 
 
 def _parts(config: Config, mesh: Mesh) -> Iterator[Suggestion]:
@@ -149,13 +147,9 @@ def _tensor(config: Config, mesh: Mesh) -> Iterator[Suggestion]:
     """Tensor parallelism, which costs communication in each block that computation must wait for."""
     heads, now = config.model.heads or config.model.depth, mesh.get("tensor", 1)
     for n in TENSOR_SIZES:
-        ratio = n // now
-        if n > now and n % now == 0 and heads % n == 0 and mesh["data"] % ratio == 0:
-            yield Suggestion(
-                f"share the heads among {n} devices", {"mesh.data": mesh["data"] // ratio, "mesh.tensor": n}
-            )
-        elif n > now and n % now == 0 and heads % n == 0 and mesh["fsdp"] % ratio == 0:
-            settings = {"mesh.data": mesh["data"], "mesh.fsdp": mesh["fsdp"] // ratio, "mesh.tensor": n}
+        axis = next((axis for axis in ("data", "fsdp") if n > now and mesh[axis] % (n // now) == 0), None)
+        if axis and n % now == 0 and heads % n == 0:
+            settings = {"mesh.data": mesh["data"], f"mesh.{axis}": mesh[axis] // (n // now), "mesh.tensor": n}
             yield Suggestion(f"share the heads among {n} devices", settings)
 
 

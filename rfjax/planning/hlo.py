@@ -6,10 +6,8 @@ the body of a loop counts once for each iteration.
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-
-import numpy as np
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from rfjax.errors import UserError
 from rfjax.planning.hlo_groups import Groups, axes_of, read_groups, read_lists
@@ -23,13 +21,9 @@ BITS = {
 # The least that a device receives in a group of n, as a multiple of all that is gathered, scattered or reduced
 # (Thakur et al. 2005; Rabenseifner 2004 for all-reduce: a reduce-scatter, then an all-gather).
 SHARES = {
-    "all-gather": lambda n: (n - 1) / n,
-    "reduce-scatter": lambda n: (n - 1) / n,
+    **dict.fromkeys(("all-gather", "reduce-scatter", "all-to-all", "ragged-all-to-all"), lambda n: (n - 1) / n),
+    **dict.fromkeys(("collective-broadcast", "collective-permute"), lambda n: min(n - 1, 1)),
     "all-reduce": lambda n: 2 * (n - 1) / n,
-    "all-to-all": lambda n: (n - 1) / n,
-    "ragged-all-to-all": lambda n: (n - 1) / n,
-    "collective-broadcast": lambda n: min(n - 1, 1),
-    "collective-permute": lambda n: min(n - 1, 1),
 }
 
 
@@ -39,19 +33,17 @@ class Collective:
 
     Attributes:
         kind: a key of SHARES, such as "all-gather".
-        name: the instruction's name.
-        operand_bytes: bytes of the operands of one execution on one device.
-        result_bytes: bytes of the results of one execution on one device.
+        size: bytes of the operands or of the results of one execution on one device, whichever are more.
         groups: the devices that exchange data; for a permutation, pairs (from, to).
         times: number of executions.
+        loops: names of the loops around it whose number of iterations the text lacks; they count once.
     """
 
     kind: str
-    name: str
-    operand_bytes: int
-    result_bytes: int
+    size: int
     groups: Groups
     times: int = 1
+    loops: tuple[str, ...] = ()
 
     @property
     def group_size(self) -> int:
@@ -61,7 +53,7 @@ class Collective:
     @property
     def received(self) -> float:
         """Least bytes that a device receives in all executions, with the best known algorithms."""
-        return received(self.kind, max(self.operand_bytes, self.result_bytes), self.group_size) * self.times
+        return received(self.kind, self.size, self.group_size) * self.times
 
 
 @dataclass(frozen=True)
@@ -81,11 +73,14 @@ class Communication:
 
     Attributes:
         collectives: in the order of the text. Of a conditional, those of the branch with the most traffic.
-        unknown: names of loops with collectives whose number of iterations the text lacks; they count once.
     """
 
     collectives: tuple[Collective, ...]
-    unknown: tuple[str, ...] = ()
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Names of the loops with collectives that count once, because the text lacks their number of iterations."""
+        return tuple(dict.fromkeys(name for one in self.collectives for name in one.loops))
 
     def by_axes(self, mesh: Mapping[str, int]) -> dict[tuple[str, str], Traffic]:
         """(kind, axes) -> traffic, without groups of one device; axes of the mesh such as "fsdp" or "data+fsdp"."""
@@ -117,7 +112,7 @@ def read_communication(text: str) -> Communication:
     if not entry:
         raise UserError("this is not the text of a compiled HLO module: it has no ENTRY computation")
     partitions = [int(n) for n in re.findall(r"\b(?:num_partitions|replica_count)=(\d+)", text.split("\n", 1)[0])]
-    return _Reader(computations, math.prod(partitions)).follow(entry)
+    return Communication(tuple(_Reader(computations, math.prod(partitions)).follow(entry)))
 
 
 @dataclass(frozen=True)
@@ -130,16 +125,18 @@ class _Instruction:
     operands: str
     rest: str
 
-    def attribute(self, name: str) -> str:
-        """The value after `name=`, or ""."""
-        found = re.search(rf"\b{name}=(\{{[^}}]*\}}|[^\s,]+)", self.rest)
-        return found[1] if found else ""
-
     def names(self, attribute: str) -> list[str]:
         """The names of computations in an attribute, which holds one or a list in braces."""
-        return re.findall(r"[^\s,{}%]+", self.attribute(attribute))
+        found = re.search(rf"\b{attribute}=(\{{[^}}]*\}}|[^\s,]+)", self.rest)
+        return re.findall(r"[^\s,{}%]+", found[1]) if found else []
 
 
+CALLS = {
+    "call": "to_apply",
+    "fusion": "calls",
+    "async-start": "calls",
+}  # opcode -> the attribute that names what it runs
+BRANCHES = ("branch_computations", "true_computation", "false_computation")  # attributes of a conditional
 _HEAD = re.compile(r"^(ENTRY\s+)?%?([\w.\-]+)\s+\(.*->.*\{\s*$")
 _LINE = re.compile(r"^\s+(?:ROOT\s+)?%?([\w.\-]+) = ")
 _OPCODE = re.compile(r"\s*([\w\-]+)\(")
@@ -205,58 +202,43 @@ class _Reader:
     computations: Mapping[str, Sequence[_Instruction]]
     devices: int
 
-    def follow(self, name: str) -> Communication:
-        """The communication of one execution of a computation, including those that it calls."""
-        return _merged(self._one(line, self.computations[name]) for line in self.computations.get(name, ()))
+    def follow(self, name: str, times: int = 1, loops: tuple[str, ...] = ()) -> Iterator[Collective]:
+        """The collectives of a computation, including those that it calls.
 
-    def _one(self, line: _Instruction, computation: Sequence[_Instruction]) -> Communication:
-        if line.opcode.removesuffix("-start") in SHARES:
-            return Communication((self._collective(line, computation),))
-        if line.opcode == "while":
-            return self._loop(line)
-        if line.opcode == "conditional":
-            return self._branches(line)
-        attribute = {"call": "to_apply", "fusion": "calls", "async-start": "calls"}.get(line.opcode, "")
-        return _merged(map(self.follow, line.names(attribute))) if attribute else Communication(())
+        Args:
+            times: how often it runs.
+            loops: names of the loops of unknown length around it, the innermost first.
+        """
+        for line in self.computations.get(name, ()):
+            if line.opcode.removesuffix("-start") in SHARES:
+                yield self._collective(line, self.computations[name], times, loops)
+            elif line.opcode == "while":
+                turns = re.search(r'known_trip_count"?\s*[:=]\s*\{\s*"?n"?\s*[:=]\s*"?(\d+)', line.rest)
+                again, around = (times * int(turns[1]), loops) if turns else (times, (line.name, *loops))
+                for inner in [*line.names("body"), *line.names("condition")]:
+                    yield from self.follow(inner, again, around)
+            elif line.opcode == "conditional":
+                names = [n for attribute in BRANCHES for n in line.names(attribute)]
+                branches = [list(self.follow(name, times, loops)) for name in names]
+                yield from max(branches, key=lambda branch: sum(one.received for one in branch))
+            elif attribute := CALLS.get(line.opcode):
+                for inner in line.names(attribute):
+                    yield from self.follow(inner, times, loops)
 
-    def _loop(self, line: _Instruction) -> Communication:
-        turns = re.search(r'known_trip_count"?\s*[:=]\s*\{\s*"?n"?\s*[:=]\s*"?(\d+)', line.rest)
-        inside = _merged(map(self.follow, [*line.names("body"), *line.names("condition")]))
-        if not inside.collectives:
-            return inside
-        times = int(turns[1]) if turns else 1
-        repeated = tuple(replace(one, times=one.times * times) for one in inside.collectives)
-        return replace(inside, collectives=repeated, unknown=inside.unknown + (() if turns else (line.name,)))
-
-    def _branches(self, line: _Instruction) -> Communication:
-        names = [n for a in ("branch_computations", "true_computation", "false_computation") for n in line.names(a)]
-        branches = [self.follow(name) for name in names]
-        weights = [sum(one.received for one in branch.collectives) for branch in branches]
-        return branches[int(np.argmax(weights))]
-
-    def _collective(self, line: _Instruction, computation: Sequence[_Instruction]) -> Collective:
+    def _collective(
+        self, line: _Instruction, computation: Sequence[_Instruction], times: int, loops: tuple[str, ...]
+    ) -> Collective:
         kind = line.opcode.removesuffix("-start")
-        groups = self._groups(line)
-        sizes = {one.name: one.type for one in computation}
-        named = re.findall(r"%([\w.\-]+)", line.operands) or re.findall(r"([\w.\-]+)\s*(?:,|$)", line.operands)
+        if pairs := re.search(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}", line.rest):
+            groups = read_lists(pairs[1])
+        else:
+            groups = read_groups(line.rest.partition("replica_groups=")[2] or "{}", self.devices)
         operand, result = type_bytes(line.operands), type_bytes(line.type)
         if not operand:
+            sizes = {one.name: one.type for one in computation}
+            named = re.findall(r"%([\w.\-]+)", line.operands) or re.findall(r"([\w.\-]+)\s*(?:,|$)", line.operands)
             operand = sum(type_bytes(sizes[name]) for name in named)
         # The result type of an asynchronous start holds the operands too, and sometimes a context.
         if line.opcode in ("all-gather-start", "collective-permute-start", "collective-broadcast-start"):
             result = operand * (max(map(len, groups)) if kind == "all-gather" else 1)
-        return Collective(kind, line.name, operand, result, groups)
-
-    def _groups(self, line: _Instruction) -> Groups:
-        if pairs := re.search(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}", line.rest):
-            return read_lists(pairs[1])
-        start = re.search(r"replica_groups=", line.rest)
-        return read_groups(line.rest[start.end() :] if start else "{}", self.devices)
-
-
-def _merged(parts: Iterable[Communication]) -> Communication:
-    parts = list(parts)
-    return Communication(
-        tuple(one for part in parts for one in part.collectives),
-        tuple(dict.fromkeys(name for part in parts for name in part.unknown)),
-    )
+        return Collective(kind, max(operand, result), groups, times, loops)

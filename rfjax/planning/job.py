@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from rich.console import Console
 
 from rfjax import config as configs
 from rfjax import flow, models
@@ -50,13 +51,10 @@ class Progress:
 
 
 def run(config: Config, started: float) -> int:
-    """Plans the runs of a study, or the run config.only, prints the plans, and writes WORKDIR/plan.json.
+    """Plans a study's runs, or the run config.only; prints the plans, writes WORKDIR/plan.json, returns the exit code.
 
     Args:
         started: `time.time()` at the start of the process.
-
-    Returns:
-        The exit code.
 
     Raises:
         UserError: if the mesh does not fit the devices or the batch, or there are too few virtual devices.
@@ -71,7 +69,7 @@ def run(config: Config, started: float) -> int:
     path = Path(config.workdir) / "plan.json"
     plans: dict[Any, RunPlan] = {}
     record = {"config": config.to_dict(), "jax": jax.__version__, "plans": []}
-    console = plan_text.console()
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     for name, one in wanted.items():
         spec = make_run_spec(one)
         key = spec, one.training.batch, z_type(one, spec)  # seeds and formulations don't change a plan
@@ -114,7 +112,9 @@ def check(config: Config, devices: Devices) -> None:
 
 def plan_run(name: str, config: Config, devices: Devices, progress: Progress) -> RunPlan:
     """Plans one run."""
-    original, config = config, _for_cpu(config)
+    original = config
+    if config.model.attention == "cudnn":
+        config = advice.changed(config, {"model.attention": "xla"})  # which compiles on CPUs
     progress("trace", "tracing the training step")
     step = trace(config, devices)
     progress("compile", f"compiling the training step for {step.mesh.size} virtual devices")
@@ -136,23 +136,14 @@ def plan_run(name: str, config: Config, devices: Devices, progress: Progress) ->
         cost=_cost(config, step, traffic),
     )
     notes = _notes(made, original, compiled, communication)
-    search = (
-        "the run fits: looking for less recomputation" if made.fits else "the run does not fit: looking for changes"
-    )
-    progress("advice", search)
+    verdict = "fits: looking for less recomputation" if made.fits else "does not fit: looking for changes"
+    progress("advice", f"the run {verdict}")
     changes = _advice(config, step, made, devices)
     if not made.fits and progress.seconds["compile"] < VERIFY_SECONDS:
         progress("check", "compiling the suggestion")
         changes = _verified(config, changes, devices, limit)
     progress("")
     return replace(made, changes=changes, notes=notes, seconds=dict(progress.seconds))
-
-
-def _for_cpu(config: Config) -> Config:
-    """The config with an implementation of attention that compiles on CPUs."""
-    if config.model.attention != "cudnn":
-        return config
-    return replace(config, model=replace(config.model, attention="xla"))
 
 
 def _traffic(step: TracedStep, compiled: dict[tuple[str, str], hlo.Traffic]) -> tuple[LinkTraffic, ...]:
@@ -204,9 +195,8 @@ def _notes(
         )
     if config.model.attention == "cudnn":
         notes.append("the plan is for XLA's attention, which stores the attention matrix; cuDNN's needs less memory")
-    width = (config.model.width or config.model.width_per_depth * config.model.depth) // (
-        config.model.heads or config.model.depth
-    )
+    model = make_run_spec(config).model
+    width = model.width // model.heads
     if made.chip.startswith("tpu") and width % TPU_LANES:
         notes.append(f"a TPU may pad heads of {width} channels to {-(-width // TPU_LANES) * TPU_LANES} in memory")
     return tuple(notes)
@@ -225,11 +215,11 @@ def _verified(
     config: Config, changes: tuple[advice.Suggestion, ...], devices: Devices, limit: float
 ) -> tuple[advice.Suggestion, ...]:
     """Compiles the first suggestion that fits, and adds its compiled peak."""
-    place = next((i for i, change in enumerate(changes) if change.fits and change.traced), None)
-    if place is None:
+    best = next((change for change in changes if change.fits and change.traced), None)
+    if best is None:
         return changes
-    best = changes[place]
     other = advice.changed(config, best.settings)
     compiled = compile_step(other, trace(other, devices), devices)
-    better = replace(best, compiled=compiled.peak if compiled else 0)
-    return (*changes[:place], better, *changes[place + 1 :])
+    return tuple(
+        replace(change, compiled=compiled.peak) if change is best and compiled else change for change in changes
+    )

@@ -1,7 +1,5 @@
 """Writes a plan as text: one block per run, with a remark on each number."""
 
-from rich.console import Console
-
 from rfjax.config import Config
 from rfjax.planning.chips import CHIPS, GIB
 from rfjax.planning.plans import RunPlan
@@ -10,10 +8,6 @@ from rfjax.training.spec import make_run_spec
 
 HOUR, TERA = 3600, 1e12
 SMALL = 1024  # bytes of communication below which kinds share one line
-
-
-def console() -> Console:
-    return Console(highlight=False, soft_wrap=True, markup=False)
 
 
 def format_bytes(count: float) -> str:
@@ -34,29 +28,20 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_plan(plan: RunPlan, config: Config) -> str:
-    """The plan of one run as aligned rows.
-
-    Args:
-        plan: of the run.
-    """
-    return "\n".join(
-        ["", *_head(plan, config), *_memory(plan, config), *_cost(plan, config), *_traffic(plan), *_advice(plan)]
+    """The plan of one run as aligned rows."""
+    mesh = " x ".join(f"{name} {n}" for name, n in plan.mesh.items())
+    training, model = config.training, config.model
+    parts = f" in {training.accumulate} parts" if training.accumulate > 1 else ""
+    head = (
+        f"{plan.name}: {plan.parameters:,} parameters on {config.plan.devices} x {plan.chip} ({mesh}), "
+        f"batch {training.batch}{parts}, {model.precision}, remat {model.remat}"
     )
+    return "\n".join(["", head, *_memory(plan, config), *_cost(plan, config), *_traffic(plan), *_advice(plan)])
 
 
 def _rows(rows: list[tuple[str, str, str]]) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in (0, 1)]
     return [f"  {a:<{widths[0]}}  {b:>{widths[1]}}  {c}".rstrip() for a, b, c in rows]
-
-
-def _head(plan: RunPlan, config: Config) -> list[str]:
-    mesh = " x ".join(f"{name} {n}" for name, n in plan.mesh.items())
-    training, model = config.training, config.model
-    parts = f" in {training.accumulate} parts" if training.accumulate > 1 else ""
-    return [
-        f"{plan.name}: {plan.parameters:,} parameters on {config.plan.devices} x {plan.chip} ({mesh}), "
-        f"batch {training.batch}{parts}, {model.precision}, remat {model.remat}"
-    ]
 
 
 def _memory(plan: RunPlan, config: Config) -> list[str]:
@@ -120,16 +105,14 @@ def _traffic(plan: RunPlan) -> list[str]:
     if not plan.traffic:
         return ["communication: none"]
     rows = []
-    for line in plan.traffic:
-        if max(line.requested, line.compiled) < SMALL:
-            continue
+    small = [line for line in plan.traffic if max(line.requested, line.compiled) < SMALL]
+    for line in (line for line in plan.traffic if line not in small):
         text = f"in {line.count:,}"
         if not line.requested:
             text += "; not requested, but added by XLA for CPUs"
         elif plan.memory.compiled_peak:
             text += f"; as compiled for CPUs {format_bytes(line.compiled)}"
         rows.append((f"{line.kind} over {line.axes}", format_bytes(line.requested or line.compiled), text))
-    small = [line for line in plan.traffic if max(line.requested, line.compiled) < SMALL]
     if small:
         total = sum(max(line.requested, line.compiled) for line in small)
         rows.append(("others", format_bytes(total), f"in {sum(line.count for line in small):,}"))

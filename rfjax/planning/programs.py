@@ -17,18 +17,10 @@ from rfjax.planning.hlo import Traffic, received
 
 # Primitives of the collectives in a jaxpr -> the names of HLO.
 COLLECTIVES = {
-    "psum": "all-reduce",
-    "psum_invariant": "all-reduce",
-    "pmax": "all-reduce",
-    "pmin": "all-reduce",
-    "all_gather": "all-gather",
-    "all_gather_invariant": "all-gather",
-    "all_gather_reduced": "all-gather",
-    "reduce_scatter": "reduce-scatter",
-    "unreduced_psum": "all-reduce",
-    "unreduced_reduce_scatter": "reduce-scatter",
-    "all_to_all": "all-to-all",
-    "ppermute": "collective-permute",
+    **dict.fromkeys(("psum", "psum_invariant", "pmax", "pmin", "unreduced_psum"), "all-reduce"),
+    **dict.fromkeys(("all_gather", "all_gather_invariant", "all_gather_reduced"), "all-gather"),
+    **dict.fromkeys(("reduce_scatter", "unreduced_reduce_scatter"), "reduce-scatter"),
+    **{"all_to_all": "all-to-all", "ppermute": "collective-permute"},
 }
 
 # Primitives whose result needs no memory of its own: a compiler reads the operand in another order.
@@ -140,17 +132,14 @@ def _bytes(variable: Any) -> int:
     return math.prod(aval.shape) * aval.dtype.itemsize
 
 
-class _Buffers(dict):
-    """Maps a variable that is a view to the variable that owns its memory."""
-
-    def note(self, equation: Any) -> None:
+def _owners(jaxpr: Any) -> dict[Any, Any]:
+    """Variable that is a view -> the variable that owns its memory."""
+    owners: dict[Any, Any] = {}
+    for equation in jaxpr.eqns:
         if equation.primitive.name in VIEWS and len(equation.invars) == len(equation.outvars):
-            for new, old in zip(equation.outvars, equation.invars, strict=True):
-                if not hasattr(old, "val"):
-                    self[new] = self.of(old)
-
-    def of(self, variable: Any) -> Any:
-        return self.get(variable, variable)
+            pairs = zip(equation.outvars, equation.invars, strict=True)
+            owners |= {new: owners.get(old, old) for new, old in pairs if not hasattr(old, "val")}
+    return owners
 
 
 def _saved_bytes(jaxpr: Any) -> int:
@@ -158,29 +147,23 @@ def _saved_bytes(jaxpr: Any) -> int:
     marks = [BACKWARD in str(equation.source_info.name_stack) for equation in jaxpr.eqns]
     if not any(marks):
         return max((_saved_bytes(inner) for equation in jaxpr.eqns for inner in inner_jaxprs(equation)), default=0)
-    buffers, made, used = _Buffers(), set(), set()
-    first = marks.index(True)
-    for place, equation in enumerate(jaxpr.eqns):
-        if place < first:
-            buffers.note(equation)
-            made.update(v for v in equation.outvars if buffers.of(v) is v)
-        elif marks[place]:
-            used.update(map(buffers.of, _variables(equation)))
+    owners, first = _owners(jaxpr), marks.index(True)
+    made = {v for equation in jaxpr.eqns[:first] for v in equation.outvars if v not in owners}
+    backward = (equation for equation, mark in zip(jaxpr.eqns, marks, strict=True) if mark)
+    used = {owners.get(v, v) for equation in backward for v in _variables(equation)}
     return sum(map(_bytes, made & used))
 
 
 def _peak_bytes(jaxpr: Any) -> int:
     """The most bytes that exist at one time, each array from its equation to its last use, without the arguments."""
-    buffers, last = _Buffers(), {}
+    owners, last = _owners(jaxpr), {}
     for place, equation in enumerate(jaxpr.eqns):
-        buffers.note(equation)
-        last |= {buffers.of(variable): place for variable in _variables(equation)}
-    end = len(jaxpr.eqns)
-    last |= {buffers.of(v): end for v in jaxpr.outvars if not hasattr(v, "val")}
+        last |= {owners.get(v, v): place for v in _variables(equation)}
+    last |= {owners.get(v, v): len(jaxpr.eqns) for v in jaxpr.outvars if not hasattr(v, "val")}
     alive, most, sizes = 0, 0, {}
     leaving = defaultdict(list)
     for place, equation in enumerate(jaxpr.eqns):
-        new = {v: _bytes(v) for v in equation.outvars if buffers.of(v) is v and v in last}
+        new = {v: _bytes(v) for v in equation.outvars if v not in owners and v in last}
         inner = max(map(_peak_bytes, inner_jaxprs(equation)), default=0)
         outs = sum(new.values())
         # The results of a loop exist beside what its body makes; other results are among what the inner jaxpr makes.

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from rfjax import flow
 from rfjax.config import Config
+from rfjax.planning.advice import changed
 from rfjax.planning.programs import Program, read_program
 from rfjax.training import mesh as meshes
 from rfjax.training import step as steps
@@ -93,7 +94,7 @@ def trace(config: Config, devices: Sequence[jax.Device]) -> TracedStep:
         UserError: if the mesh does not fit the devices, the batch or the model.
     """
     if config.model.unroll < 0:  # -1 depends on the machine, and the plan is for another one
-        config = replace(config, model=replace(config.model, unroll=1))
+        config = changed(config, {"model.unroll": 1})
     mesh, spec = meshes.make_mesh(config.mesh, devices), make_run_spec(config)
     check_mesh(config, spec, mesh)
     state = abstract_state(spec, mesh)
@@ -155,9 +156,8 @@ def compile_step(config: Config, step: TracedStep, devices: Sequence[jax.Device]
     stats = compiled.memory_analysis()
     # The new state takes the memory of the donated old one, so both count once.
     results = stats.output_size_in_bytes - stats.alias_size_in_bytes
-    return CompiledStep(
-        compiled.as_text(), stats.argument_size_in_bytes + results + stats.temp_size_in_bytes, step.mesh
-    )
+    peak = stats.argument_size_in_bytes + results + stats.temp_size_in_bytes
+    return CompiledStep(compiled.as_text(), peak, step.mesh)
 
 
 def fewer_copies(config: Config, mesh: Mesh, most: int = MOST_COMPILED) -> Config | None:
@@ -166,15 +166,12 @@ def fewer_copies(config: Config, mesh: Mesh, most: int = MOST_COMPILED) -> Confi
     Returns:
         The config itself if the mesh is small enough, or None if one copy has more than `most` devices.
     """
-    shape = dict(mesh.shape)
     if mesh.size <= most:
         return config
+    shape = dict(mesh.shape)
     of_copy = mesh.size // shape["data"]
     copies = [n for n in range(1, shape["data"]) if shape["data"] % n == 0 and n * of_copy <= most]
     if not copies:
         return None
-    return replace(
-        config,
-        mesh=replace(config.mesh, **shape | {"data": copies[-1]}),
-        training=replace(config.training, batch=config.training.batch * copies[-1] // shape["data"]),
-    )
+    mesh_keys = {f"mesh.{axis}": count for axis, count in (shape | {"data": copies[-1]}).items()}
+    return changed(config, mesh_keys | {"training.batch": config.training.batch * copies[-1] // shape["data"]})

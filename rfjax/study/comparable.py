@@ -28,7 +28,11 @@ def comparable(study: Records, allow: bool = False) -> Records:
         for run in study.runs
         if run.data.changes
     ]
-    for runs in _groups(study.runs):
+    groups: dict[str, list[RunRecord]] = {}  # of runs whose configs ask for the same data
+    for run in study.runs:
+        asked = {name: value for name, value in run.config["data"].items() if name not in OPERATIONAL}
+        groups.setdefault(json.dumps(asked, sort_keys=True), []).append(run)
+    for runs in groups.values():
         by_data = _by_data(runs)
         unknown = [run.name for run in runs if run.data.data is None]
         if by_data and unknown:
@@ -49,15 +53,6 @@ def comparable(study: Records, allow: bool = False) -> Records:
                 )
     kept = tuple(run for run in study.runs if run.name not in left_out)
     return replace(study, runs=kept, notes=(*study.notes, *notes), apart=(*study.apart, *sorted(left_out)))
-
-
-def _groups(runs: Iterable[RunRecord]) -> list[list[RunRecord]]:
-    """The runs whose configs ask for the same data."""
-    groups: dict[str, list[RunRecord]] = {}
-    for run in runs:
-        asked = {name: value for name, value in run.config["data"].items() if name not in OPERATIONAL}
-        groups.setdefault(json.dumps(asked, sort_keys=True), []).append(run)
-    return list(groups.values())
 
 
 def _by_data(runs: Iterable[RunRecord]) -> dict[Identity, list[str]]:

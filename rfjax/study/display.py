@@ -40,10 +40,6 @@ class StudyDisplay:
         """Prints one or more lines that stay, without characters that move the cursor."""
         self.console.print(printable(text), style=style, markup=False)
 
-    def warn(self, sentence: str) -> None:
-        """Prints a warning."""
-        self.say(sentence, style="yellow")
-
     @contextmanager
     def run(self, name: str, steps: int, step_flops: float) -> Iterator["RunDisplay"]:
         """Shows the bar of one run while the `with` lasts."""
@@ -77,8 +73,7 @@ class RunDisplay:
             self._study.say(f"  {self._name}: step {step}  {note}")
 
     def warn(self, sentence: str) -> None:
-        """Prints a warning that stays."""
-        self._study.warn(sentence)
+        self._study.say(sentence, style="yellow")
 
     def say(self, activity: str) -> None:
         """Shows an activity other than training."""

@@ -2,7 +2,6 @@
 
 import contextlib
 import enum
-import functools
 import importlib.metadata
 import json
 import os
@@ -34,20 +33,13 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "diff
 
 @dataclass
 class Session:
-    """The work of one process on a study.
-
-    Attributes:
-        started: `time.time()` at its start.
-        split: activity -> seconds.
-        compilations: the programs that it compiled.
-    """
+    """The work of one process on a study since `started`, a `time.time()`; split: activity -> seconds."""
 
     started: float
     split: dict[str, float] = field(default_factory=dict)
     compilations: Compilations = field(default_factory=Compilations)
 
     def add(self, split: dict[str, float]) -> None:
-        """Adds to the seconds of activities."""
         for activity, seconds in split.items():
             self.split[activity] = self.split.get(activity, 0.0) + seconds
 
@@ -109,13 +101,7 @@ class Turn(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Claim:
-    """The result of an attempt to lock a run.
-
-    Attributes:
-        turn: the state of the run, the same on all processes of the job.
-        lock: this job's lock, on process 0 only.
-        held: the other job that has the lock, on process 0 only.
-    """
+    """The result of an attempt to lock a run; on process 0 with this job's lock, or the other job that has it."""
 
     turn: Turn
     lock: locks.Lock | None = None
@@ -128,9 +114,8 @@ def claim(
 ) -> Iterator[Claim]:
     """Holds a run's lock while the `with` lasts, unless the run is complete or another job has the lock.
 
-    Process 0 decides, and all processes of the job act alike. If another job may be dead, this job waits until that one
-    gives a sign of life or its lock is void. A lost lock requests `stop`. Each write below the folder checks that this
-    job still has the lock.
+    Process 0 decides for all. If another job may be dead, this job waits until that one gives a sign of life or its
+    lock is void. A lost lock requests `stop`. Each write below the folder checks that this job still has the lock.
 
     Args:
         complete: whether the run is complete. It is called again after the lock is taken, because another job may
@@ -144,20 +129,19 @@ def claim(
     if not claimed.lock:
         yield claimed
         return
-    check = functools.partial(_check, folder.name, claimed.lock, config.cluster.stale_minutes)
+
+    def check() -> None:
+        if not claimed.lock.ours():
+            raise ownership.FolderTaken(
+                f"{folder.name}: this job gave no sign of life for {config.cluster.stale_minutes:g} minutes, and "
+                "another job has taken the run: nothing is lost, the other job continues it"
+            )
+
     with claimed.lock, ownership.owned(folder, check):
         if claimed.lock.note:
             say(f"{folder.name}: {claimed.lock.note}")
         files.clean(folder, folder / "samples")
         yield claimed
-
-
-def _check(name: str, lock: locks.Lock, minutes: float) -> None:
-    if not lock.ours():
-        raise ownership.FolderTaken(
-            f"{name}: this job gave no sign of life for {minutes:g} minutes, and another job has taken the run: "
-            "nothing is lost, the other job continues it"
-        )
 
 
 def _wait_for(

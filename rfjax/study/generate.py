@@ -40,8 +40,7 @@ def make_job(config: Config, started: float) -> Job:
     """Finds the model and the prompts of `config.generate`; the job makes the pictures in `config.workdir`.
 
     Three files are named after model and settings: the montage (.png), the pictures as generated (.npz: uint8 pixels,
-    or float32 latents) and all about them (.json). The same command writes the same files again; other settings that
-    would have the same name get a number. Pictures with NaN fail the job.
+    or float32 latents) and all about them (.json). The same command writes the same files again. NaN fails the job.
 
     Args:
         config: of the job.
@@ -60,9 +59,18 @@ def make_job(config: Config, started: float) -> Job:
     if (guided := config.sampling.guidance_channels) > (channels := network.codec.shape[-1]):
         raise UserError(f"config.sampling.guidance_channels = {guided}, and this model has {channels} channels")
     prompts = find_prompts(request, encoded, model)
-    _prepare(folder)
+    try:  # now that all that could be refused is known to be fine
+        folder.mkdir(parents=True, exist_ok=True)
+        files.clean(folder)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+    except OSError as error:
+        raise UserError(f"the folder {folder} can't be written ({error.strerror}): set config.workdir") from error
     label, count = label_of(Path(request.source)), len(prompts.texts)
-    gallery = Gallery(config, model, network, prompts, stage, label)
+    # Scores are for a data set's own captions at its own size, and a Fréchet distance needs two pictures.
+    own = prompts.true is not None and count > 1 and network.codec == model.spec.codec
+    metrics = make_metrics(model.config) if own else ()
+    gallery = Gallery(config, model, network, prompts, stage, label, metrics)
     rounds = -(-count // min(request.batch, count))
     task = Task(label, folder, rounds, 1, lambda: False, gallery.make, gallery.summary)
     return Job(config, [task], Session(started), rounds, shared=False)
@@ -70,16 +78,7 @@ def make_job(config: Config, started: float) -> Job:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures to make.
-
-    Attributes:
-        config: of the job.
-        model: the weights and the run that they are of.
-        network: the same, at the size of the pictures.
-        prompts: what to show.
-        stage: the encoders.
-        label: a short name of the model.
-    """
+    """Pictures to make; network: the model at their size, label: its short name."""
 
     config: Config
     model: Weights
@@ -87,13 +86,13 @@ class Gallery:
     prompts: Prompts
     stage: EncodeStage
     label: str
+    metrics: tuple[Metric, ...]
 
     def make(self, display: Display, stop: Stop) -> dict[str, Any]:
         """Generates the pictures and writes the files; `stop` ends it at the next Ctrl-C."""
         request, count, began = self.config.generate, len(self.prompts.texts), time.monotonic()
         one, batch = configs.Setting(request.steps, request.guidance), min(request.batch, len(self.prompts.texts))
         settings = make_settings(self.config.sampling, one, seed=request.seed)
-        metrics = self._metrics()
         mesh = meshes.make_mesh(self.config.mesh)
 
         def place(values: Any) -> jax.Array:
@@ -109,31 +108,21 @@ class Gallery:
             batch,
             encode=self.stage.condition,
             place=place,
-            metrics=metrics,
+            metrics=self.metrics,
             keep=count,
             tell=lambda done: display.advance(-(-done // batch), f"{done} of {count} pictures"),
         )
-        seconds, found = time.monotonic() - began, generation.record(made, count, settings, metrics)
-        about = describe(self)
-        path = free_name(
-            Path(self.config.workdir), f"{self.label}_{settings.sampler}_{one.name}_seed{request.seed}", about
-        )
+        seconds, found = time.monotonic() - began, generation.record(made, count, settings, self.metrics)
+        about, name = describe(self), f"{self.label}_{settings.sampler}_{one.name}_seed{request.seed}"
+        path = free_name(Path(self.config.workdir), name, about)
         found = {key: value for key, value in found.items() if key not in about}
         if jax.process_index() == 0:
             _write(path, self, made, f"{self.label}: {_sentence(about)}")
-            write_json(
-                path.with_suffix(".json"),
-                {"settings": about, "found": found, "seconds": seconds, **describe_environment()},
-            )
+            record = {"settings": about, "found": found, "seconds": seconds, **describe_environment()}
+            write_json(path.with_suffix(".json"), record)
         return {"path": path, "about": about, **found, "split_seconds": {"samples": seconds}}
 
-    def _metrics(self) -> tuple[Metric, ...]:
-        """Scores are for a data set's own captions at its own size; a Fréchet distance needs two pictures."""
-        own = self.prompts.true is not None and len(self.prompts.texts) > 1
-        return make_metrics(self.model.config) if own and self.network.codec == self.model.spec.codec else ()
-
     def summary(self, result: dict[str, Any], seconds: float) -> str:
-        """What the terminal shows in the end."""
         about = result["about"]
         lines = [
             f"{self.label}: {_sentence(about)}",
@@ -144,7 +133,7 @@ class Gallery:
                 f"latents of {about['image'][-1]} channels have no decoder here: the grid shows their first three "
                 "principal components as colours, the .npz file has their values"
             )
-        quantities = [one for metric in self._metrics() for one in metric.quantities if result.get(one.key) is not None]
+        quantities = [one for metric in self.metrics for one in metric.quantities if result.get(one.key) is not None]
         found = [
             f"{one.label} {result[one.key]:.3f}" + (f" ± {result[one.error]:.3f}" if one.error in result else "")
             for one in quantities
@@ -154,21 +143,6 @@ class Gallery:
         if result.get("problem"):
             lines.append(f"{result['problem']}: nothing is scored, and values that are not finite are shown as 0")
         return "\n".join(lines)
-
-
-def _prepare(folder: Path) -> None:
-    """Makes the folder of the pictures, now that all that could be refused is known to be fine.
-
-    Raises:
-        UserError: if it can't be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        files.clean(folder)
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
-    except OSError as error:
-        raise UserError(f"the folder {folder} can't be written ({error.strerror}): set config.workdir") from error
 
 
 def find_prompts(request: configs.Generate, encoded: Prompts | None, model: Weights) -> Prompts:
@@ -268,10 +242,10 @@ def free_name(folder: Path, name: str, settings: dict[str, Any]) -> Path:
 def _write(path: Path, gallery: Gallery, made: generation.Generated, note: str) -> None:
     """The montage, and the arrays beside it."""
     texts, request = list(gallery.prompts.texts), gallery.config.generate
+    images = made.z if made.images is None else made.images
     shown = montage.preview(made.z) if made.images is None else made.images
     room = min(max(montage.TILE, *shown.shape[1:3]), LARGEST_TILE)
     with files.atomic(path) as partial:
         montage.montage(shown, texts, request.columns, note, room).save(partial, format="PNG")
-    images, seed = made.z if made.images is None else made.images, np.uint32(request.seed)
     with files.atomic(path.with_suffix(".npz")) as partial, partial.open("wb") as file:  # by name, numpy adds an ending
-        np.savez(file, images=images, captions=np.array(texts), seed=seed)
+        np.savez(file, images=images, captions=np.array(texts), seed=np.uint32(request.seed))

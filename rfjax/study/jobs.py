@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,6 @@ class Task:
     """One thing to do, such as training one run.
 
     Attributes:
-        name: for people.
-        folder: that it writes to.
         steps: of its bar.
         step_flops: floating-point operations of a step, which move the bar of the whole job.
         complete: whether there is nothing to do.
@@ -51,8 +49,6 @@ class Job:
     """Tasks, and what goes with them.
 
     Attributes:
-        config: of the job.
-        tasks: in order.
         session: this process's share of the study.
         shared: several jobs may work on the same folders, so each task takes its folder's lock, and a task that fails
             does not stop the others. Otherwise there is one task, whose failure is the job's.
@@ -83,7 +79,7 @@ def run(job: Job) -> int:
     failures: dict[str, Exception] = {}
     broken = False
     for warning in job.warnings:
-        display.warn(warning)
+        display.say(warning, style="yellow")
     with Stop().on_signals() as stop, display.bars:
         later: list[Task] = []
         left: list[str] = []
@@ -117,18 +113,13 @@ def run(job: Job) -> int:
         display.say(job.session.close(job.config))
     if failures:
         display.say(f"failed: {', '.join(failures)}; the same command tries them again", style="red")
-    return Exit.FAILED if broken else _code(failures.values())
+    mendable = all(isinstance(error, UserError) for error in failures.values())
+    return Exit.FAILED if broken or not mendable else Exit.MISTAKE if failures else Exit.DONE
 
 
 @contextlib.contextmanager
 def _failing(task: Task, failures: dict[str, Exception], display: StudyDisplay, shared: bool) -> Any:
-    """Keeps a task's failure from stopping the others, and process 0 writes it down.
-
-    Raises:
-        FullDisk: the other tasks would meet it too.
-        FolderTaken: another job has the task.
-        Interrupted: when stopped.
-    """
+    """Keeps a task's failure from stopping the others, and process 0 writes it down; a full disk stops them all."""
     path = task.folder / FAILURE
     try:
         yield
@@ -146,23 +137,13 @@ def _failing(task: Task, failures: dict[str, Exception], display: StudyDisplay, 
         ownership.check_ours(task.folder)
         sentence = printable(str(error)).strip() or type(error).__name__
         if jax.process_index() == 0:
-            _write_down(path, f"{sentence}\n\n{printable(traceback.format_exc())}", display)
+            try:
+                files.write(path, f"{sentence}\n\n{printable(traceback.format_exc())}")
+            except (OSError, UserError) as trouble:
+                display.say(f"why it failed can't be written down: {trouble}", style="yellow")
         display.say(f"{task.name}: failed: {sentence.splitlines()[0]}", style="red")
         failures[task.name] = error
     else:
         if shared and jax.process_index() == 0:
             with contextlib.suppress(OSError):  # the result counts, whatever this file says
                 path.unlink(missing_ok=True)
-
-
-def _write_down(path: Path, text: str, display: StudyDisplay) -> None:
-    try:
-        files.write(path, text)
-    except (OSError, UserError) as error:
-        display.warn(f"why it failed can't be written down: {error}")
-
-
-def _code(failures: Iterable[Exception]) -> Exit:
-    """DONE without failures, MISTAKE where the user can mend them all."""
-    kinds = {isinstance(error, UserError) for error in failures}
-    return Exit.FAILED if False in kinds else Exit.MISTAKE if kinds else Exit.DONE

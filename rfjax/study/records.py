@@ -1,5 +1,6 @@
 """Reads a study's folder back: what was asked for, its runs, the time it took. Imports no JAX."""
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +21,6 @@ class Records:
     """A study as its folder tells.
 
     Attributes:
-        folder: of the study.
         study: what was asked for (`study.json`).
         runs: those that have begun, in order.
         failures: name of a run -> what failed.
@@ -44,7 +44,11 @@ class Records:
     def sessions(self) -> list[dict[str, Any]]:
         """The sessions spent so far: read anew, for the report itself is timed as a part of one."""
         found = []
-        for line in (line for name in (OLDER_SESSIONS, SESSIONS) for line in _if_readable(self.folder / name)):
+        lines = []
+        for name in (OLDER_SESSIONS, SESSIONS):
+            with contextlib.suppress(Unreadable):  # whoever adds a line to it is told
+                lines += list(json_lines(self.folder / name))
+        for line in lines:
             try:
                 split = {str(name): jsonl.number(seconds) for name, seconds in line["split"].items()}
                 programs = {
@@ -82,13 +86,6 @@ def read(folder: Path) -> Records:
             damaged[name] = f"{name} can't be read: {error}."
     failures = {name: sentence for name in study["runs"] if (sentence := failure(folder / "runs" / name))}
     return Records(folder, study, tuple(filter(None, runs)), failures, damaged)
-
-
-def _if_readable(path: Path) -> list[dict[str, Any] | None]:
-    try:
-        return list(json_lines(path))
-    except Unreadable:  # whoever adds a line to it is told
-        return []
 
 
 SESSIONS, OLDER_SESSIONS = "sessions.jsonl", "sittings.jsonl"  # older versions wrote the second name

@@ -18,7 +18,7 @@ from rfjax.study.folder import Session, prepare_folder
 from rfjax.study.jobs import Job, Task
 from rfjax.study.model_source import is_run, label_of
 from rfjax.training import mesh as meshes
-from rfjax.training import weights
+from rfjax.training import provenance, weights
 from rfjax.training.clock import Clock
 from rfjax.training.context import RunContext, check_shapes
 from rfjax.training.encode import EncodeStage
@@ -45,7 +45,7 @@ class Subject:
     run: Run
     source: Path
     steps: tuple[int, ...]
-    found: resampling.Found | None
+    found: resampling.Record | None
 
     def missing(self) -> list[tuple[int, str, float]]:
         """What is not measured yet: (step, kind of weights, noise level)."""
@@ -107,7 +107,7 @@ def find(config: Config) -> tuple[list[Subject], list[str]]:
     return kept, [f"{name} is left out because it has no checkpoint" for name in lost]
 
 
-def _subject(name: str, source: Path, found: resampling.Found | None, config: Config) -> Subject:
+def _subject(name: str, source: Path, found: resampling.Record | None, config: Config) -> Subject:
     own = weights.read_config(source)
     return Subject(_run(name, own, config), source, weights.kept_steps(source), found)
 
@@ -165,7 +165,7 @@ def measure(subject: Subject, display: Display, stop: Stop) -> dict[str, Any]:
     """
     run, first, done, measurement = subject.run, jax.process_index() == 0, 0, Representations()
     if subject.found:
-        subject.found.write(run.folder)
+        provenance.record(run.folder, *subject.found)
     if first:
         write_json(run.folder / CONFIG, run.config.to_dict())
     watchdog = Watchdog(run.name, run.folder, run.config.recovery)

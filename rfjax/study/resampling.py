@@ -4,7 +4,7 @@ import contextlib
 import functools
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,36 +55,25 @@ def make_job(config: Config, started: float) -> Job:
     return Job(config, tasks, session, flops, warnings=[*warnings, *filter(None, [trouble])])
 
 
-def _task(run: records.RunRecord, found: "Found", config: Config, settings: dict[str, SamplerSettings]) -> Task:
+Record = tuple[Identity, provenance.Known, list[str], int | None]  # what `provenance.record` writes into a folder
+
+
+def _task(run: records.RunRecord, found: Record, config: Config, settings: dict[str, SamplerSettings]) -> Task:
     folder = Path(config.workdir) / "runs" / run.name
+    evaluations = sum(one.steps * (1 if one.guidance.none else 2) for one in settings.values())
     return Task(
         name=run.name,
         folder=folder,
         steps=len(settings),
-        step_flops=_cost(run, settings) / len(settings),
+        step_flops=run.size["forward_flops"] * evaluations / len(settings),
         complete=lambda: not missing(folder, settings),
         work=functools.partial(sample, run, found, config),
         summary=lambda result, seconds: f"{run.name}: {len(result['scores'])} settings drawn, {seconds:.0f} s",
     )
 
 
-@dataclass(frozen=True)
-class Found:
-    """The data that a run is sampled with: what they are, what the run recorded, and what changed since, in words."""
-
-    data: Identity
-    known: provenance.Known
-    changes: list[str]
-    steps: int
-
-    def write(self, folder: Path) -> None:
-        """Records them with the pictures."""
-        known, at = (self.known, self.steps) if self.changes else (provenance.Known(), None)
-        provenance.record(folder, self.data, known, self.changes, at)
-
-
-def find_data(runs: Iterable[records.RunRecord], config: Config) -> dict[str, Found]:
-    """The data whose captions are drawn and whose pictures are compared with, by the run's name.
+def find_data(runs: Iterable[records.RunRecord], config: Config) -> dict[str, Record]:
+    """The record of the data whose captions are drawn and whose pictures are compared with, by the run's name.
 
     Raises:
         UserError: if they are not those that a run was trained and validated on, unless config.data.changed.
@@ -98,7 +87,8 @@ def find_data(runs: Iterable[records.RunRecord], config: Config) -> dict[str, Fo
         if key not in opened:
             opened[key] = provenance.open_data(run)[1]
         changes = provenance.refuse_unless_allowed(run, {record.name: record.data}, opened[key])
-        found[record.name] = Found(opened[key], record.data, changes, record.steps)
+        known, at = (record.data, record.steps) if changes else (provenance.Known(), None)
+        found[record.name] = opened[key], known, changes, at
     return found
 
 
@@ -109,11 +99,7 @@ def missing(folder: Path, settings: dict[str, SamplerSettings]) -> list[str]:
     return [name for name in settings if name not in done]
 
 
-def _cost(run: records.RunRecord, settings: dict[str, SamplerSettings]) -> float:
-    return run.size["forward_flops"] * sum(one.steps * (1 if one.guidance.none else 2) for one in settings.values())
-
-
-def sample(run: records.RunRecord, found: Found, config: Config, display: Display, stop: Stop) -> dict[str, Any]:
+def sample(run: records.RunRecord, found: Record, config: Config, display: Display, stop: Stop) -> dict[str, Any]:
     """Samples one run at the settings that its folder here lacks, with averaged weights; returns the result.
 
     Raises:
@@ -121,7 +107,7 @@ def sample(run: records.RunRecord, found: Found, config: Config, display: Displa
         FolderTaken: if another job has the run by now.
     """
     folder, first, began = Path(config.workdir) / "runs" / run.name, jax.process_index() == 0, time.monotonic()
-    found.write(folder)
+    provenance.record(folder, *found)
     settings = all_settings(config.sampling)
     wanted = missing(folder, settings)
     mesh, read = meshes.make_mesh(config.mesh), weights.read_weights(run.folder, config.mesh)
@@ -140,7 +126,10 @@ def sample(run: records.RunRecord, found: Found, config: Config, display: Displa
 
     scores: dict[str, Any] = {}
     with contextlib.closing(Metrics(folder, active=first, start=read.step)) as lines:
-        lines.write("start", read.step, **_description(run, read, metrics))
+        size, quantities = models.measure(spec.model, spec.inputs), [q for metric in metrics for q in metric.quantities]
+        about = {"name": run.name, "size": asdict(size) | {"train_flops": size.train_flops}}
+        about |= {"steps": read.config.training.steps, "quantities": [one.to_plain() for one in quantities]}
+        lines.write("start", read.step, **about)
         for number, (name, one) in enumerate(settings.items(), 1):
             if name not in wanted:
                 continue
@@ -163,13 +152,3 @@ def sample(run: records.RunRecord, found: Found, config: Config, display: Displa
     if first:
         write_json(folder / RESULT, {"name": run.name, "status": "complete", "scores": scores})
     return {"scores": scores, "split_seconds": {"samples": time.monotonic() - began}}
-
-
-def _description(run: records.RunRecord, read: weights.Weights, metrics: Iterable[Any]) -> dict[str, Any]:
-    size = models.measure(read.spec.model, read.spec.inputs)
-    return {
-        "name": run.name,
-        "size": asdict(size) | {"train_flops": size.train_flops},
-        "steps": read.config.training.steps,
-        "quantities": [one.to_plain() for metric in metrics for one in metric.quantities],
-    }

@@ -38,9 +38,6 @@ class RunRecord:
     In the lines, a number that was not finite is None, but for a standard error: that is NaN where it is not known.
 
     Attributes:
-        name: of the run.
-        folder: of the run.
-        config: its full config, plain.
         size: parameters, forward_flops and so on, as `rfjax.models.Size`.
         steps: the number of updates asked for.
         train: lines of kind "train", one a step, in order.
@@ -54,7 +51,6 @@ class RunRecord:
         left_out: batches that were skipped after a loss that went wrong, as `rfjax.training.recovery` writes them.
         infinite: lines of training or validation whose loss is not finite, with that loss: inf or NaN.
         damaged: sentences on files that could not be read.
-        data: what data it was on.
         quantities: what its lines of scores hold, in the order of the pages.
     """
 
@@ -82,7 +78,7 @@ class RunRecord:
         return [line for line in self.validation if line["weights"] == weights and line["loss"] is not None]
 
     def final(self, weights: str) -> dict[str, Any] | None:
-        """The validation loss of the finished run; None where it is not finished, or where `trouble` is not ""."""
+        """The finite validation loss of the finished run; None where it is not finished, or `trouble` is not ""."""
         curve = self.curve(weights)
         return curve[-1] if curve and curve[-1]["step"] == self.steps and not self.trouble else None
 
@@ -96,14 +92,9 @@ class RunRecord:
         """(weights, setting) -> the line of scores written last: that of the best step, where one was sought."""
         return {(line["weights"], line["setting"]): line for line in self.scores}
 
-    def usable(self, weights: str) -> bool:
-        """Whether the run has ended with a finite validation loss."""
-        final = self.final(weights)
-        return final is not None and finite(final["loss"])
-
     def why_lost(self, weights: str) -> str | None:
         """Why a run that has ended has no loss that counts; None where it has one, or has not ended."""
-        if self.usable(weights):
+        if self.final(weights):
             return None
         last = [line for line in self.validation if line["step"] == self.steps]
         bad = [line["weights"] for line in last if not finite(line["loss"])]
@@ -217,6 +208,11 @@ def read_run(folder: Path) -> RunRecord | None:
     of = lambda kind: tuple(_finite(shown(line)) for line in ordered if line["kind"] == kind)  # noqa: E731
     if trouble := run_files.read_result(folder).trouble:
         damaged.append(f"{folder.name}: {trouble}.")
+    left_out = ()
+    try:
+        left_out = tuple(shown(dataclasses.asdict(skip)) for skip in skips.read(folder))
+    except UserError as error:
+        damaged.append(f"{folder.name}: {error}.")
     return RunRecord(
         name=folder.name,
         folder=folder,
@@ -234,7 +230,7 @@ def read_run(folder: Path) -> RunRecord | None:
         skipped=skipped,
         alignment_flops=dict(starts[-1].get("alignment_flops") or {}),
         representations=of("representations"),
-        left_out=_left_out(folder, damaged),
+        left_out=left_out,
         quantities=_quantities(starts[-1], folder, damaged),
         damaged=tuple(damaged),
         data=provenance.read_or_say(folder),
@@ -263,11 +259,3 @@ def shown(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [shown(item) for item in value]
     return printable(value) if isinstance(value, str) else value
-
-
-def _left_out(folder: Path, damaged: list[str]) -> tuple[dict[str, Any], ...]:
-    try:
-        return tuple(shown(dataclasses.asdict(skip)) for skip in skips.read(folder))
-    except UserError as error:
-        damaged.append(f"{folder.name}: {error}.")
-        return ()

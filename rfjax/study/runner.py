@@ -31,9 +31,6 @@ def make_job(config: Config, started: float) -> Job:
         config: of the study. With `only`, one run is trained and no report written.
         started: `time.time()` at the start of the process, to account for imports.
 
-    Returns:
-        The exit code.
-
     Raises:
         UserError: for what the user can mend.
     """
@@ -63,6 +60,12 @@ def _asked_of_data(config: Config) -> str:
 
 
 def _task(run: Run, step_flops: float) -> Task:
+    def summary(result: dict[str, Any], seconds: float) -> str:
+        said = f"{result['size']['parameters']:,} parameters"
+        if loss := result.get("validation", {}).get(run.config.study.weights):
+            said = f"validation loss {loss['loss']:.4f} ± {loss['stderr']:.4f}, {said}"
+        return f"{run.name}: {said}, {seconds:.0f} s"
+
     return Task(
         name=run.name,
         folder=run.folder,
@@ -70,15 +73,8 @@ def _task(run: Run, step_flops: float) -> Task:
         step_flops=step_flops,
         complete=run.complete,
         work=functools.partial(loop.train, run),
-        summary=functools.partial(_summary, run),
+        summary=summary,
     )
-
-
-def _summary(run: Run, result: dict[str, Any], seconds: float) -> str:
-    said = f"{result['size']['parameters']:,} parameters"
-    if loss := result.get("validation", {}).get(run.config.study.weights):
-        said = f"validation loss {loss['loss']:.4f} ± {loss['stderr']:.4f}, {said}"
-    return f"{run.name}: {said}, {seconds:.0f} s"
 
 
 def check(run: Run, *, new: bool = True) -> float:
@@ -106,8 +102,12 @@ def check(run: Run, *, new: bool = True) -> float:
 def check_data(config: Config, runs: Iterable[Run]) -> None:
     """Raises UserError if the data can't be opened, are too small for the validation loss or a batch of them too large
     for memory, or are not those that these runs of the study recorded."""
-    spec = make_run_spec(config)
-    _check_memory(config)
+    spec, ready, rows = make_run_spec(config), data.batches_ready(), -(-config.training.batch // jax.process_count())
+    paths.check_memory(  # a process prepares several batches, with a byte for each value
+        f"preparing {ready} batches of {rows} images of config.data.image_size = {config.data.image_size}",
+        ready * rows * config.data.image_size**2 * config.data.channels,
+        "set a smaller config.training.batch",
+    )
     sources, identity = provenance.open_data(config)
     check_shapes(sources["train"], spec)
     if (count := len(sources["validation"])) < config.validation.examples:
@@ -119,15 +119,3 @@ def check_data(config: Config, runs: Iterable[Run]) -> None:
         if check := getattr(scheduled.measurement, "check", None):
             check(config, sources)
     provenance.refuse_unless_allowed(config, provenance.of_other_runs(runs, config), identity)
-
-
-def _check_memory(config: Config) -> None:
-    """Refuses batches that don't fit into memory: a process prepares several, with a byte for each value."""
-    rows = -(-config.training.batch // jax.process_count())
-    needed = data.batches_ready() * rows * config.data.image_size**2 * config.data.channels
-    paths.check_memory(
-        f"preparing {data.batches_ready()} batches of {rows} images of config.data.image_size = "
-        f"{config.data.image_size}",
-        needed,
-        "set a smaller config.training.batch",
-    )

@@ -39,8 +39,7 @@ class Progress(NamedTuple):
     Attributes:
         seconds: of training so far.
         measured: the step at which everything was measured last; -1: never.
-        best_step: the step of the lowest validation loss of the averaged weights; -1: none yet.
-        best_loss: that loss.
+        best_step: the step of the lowest validation loss of the averaged weights, which is `best_loss`; -1: none yet.
     """
 
     seconds: float = 0.0
@@ -49,7 +48,6 @@ class Progress(NamedTuple):
     best_loss: float = math.inf
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """As arrays, for a checkpoint."""
         return {name: np.asarray(value, PROGRESS[name]) for name, value in self._asdict().items()}
 
 
@@ -72,8 +70,7 @@ class Checkpoints:
     """The checkpoints of one run, written in the background; a killed save leaves nothing that is taken for one.
 
     A checkpoint is a folder named after its step, which Orbax renames to that once it is whole. What else has a number
-    for its name is no checkpoint: it counts for nothing, and is put aside once a whole one has been read. Older ones
-    are removed only when a newer one has been read or written whole.
+    for its name counts for nothing. Older ones are removed only when a newer one has been read or written whole.
     """
 
     def __init__(self, folder: Path, keep: int, every: int = 0, *, writes: bool = True) -> None:
@@ -92,18 +89,14 @@ class Checkpoints:
         self._thread = ThreadPoolExecutor(1, "checkpoints")
         self._latest: int | None = None  # read whole, or written, by this process
         if writes and jax.process_index() == 0:
-            self._open()
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError) as error:
+                raise UserError(f"{folder} is no folder, and checkpoints go there: move it away") from error
+            for path in folder.iterdir():
+                if LEFT.fullmatch(path.name):
+                    _remove(path)
         all_agree(True)
-
-    def _open(self) -> None:
-        """Makes the folder, and removes what killed saves and removals left."""
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise UserError(f"{self._folder} is no folder, and checkpoints go there: move it away") from error
-        for path in self._folder.iterdir():
-            if LEFT.fullmatch(path.name):
-                _remove(path)
 
     @property
     def latest(self) -> int | None:
@@ -149,13 +142,13 @@ class Checkpoints:
         tree = {"state": state, "progress": progress.arrays(), "fingerprint": fingerprint(state)}
         with small_whole(), files.full_disk(self._folder):
             response = ocp.save_checkpointables_async(self._path(step), {"run": tree})
-        self._saving = step, self._thread.submit(self._finish, step, response.result)
 
-    def _finish(self, step: int, written: Callable[[], None]) -> None:
-        """Waits, in a thread, until a checkpoint is written and on the disk; not until then may others be removed."""
-        written()  # if it were not asked for, Orbax would leave a thread and three descriptors
-        if jax.process_index() == 0:
-            files.sync_tree(self._folder / str(step))
+        def finish() -> None:  # in a thread: not until it is on the disk may others be removed
+            response.result()  # if it were not asked for, Orbax would leave a thread and three descriptors
+            if jax.process_index() == 0:
+                files.sync_tree(self._folder / str(step))
+
+        self._saving = step, self._thread.submit(finish)
 
     def wait(self) -> None:
         """Waits for what is being written, then removes the checkpoints that it makes superfluous."""
@@ -168,10 +161,7 @@ class Checkpoints:
         self._retire()
 
     def _retire(self) -> None:
-        """Removes the checkpoints before the latest that need not be kept; the latest is known to be whole.
-
-        Process 0 does so alone, and the others don't wait for it: they go by what it says is there.
-        """
+        """Removes, on process 0 alone, the checkpoints before the latest that need not be kept."""
         if jax.process_index() != 0:
             return
         with contextlib.suppress(ownership.FolderTaken):  # the next save says so, on all processes

@@ -1,12 +1,13 @@
 """Joining the processes of one job."""
 
+import contextlib
 import functools
 import importlib.util
 import ipaddress
 import os
 import re
 import socket
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 
 import jax
 
@@ -36,7 +37,7 @@ def join(settings: configs.Cluster, environ: MutableMapping[str, str] = os.envir
     """
     if settings.join == "never":
         return False
-    said = _from_config(settings) or _from_environment(environ)
+    said = _said(settings, environ)
     if not said and settings.join == "auto" and not several(environ):
         return False
     if environ.get("JAX_PLATFORMS", "").split(",")[0] == "cpu":
@@ -63,41 +64,30 @@ def _reach(coordinator: str, environ: MutableMapping[str, str]) -> dict[str, obj
     """Where process 0 listens: JAX's own choice is every interface of the machine, for whoever can reach it to join.
 
     A user's JAX_COORDINATOR_BIND_ADDRESS comes first: behind a NAT, process 0 has another address than the one given.
-    A name of the machine that means the loopback address there, as in Debian's /etc/hosts, means another one elsewhere:
-    JAX chooses then.
+    Where the machine's name means its loopback address, as in Debian's /etc/hosts, JAX chooses.
     """
     host = coordinator.rpartition(":")[0].strip("[]")
-    loopback = _is_loopback(host)
+    loopback, means_loopback = _loopback(host), False
     if any("_proxy" in name.lower() for name in environ):  # gRPC would ask the proxy for the coordinator, and wait
         kept = environ.get("no_grpc_proxy", environ.get("no_proxy", ""))
         environ["no_grpc_proxy"] = ",".join(filter(None, (kept, host)))
         jax.config.update("jax_check_proxy_envs", False)  # a warning of what can no longer happen
     if loopback:
         _collect_on(host if host != "localhost" else "127.0.0.1")
-    named = not loopback and not _is_address(host)
-    if "JAX_COORDINATOR_BIND_ADDRESS" in environ or (named and _means_loopback(host)):
+    if loopback is None:
+        with contextlib.suppress(OSError):  # a name that this machine does not know
+            means_loopback = any(_loopback(str(found[4][0])) for found in socket.getaddrinfo(host, None))
+    if "JAX_COORDINATOR_BIND_ADDRESS" in environ or means_loopback:
         return {}
     return {"coordinator_bind_address": coordinator}
 
 
-def _is_address(host: str) -> bool:
+def _loopback(host: str) -> bool | None:
+    """Whether a host is this machine's loopback address; None for a name, which may mean anything."""
     try:
-        ipaddress.ip_address(host)
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return False
-    return True
-
-
-def _is_loopback(host: str) -> bool:
-    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
-
-
-def _means_loopback(name: str) -> bool:
-    """Whether this machine takes a name for its loopback address; a name that it does not know is no such."""
-    try:
-        return any(_is_loopback(str(found[4][0])) for found in socket.getaddrinfo(name, None))
-    except OSError:
-        return False
+        return None
 
 
 def _collect_on(host: str) -> None:
@@ -113,23 +103,17 @@ def _collect_on(host: str) -> None:
         library.make_gloo_tcp_collectives = functools.partial(make, hostname=host)
 
 
-def _from_config(settings: configs.Cluster) -> dict[str, object]:
-    """What config.cluster says for `jax.distributed.initialize`; nothing where it names no coordinator."""
-    if not settings.coordinator:
+def _said(settings: configs.Cluster, environ: Mapping[str, str]) -> dict[str, object]:
+    """What config.cluster or the environment says for `jax.distributed.initialize`; nothing without a coordinator."""
+    if settings.coordinator:
+        names = ("config.cluster.coordinator", "config.cluster.processes", "config.cluster.process")
+        coordinator, processes, process = settings.coordinator, settings.processes, settings.process
+    elif "RFJAX_COORDINATOR" in environ:
+        names = ("RFJAX_COORDINATOR", "RFJAX_PROCESSES", "RFJAX_PROCESS")
+        coordinator = environ[names[0]]
+        processes, process = _number(environ, names[1], 0), _number(environ, names[2], -1)
+    else:
         return {}
-    names = ("config.cluster.coordinator", "config.cluster.processes", "config.cluster.process")
-    return _checked(names, settings.coordinator, settings.processes, settings.process)
-
-
-def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
-    """The same from RFJAX_COORDINATOR, RFJAX_PROCESSES and RFJAX_PROCESS."""
-    names = ("RFJAX_COORDINATOR", "RFJAX_PROCESSES", "RFJAX_PROCESS")
-    if names[0] not in environ:
-        return {}
-    return _checked(names, environ[names[0]], _number(environ, names[1], 0), _number(environ, names[2], -1))
-
-
-def _checked(names: tuple[str, str, str], coordinator: str, processes: int, process: int) -> dict[str, object]:
     if not re.fullmatch(r"[^\s/]+:\d{1,5}", coordinator):
         raise UserError(f"{names[0]} = '{coordinator}' is not written host:port, such as 10.0.0.1:1234")
     if not 1 <= int(coordinator.rpartition(":")[2]) <= LARGEST_PORT:
@@ -150,48 +134,28 @@ def _checked(names: tuple[str, str, str], coordinator: str, processes: int, proc
 def several(environ: Mapping[str, str]) -> bool:
     """Whether the environment says that this is one of several processes that `jax.distributed.initialize` can find.
 
+    It looks for clusters in JAX's own order (jax/_src/clusters).
+
     Raises:
         UserError: in a pod of an indexed Kubernetes job without the package that JAX finds its siblings with.
     """
-    for place in PLACES:
-        found = place(environ)
-        if found is not None:
-            return found
-    return False
-
-
-def _open_mpi(environ: Mapping[str, str]) -> bool | None:
-    return _number(environ, "OMPI_COMM_WORLD_SIZE", 1) > 1 if "OMPI_COMM_WORLD_SIZE" in environ else None
-
-
-def _slurm(environ: Mapping[str, str]) -> bool | None:
-    """The processes of srun; the batch script itself, and a shell of salloc, have no step or one of a single task."""
-    if not {"SLURM_JOB_ID", "SLURM_STEP_ID"} <= environ.keys():
-        return None
-    return _number(environ, "SLURM_STEP_NUM_TASKS", _number(environ, "SLURM_NTASKS", 1)) > 1
-
-
-def _tpu(environ: Mapping[str, str]) -> bool | None:
-    """The hosts of a slice, and slices: GKE sets both."""
-    hosts = environ.get("TPU_PROCESS_ADDRESSES", environ.get("TPU_WORKER_HOSTNAMES"))
+    if "OMPI_COMM_WORLD_SIZE" in environ:
+        return _number(environ, "OMPI_COMM_WORLD_SIZE", 1) > 1
+    # Slurm's processes are those of srun: the batch script itself, and a shell of salloc, have no step or one task.
+    if {"SLURM_JOB_ID", "SLURM_STEP_ID"} <= environ.keys():
+        return _number(environ, "SLURM_STEP_NUM_TASKS", _number(environ, "SLURM_NTASKS", 1)) > 1
+    hosts = environ.get("TPU_PROCESS_ADDRESSES", environ.get("TPU_WORKER_HOSTNAMES"))  # of a slice
     slices = "MEGASCALE_COORDINATOR_ADDRESS" in environ and environ.get("MEGASCALE_NUM_SLICES") != "1"
-    return slices or "," in hosts if hosts is not None else slices or None
-
-
-def _kubernetes(environ: Mapping[str, str]) -> bool | None:
-    """A pod of an indexed job, such as a JobSet's; how many there are, only Kubernetes' server knows."""
-    if not {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= environ.keys():
-        return None
-    if importlib.util.find_spec("kubernetes") is None:
+    if slices or hosts is not None:  # GKE sets both
+        return slices or "," in hosts
+    # A pod of an indexed job, such as a JobSet's: how many there are, only Kubernetes' server knows.
+    indexed = {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= environ.keys()
+    if indexed and importlib.util.find_spec("kubernetes") is None:
         raise UserError(
             "this is a pod of an indexed Kubernetes job, and JAX needs the package kubernetes to find the others: "
             "pip install kubernetes, or set config.cluster.join to never if this pod is alone"
         )
-    return True
-
-
-# In the order in which JAX looks (jax/_src/clusters); None: this process is in no such place.
-PLACES: tuple[Callable[[Mapping[str, str]], bool | None], ...] = (_open_mpi, _slurm, _tpu, _kubernetes)
+    return indexed
 
 
 def _number(environ: Mapping[str, str], name: str, default: int) -> int:

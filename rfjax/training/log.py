@@ -69,7 +69,6 @@ class Metrics:
             self._lines.sync()
 
     def close(self) -> None:
-        """Closes both."""
         if self._lines is not None:
             self._lines.close()
             self._board.close()

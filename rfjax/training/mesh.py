@@ -137,6 +137,12 @@ def shard_tree(tree: Any, mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(spec, tree)
 
 
+def with_shardings(shapes: Any, mesh: Mesh) -> Any:
+    """A tree of abstract arrays that say their shardings, by RULES, too."""
+    add = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)  # noqa: E731
+    return jax.tree.map(add, shapes, shard_tree(shapes, mesh))
+
+
 def shards(shardings: Any, mesh: Mesh, dtype: Any) -> Shards:
     """What a network has to know about weights with these shardings, and in which dtype it puts them together."""
     found = []
@@ -154,10 +160,8 @@ def rows_here(count: int, mesh: Mesh) -> list[int]:
 
 
 def put_rows(batch: Any, count: int, mesh: Mesh) -> Any:
-    """The rows that this process holds (`rows_here`) of a tree of arrays -> global arrays of `count` rows.
-
-    They are spread over the axes that share a batch where those divide the count, else whole on every device.
-    """
+    """The rows that this process holds (`rows_here`) of a tree of arrays -> global arrays of `count` rows, spread over
+    the axes that share a batch where those divide the count, else whole on every device."""
     sharding = _row_sharding(count, mesh)
     if jax.process_count() == 1:
         return jax.device_put(batch, sharding)

@@ -10,14 +10,9 @@ from jaxtyping import Array, Int
 from rfjax.config import Optimizer
 
 
-def peak_learning_rate(config: Optimizer, depth: int) -> float:
-    """The ladder's rule: learning_rate x depth^depth_exponent."""
-    return config.learning_rate * depth**config.depth_exponent
-
-
 def make_schedule(config: Optimizer, depth: int, steps: int) -> optax.Schedule:
     """Linear warm-up to the peak (the first step is not zero), then constant, cosine or linear to zero at `steps`."""
-    peak, warmup = peak_learning_rate(config, depth), max(config.warmup, 1)
+    peak, warmup = config.learning_rate * depth**config.depth_exponent, max(config.warmup, 1)
     rest = max(steps - warmup, 1)
     after = {
         "none": optax.constant_schedule(peak),

@@ -84,8 +84,7 @@ def begun(folder: Path) -> int | None:
     """The step of a run's newest checkpoint; None where it has none and no result, so that it begins anew."""
     if (folder / "result.json").exists():
         return 0
-    checkpoints = folder / "checkpoints"
-    names = [entry.name for entry in checkpoints.iterdir()] if checkpoints.is_dir() else []
+    names = (entry.name for entry in folder.glob("checkpoints/*"))
     return max((int(name) for name in names if name.isdecimal()), default=None)
 
 
@@ -95,34 +94,28 @@ def open_data(config: Config) -> tuple[dict[str, data.Source], Identity]:
     Raises:
         UserError: on all processes of a job, if one of them can't open the data, or if they see different ones.
     """
+    import jax  # the report, which reads records, does without
+    import numpy as np
+    from jax.experimental import multihost_utils
+
     sources, found, trouble = {}, None, None
     try:
         sources = {split: data.open_source(config.data, split) for split in ("train", "validation")}
         found = identity.identify(sources["train"], sources["validation"], config.validation.examples)
     except UserError as error:  # the other processes must hear of it before this one leaves them
         trouble = error
-    _agree(found)
+    if jax.process_count() > 1:
+        ours = np.frombuffer(found.digest() if found else bytes(32), np.uint8)
+        rows = np.asarray(multihost_utils.process_allgather(ours))
+        if found and (rows != rows[0]).any():
+            there = [row.tobytes().hex()[:8] for row in rows]
+            raise UserError(
+                f"the processes of this job see different data, or some see none (by process: {', '.join(there)}): "
+                "give every machine the same files"
+            )
     if trouble:
         raise trouble
     return sources, found
-
-
-def _agree(found: Identity | None) -> None:
-    """Raises UserError unless all processes of a job see the same data; None: this one sees none, and says why."""
-    import jax  # the report, which reads records, does without
-    import numpy as np
-    from jax.experimental import multihost_utils
-
-    if jax.process_count() == 1:
-        return
-    ours = np.frombuffer(found.digest() if found else bytes(32), np.uint8)
-    rows = np.asarray(multihost_utils.process_allgather(ours))
-    if found and (rows != rows[0]).any():
-        there = [row.tobytes().hex()[:8] for row in rows]
-        raise UserError(
-            f"the processes of this job see different data, or some see none (by process: {', '.join(there)}): give "
-            "every machine the same files"
-        )
 
 
 def open_and_admit(run: Run, warn: Callable[[str], None]) -> dict[str, data.Source]:
@@ -134,12 +127,9 @@ def open_and_admit(run: Run, warn: Callable[[str], None]) -> dict[str, data.Sour
     sources, found = open_data(run.config)
     at = begun(run.folder)
     known = Known() if at is None else read(run.folder)
-    changes: list[str] = []
-    if at is not None and known.data is not None:
-        changes = refuse_unless_allowed(run.config, {run.name: known}, found)
-        if changes:
-            warn(f"{run.name}: its data changed, and {ALLOW}: {'; '.join(changes)}")
-    elif at is not None:
+    if changes := refuse_unless_allowed(run.config, {run.name: known}, found):
+        warn(f"{run.name}: its data changed, and {ALLOW}: {'; '.join(changes)}")
+    elif at is not None and known.data is None:
         warn(f"{run.name}: its data were not recorded when it began, so it is not known whether they are the same")
     record(run.folder, found, known, changes, at)
     return sources
@@ -152,15 +142,14 @@ def refuse_unless_allowed(config: Config, known: Mapping[str, Known], found: Ide
         UserError: with what changed, unless `ALLOW`.
     """
     for name, one in known.items():
-        changes = identity.differences(one.data, found) if one.data else []
-        if changes and config.data.changed != "allow":
+        if one.data and (changes := identity.differences(one.data, found)):
+            if config.data.changed == "allow":
+                return changes
             raise UserError(
                 f"the data of '{config.data.dataset or config.data.name}' are not those that run {name} recorded on "
                 f"{one.since[:10]}: {'; '.join(changes)}: bring them back, choose another config.workdir, or go on "
                 f"with {ALLOW}, which the report says"
             )
-        if changes:
-            return changes
     return []
 
 

@@ -16,7 +16,6 @@ class Diverged(Exception):
 
     Attributes:
         step: of the update (counted from 1) that saw it.
-        loss: what it was.
     """
 
     def __init__(self, step: int, loss: float, sentence: str = "") -> None:
@@ -57,13 +56,12 @@ def read(folder: Path) -> tuple[Skip, ...]:
         skips = tuple(Skip(**skip) for skip in found["skipped"])
     except (KeyError, TypeError):
         skips = None
-    if skips is None or not all(isinstance(skip.loss, str) and _are_counts(skip) for skip in skips):
+    counts = [number for skip in skips or () for number in (skip.step, skip.batch, skip.back_to)]
+    texts = [skip.loss for skip in skips or ()]
+    sound = all(type(n) is int and n >= 0 for n in counts) and all(isinstance(text, str) for text in texts)
+    if skips is None or not sound:
         raise UserError(f"{path} does not say as it should which batches the run has left out: {fix}")
     return skips
-
-
-def _are_counts(skip: Skip) -> bool:
-    return all(type(number) is int and number >= 0 for number in (skip.step, skip.batch, skip.back_to))
 
 
 def write(folder: Path, skips: tuple[Skip, ...]) -> None:

@@ -84,7 +84,6 @@ class Run:
         return [sentence for sentence in (read_result(self.folder).trouble, self._known()[1]) if sentence]
 
     def write_config(self) -> None:
-        """Writes its config down."""
         write_json(self.folder / CONFIG, self.config.to_dict())
 
     def restore_config(self) -> None:

@@ -24,9 +24,7 @@ class State(struct.PyTreeNode):
         params: the trained weights, a nested dict of float32.
         frozen: the weights that are not trained, likewise; together with `params` they make the network's tree.
         ema_params: the moving average of `params`.
-        opt_state: the optimizer's.
         sums: of each loss term since the last line of metrics, so that a resumed run writes the same line.
-        health: whether training goes well.
     """
 
     step: Any
@@ -43,9 +41,8 @@ class Health(struct.PyTreeNode):
 
     Attributes:
         recent: losses of the last lines of metrics, infinite where there were fewer.
-        bad_step: the first update since the last line whose loss or gradient was not finite, or whose loss exploded;
-            0: none.
-        bad_loss: that loss.
+        bad_step: the first update since the last line whose loss or gradient was not finite, or whose loss exploded,
+            with `bad_loss`; 0: none.
     """
 
     recent: Any
@@ -62,9 +59,7 @@ class Health(struct.PyTreeNode):
 @functools.cache
 def abstract_state(spec: RunSpec, mesh: Mesh) -> State:
     """The state as shapes, dtypes and shardings."""
-    shapes = jax.eval_shape(lambda: _initial(spec, 0))
-    shardings = meshes.shard_tree(shapes, mesh)
-    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+    return meshes.with_shardings(jax.eval_shape(lambda: _initial(spec, 0)), mesh)
 
 
 def initial_state(spec: RunSpec, mesh: Mesh, seed: int) -> State:

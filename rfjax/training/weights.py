@@ -36,8 +36,6 @@ class Weights:
     """A network that can be used.
 
     Attributes:
-        config: of the run.
-        spec: of the run.
         params: the tree of weights that the network reads, heads included.
         step: how many updates they have seen.
     """
@@ -63,9 +61,7 @@ class Weights:
 
 def abstract(spec: RunSpec, mesh: Mesh) -> dict[str, Any]:
     """The tree of weights as shapes, with their shardings."""
-    shapes = abstract_parameters(spec.model, spec.inputs)
-    shardings = meshes.shard_tree(shapes, mesh)
-    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+    return meshes.with_shardings(abstract_parameters(spec.model, spec.inputs), mesh)
 
 
 def start_from(folder: Path, state: State, spec: RunSpec, config: Config) -> State:
@@ -190,8 +186,6 @@ def read_weights(folder: Path, mesh: configs.Mesh, average: bool = True, step: i
     made, spec = meshes.make_mesh(mesh), make_run_spec(config)
     if (folder / FOLDER).is_dir():
         return Weights(config, spec, _read_tree((folder / FOLDER).absolute(), abstract(spec, made)), 0)
-    if not (folder / "checkpoints").is_dir():
-        raise UserError(f"the run in {folder} has no checkpoint yet: train it first")
     saved = Checkpoints(folder / "checkpoints", config.training.keep_checkpoints, writes=False)
     try:
         if not saved.finished():

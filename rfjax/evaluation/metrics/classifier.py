@@ -73,7 +73,8 @@ def train_reader() -> DigitReader:
 
     split = digits.load(split="train", image_size=SIDE)
     x = shrink(split.pixels)
-    moved = [_move(x, *step) for step in ((0, 1), (1, 0), (0, -1), (-1, 0))]
+    framed = np.pad(x, ((0, 0), (1, 1), (1, 1)))
+    moved = [framed[:, i : i + SIDE, j : j + SIDE] for i, j in ((1, 0), (0, 1), (1, 2), (2, 1))]
     shown = [x, shrink(digits.load(split="train", image_size=2 * SIDE).pixels), *moved, *((x + m) / 2 for m in moved)]
     network = MLPClassifier(
         HIDDEN, alpha=1e-3, batch_size=_BATCH, learning_rate_init=_LEARNING_RATE, max_iter=_EPOCHS, random_state=SEED
@@ -113,8 +114,3 @@ def _areas(side: int) -> Float32[np.ndarray, "8 side"]:
     edges, pixel = np.linspace(0, side, SIDE + 1), np.arange(side)
     overlap = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
     return (np.maximum(overlap, 0) * SIDE / side).astype(np.float32)
-
-
-def _move(x: Float32[np.ndarray, "n 8 8"], down: int, right: int) -> Float32[np.ndarray, "n 8 8"]:
-    framed = np.pad(x, ((0, 0), (1, 1), (1, 1)))
-    return framed[:, 1 - down : 1 - down + SIDE, 1 - right : 1 - right + SIDE]

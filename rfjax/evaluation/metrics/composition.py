@@ -34,10 +34,7 @@ CHUNK = 2**17  # pixels that are read at once: the working arrays stay near the 
 
 @dataclass(frozen=True)
 class Found:
-    """An object found in an image: its kind (of SHAPES), its colour (of COLOURS), and its centre and radius.
-
-    Centre and radius are in units of the image side, origin at the top left, as in `shapes.Scene`.
-    """
+    """An object found in an image; centre and radius in units of the image side, origin at the top left."""
 
     kind: str
     colour: str
@@ -146,8 +143,8 @@ def parse(caption: str) -> Claim:
 def holds(claim: Claim, found: Sequence[Found]) -> bool:
     """Whether the objects found are what the caption says, by GenEval's rules (evaluate_images.py).
 
-    Counting asks for that number of the kind and no more. All other skills ask for at least one of each object named,
-    in its colour if it names one, and allow others. A relation holds if it does so between any two of the kinds named.
+    Counting asks for that number of the kind and no more; all others for at least one of each object named, in its
+    colour if it names one. A relation holds if it does so between any two of the kinds named.
     """
     named = [[o for o in found if o.kind == kind and colour in (None, o.colour)] for kind, colour in claim.objects]
     if claim.skill == "counting":
@@ -161,8 +158,7 @@ def _relates(relation: str, a: Found, b: Found) -> bool:
     """GenEval's relative position of a to b, from their centres and widths (a diameter, for its bounding boxes).
 
     The offset along each axis loses a tenth of the summed widths; what is left must exceed half the centres' distance.
-    The rule is stricter than `shapes`, where "left of" is said of any two objects in the left and right halves: it
-    fails one true caption of position in ten thousand.
+    This is stricter than `shapes`, where halves decide: it fails one true caption of position in ten thousand.
     """
     across, down = b.x - a.x, b.y - a.y
     offset = {"left of": across, "right of": -across, "above": down, "below": -down}[relation]

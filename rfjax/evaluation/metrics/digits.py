@@ -40,7 +40,6 @@ def _score(right: Bool[np.ndarray, " n"], parts: list[str]) -> tuple[float, floa
 
 @functools.cache
 def reference(image_size: int, channels: int) -> Gaussian:
-    """The features of the train split."""
     pixels = digits.load(split="train", image_size=image_size, channels=channels).pixels
     return fit_gaussian(classifier.train_reader().features(pixels))
 

@@ -1,8 +1,7 @@
 """Image features for the Fréchet distance on `shapes`: fixed, documented, no download, 47 numbers an image.
 
-FID's features come from a network that was trained on photographs; on 16-pixel drawings they mean little, and 2,048 of
-them want tens of thousands of images. These are few, so that a covariance is known from some hundred images, and each
-has a meaning. With pixels from 0 to 1 and an image of S x S:
+FID's 2,048 features come from a network that was trained on photographs, and want tens of thousands of images. These
+are few, so that some hundred images do, and each has a meaning. With pixels from 0 to 1 and an image of S x S:
 
     layout, 12      mean of red, green and blue in each quadrant: where things are, and how bright.
     detail, 15      root of the mean absolute Haar coefficient at 3 scales (blocks of 2, 4, 8 pixels), of brightness
@@ -60,25 +59,18 @@ def shapes_features(images: Shaped[np.ndarray, "n H W C"]) -> Float32[np.ndarray
 
 def _features(images: Shaped[np.ndarray, "n H W 3"]) -> Float32[np.ndarray, "n 47"]:
     scaled = images.astype(np.float32) / 255
+    quadrants = [part for half in np.array_split(scaled, 2, axis=1) for part in np.array_split(half, 2, axis=2)]
+    red, green, blue = np.moveaxis(scaled, -1, 0)
+    opponents = np.stack([(red + green + blue) / 3, red - blue, green - (red + blue) / 2], axis=-1)
     outline, objects = _outline(images.max(axis=-1) >= _FOREGROUND)
     groups = {
-        "layout": _layout(scaled),
-        "detail": detail(_opponents(scaled)),
+        "layout": np.concatenate([part.mean(axis=(1, 2)) for part in quadrants], axis=1),
+        "detail": detail(opponents),
         "palette": _palette(scaled),
         "outline": outline,
         "objects": objects,
     }
     return np.concatenate([WEIGHTS[name] * group for name, group in groups.items()], axis=1).astype(np.float32)
-
-
-def _layout(x: Float32[np.ndarray, "n H W 3"]) -> Float32[np.ndarray, "n 12"]:
-    quadrants = [part for half in np.array_split(x, 2, axis=1) for part in np.array_split(half, 2, axis=2)]
-    return np.concatenate([part.mean(axis=(1, 2)) for part in quadrants], axis=1)
-
-
-def _opponents(x: Float32[np.ndarray, "n H W 3"]) -> Float32[np.ndarray, "n H W 3"]:
-    red, green, blue = np.moveaxis(x, -1, 0)
-    return np.stack([(red + green + blue) / 3, red - blue, green - (red + blue) / 2], axis=-1)
 
 
 def detail(z: Float32[np.ndarray, "n H W C"]) -> Float32[np.ndarray, "n F"]:

@@ -37,8 +37,8 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     """|mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)): the squared distance, in the features' units squared.
 
     Dowson & Landau 1982; Heusel et al. 2017 (FID). Covariances may be of any rank. With factors C = L L^T, the trace
-    of (C_a C_b)^(1/2) is the sum of the singular values of L_a^T L_b: no root of a matrix that isn't symmetric.
-    The expectation is above 0 even for two samples of one distribution: compare only sets of equal counts.
+    of (C_a C_b)^(1/2) is the sum of the singular values of L_a^T L_b. The expectation is above 0 even for two samples
+    of one distribution: compare only sets of equal counts.
 
     Raises UserError where a and b have different numbers of features.
     """

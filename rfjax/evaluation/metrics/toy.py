@@ -54,7 +54,6 @@ class ToyMetric:
     quantities: ClassVar[tuple[Quantity, ...]] = STANDARD
 
     def init(self) -> list[Judged]:
-        """Nothing is judged yet."""
         return []
 
     def update(

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
-from rfjax.analysis.multipliers import Estimate, Multiplier
+from rfjax.analysis.multipliers import Multiplier
 from rfjax.analysis.race import Entrant, describe_race
 from rfjax.study.records import Records
 from rfjax.study.reports import paper, widgets
@@ -97,7 +97,6 @@ def _draw_entrant(axes: Axes, one: Entrant, x: str, quantity: str, colour: tuple
 
 
 def subtitle(study: Records) -> str:
-    """What was trained on what."""
     c = study.runs[0].config if study.runs else study.config
     return (
         f"Backbones trained alike (SD3 section 5.2.3, Fig. 4) as {c['flow']['formulation']} on {dataset_name(c)}: "
@@ -118,7 +117,6 @@ def describe(findings: Findings) -> list[str]:
 
 
 def lines(study: Records, findings: Findings) -> list[str]:
-    """What the terminal shows at the end."""
     said, race = [], findings.race
     for name in race.ranked:
         end, size = race.entrants[name].final, findings.size_of(name)
@@ -137,7 +135,6 @@ def lines(study: Records, findings: Findings) -> list[str]:
 
 
 def sections(study: Records, findings: Findings) -> list[str]:
-    """The tables below the figures."""
     shown = {}
     for name, one in findings.race.entrants.items():  # the first seed that has any
         drawn = [findings.runs[run.name] for run in one.runs if findings.runs[run.name].samples]
@@ -156,14 +153,15 @@ def sections(study: Records, findings: Findings) -> list[str]:
 
 
 def _backbones(findings: Findings, names: dict[str, str]) -> str:
-    """Sizes, costs and where each ends."""
     entrants, quantities = findings.race.entrants, findings.quantities
     titles = {"loss": ("validation loss", ".4f")} | {q.key: (q.label, q.form) for q in quantities}
     shown = [q for q in titles if any(q in one.final for one in entrants.values())]
+    span = lambda e, form: "" if e.low is None else small(f"{e.low:{form}} to {e.high:{form}}")  # noqa: E731
+    two_lines = lambda e, form: f"{e.value:{form}}{span(e, form)}"  # noqa: E731
     rows = []
     for name, one in entrants.items():
         size = findings.size_of(name)
-        ends = [_two_lines(one.final[q], titles[q][1]) if q in one.final else NONE for q in shown]
+        ends = [two_lines(one.final[q], titles[q][1]) if q in one.final else NONE for q in shown]
         spent = [f"{one.final[key].value:{form}}" if one.final else NONE for key, form in COSTS.items()]
         counts = [f"{size['parameters']:,}", f"{size['forward_flops']:.3g}", *spent]
         rows.append([names[name], f"{len(one.complete)} of {len(one.runs)}", *counts, *ends])
@@ -184,12 +182,6 @@ def _backbones(findings: Findings, names: dict[str, str]) -> str:
         "some tenths of a per cent here). Seconds are of training steps and their data, whatever else the machine did."
         f"{at}{none} Equal depth and width, not equal size: the paper claims no matching either.",
     )  # fmt: skip
-
-
-def _two_lines(estimate: Estimate, form: str) -> str:
-    """A mean, and its interval below it, where it has one."""
-    span = "" if estimate.low is None else small(f"{estimate.low:{form}} to {estimate.high:{form}}")
-    return f"{estimate.value:{form}}{span}"
 
 
 def _matrix(findings: Findings, names: dict[str, str], budget: str) -> str:
@@ -223,7 +215,6 @@ def _cell(found: Multiplier) -> str:
 
 
 def _ranking(findings: Findings, names: dict[str, str]) -> str:
-    """Our order beside the paper's."""
     race = findings.race
     if len(race.ranked) < 2:
         return ""

@@ -125,7 +125,6 @@ def _alike(config: Mapping[str, dict]) -> dict[str, dict]:
 
 
 def to_json(findings: Findings) -> dict[str, Any]:
-    """The comparison as plain JSON."""
     record = findings.race.record()
     backbones = [{"name": one["name"], "size": findings.size_of(one["name"]), **one} for one in record.pop("entrants")]
     return {

@@ -49,7 +49,6 @@ def tables(study: Records, findings: Findings) -> Tables:
 
 
 def subtitle(study: Records) -> str:
-    """What was trained on what."""
     c = study.config
     datasets = list(dict.fromkeys(run.dataset for run in study.runs)) or [dataset_name(c)]
     return (
@@ -102,7 +101,6 @@ def _on_rates(findings: Findings) -> list[str]:
 
 
 def lines(study: Records, findings: Findings) -> list[str]:
-    """What the terminal shows at the end."""
     contest = findings.contest
     said = [f"{'average rank':>24}  {'all':>6} {'5':>6} {'50':>6}   paper's all"] if contest.columns else []
     for variant, *numbers in _rank_rows(contest):
@@ -113,7 +111,6 @@ def lines(study: Records, findings: Findings) -> list[str]:
 
 
 def sections(study: Records, findings: Findings) -> list[str]:
-    """The tables below the figures."""
     return [
         _ranks(findings), _quality(findings), widgets.rate_section(findings.rates.choices, str), _parts(findings),
         _samples(study, findings), _runs(study),
@@ -121,7 +118,6 @@ def sections(study: Records, findings: Findings) -> list[str]:
 
 
 def _ranks(findings: Findings) -> str:
-    """Table 1."""
     contest = findings.contest
     if not contest.columns:
         return ""
@@ -153,7 +149,6 @@ def _ranks(findings: Findings) -> str:
 
 
 def _quality(findings: Findings) -> str:
-    """Table 2, for all variants."""
     contest = findings.contest
     ours = {s: contest.measures[s] for s in table_2_settings(contest)}
     header, cells = ["variant"], []
@@ -219,7 +214,6 @@ def _samples(study: Records, findings: Findings) -> str:
 
 
 def _runs(study: Records) -> str:
-    """The runs, and the step whose weights were scored."""
     rows = []
     for run in study.runs:
         ema = [line["step"] for (weights, _), line in run.last_scores().items() if weights == "ema"]

@@ -115,7 +115,6 @@ def _recipe(run: RunRecord) -> str:
 
 
 def to_json(findings: Findings) -> dict[str, Any]:
-    """The ranking as plain JSON."""
     contest = findings.contest
     return {
         "winners": contest.winners,

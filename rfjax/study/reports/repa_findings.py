@@ -167,7 +167,7 @@ def _course(run: RunRecord, weights: str, setting: str, scores: Sequence[Quantit
         beside = extra * min(step, until) * config["training"]["batch"]
         known = {key: values.get(key, math.nan) for key in keys}
         points.append({"step": step, "flops": flops, "all_flops": flops + beside, **known})
-    return Course(run.name, run.seed, tuple(points), run.usable(weights))
+    return Course(run.name, run.seed, tuple(points), run.final(weights) is not None)
 
 
 def _largest(values: Sequence[Any]) -> float:

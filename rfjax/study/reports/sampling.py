@@ -107,7 +107,6 @@ def _amiss(run: RunRecord, score: Quantity, whole: dict[str, Any], lacking: list
 
 
 def to_json(found: Findings) -> dict[str, Any]:
-    """The findings as plain JSON."""
     known = lambda cell: {name: value if math.isfinite(value) else None for name, value in cell.items()}  # noqa: E731
     return {
         "guidance": found.guidance,
@@ -170,7 +169,6 @@ def figures(study: Records, found: Findings) -> Figures:
 
 
 def subtitle(study: Records) -> str:
-    """What was trained on what."""
     c = study.runs[0].config if study.runs else study.config  # of the models, whose study another one was
     return (
         f"Sampling with few steps (SD3 Table 6): {c['model']['backbone']} as {c['flow']['formulation']} on "
@@ -194,7 +192,6 @@ def opening(study: Records, found: Findings) -> str:
 
 
 def lines(study: Records, found: Findings) -> list[str]:
-    """What the terminal shows at the end."""
     said = []
     for row in found.rows:
         few = [(k, row.cells[k]) for k in found.steps[:-1] if k in row.cells]
@@ -205,13 +202,11 @@ def lines(study: Records, found: Findings) -> list[str]:
 
 
 def sections(study: Records, found: Findings) -> list[str]:
-    """The tables below the figures."""
     pictures = samples({run.name: run for run in study.runs}, study.config["study"]["weights"])
     return [_drops(found), _everything(found), pictures]
 
 
 def _drops(found: Findings) -> str:
-    """Table 6."""
     if not found.rows:
         return ""
     few, many, rows = found.steps[:-1], found.steps[-1], []
@@ -236,7 +231,6 @@ def _drops(found: Findings) -> str:
 
 
 def _everything(found: Findings) -> str:
-    """Every quantity and the path length at each number of steps."""
     columns = [(q.label, q.key, q.form) for q in (*found.others, found.score)] + [("path length", "path_length", ".2f")]
     rows = []
     for row in found.rows:

@@ -24,7 +24,7 @@ RUN_COLUMNS = (
 
 def run_row(run: RunRecord) -> dict[str, Any]:
     """A run's row of RUN_COLUMNS."""
-    ema, raw = (run.final(w) or {} if run.usable(w) else {} for w in ("ema", "raw"))
+    ema, raw = (run.final(w) or {} for w in ("ema", "raw"))
     last = raw or next(iter(run.train[-1:]), {})
     rate = run.learning_rate * run.depth ** run.config["optimizer"]["depth_exponent"]
     values = (
@@ -74,13 +74,12 @@ def tables(study: Records, findings: Findings) -> Tables:
 
 
 def lines(study: Records, findings: Findings) -> list[str]:
-    """What the terminal shows at the end."""
-    said, trend = [], findings.trend
-    for row in map(run_row, study.runs):
-        said.append(
-            f"{row['name']:>12}  {row['parameters']:>13,} parameters  {row['flops']:9.2e} FLOPs  "
-            f"{loss_text(row, 'ema', 'loss ') or row['state']}"
-        )
+    trend = findings.trend
+    said = [
+        f"{row['name']:>12}  {row['parameters']:>13,} parameters  {row['flops']:9.2e} FLOPs  "
+        f"{loss_text(row, 'ema', 'loss ') or row['state']}"
+        for row in map(run_row, study.runs)
+    ]
     said.append("")
     for name, fit in trend.judged.items():
         said.append(f"{name}, at {trend.ladder.examples_seen}: {fit.text}")
@@ -90,7 +89,6 @@ def lines(study: Records, findings: Findings) -> list[str]:
 
 
 def subtitle(study: Records) -> str:
-    """What was trained on what."""
     c = study.config
     return (
         f"{c['model']['backbone']} as {c['flow']['formulation']} on {dataset_name(c)} at "
@@ -114,7 +112,6 @@ def opening(study: Records, findings: Findings) -> str:
 
 
 def sections(study: Records, findings: Findings) -> list[str]:
-    """The tables below the figures."""
     return [
         _runs(study, findings), _laws(findings), _left_out(findings.trend), _levels(findings.trend),
         _steps(findings), _surface(findings.surface), _quality(findings),
@@ -163,7 +160,6 @@ def _laws(findings: Findings) -> str:
 
 
 def _left_out(trend: analysis.Trend) -> str:
-    """Each rung from the others, and what the residuals say."""
     rows, notes = [], []
     for law, check in trend.checks.items():
         residuals = dict(zip((p.label for p in trend.whole[law].points), check.residuals, strict=True))
@@ -190,7 +186,6 @@ def _left_out(trend: analysis.Trend) -> str:
 
 
 def _levels(trend: analysis.Trend) -> str:
-    """The loss above the known floor, level by level, with the law of each."""
     rows = []
     for row in trend.levels:
         p, spans = (row.fit.parameters, row.fit.intervals) if row.fit else ({}, {})
@@ -257,7 +252,6 @@ def _surface(found: analysis.Surface) -> str:
 
 
 def _quality(findings: Findings) -> str:
-    """The correlations of the validation loss with what samples are worth."""
     labels = {q.key: f"{q.label} ({q.better} is better)" for q in findings.quantities}
     rows, notes = [], []
     for relation in findings.relations:

@@ -1,6 +1,5 @@
 """From a scaling study's records to its findings: a ladder is read, its trend analysed. Imports no JAX."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,11 +34,19 @@ def analyse(records: Records) -> Findings:
     """Fits and judges a scaling study."""
     study, runs = records.config["study"], records.runs
     weights, law = study["weights"], {key: study[key] for key in ("x", "law", "objective", "hold_out")}
-    trend = analysis.analyse_trend(read_ladder(runs, study["x"], weights), **law)
+    measured = [_measured(run, study["x"], weights) for run in runs if run.final(weights)]
+    losses: dict[int, dict[float, list[float]]] = {}  # depth -> learning rate -> the losses of its runs
+    lost = []
+    for run in runs:
+        known = losses.setdefault(run.depth, {}).setdefault(run.learning_rate, [])
+        known += [final["loss"]] if (final := run.final(weights)) else []
+        if reason := run.why_lost(weights):
+            lost.append(analysis.Lost(run.name, size_of(run, study["x"]), run.setting, reason))
+    trend = analysis.analyse_trend(analysis.build_ladder(measured, lost), **law)
     surface = _surface(records, trend, study) if study["surface"] else analysis.Surface()
     quantities = quantities_of(runs)
     scored, fractions = checkpoints(runs, weights, quantities), {q.key for q in quantities if q.parts}
-    sweeps = analysis.sweep_rates(_losses_by_rate(runs, weights))
+    sweeps = analysis.sweep_rates(losses)
     relations = analysis.relate(scored, {q.key: q.better for q in quantities}, fractions)
     warnings = [
         *records.states(),
@@ -50,16 +57,6 @@ def analyse(records: Records) -> Findings:
         *(sentence for sweep in sweeps for sentence in sweep.warnings),
     ]
     return Findings(study, trend, sweeps, surface, quantities, scored, relations, tuple(dict.fromkeys(warnings)))
-
-
-def read_ladder(runs: Sequence[RunRecord], x: str, weights: str) -> analysis.Ladder:
-    """The ladder of a study's runs, by the validation loss of these weights; x as in `size_of`."""
-    lost = [
-        analysis.Lost(run.name, size_of(run, x), run.setting, reason)
-        for run in runs
-        if (reason := run.why_lost(weights)) is not None
-    ]
-    return analysis.build_ladder([_measured(run, x, weights) for run in runs if run.usable(weights)], lost)
 
 
 def size_of(run: RunRecord, x: str) -> float | None:
@@ -95,15 +92,6 @@ def _measured(run: RunRecord, x: str, weights: str) -> analysis.Measured:
     )
 
 
-def _losses_by_rate(runs: Sequence[RunRecord], weights: str) -> dict[int, dict[float, list[float]]]:
-    """Depth -> learning rate -> the losses of its runs."""
-    losses: dict[int, dict[float, list[float]]] = {}
-    for run in runs:
-        known = [run.final(weights)["loss"]] if run.usable(weights) else []
-        losses.setdefault(run.depth, {}).setdefault(run.learning_rate, []).extend(known)
-    return losses
-
-
 def _surface(records: Records, trend: analysis.Trend, study: dict[str, Any]) -> analysis.Surface:
     """L(N, D) from the checkpoints along the runs of the trend."""
     by_name = {run.name: run for run in records.runs}
@@ -121,5 +109,4 @@ def _surface(records: Records, trend: analysis.Trend, study: dict[str, Any]) -> 
 
 
 def to_json(findings: Findings) -> list[dict[str, Any]]:
-    """Every fit as a record."""
     return analysis.fit_records(findings.trend, findings.surface)

@@ -67,13 +67,7 @@ class Measurement(Protocol):
 
 @dataclass(frozen=True)
 class Scheduled:
-    """A measurement and its period.
-
-    Attributes:
-        name: in the config.
-        measurement: what measures.
-        every: steps between two of them; 0: none along the run.
-    """
+    """A measurement and the steps between two of them; 0: none along the run."""
 
     name: str
     measurement: Measurement

@@ -27,11 +27,9 @@ class Attention:
     from_start: ClassVar[bool] = True
 
     def every(self, config: configs.Config) -> int:
-        """The config's `training.attention_every`."""
         return config.training.attention_every
 
     def run(self, context: RunContext, state: State, at: At) -> Iterator[Line]:
-        """Measures the last weights."""
         with context.clock("attention"):
             weights = weights_of(context.spec, state, ema=False)
             found = jax.device_get(_jit_attention(context.spec.at(at.step))(weights, at.batch, at.noise))
@@ -42,7 +40,6 @@ class Attention:
         yield "attention", values
 
     def result(self, lines: Sequence[Line]) -> dict[str, Any]:
-        """Nothing."""
         return {}
 
 

@@ -23,7 +23,6 @@ class Validation:
     from_start: ClassVar[bool] = False
 
     def every(self, config: configs.Config) -> int:
-        """The config's `training.validate_every`."""
         return config.training.validate_every
 
     def run(self, context: RunContext, state: State, at: At) -> Iterator[Line]:
