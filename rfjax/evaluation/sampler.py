@@ -43,7 +43,8 @@ class SamplerSettings:
 
 
 def make_settings(sampling: configs.Sampling, one: configs.Setting, room: int = 0, seed: int = 0) -> SamplerSettings:
-    """A number of steps and a scale of guidance with all else that a config says about sampling."""
+    """A number of steps and a scale of guidance with all else that a config, or the setting's preset, says."""
+    sampling = configs.with_preset(sampling, one.preset)
     channels = sampling.guidance_channels or None
     return SamplerSettings(
         sampler=sampling.sampler,

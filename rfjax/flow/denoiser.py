@@ -46,7 +46,7 @@ class Denoiser:
             now: the time that decides about guidance, if it is another.
         """
         time = jnp.broadcast_to(at.time, z.shape[:1])
-        value = self.network(at.scale * z, time, at.t if now is None else now).astype(jnp.float32)
+        value = self.network(at.scale * z, time, at.t if now is None else now).astype(z.dtype)
         determinant = at.a * at.q - at.b * at.p
         x0 = (at.q * z - at.b * value) / determinant
         eps = (at.a * value - at.p * z) / determinant

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ def make_job(config: Config, started: float) -> Job:
     Raises:
         UserError: for what the user can mend, before anything is compiled.
     """
+    config = preset_applied(config)
     request, folder = config.generate, Path(config.workdir)
     encoded = read_encodings(Path(request.encodings)) if request.encodings else None
     model = read_model(request, config.mesh)
@@ -66,6 +67,15 @@ def make_job(config: Config, started: float) -> Job:
     rounds = -(-count // min(request.batch, count))
     task = Task(label, folder, rounds, 1, lambda: False, gallery.make, gallery.summary)
     return Job(config, [task], Session(started), rounds, shared=False)
+
+
+def preset_applied(config: Config) -> Config:
+    """The config with the steps and the sampler of `config.generate.preset` in place of its own."""
+    if not (preset := config.generate.preset):
+        return config
+    steps = configs.PRESETS[preset].steps
+    sampling = configs.with_preset(config.sampling, preset)
+    return replace(config, sampling=sampling, generate=replace(config.generate, steps=steps))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rfjax import config as configs
 from rfjax import flow
 from rfjax.conditioning import TextConditioning
 from rfjax.errors import UserError
@@ -97,6 +98,60 @@ def test_the_golden_figures(case):
     for s, expected in zip((0.5, 1.0), GOLDEN[case], strict=True):
         found = spread(sampler, name, flow.schedule(schedule, steps, flow.formulation(name), room=ROOM), s)
         assert found == pytest.approx(expected, rel=1e-6), s
+
+
+@pytest.mark.parametrize("case", GOLDEN)
+def test_the_golden_figures_to_their_last_digit(case):
+    """In double precision, with the schedule's own times, which compiled samplers round to single precision."""
+    name, sampler, schedule, steps = case
+    made = flow.formulation(name)
+    times = flow.SCHEDULES[schedule](steps, 1.0, 1.0, made)
+    for s, expected in zip((0.5, 1.0), GOLDEN[case], strict=True):
+        assert spread_in_double(sampler, made, times, s) == pytest.approx(expected, abs=6e-11), s
+
+
+def spread_in_double(sampler, made, times, s, diffusion="linear"):
+    """As `spread`, of a formulation that is no array."""
+    with jax.enable_x64(True):
+        schedule = flow.Schedule(jnp.asarray(times), len(times) - 1)
+        first = made.coefficients(schedule.times[0])
+        stochastic = sampler == "euler_maruyama"
+        rows = jnp.arange(schedule.steps + 1) if stochastic else jnp.zeros(1)
+        z = jnp.zeros((len(rows), 1)).at[-1].set(jnp.hypot(first.a * s, first.b))
+
+        def network(shown, time, t):
+            at = made.coefficients(time[0])  # Heun asks the second time at another t than guidance is decided at
+            return (at.p * at.a * s**2 + at.q * at.b) / (at.a**2 * s**2 + at.b**2) * shown
+
+        noise = lambda i: jnp.where(rows == i, 1.0, 0.0)[:, None]  # noqa: E731
+        run = jax.jit(lambda z: flow.sampler(sampler, diffusion)(flow.Denoiser(network, made), z, schedule, noise).z)
+        return float(np.sqrt(np.sum(np.asarray(run(z)) ** 2)))
+
+
+def variance_recursion(w, times, s):
+    """Euler-Maruyama by hand on the cosine path, where alpha^2 + sigma^2 = 1 (facts of REPA, 1.3 to 1.5)."""
+    variance = 1.0
+    for now, then in zip(times[:-1], times[1:], strict=True):
+        a, b, half = np.cos(np.pi / 2 * now), np.sin(np.pi / 2 * now), np.pi / 2
+        v, score = half * a * b * (1 - s**2) / (a**2 * s**2 + b**2), -1 / (a**2 * s**2 + b**2)
+        factor = 1 + (v - w(now) / 2 * score) * (then - now)
+        variance = factor**2 * variance + (w(now) * (now - then) if then else 0.0)
+    return np.sqrt(variance)
+
+
+@pytest.mark.parametrize("preset", ["repa-sde-250", "sit-sde-250"])
+@pytest.mark.parametrize("s", [0.5, 1.0])
+def test_the_presets_of_the_sde_differ_on_the_cosine_path(preset, s):
+    """REPA takes w = 2 t on both paths, SiT w = 2 sigma_t; the last step has no noise."""
+    one = configs.PRESETS[preset]
+    made = flow.formulation("repa/cosine")
+    times = flow.SCHEDULES[one.changes["schedule"]](one.steps, 1.0, 1.0, made)
+    w = {"repa-sde-250": lambda t: 2 * t, "sit-sde-250": lambda t: 2 * np.sin(np.pi / 2 * t)}[preset]
+    expected = variance_recursion(w, times, s)
+    found = spread_in_double("euler_maruyama", made, times, s, one.changes["diffusion"])
+    assert found == pytest.approx(expected, abs=1e-12)
+    if preset == "repa-sde-250":
+        assert expected == pytest.approx(GOLDEN["repa/cosine", "euler_maruyama", "repa", 250][s == 1.0], abs=6e-11)
 
 
 ORDERS = [
