@@ -1,4 +1,4 @@
-"""A sampler's setting as configs write it, STEPS@GUIDANCE or PRESET@GUIDANCE, and the presets: samplers as published."""
+"""A sampler's setting in a config, STEPS@GUIDANCE or PRESET@GUIDANCE, and the presets, samplers as published."""
 
 import dataclasses
 import math

@@ -1,6 +1,7 @@
 """Samplers on Gaussian data N(0, s^2), for which the best prediction is linear in z and known in closed form."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -131,7 +132,7 @@ def spread_in_double(sampler, made, times, s, diffusion="linear"):
 def variance_recursion(w, times, s):
     """Euler-Maruyama by hand on the cosine path, where alpha^2 + sigma^2 = 1 (facts of REPA, 1.3 to 1.5)."""
     variance = 1.0
-    for now, then in zip(times[:-1], times[1:], strict=True):
+    for now, then in itertools.pairwise(times):
         a, b, half = np.cos(np.pi / 2 * now), np.sin(np.pi / 2 * now), np.pi / 2
         v, score = half * a * b * (1 - s**2) / (a**2 * s**2 + b**2), -1 / (a**2 * s**2 + b**2)
         factor = 1 + (v - w(now) / 2 * score) * (then - now)

@@ -28,8 +28,8 @@ class Sampling:
     settings: tuple[str, ...] = key(
         ("25@3.0",),
         "Lists the settings to generate with, each written STEPS@GUIDANCE: the number of sampler steps and the scale "
-        "of classifier-free guidance. A scale of 1 means no guidance. A preset may stand for the number of steps, as in "
-        "repa-sde-250@1.8: it sets sampler, schedule and diffusion as the code of a paper does. The presets are "
+        "of classifier-free guidance. A scale of 1 means no guidance. A preset may stand for the number of steps, as "
+        "in repa-sde-250@1.8: it sets sampler, schedule and diffusion as the code of a paper does. The presets are "
         f"{', '.join(PRESETS)}; those of SiT guide 3 channels.",
     )
     metrics: tuple[str, ...] = key(
@@ -86,7 +86,7 @@ class Sampling:
 
 @dataclasses.dataclass(frozen=True)
 class Generate:
-    """The jobs `generate` and `archive`: make pictures with one model. `sampling` sets the sampler and its schedule."""
+    """The jobs `generate` and `archive`: make pictures with one model. `sampling` sets the sampler and the schedule."""
 
     source: str = key("", "Names the model: the folder of a run, or a checkpoint of another project.")
     layout: str = key(
@@ -161,11 +161,11 @@ class Generate:
 
 @dataclasses.dataclass(frozen=True)
 class Archive:
-    """The job `archive`: many pictures in one .npz file for evaluators. `generate` says of which model, and how many."""
+    """The job `archive`: many pictures in one .npz file for evaluators. `generate` names the model and their number."""
 
     labels: str = key(
         "random",
-        "Chooses the class labels of the pictures: `random` draws each by seed and index (as REPA's and SiT's code do), "
+        "Chooses the class labels of the pictures: `random` draws each by seed and index, as REPA and SiT do, "
         "`balanced` takes each class equally often, `captions` takes the captions or labels of the model's validation "
         "data in order. A model of text has `captions` alone.",
         choices=("random", "balanced", "captions"),

@@ -120,8 +120,8 @@ class Training:
     )
     objective: str = key(
         "flow_matching",
-        "Chooses what training minimises: `flow_matching` is SD3's conditional flow-matching loss, `ddpm` is DiT's loss "
-        "of the noise and of a learned variance, for the formulation dit/eps.",
+        "Chooses what training minimises: `flow_matching` is SD3's conditional flow-matching loss, `ddpm` is DiT's "
+        "loss of the noise and of a learned variance, for the formulation dit/eps.",
         choices=("flow_matching", "ddpm"),
         paths=True,
     )
