@@ -33,6 +33,8 @@ def check(config: Config) -> None:
         raise UserError("config.data.path must name a directory of images for config.data.name = 'folder'")
     if data.name == "latents" and not data.path:
         raise UserError("config.data.path must name the folder of train/latents.npy for config.data.name = 'latents'")
+    if data.name == "moments" and not data.path:
+        raise UserError("config.data.path must name the folder of vae-sd/dataset.json for config.data.name = 'moments'")
     if config.optimizer.flatten and config.optimizer.weight_decay:
         raise UserError(
             "config.optimizer.flatten can't tell matrices from biases: set weight_decay = 0 or flatten = False"
