@@ -83,29 +83,38 @@ class Shapes:
 
     @property
     def fields(self) -> dict[str, Field]:
-        """See `types.Source`."""
-        return {"image": Field((self.image_size, self.image_size, 3), "uint8", flips=True)}
+        """The picture, its class (`classify`), and what lies at each pixel (`label_pixels`)."""
+        side = self.image_size
+        return {
+            "image": Field((side, side, 3), "uint8", flips=True),
+            "label": Field((), "int64"),
+            "semantics": Field((side, side, 2), "uint8", flips=True),
+        }
 
     def __len__(self) -> int:
         return 2**SPLIT_BITS
 
     def __getitem__(self, index: int) -> Example:
-        images, captions = self.read([index])
-        return {"image": images[0], "caption": captions[0], "index": index}
+        arrays, captions = self.take([index])
+        return {name: array[0] for name, array in arrays.items()} | {"caption": captions[0], "index": index}
 
     def names(self) -> Iterator[str]:
         """See `types.Named`: the generator and its arguments."""
         yield f"shapes {VERSION}, seed {self.seed}, split {self.split}"
 
     def take(self, indices: Sequence[int], names: Sequence[str] | None = None) -> Examples:
-        """See `types.Batched`; renders nothing if `names` lacks the image."""
-        scene = self._scene(indices)
-        pictures = {"image": render(scene, self.image_size)} if names is None or "image" in names else {}
-        return Examples(pictures, describe(scene))
+        """See `types.Batched`; renders what `names` lists."""
+        scene, size = self._scene(indices), self.image_size
+        make = {
+            "image": lambda: render(scene, size),
+            "label": lambda: classify(scene),
+            "semantics": lambda: label_pixels(scene, size),
+        }
+        return Examples({name: make[name]() for name in (make if names is None else names)}, describe(scene))
 
     def read(self, indices: Sequence[int]) -> tuple[UInt8[np.ndarray, "n S S 3"], list[str]]:
         """Renders n examples at once: several times faster than one by one."""
-        arrays, captions = self.take(indices)
+        arrays, captions = self.take(indices, ["image"])
         return arrays["image"], captions
 
     def _scene(self, indices: Sequence[int]) -> Scene:
@@ -157,9 +166,33 @@ def _other(first: Int64[np.ndarray, " n"], u: Float64[np.ndarray, " n"], choices
 
 def render(scene: Scene, size: int) -> UInt8[np.ndarray, "n S S 3"]:
     """Renders scenes at size x size pixels, with one pixel of smoothing at the edges."""
-    centre = ((np.arange(size) + 0.5) / size).astype(np.float32)
     palette = np.array(list(COLOURS.values()), np.float32)
     image = np.broadcast_to(scene.background[:, None, None].astype(np.float32), (len(scene.x), size, size, 3)).copy()
+    for rows, k, cover in _covers(scene, size):
+        image[rows] += cover[..., None] * (palette[scene.colour[rows, k]][:, None, None] - image[rows])
+    return (image + np.float32(0.5)).astype(np.uint8)
+
+
+def label_pixels(scene: Scene, size: int) -> UInt8[np.ndarray, "n S S 2"]:
+    """What lies at each pixel: 1 + the place in SHAPES, and 1 + the place in COLOURS; 0 is the background.
+
+    A pixel belongs to an object that covers at least half of it.
+    """
+    labels = np.zeros((len(scene.x), size, size, 2), np.uint8)
+    for rows, k, cover in _covers(scene, size):
+        own = 1 + np.stack([scene.kind[rows, k], scene.colour[rows, k]], axis=-1)[:, None, None]
+        labels[rows] = np.where(cover[..., None] >= 0.5, own, labels[rows])
+    return labels
+
+
+def classify(scene: Scene) -> Int64[np.ndarray, " n"]:
+    """The class of the first object, shape and colour: one of len(SHAPES) len(COLOURS)."""
+    return scene.kind[:, 0] * len(COLOURS) + scene.colour[:, 0]
+
+
+def _covers(scene: Scene, size: int) -> Iterator[tuple[Int64[np.ndarray, " m"], int, Float32[np.ndarray, "m S S"]]]:
+    """For object k: the scenes that have it, k, and how much of each pixel it covers."""
+    centre = ((np.arange(size) + 0.5) / size).astype(np.float32)
     for k in range(MAX_OBJECTS):
         rows = np.flatnonzero(scene.count > k)
         if not len(rows):
@@ -168,9 +201,7 @@ def render(scene: Scene, size: int) -> UInt8[np.ndarray, "n S S 3"]:
         outside = distance(
             (centre[None, None, :] - x) / radius, (centre[None, :, None] - y) / radius, scene.kind[rows, k]
         )
-        cover = np.clip(np.float32(0.5) - outside * radius * np.float32(size), 0, 1)[..., None]
-        image[rows] += cover * (palette[scene.colour[rows, k]][:, None, None] - image[rows])
-    return (image + np.float32(0.5)).astype(np.uint8)
+        yield rows, k, np.clip(np.float32(0.5) - outside * radius * np.float32(size), 0, 1)
 
 
 def distance(

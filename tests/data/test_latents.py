@@ -118,8 +118,9 @@ def test_a_source_taken_at_once_is_the_source_taken_one_by_one():
     source = Shapes("train", 16)
     assert isinstance(source, types.Batched) and not isinstance(Single(source), types.Batched)
     at_once, single = source.take([3, 1]), types.take(Single(source), [3, 1])
-    assert at_once.captions == single.captions and set(at_once.arrays) == set(single.arrays) == {"image"}
-    np.testing.assert_array_equal(at_once.arrays["image"], single.arrays["image"])
+    assert at_once.captions == single.captions and set(at_once.arrays) == set(single.arrays) == set(source.fields)
+    for name in source.fields:
+        np.testing.assert_array_equal(at_once.arrays[name], single.arrays[name])
 
 
 def test_batches_keep_what_is_stored(folders):

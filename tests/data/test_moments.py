@@ -4,7 +4,6 @@ import json
 import pickle
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -108,7 +107,7 @@ def test_a_second_folder_is_the_validation_s(tmp_path):
     train, held = load(tmp_path), load(tmp_path, "validation")
     assert (len(train), len(held)) == (16, 4) and held[0]["label"] == 16 % CLASSES
     assert "image" not in train.fields
-    with pytest.raises(UserError, match="test.*dataset.json'"):
+    with pytest.raises(UserError, match=r"test.*dataset.json'"):
         load(tmp_path, "test")
 
 
@@ -202,7 +201,7 @@ def test_a_run_trains_on_moments(folder, tmp_path):
 
 
 def test_a_label_beyond_the_model_s_classes_is_refused_before_anything_is_compiled(folder, tmp_path):
-    with pytest.raises(UserError, match="has label 9, and config.text.pooled_width = 9 allows 0 to 8: set it to 10"):
+    with pytest.raises(UserError, match=r"has label 9, and config.text.pooled_width = 9 allows 0 to 8: set it to 10"):
         run_job(runner, study(folder, tmp_path, text={"pooled_width": 9}), 0.0)
 
 

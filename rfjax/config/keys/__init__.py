@@ -4,6 +4,7 @@ import dataclasses
 import json
 from typing import Any
 
+from rfjax.config.keys.alignment import Alignment
 from rfjax.config.keys.data import Data, Text
 from rfjax.config.keys.machines import Cluster, Mesh, Plan
 from rfjax.config.keys.model import Flow, Model
@@ -41,6 +42,7 @@ class Config:
     model: Model = dataclasses.field(default_factory=Model)
     optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
     training: Training = dataclasses.field(default_factory=Training)
+    alignment: Alignment = dataclasses.field(default_factory=Alignment)
     mesh: Mesh = dataclasses.field(default_factory=Mesh)
     cluster: Cluster = dataclasses.field(default_factory=Cluster)
     recovery: Recovery = dataclasses.field(default_factory=Recovery)
