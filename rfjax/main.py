@@ -9,6 +9,7 @@ Examples:
   python -m rfjax.main --config=configs/scaling.py --config.job=report    the report again, from the run folders alone
   python -m rfjax.main --config=configs/scaling.py --config.job=plan      what it needs on a machine, without one
   python -m rfjax.main --config=configs/generate.py                         pictures from one of its models
+  python -m rfjax.main --config=configs/archive.py                          50,000 of them in one file, for evaluators
   python -m rfjax.main --config=configs/scaling.py --help                 every key of that config, with its meaning
 
 A study that was stopped goes on with the same command. Exit codes (rfjax.errors.Exit):
@@ -91,12 +92,13 @@ def main(arguments: list[str]) -> int:
         return job.run(config, STARTED)
     joined = cluster.join(config.cluster)
     environment.open_devices()
-    from rfjax.study import generate, jobs, resampling, runner
+    from rfjax.study import archive, generate, jobs, resampling, runner
     from rfjax.training.stop import Interrupted
 
     study = resampling if config.study.report == "sampling" else runner
+    kind = {"generate": generate, "archive": archive}.get(config.job, study)
     try:
-        return jobs.run((generate if config.job == "generate" else study).make_job(config, STARTED))
+        return jobs.run(kind.make_job(config, STARTED))
     except (Interrupted, KeyboardInterrupt) as stopped:
         again = f"python -m rfjax.main {shlex.join(arguments)}"
         print(

@@ -6,8 +6,8 @@ result and returns a frozen `Config` before anything is compiled. This package i
 
 from rfjax.config.checks import check as check
 from rfjax.config.checks import check_generate as check_generate
-from rfjax.config.keys import Archive as Archive
 from rfjax.config.keys import Alignment as Alignment
+from rfjax.config.keys import Archive as Archive
 from rfjax.config.keys import Cluster as Cluster
 from rfjax.config.keys import Config as Config
 from rfjax.config.keys import Data as Data

@@ -24,7 +24,7 @@ from rfjax.jsonl import write_json
 from rfjax.study.encodings import read_encodings
 from rfjax.study.folder import Session, describe_environment
 from rfjax.study.jobs import Job, Task
-from rfjax.study.model_source import label_of, read_model
+from rfjax.study.model_source import label_of, open_network
 from rfjax.training import mesh as meshes
 from rfjax.training.context import check_shapes
 from rfjax.training.encode import EncodeStage
@@ -53,15 +53,9 @@ def make_job(config: Config, started: float) -> Job:
     config = preset_applied(config)
     request, folder = config.generate, Path(config.workdir)
     encoded = read_encodings(Path(request.encodings)) if request.encodings else None
-    model = read_model(request, config.mesh)
-    sides = configs.check_generate(request, model.config)
-    mesh = meshes.make_mesh(config.mesh)
-    stage = EncodeStage.place(model.spec.encoders, mesh)
-    network = model.sampleable(stage, (*sides, model.spec.inputs.shape[-1]))
-    if (guided := config.sampling.guidance_channels) > (channels := network.codec.shape[-1]):
-        raise UserError(f"config.sampling.guidance_channels = {guided}, and this model has {channels} channels")
+    model, stage, network = open_network(config)
     prompts = find_prompts(request, encoded, model)
-    _prepare(folder)
+    prepare_folder(folder)
     label, count = label_of(Path(request.source)), len(prompts.texts)
     gallery = Gallery(config, model, network, prompts, stage, label)
     rounds = -(-count // min(request.batch, count))
@@ -166,7 +160,7 @@ class Gallery:
         return "\n".join(lines)
 
 
-def _prepare(folder: Path) -> None:
+def prepare_folder(folder: Path) -> None:
     """Makes the folder of the pictures, now that all that could be refused is known to be fine.
 
     Raises:
@@ -216,8 +210,17 @@ def find_prompts(request: configs.Generate, encoded: Prompts | None, model: Weig
 
 def describe(gallery: Gallery) -> dict[str, Any]:
     """All that the pictures depend on, as plain values."""
-    request, sampling, model = gallery.config.generate, gallery.config.sampling, gallery.model
-    shape, arrays = gallery.network.codec.shape, gallery.prompts.arrays
+    arrays, texts = gallery.prompts.arrays, gallery.prompts.texts
+    return describe_sampling(gallery.config, gallery.model, gallery.network) | {
+        "count": len(texts),
+        "captions": list(texts),
+        "text": hashlib.sha256(b"".join(arrays[name].tobytes() for name in sorted(arrays))).hexdigest()[:16],
+    }
+
+
+def describe_sampling(config: Config, model: Weights, network: Sampleable) -> dict[str, Any]:
+    """What pictures depend on besides what they show, as plain values."""
+    request, sampling, shape = config.generate, config.sampling, network.codec.shape
     return {
         "source": str(Path(request.source).resolve()),
         "layout": request.layout,
@@ -231,13 +234,10 @@ def describe(gallery: Gallery) -> dict[str, Any]:
         "guidance": request.guidance,
         "guidance_interval": [sampling.guidance_low, sampling.guidance_high],
         "guidance_channels": sampling.guidance_channels or shape[-1],
-        "grid": names.schedule_of(sampling.schedule, gallery.network.formulation.name),
+        "grid": names.schedule_of(sampling.schedule, network.formulation.name),
         "shift": sampling.shift,
         "diffusion": sampling.diffusion if sampling.sampler == "euler_maruyama" else None,
         "seed": request.seed,
-        "count": len(gallery.prompts.texts),
-        "captions": list(gallery.prompts.texts),
-        "text": hashlib.sha256(b"".join(arrays[name].tobytes() for name in sorted(arrays))).hexdigest()[:16],
     }
 
 
