@@ -171,17 +171,27 @@ class Archive:
     asked: Captions
 
     @property
+    def count(self) -> int:
+        """Of the pictures."""
+        return self.config.generate.count
+
+    @property
+    def batch(self) -> int:
+        """Pictures at once."""
+        return min(self.config.generate.batch, self.count)
+
+    @property
     def batches(self) -> int:
         """How many there are; the last may be filled up with pictures that are thrown away."""
-        return -(-self.config.generate.count // self.config.generate.batch)
+        return -(-self.count // self.batch)
 
     @functools.cached_property
     def about(self) -> dict[str, Any]:
         """All that the bytes of the archive depend on, as plain values."""
         codec, marks = self.network.codec, np.asarray(fingerprint(self.model.params)).tobytes()
         return describe_sampling(self.config, self.model, self.network) | {
-            "count": self.config.generate.count,
-            "batch": self.config.generate.batch,
+            "count": self.count,
+            "batch": self.batch,
             "labels": self.config.archive.labels,
             "content": "uint8 pictures" if codec.pictures else "float32 latents, as the network makes them",
             "rounding": self.config.archive.rounding if codec.pictures else None,
@@ -198,7 +208,7 @@ class Archive:
         display.advance(done, "")
         for number in range(done, self.batches):
             self._draw(number, stop)
-            display.advance(number + 1, f"{min((number + 1) * self.config.generate.batch, self.count)} of {self.count}")
+            display.advance(number + 1, f"{min((number + 1) * self.batch, self.count)} of {self.count}")
         if first and not whole:
             display.say("writing the archive")
             archive_parts.assemble(folder, self.count, self.batches, self.asked.member)
@@ -211,11 +221,6 @@ class Archive:
             "drawn": self.batches - done,
             "split_seconds": {"samples": seconds},
         }
-
-    @property
-    def count(self) -> int:
-        """Of the pictures."""
-        return self.config.generate.count
 
     def _draw(self, number: int, stop: Stop) -> None:
         """Draws a batch on all processes, and process 0 writes it.
@@ -231,8 +236,8 @@ class Archive:
                 raise Interrupted("stopped while drawing", stop.code)
             return meshes.place(values, mesh)
 
-        index = np.arange(number * request.batch, (number + 1) * request.batch)
-        valid = min(request.batch, self.count - index[0])
+        index = np.arange(number * self.batch, (number + 1) * self.batch)
+        valid = min(self.batch, self.count - index[0])
         index[valid:] = 0
         asked = self.asked(index)
         cond = self.stage.condition({name: place(array) for name, array in asked.arrays.items()})
