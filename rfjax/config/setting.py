@@ -29,6 +29,7 @@ PRESETS = {
     "repa-sde-250": Preset(250, {**_SDE, "diffusion": "linear"}),  # w_t = 2 t on both paths
     "repa-ode-50": Preset(50, {"sampler": "euler", "schedule": "uniform", "shift": 1.0}),
     "sit-sde-250": Preset(250, {**_SDE, "diffusion": "sigma", **_SIT}),  # w_t = 2 sigma_t
+    "dit-ddpm-250": Preset(250, {"sampler": "ddpm", "schedule": "dit", "shift": 1.0, **_SIT}),
     # The paper's ODE figures: the last step has one evaluation, so 125 steps ask the network 249 times.
     "sit-heun-250": Preset(125, {"sampler": "heun", "schedule": "uniform", "shift": 1.0, **_SIT}),
 }

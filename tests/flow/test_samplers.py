@@ -21,6 +21,7 @@ ROOM = 256
 EXAMPLES = {"rf/lognorm": (0.5, 0.6), "rf/mode": (1.29,), "edm": (-1.2, 1.2)}
 SIGMA_DATA = 0.5
 S = 0.5
+STOCHASTIC = ("euler_maruyama", "ddpm")
 
 
 def best(numbers, preconditioned, s):
@@ -69,7 +70,7 @@ def spread(sampler, name, schedule, s=S, diffusion="linear"):
     made = flow.formulation(name)
     first = made.coefficients(schedule.times[0])
     start = jnp.hypot(first.a * s, first.b)
-    stochastic = sampler == "euler_maruyama"
+    stochastic = sampler in STOCHASTIC
     rows = jnp.arange(ROOM + 1 if stochastic else 1) if stochastic else jnp.full(1, -1)
     z = jnp.zeros((len(rows), 1)).at[-1].set(start)
     rows = rows.at[-1].set(-1)
@@ -116,7 +117,7 @@ def spread_in_double(sampler, made, times, s, diffusion="linear"):
     with jax.enable_x64(True):
         schedule = flow.Schedule(jnp.asarray(times), len(times) - 1)
         first = made.coefficients(schedule.times[0])
-        stochastic = sampler == "euler_maruyama"
+        stochastic = sampler in STOCHASTIC
         rows = jnp.arange(schedule.steps + 1) if stochastic else jnp.zeros(1)
         z = jnp.zeros((len(rows), 1)).at[-1].set(jnp.hypot(first.a * s, first.b))
 
@@ -155,6 +156,50 @@ def test_the_presets_of_the_sde_differ_on_the_cosine_path(preset, s):
         assert expected == pytest.approx(GOLDEN["repa/cosine", "euler_maruyama", "repa", 250][s == 1.0], abs=6e-11)
 
 
+@pytest.mark.parametrize("learned", [None, -1.0, 0.3, 1.0])
+@pytest.mark.parametrize("steps", [20, 250, 1000])
+def test_ddpm_is_dits_sampler(steps, learned):
+    """By hand from DDPM's betas, respaced as in DiT's code: Ho et al. 2020, Eq. 7, without noise in the last step."""
+    bar = np.append(1.0, np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)))
+    times = flow.SCHEDULES["dit"](steps, 1.0, 1.0, flow.formulation("dit/eps"))
+    assert (times[0], times[-2], times[-1]) == (1.0, 0.001, 0.0)
+    variance = bar[1000] * S**2 + 1 - bar[1000]
+    for now, then in itertools.pairwise(bar[np.round(times * 1000).astype(int)]):
+        alpha = now / then
+        x0 = np.sqrt(now) * S**2 / (now * S**2 + 1 - now)  # the best prediction, per z
+        mean = np.sqrt(then) * (1 - alpha) / (1 - now) * x0 + np.sqrt(alpha) * (1 - then) / (1 - now)
+        low, high = (1 - then) / (1 - now) * (1 - alpha), 1 - alpha
+        part = 0 if learned is None else (learned + 1) / 2
+        noise = high**part * low ** (1 - part) if then < 1 else 0.0
+        variance = mean**2 * variance + noise
+    made = flow.formulation("dit/eps")
+    rows = jnp.arange(steps + 1)
+    z = jnp.zeros((steps + 1, 1)).at[-1].set(np.sqrt(bar[1000] * S**2 + 1 - bar[1000]))
+
+    def network(shown, time, t):
+        at = made.coefficients(t)
+        prediction = at.b / (at.a**2 * S**2 + at.b**2) * shown
+        return prediction if learned is None else jnp.concatenate([prediction, jnp.full_like(shown, learned)], -1)
+
+    noise = lambda i: jnp.where(rows == i, 1.0, 0.0)[:, None]  # noqa: E731
+    run = jax.jit(lambda z: flow.sampler("ddpm")(flow.Denoiser(network, made), z, flow.of_times(times), noise).z)
+    assert float(np.sqrt(np.sum(np.asarray(run(z), float) ** 2))) == pytest.approx(np.sqrt(variance), rel=2e-5)
+
+
+def test_the_respaced_steps_are_dits():
+    """DiT's space_timesteps(1000, "250") starts 0, 4, 8, 12, 16, 20 and ends 991, 995, 999."""
+    times = flow.SCHEDULES["dit"](250, 1.0, 1.0, flow.formulation("dit/eps"))
+    steps = np.round(times[:-1] * 1000).astype(int) - 1
+    assert steps[:3].tolist() == [999, 995, 991] and steps[-6:].tolist() == [20, 16, 12, 8, 4, 0]
+    stride, place, expected = 999 / 249, 0.0, []
+    for _ in range(250):
+        expected.append(round(place))
+        place += stride
+    assert steps[::-1].tolist() == expected
+    with pytest.raises(UserError, match="the schedule of DiT has 1000 times: 1001 steps"):
+        flow.schedule("dit", 1001, flow.formulation("dit/eps"))
+
+
 ORDERS = [
     *(("euler", name, "uniform", 1) for name in ("rf", "v/cos", "eps/cos", "sit/vp")),
     *(("ddim", name, "uniform", 1) for name in ("rf", "v/cos", "v/linear")),
@@ -164,6 +209,7 @@ ORDERS = [
     *((sampler, name, "karras", 1) for sampler in ("euler", "ddim") for name in ("edm", "edm/rf", "edm/cos")),
     *((sampler, name, "karras", 2) for sampler in ("heun", "dpm++2m") for name in ("edm/rf", "edm/cos")),
     ("euler_maruyama", "rf", "uniform", 1),
+    *(("ddpm", name, "uniform", 1) for name in ("rf", "v/cos", "dit/eps")),
 ]
 
 
@@ -239,8 +285,9 @@ def test_every_formulation_is_sampled_by_every_sampler(sampler):
         schedule = flow.schedule(name, 128, made, room=ROOM)
         for s in (0.5, 1.0):
             found = spread(sampler, made.name, schedule, s)
-            assert found == pytest.approx(s, rel=0.03), (kind, s)
-    assert program(sampler)._cache_size() <= 1 + (sampler == "euler_maruyama")
+            # The posterior's variance, which ddpm takes, is the smallest: 5 % too small a deviation on eps/linear.
+            assert found == pytest.approx(s, rel=0.06 if sampler == "ddpm" else 0.03), (kind, s)
+    assert program(sampler)._cache_size() <= 1 + (sampler in STOCHASTIC)
 
 
 @pytest.mark.parametrize("diffusion", flow.DIFFUSIONS)
@@ -362,6 +409,7 @@ def run(sampler, noise, times=(1.0, 0.5, 0.0), **options):
     [
         (lambda: flow.sampler("eular"), r"no sampler 'eular' \(did you mean 'euler'\?\)"),
         (lambda: run("euler_maruyama", None), "euler_maruyama draws noise in every step"),
+        (lambda: run("ddpm", None), "ddpm draws noise in every step"),
         (lambda: run("euler_maruyama", jnp.ones, diffusion="sbdm"), "'sbdm' is infinite at t = 1: start later"),
         (lambda: run("euler_maruyama", jnp.ones, diffusion="sigmoid"), r"no diffusion coefficient 'sigmoid' \(did you"),
     ],

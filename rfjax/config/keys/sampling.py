@@ -30,7 +30,7 @@ class Sampling:
         "Lists the settings to generate with, each written STEPS@GUIDANCE: the number of sampler steps and the scale "
         "of classifier-free guidance. A scale of 1 means no guidance. A preset may stand for the number of steps, as "
         "in repa-sde-250@1.8: it sets sampler, schedule and diffusion as the code of a paper does. The presets are "
-        f"{', '.join(PRESETS)}; those of SiT guide 3 channels.",
+        f"{', '.join(PRESETS)}; those of SiT and DiT guide 3 channels.",
     )
     metrics: tuple[str, ...] = key(
         ("own",),
@@ -40,13 +40,13 @@ class Sampling:
     sampler: str = key(
         "euler",
         "Chooses the sampler.",
-        choices=("euler", "heun", "ddim", "dpm++2m", "dopri5", "euler_maruyama"),
+        choices=("euler", "heun", "ddim", "dpm++2m", "dopri5", "euler_maruyama", "ddpm"),
     )
     schedule: str = key(
         "own",
         "Chooses the schedule of times that the sampler steps through. `own` is `karras` for edm and `uniform` "
         "(evenly spaced) for all other formulations.",
-        choices=("own", "uniform", "discrete", "karras", "repa", "sd3-ref"),
+        choices=("own", "uniform", "discrete", "karras", "repa", "dit", "sd3-ref"),
     )
     shift: float = key(
         1.0,
@@ -119,7 +119,7 @@ class Generate:
     preset: str = key(
         "",
         "Chooses a sampler as the code of a paper runs it: it takes the place of `steps` and of the sampler, schedule "
-        "and diffusion of the section `sampling`. Those of SiT guide 3 channels. Empty chooses none.",
+        "and diffusion of the section `sampling`. Those of SiT and DiT guide 3 channels. Empty chooses none.",
         choices=("", *PRESETS),
     )
     guidance: float = key(
