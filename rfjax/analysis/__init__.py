@@ -1,5 +1,6 @@
-"""Scaling laws from measured losses, with intervals that hold: numbers in, numbers out; numpy and scipy, no JAX."""
+"""Scaling laws from measured losses, comparisons, alignment: numbers in, numbers out; numpy and scipy, no JAX."""
 
+from rfjax.analysis.cknna import cknna, normalised
 from rfjax.analysis.contest import Contest, Measure, Setting, analyse_contest, mean_measure
 from rfjax.analysis.correlation import Correlation, floored, kendall, pearson, spearman
 from rfjax.analysis.diagnostics import (
@@ -38,11 +39,11 @@ from rfjax.analysis.trend import Surface, Trend, analyse_surface, analyse_trend,
 __all__ = [
     "LAWS", "OBJECTIVES", "Agreement", "Allocation", "Change", "Check", "Checkpoint", "Comparison", "Contest",
     "Correlation", "HeldOut", "IsoFlop", "Ladder", "LawCheck", "LawFit", "LeftOut", "Lost", "Measure", "Measured",
-    "NoiseTrend", "Point", "Prediction", "Ranking", "RateChoice", "RateSweep", "Relation", "Rung", "Setting",
-    "Spread", "Status", "Step", "Surface", "SurfaceFit", "TooFewPoints", "Trend", "agreement", "analyse_contest",
-    "analyse_surface", "analyse_trend", "average_ranks", "build_ladder", "change", "check_law", "choose_rate",
+    "NoiseTrend", "Point", "Prediction", "Ranking", "RateChoice", "RateSweep", "Relation", "Rung", "Setting", "Spread",
+    "Status", "Step", "Surface", "SurfaceFit", "TooFewPoints", "Trend", "agreement", "analyse_contest",
+    "analyse_surface", "analyse_trend", "average_ranks", "build_ladder", "change", "check_law", "choose_rate", "cknna",
     "compare_laws", "curvature", "envelope", "fit_law", "fit_records", "fit_surface", "floored", "fronts", "isoflop",
     "kendall", "lack_of_fit", "late_fall", "law_warnings", "leave_one_out", "main_setting", "mean_measure",
-    "noise_trend", "pearson", "pooled_spread", "rate_exponent", "relate", "residuals", "spearman", "step_warnings",
-    "sweep_rates", "under_trained",
+    "noise_trend", "normalised", "pearson", "pooled_spread", "rate_exponent", "relate", "residuals", "spearman",
+    "step_warnings", "sweep_rates", "under_trained",
 ]  # fmt: skip

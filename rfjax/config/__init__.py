@@ -18,6 +18,7 @@ from rfjax.config.keys import Model as Model
 from rfjax.config.keys import Optimizer as Optimizer
 from rfjax.config.keys import Plan as Plan
 from rfjax.config.keys import Recovery as Recovery
+from rfjax.config.keys import Representations as Representations
 from rfjax.config.keys import Sampling as Sampling
 from rfjax.config.keys import Study as Study
 from rfjax.config.keys import Text as Text

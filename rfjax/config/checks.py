@@ -44,6 +44,10 @@ def check(config: Config) -> None:
             f"config.optimizer.warmup = {config.optimizer.warmup} leaves no steps to decay in: "
             f"config.training.steps = {training.steps}"
         )
+    if config.alignment.active and config.alignment.block > config.model.depth:
+        raise UserError(
+            f"config.alignment.block = {config.alignment.block} is not there: config.model.depth = {config.model.depth}"
+        )
     _check_sampling(config)
     if config.validation.examples % 8:
         raise UserError(

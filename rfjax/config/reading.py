@@ -12,7 +12,7 @@ import ml_collections
 
 from rfjax import names
 from rfjax.config.checks import OWN_SIZE, check
-from rfjax.config.keys import Config
+from rfjax.config.keys import Alignment, Config
 from rfjax.config.paths import resolved
 from rfjax.config.rules import bounds, check_value, convert
 from rfjax.config.versions import upgraded
@@ -45,6 +45,13 @@ def default() -> ml_collections.ConfigDict:
     """All keys with their defaults, locked against unknown keys; a config file and flags change some of them."""
     result = ml_collections.ConfigDict(dataclasses.asdict(Config()), convert_dict=True)
     return result.lock()
+
+
+# Settings of an alignment that is switched off.
+WITHOUT_EFFECT = {f"alignment.{one.name}" for one in dataclasses.fields(Alignment)} - {
+    "alignment.encoders",
+    "alignment.weight",
+}
 
 
 def axes(base: ml_collections.ConfigDict, values: Mapping[str, tuple[Any, ...]]) -> None:
@@ -151,6 +158,8 @@ BASE_ONLY = ("study", "generate", "archive", "plan", "cluster")  # sections that
 def runs(config: Config) -> list[tuple[str, Config]]:
     """The runs of a study: all combinations of its axes, in order, or one run named "run" if it has no axes.
 
+    Runs without alignment that differ in its settings alone are one run.
+
     Returns:
         (name, config) of each run.
 
@@ -171,7 +180,12 @@ def runs(config: Config) -> list[tuple[str, Config]]:
         for key_of_size, value in OWN_SIZE.get(plain["data"]["name"], {}).items():
             plain["data"][key_of_size] = plain["data"][key_of_size] or value
         run = from_dict(plain)
-        name = "-".join(_label(path, value) for path, value in zip(axis, values, strict=True)) or "run"
+        labels = {path: _label(path, value) for path, value in zip(axis, values, strict=True)}
+        if not run.alignment.active:
+            labels = {path: label for path, label in labels.items() if path not in WITHOUT_EFFECT}
+        name = "-".join(labels.values()) or "run"
+        if not run.alignment.active and name in result:
+            continue  # it differs from that run in settings of an alignment that neither has
         if len(name.encode()) > LONGEST_NAME:
             raise UserError(
                 f"the study's run '{name[:60]}...' has a name of over {LONGEST_NAME} bytes: shorten its axes"

@@ -14,9 +14,9 @@ from rfjax import untrusted
 from rfjax.data import paths
 from rfjax.errors import UserError
 
-LATENTS, LABELS, CONTEXT, POOLED = "latents", "labels", "context", "pooled"
+LATENTS, LABELS, CONTEXT, POOLED, FEATURES = "latents", "labels", "context", "pooled", "features"
 
-_RANKS = {LATENTS: 4, LABELS: 1, CONTEXT: 3, POOLED: 2}
+_RANKS = {LATENTS: 4, LABELS: 1, CONTEXT: 3, POOLED: 2, FEATURES: 4}
 _INFINITE = {2: ("i2", 0x7C00, "u2", 0xFC00), 4: ("i4", 0x7F80_0000, "u4", 0xFF80_0000)}  # +inf, and -inf, as bits
 _LONGEST_HEADER = 2**16  # bytes that describe an array; numpy refuses more, but only after it has read them
 _BLOCK = 2**24  # bytes of text that are searched at once

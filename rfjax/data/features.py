@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from tensorflow_datasets.core.features import FeatureConnector
 
 CAPTION_KEYS = ("caption", "captions", "text", "texts", "prompt", "description")  # known without caption_key
-LATENT, CONTEXT, POOLED = "latent", "context", "pooled"  # float features that become fields as they are
+# Features of floats that become fields as they are.
+LATENT, CONTEXT, POOLED, FEATURES = "latent", "context", "pooled", "features"
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Features:
         text_part: of a list of records such as COCO's {"id", "text"}, the one with the words.
         label: name of the feature with the label; "" without one.
         captions: of each label.
-        stored: which of context and pooled there are.
+        stored: which of context, pooled and features there are.
     """
 
     image: str
@@ -106,8 +107,9 @@ def find_features(
         check("label_key", label, ("label",))
     elif not text:
         label = choose("label_key", "label", [key for key, kind in kinds.items() if kind == "label"], "label")
-    stored = tuple(key for key, rank in ((CONTEXT, 2), (POOLED, 1)) if _is_float(features.get(key), rank))
-    if not (text or label or stored):
+    ranks = {CONTEXT: 2, POOLED: 1, FEATURES: 3}
+    stored = tuple(key for key, rank in ranks.items() if _is_float(features.get(key), rank))
+    if not (text or label or set(stored) - {FEATURES}):
         raise UserError(f"the {what} has no clear caption or label: set config.data.caption_key; it has: {listed}")
     names = features[label].names if label and not text else ()
     captions = tuple(template.replace("{}", name.lower().replace("_", " ")) for name in names)

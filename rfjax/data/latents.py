@@ -6,6 +6,7 @@
         labels.npy        (n,), the number of each one's class, from 0
         context.npy       (n, L, E) and
         pooled.npy        (n, P): the stored encodings of the text, float16 or float32
+        features.npy      (n, rows, columns, Z): patch tokens of a vision encoder, for alignment
         captions.txt      n lines of UTF-8; without it, a label's number is its caption
       validation/         likewise; without it, config.data.validation_percent of the training latents
 
@@ -31,18 +32,18 @@ from jaxtyping import Bool, Int64, Shaped
 from rfjax import config as configs
 from rfjax.config.paths import expanded
 from rfjax.data import paths
-from rfjax.data.arrays import CONTEXT, LABELS, LATENTS, POOLED, Arrays, Lines, Part
+from rfjax.data.arrays import CONTEXT, FEATURES, LABELS, LATENTS, POOLED, Arrays, Lines, Part
 from rfjax.data.hashing import fractions
 from rfjax.data.types import Example, Examples, Field, Split, check_index, check_split
 from rfjax.errors import UserError, nearest
 
 CAPTIONS = "captions"
-FIELDS = {LATENTS: "latent", LABELS: "label", CONTEXT: "context", POOLED: "pooled"}  # file -> field
+FIELDS = {LATENTS: "latent", LABELS: "label", CONTEXT: "context", POOLED: "pooled", FEATURES: "features"}  # of a file
 LAYOUTS = ("nhwc", "nchw")
 
 _ROWS = 2**20  # whose split is computed at once
 _BYTES_OF_A_ROW = 9  # of memory, to divide the rows into splits: the row's number, and whether it is chosen
-_FILE = re.compile(rf"({LATENTS}|{LABELS}|{CONTEXT}|{POOLED})(|_\d+)\.npy|({CAPTIONS})(|_\d+)\.txt")
+_FILE = re.compile(rf"({LATENTS}|{LABELS}|{CONTEXT}|{POOLED}|{FEATURES})(|_\d+)\.npy|({CAPTIONS})(|_\d+)\.txt")
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class Latents:
         fields = {name: Field(array.shape, str(array.dtype)) for name, array in self.arrays.items()}
         shape = self.arrays["latent"].shape
         shape = (*shape[1:], shape[0]) if self.channels_first else shape
-        return fields | {"latent": fields["latent"]._replace(shape=shape, flips=True)}
+        turned = {name: fields[name]._replace(flips=True) for name in ("features",) if name in fields}
+        return fields | turned | {"latent": fields["latent"]._replace(shape=shape, flips=True)}
 
     def __len__(self) -> int:
         return sum(self.arrays["latent"].counts) if self.chosen is None else len(self.chosen)
@@ -209,7 +211,7 @@ def _files(folder: Path) -> dict[str, tuple[Path, ...]]:
     for one, other in ((CONTEXT, POOLED), (POOLED, CONTEXT)):
         if one in kinds and other not in kinds:
             raise UserError(f"'{folder}' has {one} and no {other}: the network reads both")
-    if len(kinds) == 1:
+    if kinds.keys() <= {LATENTS, FEATURES}:
         raise UserError(
             f"'{folder}' says nothing about its latents: put labels.npy, context.npy with pooled.npy, or captions.txt "
             f"there{'' if '' in shards else ', in the same shards'}"

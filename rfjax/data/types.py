@@ -136,9 +136,9 @@ def _column(name: str, field: Field, rows: Sequence[Example]) -> np.ndarray:
 
 
 def fields_of(example: Example) -> dict[str, Field]:
-    """The fields of a source, from one of its examples; pictures and latents flip."""
+    """The fields of a source, from one of its examples; pictures, latents and maps of features flip."""
     return {
-        name: Field(value.shape, str(value.dtype), flips=name in ("image", "latent"))
+        name: Field(value.shape, str(value.dtype), flips=name in ("image", "latent", "features"))
         for name, value in example.items()
         if isinstance(value, np.ndarray | np.generic)
     }

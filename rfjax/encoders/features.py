@@ -10,7 +10,12 @@ from rfjax import config as configs
 from rfjax import lookup
 from rfjax.errors import UserError
 
-FEATURES: dict[str, str] = {"shapes": "rfjax.encoders.semantics:make"}
+FEATURES: dict[str, str] = {
+    "shapes": "rfjax.encoders.semantics:make",
+    "stored": "rfjax.encoders.stored_features:make",
+    "trained": "rfjax.training.small_encoder:make",
+    "vision": "rfjax.encoders.vision:make",
+}
 
 
 @runtime_checkable
@@ -39,6 +44,16 @@ class FeatureEncoder(Protocol):
     def encode(self, weights: Any, batch: Mapping[str, Array], keys: Array) -> Float[Array, "B N Z"]:
         """The tokens of the clean pictures, row by row, float32."""
         ...
+
+
+def make_features(config: configs.Config) -> tuple[FeatureEncoder, ...]:
+    """The encoders that the config aligns the network with: none if its weight is 0.
+
+    Raises:
+        UserError: if there is no such encoder, or it can't read this run's data.
+    """
+    names = config.alignment.encoders if config.alignment.active else ()
+    return tuple(make_feature_encoder(name, config) for name in names)
 
 
 def make_feature_encoder(name: str, config: configs.Config, key: str = "alignment.encoders") -> FeatureEncoder:

@@ -25,7 +25,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import Array, Float, Int, Shaped
 
 from rfjax import flow
-from rfjax.compiling import quick_options
+from rfjax.encoders.codec import to_network
 
 LEVELS = 8
 LEVELS_OF_T: dict[str, tuple[float, ...]] = {
@@ -79,17 +79,18 @@ def triple_functions(levels: str) -> tuple[Callable[..., Triples], Callable[...,
     """Two jitted functions that depend on no model and no formulation, so that all runs share them.
 
     Returns:
-        (formulation, x0, index) -> Triples, and (prediction, target) -> each triple's loss, (B,), in float32.
+        (formulation, encoded z, index) -> Triples, and (prediction, target) -> each triple's loss, (B,), in float32.
     """
 
-    def prepare(formulation: flow.FormulationArrays, x0: Float[Array, "B *S"], index: Int[Array, " B"]) -> Triples:
+    def prepare(formulation: flow.FormulationArrays, z: Shaped[Array, "B *S"], index: Int[Array, " B"]) -> Triples:
+        x0 = to_network(z)
         t = jnp.asarray(LEVELS_OF_T[levels], jnp.float32)[index % LEVELS]
         eps = _noise(index, x0.shape[1:])
         at = formulation.coefficients(t)
         shown, target = flow.noised(at, x0, eps)
         return Triples(shown, at.time, target)
 
-    return jax.jit(prepare, compiler_options=quick_options()), jax.jit(flow.squared_error)
+    return jax.jit(prepare), jax.jit(flow.squared_error)
 
 
 def known_floors(formulation: flow.Formulation, levels: str) -> Floors:

@@ -21,8 +21,8 @@ def noised(
         x0: data.
         eps: standard normal noise.
     """
-    z = expand_to(at.b, x0) * eps + expand_to(at.a, x0) * x0
-    return expand_to(at.scale, x0) * z, expand_to(at.q, x0) * eps + expand_to(at.p, x0) * x0
+    z = expand_to(at.a, x0) * x0 + expand_to(at.b, x0) * eps
+    return expand_to(at.scale, x0) * z, expand_to(at.p, x0) * x0 + expand_to(at.q, x0) * eps
 
 
 def cfm_loss(

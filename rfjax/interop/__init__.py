@@ -19,11 +19,11 @@ from rfjax import files, untrusted
 from rfjax.errors import UserError
 from rfjax.interop import layouts, recognition, transfer
 from rfjax.interop.layout import Layout
-from rfjax.interop.safetensors import MAX_SHARD, write_safetensors
-from rfjax.interop.stored import DTYPE_NAMES, Tensors
-from rfjax.interop.tensors import open_tensors
 from rfjax.jsonl import write_json
 from rfjax.models.positions import sincos_2d
+from rfjax.tensors.opening import open_tensors
+from rfjax.tensors.safetensors import MAX_SHARD, write_safetensors
+from rfjax.tensors.stored import DTYPE_NAMES, Tensors
 from rfjax.training import mesh as meshes
 from rfjax.training import weights
 from rfjax.training.spec import RunSpec, make_run_spec
@@ -171,7 +171,7 @@ def export(network: Weights, path: Path, layout: str, dtype: Any = None, max_sha
     dtypes = dtype if isinstance(dtype, Mapping) else dict.fromkeys(pieces, dtype)
     manifest, tensors = transfer.specs(leaves, pieces, dtypes), transfer.dump(leaves, pieces, dtypes)
     if form.file == ".pt":
-        from rfjax.interop.pt import write_pt
+        from rfjax.tensors.pt import write_pt
 
         write_pt(path, tensors, manifest)
     else:

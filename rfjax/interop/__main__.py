@@ -18,7 +18,7 @@ from typing import Any
 from rfjax import terminal
 from rfjax.errors import UserError
 from rfjax.interop import layouts
-from rfjax.interop.safetensors import MAX_SHARD
+from rfjax.tensors.safetensors import MAX_SHARD
 
 DTYPES = ("float32", "float16", "bfloat16")
 

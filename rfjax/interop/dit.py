@@ -15,10 +15,11 @@ from rfjax.errors import UserError
 from rfjax.interop import sizes
 from rfjax.interop.builder import AttentionNames, LayoutBuilder, StreamNames
 from rfjax.interop.layout import Layout, same
-from rfjax.interop.stored import Tensors
 from rfjax.models import layers
 from rfjax.models.dit import SIZES, DiT
 from rfjax.models.inputs import Inputs
+from rfjax.models.projector import Projector
+from rfjax.tensors.stored import Tensors
 
 # The project -> config.model.time, and config.flow.formulation.
 TIMES = {"dit": "1000t-1", "sit": "1-t", "repa": "t"}
@@ -37,12 +38,16 @@ DIFFUSERS = StreamNames(
 )
 
 
-def layout(model: DiT, inputs: Inputs, projectors: tuple[int, ...] = (), hidden: int = 0) -> Layout:
+def layout(model: DiT, inputs: Inputs, *, projectors: bool = False) -> Layout:
     """The layout of a .pt file, for a model whose table of positions is stored.
 
     Args:
-        projectors: output widths of REPA's projectors.
-        hidden: width of the projectors' hidden layers.
+        model: the network.
+        inputs: its shapes.
+        projectors: whether the file holds the model's projectors too.
+
+    Raises:
+        UserError: if a projector is not REPA's.
     """
     builder, width, side = LayoutBuilder(), model.width, model.positions.stored
     builder.patches("patch_embed", "x_embedder.proj", model.patch[0], inputs.shape[-1], width)
@@ -54,10 +59,12 @@ def layout(model: DiT, inputs: Inputs, projectors: tuple[int, ...] = (), hidden:
         ORIGINAL.add(builder, "blocks/stream", f"blocks.{layer}", model.spec, (layer,))
     builder.dense("final_modulation/linear", "final_layer.adaLN_modulation.1", width, 2 * width)
     builder.dense("final", "final_layer.linear", width, _outputs(model, inputs))
-    for i, target in enumerate(projectors):
-        widths = (width, hidden, hidden, target)
+    for i, head in enumerate(model.readouts if projectors else ()):
+        if not isinstance(head.module, Projector):
+            raise UserError(f"the layout 'repa' has no place for the head '{head.name}': REPA's projector is an MLP")
+        widths = (width, head.module.width, head.module.width, head.module.target)
         for j in range(3):
-            builder.dense(f"projector_{i}/fc{j + 1}", f"projectors.{i}.{2 * j}", widths[j], widths[j + 1])
+            builder.dense(f"{head.name}/fc{j + 1}", f"projectors.{i}.{2 * j}", widths[j], widths[j + 1])
     return builder.layout()
 
 

@@ -4,8 +4,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from rfjax.tensors.stored import Rows
+
 Index = tuple[int | slice, ...]
-Rows = tuple[int, int]
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from rfjax.config import Config
 from rfjax.errors import UserError, nearest
 from rfjax.interop import dit, sd3
 from rfjax.interop.layout import Layout
-from rfjax.interop.safetensors import HEADER_LIMIT
-from rfjax.interop.stored import Tensors
-from rfjax.interop.tensors import member
 from rfjax.models import Backbone, Inputs
+from rfjax.tensors.opening import member
+from rfjax.tensors.safetensors import HEADER_LIMIT
+from rfjax.tensors.stored import Tensors
 
 Metadata = Mapping[str, Any] | None  # the config.json beside the weights
 
@@ -51,9 +51,7 @@ def _pt(whose: str, description: str) -> CheckpointFormat:
         description,
         ".pt",
         lambda tensors, metadata, heads: dit.from_file(tensors, whose, heads),
-        lambda model, inputs, config: dit.layout(
-            model, inputs, config.model.projectors if whose == "repa" else (), config.model.projector_width
-        ),
+        lambda model, inputs, config: dit.layout(model, inputs, projectors=whose == "repa"),
         (dit.TIMES[whose],),
         ("dit", "sit"),
         heads=lambda model: dit.implied_heads(model.depth, model.width),

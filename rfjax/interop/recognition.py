@@ -9,7 +9,7 @@ from rfjax.errors import UserError, one_line
 from rfjax.interop import dit, sd3
 from rfjax.interop.layout import manifest
 from rfjax.interop.layouts import LAYOUTS, Metadata
-from rfjax.interop.stored import Tensors
+from rfjax.tensors.stored import Tensors
 from rfjax.training.spec import make_run_spec
 
 CLASSES = {"SD3Transformer2DModel": "sd3", "DiTTransformer2DModel": "dit-folder"}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rfjax.errors import UserError, one_line
-from rfjax.interop.stored import Tensors
+from rfjax.tensors.stored import Tensors
 
 
 def shape(tensors: Tensors, name: str, axes: int, whose: str) -> tuple[int, ...]:

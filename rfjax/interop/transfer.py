@@ -18,8 +18,8 @@ import ml_dtypes
 import numpy as np
 
 from rfjax.errors import UserError, one_line
-from rfjax.interop.layout import Layout, Piece, Rows, manifest
-from rfjax.interop.stored import NARROW, Tensors, bands
+from rfjax.interop.layout import Layout, Piece, manifest
+from rfjax.tensors.stored import NARROW, Rows, Tensors, bands
 
 ALIGNMENT = 64  # bytes of a cache line; XLA copies arrays with a smaller alignment
 NAMED = 3  # tensors of each kind of mismatch that a message names

@@ -27,6 +27,11 @@ TIMES = {"1000t": lambda t: 1000 * t, "1000t-1": lambda t: 1000 * t - 1, "t": la
 HEADS = "heads"  # the collection that heads write their outputs to
 
 
+def whole(tokens: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
+    """All of a block's tokens, as training's heads read them."""
+    return tokens
+
+
 @dataclass(frozen=True)
 class Head:
     """A small network that reads the hidden image tokens of one block, such as REPA's projector.
@@ -64,6 +69,8 @@ class Backbone(nn.Module):
         frequency_shift: of the sinusoid, see `layers.sinusoid`.
         shards: what this device has of the weights, inside of `jax.shard_map`.
         readouts: the heads that read hidden states.
+        tapped: what they read of a block's image tokens, (B, N, D) -> (B, M, D): all, or less of them, so that the scan
+            over depth does not keep the rest.
     """
 
     depth: int
@@ -81,6 +88,7 @@ class Backbone(nn.Module):
     frequency_shift: int = 0
     shards: Shards = WHOLE
     readouts: tuple[Head, ...] = ()
+    tapped: Callable[[Array], Array] = whole
 
     @property
     def spec(self) -> Spec:
@@ -103,11 +111,12 @@ class Backbone(nn.Module):
             tokens: carry -> the image tokens in it, (B, N, D).
         """
         wanted = self.readouts if self.is_initializing() or self.is_mutable_collection(HEADS) else ()
-        taps = Taps(tuple(head.after for head in wanted), tokens)
+        read = lambda carry: self.tapped(tokens(carry))  # noqa: E731
+        taps = Taps(tuple(head.after for head in wanted), read)
         use = taps if wanted and not self.is_initializing() else None
         stacking = Stacking(self.remat, self.unroll, self.shards)
         carry, states = stacking.run(self.spec, stacks, carry, given, use)
-        for head, state in zip(wanted, states or [tokens(carry)] * len(wanted), strict=True):
+        for head, state in zip(wanted, states or [read(carry)] * len(wanted), strict=True):
             out = head.module.clone(name=head.name, parent=self)(state)
             if not self.is_initializing():
                 self.put_variable(HEADS, head.name, out)  # `sow` refuses the name, which is the head's own

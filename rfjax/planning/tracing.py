@@ -128,8 +128,8 @@ def arguments(config: Config, spec: RunSpec, mesh: Mesh) -> tuple[Any, Any]:
 
 
 def z_type(config: Config, spec: RunSpec) -> jnp.dtype:
-    """Pictures become float32; latents are what config.plan.latents says, for no data set is opened."""
-    return jnp.dtype(jnp.float32 if spec.codec.pictures else config.plan.latents)
+    """Pictures stay bytes; latents are what config.plan.latents says, for no data set is opened."""
+    return jnp.dtype(jnp.uint8 if spec.codec.pictures else config.plan.latents)
 
 
 def local_bytes(tree: Any) -> int:

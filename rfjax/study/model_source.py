@@ -29,7 +29,7 @@ def read_model(request: configs.Generate, mesh: configs.Mesh) -> Weights:
         runs = sorted(path.parent for path in source.glob("runs/*/config.json"))
         such = f", such as {runs[-1]}" if runs else ", once it has one"
         raise UserError(f"{source} is the folder of a study: let config.generate.source be one of its runs{such}")
-    if not request.layout and _is_run(source):
+    if not request.layout and is_run(source):
         return weights.read_weights(source, mesh, request.weights == "ema")
     from rfjax import interop
 
@@ -52,7 +52,7 @@ def open_network(config: Config) -> tuple[Weights, EncodeStage, Sampleable]:
     return model, stage, network
 
 
-def _is_run(source: Path) -> bool:
+def is_run(source: Path) -> bool:
     """Whether this is a run's folder: other projects write a config.json as well."""
     try:
         plain = read_json(source / "config.json")

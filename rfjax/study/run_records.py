@@ -49,6 +49,8 @@ class RunRecord:
         samples: what the pictures show: captions, sampler, steps, guidance.
         scores: lines of kind "scores", the last written last; one a step, kind of weights and setting of the sampler.
         skipped: number of lines that could not be read.
+        alignment_flops: what alignment adds to each training example: "projector" and "encoder".
+        representations: lines of kind "representations", one a step, kind of weights and noise level, in order.
         left_out: batches that were skipped after a loss that went wrong, as `rfjax.training.recovery` writes them.
         infinite: lines of training or validation whose loss is not finite, with that loss: inf or NaN.
         damaged: sentences on files that could not be read.
@@ -67,6 +69,8 @@ class RunRecord:
     samples: dict[str, Any] | None
     scores: tuple[dict[str, Any], ...]
     skipped: int
+    alignment_flops: dict[str, int] = dataclasses.field(default_factory=dict)
+    representations: tuple[dict[str, Any], ...] = ()
     left_out: tuple[dict[str, Any], ...] = ()
     infinite: tuple[dict[str, Any], ...] = ()
     damaged: tuple[str, ...] = ()
@@ -228,6 +232,8 @@ def read_run(folder: Path) -> RunRecord | None:
         samples=next(iter(of("samples")), None),
         scores=tuple(_finite(shown(line)) for key, line in latest.items() if key[0] == "scores"),
         skipped=skipped,
+        alignment_flops=dict(starts[-1].get("alignment_flops") or {}),
+        representations=of("representations"),
         left_out=_left_out(folder, damaged),
         quantities=_quantities(starts[-1], folder, damaged),
         damaged=tuple(damaged),

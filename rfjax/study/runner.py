@@ -44,7 +44,7 @@ def make_job(config: Config, started: float) -> Job:
         raise UserError(f"the study has no run '{config.only}'{nearest(config.only, (run.name for run in runs))}")
     complete = {run.name for run in wanted if run.complete()}
     flops = {run.name: check(run, new=run.name not in complete) for run in wanted}
-    unlike = {repr((r.config.data, r.config.text, r.config.validation)): r for r in wanted if r.name not in complete}
+    unlike = {_asked_of_data(r.config): r for r in wanted if r.name not in complete}
     for run in unlike.values():
         check_data(run.config, runs)
     troubles = [prepare_folder(config, [run.name for run in runs]), *(text for r in wanted for text in r.troubles())]
@@ -54,6 +54,12 @@ def make_job(config: Config, started: float) -> Job:
     todo = sum(run.config.training.steps * flops[run.name] for run in wanted if run.name not in complete)
     tasks = [_task(run, flops[run.name]) for run in wanted]
     return Job(config, tasks, session, todo, warnings=[*filter(None, troubles)])
+
+
+def _asked_of_data(config: Config) -> str:
+    """What `check_data` depends on."""
+    c = config
+    return repr((c.data, c.text, c.validation, c.training.measurements, c.representations, c.alignment.encoders))
 
 
 def _task(run: Run, step_flops: float) -> Task:
@@ -109,6 +115,9 @@ def check_data(config: Config, runs: Iterable[Run]) -> None:
             f"the validation split of '{config.data.dataset or config.data.name}' has {count:,} examples, fewer than "
             f"config.validation.examples = {config.validation.examples:,}: set it to {count - count % 8:,} or less"
         )
+    for scheduled in make_measurements(config):
+        if check := getattr(scheduled.measurement, "check", None):
+            check(config, sources)
     provenance.refuse_unless_allowed(config, provenance.of_other_runs(runs, config), identity)
 
 

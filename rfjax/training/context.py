@@ -1,6 +1,7 @@
 """What the phases of a run share: its programs, its data, its devices, its clock, and who wants to know."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -36,7 +37,8 @@ class RunContext:
         spec: what its compiled programs depend on.
         formulation: path, prediction and density.
         mesh: of the devices.
-        encode: the stage between loading and the step.
+        encode: the stage between loading and the network.
+        encode_features: the same with the encoders that only training needs.
         sources: the data by split.
         size: of the network.
         clock: seconds by activity.
@@ -50,6 +52,7 @@ class RunContext:
     formulation: flow.Formulation
     mesh: Mesh
     encode: EncodeStage
+    encode_features: EncodeStage
     sources: dict[str, data.Source]
     size: models.Size
     clock: Clock
@@ -67,6 +70,7 @@ class RunContext:
         return {
             "name": self.run.name,
             "size": asdict(self.size) | {"train_flops": self.size.train_flops},
+            "alignment_flops": self.spec.alignment_flops,
             "steps": self.config.training.steps,
             "quantities": [one.to_plain() for metric in make_metrics(self.config) for one in metric.quantities],
             "devices": jax.device_count(),
@@ -104,13 +108,19 @@ class RunContext:
         formulation, seed = self.everywhere((self.formulation.arrays, np.uint32(self.config.training.seed)))
         return lambda step, slot: sample(formulation, seed, step, slot)
 
-    def load(self, split: str, indices: list[int]) -> dict[str, Any]:
-        """Examples as an encoded batch on the devices, whose `slot` holds their indices."""
+    def load(self, split: str, indices: list[int], stage: EncodeStage | None = None) -> dict[str, Any]:
+        """Examples as an encoded batch on the devices, whose `slot` holds their indices; stage: None for the run's."""
+        stage = stage or self.encode
         rows = meshes.rows_here(len(indices), self.mesh)
         source, own = self.sources[split], [indices[row] for row in rows]
-        batch, _ = data.load(source, own, self.encode.prepare, self.encode.names(source))
+        batch, _ = data.load(source, own, stage.prepare, stage.names(source))
         put = meshes.put_rows({**batch, "slot": np.asarray(own, np.int32)}, len(indices), self.mesh)
-        return self.encode(put, *self.everywhere((np.uint32(0), np.int32(0))))
+        return stage(put, *self._zeros)
+
+    @functools.cached_property
+    def _zeros(self) -> tuple[jax.Array, jax.Array]:
+        """Seed and step of data that no training step sees, on the devices once."""
+        return self.everywhere((np.uint32(0), np.int32(0)))
 
     def network(self, params: Any) -> Callable[..., jax.Array]:
         """(z, t, cond) -> prediction with these whole weights, jitted; its inputs are spread alike first."""
@@ -136,12 +146,14 @@ def open_context(run: Run, display: Display, stop: Stop) -> Iterator[RunContext]
                 run.write_config()
                 table = parameter_overview.get_parameter_overview(shapes, include_stats=False)
                 files.write(run.folder / "parameters.txt", f"{table}\n")
+            encode = EncodeStage.place(spec.encoders, mesh)
             context = RunContext(
                 run=run,
                 spec=spec,
                 formulation=flow.formulation(config.flow.formulation, config.flow.shift),
                 mesh=mesh,
-                encode=EncodeStage.place(spec.encoders, mesh),
+                encode=encode,
+                encode_features=encode.extended(spec.features, mesh),
                 sources=sources,
                 size=models.measure(spec.model, spec.inputs),
                 clock=clock,
@@ -182,7 +194,7 @@ def check_mesh(config: Config, spec: RunSpec, mesh: Mesh) -> Any:
 
 def check_shapes(source: data.Source, spec: RunSpec) -> None:
     """Raises UserError if the data set's examples, once prepared, do not have the shapes that the config says."""
-    stage = EncodeStage(spec.encoders, ())
+    stage = EncodeStage((*spec.encoders, *spec.features), ())
     batch, _ = data.load(source, [0], stage.prepare, stage.names(source))
     wanted = {name: spec.codec.shape for name in ("image", "latent") if name in spec.codec.reads}
     wanted |= {"context": spec.inputs.cond.context.shape, "pooled": spec.inputs.cond.pooled.shape}

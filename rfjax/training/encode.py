@@ -35,6 +35,11 @@ class EncodeStage:
         weights = tuple(one.weights() for one in encoders)
         return cls(encoders, jax.device_put(weights, meshes.shard_tree(weights, mesh)))
 
+    def extended(self, encoders: tuple[Encoder, ...], mesh: Mesh) -> "EncodeStage":
+        """The stage with more encoders behind its own, whose weights it shares."""
+        more = EncodeStage.place(encoders, mesh)
+        return EncodeStage(self.encoders + more.encoders, self.weights + more.weights)
+
     def names(self, source: data.Source) -> list[str]:
         """The arrays of a data set that the encoders use."""
         wanted = {name for one in self.encoders for name in one.reads}

@@ -39,9 +39,11 @@ def train(run: Run, display: Display, stop: Stop) -> dict[str, Any]:
     """
     with open_context(run, display, stop) as context, contextlib.closing(_Training(context)) as training:
         state = training.begin()
-        sample_noise, update = context.noise(), jit_update(context.spec, context.mesh)
+        sample_noise, update = context.noise(), jit_update(training.spec, context.mesh)
         with context.clock("training"):
             while training.step < run.config.training.steps:
+                if training.enter_phase():
+                    update = jit_update(training.spec, context.mesh)
                 batch = training.next_batch(state)
                 with training.compiling(), jax.transfer_guard("disallow"):
                     noise = sample_noise(state.step, batch["slot"])
@@ -73,6 +75,7 @@ class _Training:
         self.skips: tuple[Skip, ...] = recovery.read(folder)
         self._seed = context.everywhere(np.uint32(config.training.seed))
         self._compiled = False
+        self.spec = context.spec
         self._metrics: Metrics | None = None
 
     def close(self) -> None:
@@ -95,7 +98,7 @@ class _Training:
             rows = meshes.rows_here(config.training.batch, context.mesh)
             skipped = tuple(skip.batch for skip in self.skips)
             self._order = data.Order(config.training.batch, config.training.seed, config.data.flip, skipped)
-            source, encode = context.sources["train"], context.encode
+            source, encode = context.sources["train"], context.encode_features
             names = encode.names(source)
             self._batches: Iterator[data.Batch] = data.batches(
                 source, encode.prepare, self._order, rows, self.step, names=names
@@ -118,6 +121,13 @@ class _Training:
         start = config.training.start_from
         return (stored.start_from(Path(start), state, context.spec, config) if start else state), Progress()
 
+    def enter_phase(self) -> bool:
+        """Takes the spec of the next update; returns whether it is another one than before."""
+        before, self.spec = self.spec, self.context.spec.at(self.step)
+        changed = self.spec is not before
+        self._compiled = self._compiled and not changed
+        return changed
+
     def next_batch(self, state: State) -> dict[str, Any]:
         """The encoded batch of the next update, on the devices."""
         context = self.context
@@ -125,7 +135,8 @@ class _Training:
         with context.clock("data"):
             batch = meshes.put_rows(next(self._batches), context.config.training.batch, context.mesh)
         with self.compiling():
-            return context.encode(batch, self._seed, state.step)
+            stage = context.encode_features if self.spec.features else context.encode
+            return stage(batch, self._seed, state.step)
 
     @contextlib.contextmanager
     def compiling(self) -> Iterator[None]:

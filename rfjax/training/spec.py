@@ -1,7 +1,8 @@
 """From a config to all that the compiled programs of a run depend on; nothing is allocated."""
 
+import functools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from rfjax import lookup
 from rfjax.compiling import worth_full_opt
 from rfjax.config import Config, Optimizer
 from rfjax.encoders import Codec, Encoder, TextEncoder, make_encoders
+from rfjax.encoders.features import FeatureEncoder, make_features
 from rfjax.errors import UserError
 from rfjax.models import Backbone, Inputs, Positions, build
 from rfjax.models.backbone import Head
@@ -18,6 +20,7 @@ from rfjax.models.matmul import on_cpu
 from rfjax.models.projector import Projector
 from rfjax.models.shards import Adapter
 from rfjax.objectives import Objective, make_objective
+from rfjax.objectives.alignment import align, stopped
 from rfjax.training.optimizer import make_optimizer, make_schedule
 
 MOST_UNROLLED = 12  # blocks: more take minutes to compile
@@ -31,6 +34,7 @@ class RunSpec:
 
     Attributes:
         encoders: the codec, the text encoder, and others.
+        features: encoders of the clean picture, which run in training only.
         objective: what is minimised.
         model: the network, with the heads of the objective.
         inputs: the shapes that it reads.
@@ -43,9 +47,11 @@ class RunSpec:
         accumulate: parts of a batch that a device works on one after the other.
         explosion: how many times the recent median is too large a loss.
         full_opt: compile with full effort, see `compiling.worth_full_opt`.
+        aligned_until: the step at which alignment ends; 0: it does not.
     """
 
     encoders: tuple[Encoder, ...]
+    features: tuple[FeatureEncoder, ...]
     objective: Objective
     model: Backbone
     inputs: Inputs
@@ -58,6 +64,7 @@ class RunSpec:
     accumulate: int
     explosion: float
     full_opt: bool
+    aligned_until: int = 0
 
     @property
     def codec(self) -> Codec:
@@ -79,6 +86,24 @@ class RunSpec:
         """Of the learning rate."""
         return make_schedule(self.settings, self.depth, self.steps)
 
+    def at(self, step: int) -> "RunSpec":
+        """The spec of the update that follows `step` updates: the same, but for alignment that has ended."""
+        return self._unaligned if 0 < self.aligned_until <= step else self
+
+    @functools.cached_property
+    def _unaligned(self) -> "RunSpec":
+        return replace(self, features=(), objective=stopped(self.objective), aligned_until=0)
+
+    @property
+    def alignment_flops(self) -> dict[str, int]:
+        """FLOPs that alignment adds to each training example: "projector", forward and backward, and "encoder"."""
+        if not self.features:
+            return {"projector": 0, "encoder": 0}
+        tokens, names = self.model.tokens(self.inputs.shape), {one.head for one in self.objective.targets}
+        heads = [head.module for head in self.model.readouts if head.name in names]
+        macs = sum(module.macs(tokens, self.model.width) for module in heads)
+        return {"projector": 3 * 2 * macs, "encoder": sum(one.flops for one in self.features)}
+
     def trains(self, path: str) -> bool:
         """Whether a base weight, by its path, is trained."""
         return self.adapter is None and re.search(self.trainable, path) is not None
@@ -93,12 +118,16 @@ def make_run_spec(config: Config) -> RunSpec:
         raise UserError(f"config.training.trainable is no regular expression: {error}") from error
     codec, text = encoders[:2]
     inputs = Inputs(codec.shape, text.output)
+    features = make_features(config)
+    if features:
+        objective = align(objective, features, config, make_model(config, text), inputs)
     model = make_model(config, text, objective.heads)
     long = worth_full_opt(training.steps * training.batch * 3 * model.forward_flops(inputs))
     if config.model.unroll < 0 and long and on_cpu() and model.depth <= MOST_UNROLLED:
         model = model.clone(unroll=model.depth)
     return RunSpec(
         encoders=encoders,
+        features=features,
         objective=objective,
         model=model,
         inputs=inputs,
@@ -111,6 +140,7 @@ def make_run_spec(config: Config) -> RunSpec:
         accumulate=training.accumulate,
         explosion=config.recovery.explosion,
         full_opt=long,
+        aligned_until=config.alignment.until if features else 0,
     )
 
 
@@ -134,6 +164,8 @@ def make_model(config: Config, text: TextEncoder, heads: tuple[Head, ...] = ()) 
         Head(f"projector_{i}", min(model.projector_block, model.depth), Projector(width, model.projector_width))
         for i, width in enumerate(model.projectors)
     )
+    own_names = {head.name for head in heads}
+    projectors = tuple(head for head in projectors if head.name not in own_names)
     return build(
         model.backbone,
         model.depth,

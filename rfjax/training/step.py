@@ -13,10 +13,11 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from rfjax import flow
 from rfjax.compiling import options
+from rfjax.encoders.codec import to_network
 from rfjax.models import Inputs
 from rfjax.models.backbone import HEADS
 from rfjax.models.blocks import STACKS
-from rfjax.objectives import LOSS, Objective
+from rfjax.objectives import DENOISING, LOSS, Objective
 from rfjax.training import mesh as meshes
 from rfjax.training.optimizer import ema_update
 from rfjax.training.spec import RunSpec
@@ -104,7 +105,9 @@ def update(spec: RunSpec, mesh: Mesh, state: State, batch: Any, noise: Any) -> t
     terms, grads = gradients(spec, mesh)(state.params, state.frozen, batch, noise)
     changes, opt_state = spec.optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, changes)
-    step, norm, loss = state.step + 1, optax.global_norm(grads), terms[LOSS]
+    step, norm = state.step + 1, optax.global_norm(grads)
+    watched = DENOISING if DENOISING in terms else LOSS
+    loss = terms[watched]
     since = state.step % spec.log_every
     sums = {name: jnp.where(since == 0, 0.0, state.sums[name]) + value for name, value in terms.items()}
     means = {name: value / (since + 1) for name, value in sums.items()}
@@ -116,7 +119,7 @@ def update(spec: RunSpec, mesh: Mesh, state: State, batch: Any, noise: Any) -> t
         "bad_step": health.bad_step,
         "bad_loss": health.bad_loss,
     }
-    pushed = jnp.concatenate([health.recent[1:], means[LOSS][None]])
+    pushed = jnp.concatenate([health.recent[1:], means[watched][None]])
     health = health.replace(recent=jnp.where(since == spec.log_every - 1, pushed, health.recent))
     average = ema_update(state.ema_params, params, step, spec.settings)
     return State(step, params, state.frozen, average, opt_state, sums, health), metrics
@@ -140,6 +143,7 @@ def gradients(spec: RunSpec, mesh: Mesh) -> Callable[..., tuple[Metrics, Any]]:
         return tuple(axis for axis in sharing if axis not in spec)
 
     def loss_of(params: Any, frozen: Any, batch: Any, noise: Any) -> tuple[Float[Array, ""], Metrics]:
+        batch = batch | {"z": to_network(batch["z"])}
         terms = spec.objective(StepNetworks(model, params, frozen), batch, noise)
         means = {name: terms[name].mean() for name in spec.objective.terms}
         return means[LOSS], means

@@ -91,7 +91,7 @@ def start_from(folder: Path, state: State, spec: RunSpec, config: Config) -> Sta
 def check_start(folder: Path, config: Config, spec: RunSpec) -> None:
     """Raises UserError if a run can't begin with the weights in another run's folder; none of them is read."""
     try:
-        other = _read_config(folder)
+        other = read_config(folder)
         if not (folder / FOLDER).is_dir() and not any((folder / "checkpoints").glob("[0-9]*")):
             raise UserError(f"the run in {folder} has no checkpoint yet: train it first")
     except UserError as error:
@@ -142,7 +142,7 @@ def write(folder: Path, made: Weights) -> None:
     write_json(folder / "config.json", made.config.to_dict())  # last: a folder with a config is whole
 
 
-def _read_config(folder: Path) -> Config:
+def read_config(folder: Path) -> Config:
     """The config in a run's folder, with an attention that this machine has.
 
     Raises:
@@ -161,18 +161,32 @@ def _read_config(folder: Path) -> Config:
     return config
 
 
-def read_weights(folder: Path, mesh: configs.Mesh, average: bool = True) -> Weights:
-    """Reads the weights in a run's folder: those of its newest checkpoint, or the ones that were written by `write`.
+def kept_steps(folder: Path) -> tuple[int, ...]:
+    """The steps of the weights in a run's folder: those of its checkpoints, or 0 of what was written by `write`."""
+    if (folder / FOLDER).is_dir():
+        return (0,)
+    if not (folder / "checkpoints").is_dir():
+        return ()
+    saved = Checkpoints(folder / "checkpoints", 1, writes=False)
+    try:
+        return tuple(saved.finished())
+    finally:
+        saved.close()
+
+
+def read_weights(folder: Path, mesh: configs.Mesh, average: bool = True, step: int | None = None) -> Weights:
+    """Reads the weights in a run's folder: those of a checkpoint, or the ones that were written by `write`.
 
     Args:
         folder: of the run.
         mesh: the devices.
         average: take the average of the weights, where the run has one.
+        step: of the checkpoint; None: the newest.
 
     Raises:
         UserError: if the folder is not a run's, has no weights yet, or is of another version.
     """
-    config = _read_config(folder)
+    config = read_config(folder)
     made, spec = meshes.make_mesh(mesh), make_run_spec(config)
     if (folder / FOLDER).is_dir():
         return Weights(config, spec, _read_tree((folder / FOLDER).absolute(), abstract(spec, made)), 0)
@@ -182,7 +196,7 @@ def read_weights(folder: Path, mesh: configs.Mesh, average: bool = True) -> Weig
     try:
         if not saved.finished():
             raise UserError(f"the run in {folder} has no checkpoint yet: train it first")
-        state, _ = saved.restore(abstract_state(spec, made))
+        state, _ = saved.restore(abstract_state(spec, made), step)
     finally:
         saved.close()
     return Weights(config, spec, weights_of(spec, state, ema=average), int(state.step))

@@ -28,6 +28,7 @@ def values(dtype=np.float16) -> dict[str, np.ndarray]:
         "labels": rng.integers(0, 10, COUNT),
         "context": rng.normal(size=(COUNT, 3, 5)).astype(dtype),
         "pooled": rng.normal(size=(COUNT, 7)).astype(np.float32),
+        "features": rng.normal(size=(COUNT, 2, 3, 5)).astype(dtype),
         "captions": [f"Nummer {index}, größer" for index in range(COUNT)],
     }
 
@@ -83,14 +84,14 @@ def test_any_list_of_indices_gives_what_the_files_hold(folders, dtype, shards, f
     source, fields = load(folders[dtype, shards, first]), values(dtype)
     assert isinstance(source, types.Batched) and len(source) == COUNT
     taken, captions = source.take(indices)
-    assert set(taken) == set(source.fields) == {"latent", "label", "context", "pooled"}
+    assert set(taken) == set(source.fields) == {"latent", "label", "context", "pooled", "features"}
     assert captions == [fields["captions"][index] for index in indices]
     example = source[indices[-1]]
     assert example["index"] == indices[-1] and example["caption"] == captions[-1]
     for file, name in latents.FIELDS.items():
         np.testing.assert_array_equal(taken[name], fields[file][indices])
         np.testing.assert_array_equal(example[name], taken[name][-1])
-        assert source.fields[name] == (taken[name].shape[1:], str(fields[file].dtype), name == "latent")
+        assert source.fields[name] == (taken[name].shape[1:], str(fields[file].dtype), name in ("latent", "features"))
         np.testing.assert_array_equal(types.take(source, indices, [name]).arrays.pop(name), taken[name])
 
 

@@ -21,8 +21,8 @@ from rfjax import interop
 from rfjax.errors import UserError
 from rfjax.interop import CheckpointInfo, dit, layouts, recognition, sd3, transfer
 from rfjax.interop import __main__ as command
-from rfjax.interop.pt import write_pt
-from rfjax.interop.tensors import open_tensors
+from rfjax.tensors.opening import open_tensors
+from rfjax.tensors.pt import write_pt
 from rfjax.training import weights
 from rfjax.training.spec import make_run_spec
 from rfjax.training.state import abstract_state

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from rfjax.errors import UserError
 from rfjax.interop import transfer
 from rfjax.interop.layout import Piece, conv, linear, manifest, same
-from rfjax.interop.safetensors import write_safetensors
-from rfjax.interop.tensors import open_tensors
+from rfjax.tensors.opening import open_tensors
+from rfjax.tensors.safetensors import write_safetensors
 
 KINDS = [np.dtype(kind) for kind in (np.float32, np.float16, ml_dtypes.bfloat16, np.int32, np.uint8, np.bool_)]
 HERE = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])

@@ -11,10 +11,10 @@ import safetensors.torch
 import torch
 
 from rfjax.errors import UserError
-from rfjax.interop.pt import STORAGE_NAMES, open_pt, write_pt
-from rfjax.interop.safetensors import write_safetensors
-from rfjax.interop.stored import DTYPES
-from rfjax.interop.tensors import open_tensors
+from rfjax.tensors.opening import open_tensors
+from rfjax.tensors.pt import STORAGE_NAMES, open_pt, write_pt
+from rfjax.tensors.safetensors import write_safetensors
+from rfjax.tensors.stored import DTYPES
 
 
 def bits(tensor):
@@ -119,7 +119,7 @@ def test_torch_loads_what_is_written(tmp_path, mapped):
 
 @pytest.mark.parametrize("mapped", [False, True])
 def test_torch_loads_entries_with_zips_extension(tmp_path, mapped, monkeypatch):
-    monkeypatch.setattr("rfjax.interop.pt.ZIP64", 8)
+    monkeypatch.setattr("rfjax.tensors.pt.ZIP64", 8)
     made = arrays([np.float32, ml_dtypes.bfloat16])
     write_pt(tmp_path / "x.pt", made.items(), made)
     found = torch.load(tmp_path / "x.pt", weights_only=True, mmap=mapped)

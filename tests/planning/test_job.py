@@ -228,8 +228,8 @@ def test_latents_are_planned_as_they_are_stored_and_the_plan_says_so(config, unc
     )
 
 
-def test_pictures_are_planned_as_the_floats_that_they_become_whatever_latents_are(config):
+def test_pictures_are_planned_as_bytes_whatever_latents_are(config):
     config.plan.latents = "float16"
     run = configs.parse(config)
     spec, mesh = make_run_spec(run), meshes.make_mesh(run.mesh)
-    assert tracing.arguments(run, spec, mesh)[0]["z"].dtype == "float32"
+    assert tracing.arguments(run, spec, mesh)[0]["z"].dtype == "uint8"

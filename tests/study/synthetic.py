@@ -233,6 +233,50 @@ def write_architectures(
     return folder
 
 
+def write_repa(folder: Path, faster: float = 2.0, axes: dict | None = None, luck: float = 0.02, **pace: float) -> Path:
+    """Vanilla and aligned runs of two depths: loss = 0.2 + (pace x luck of the seed x step)^-0.5.
+
+    Args:
+        folder: of the study.
+        faster: the pace of every aligned run; vanilla has 1.
+        axes: of the study; None: two depths, vanilla and aligned, three seeds.
+        luck: standard deviation of the logarithm of a seed's pace, the same for all arms of a seed.
+        pace: a part of a run's name -> its pace, in place of `faster`.
+    """
+    c = tiny()
+    c.workdir = str(folder)
+    c.study.update(name="Does alignment help?", weights="ema")
+    c.training.update(steps=STEPS, batch=8)
+    c.alignment.encoders = ("shapes",)
+    configs.axes(c, axes or {"model.depth": (2, 3), "alignment.weight": (0.0, 0.5), "training.seed": (0, 1, 2)})
+    rng = np.random.default_rng(0)
+    lucky = np.exp(luck * rng.normal(size=10))
+    for name, config in begin(folder, c, "repa"):
+        aligned = config.alignment.active
+        fast = next((value for part, value in pace.items() if part in name), faster) if aligned else 1.0
+        fast *= lucky[config.training.seed]
+        size = {"parameters": 1000, "without_modulation": 1000, "active_per_token": 1000}
+        size |= {"forward_flops": 2000, "train_flops": 6000}
+        extra = {"projector": 600, "encoder": 2400} if aligned else {"projector": 0, "encoder": 0}
+        lines = [{"kind": "start", "step": 0, "size": size, "steps": STEPS, "device": "cpu", "alignment_flops": extra}]
+        for step in range(4, STEPS + 1, 4):
+            done = {"step": step, "examples": 8 * step, "flops": 48000 * step, "seconds": 0.1 * step}
+            loss = 0.2 + (fast * step) ** -0.5
+            lines.append({"kind": "train", **done, "loss": loss, "grad_norm": 1.0, "learning_rate": 1e-3})
+            values = {"grid": "k/8", "loss": loss, "stderr": 0.01, "levels": [loss] * 8}
+            for weights in ("raw", "ema"):
+                lines.append({"kind": "validation", **done, "weights": weights, **values})
+            lines.append(score_line("ema", 10, 3.0, 1 - loss, 100 * loss**3, step=step))
+            shown = {"setting": "t=0.5", "t": 0.5, "count": 64, "k": 10, "variant": "reference"}
+            blocks = [0.5 * (1 - loss), 1 - loss]
+            lines.append(
+                {"kind": "representations", **done, "weights": "ema", **shown, "cknna": {"shapes": blocks},
+                 "accuracy": blocks, "classes": 32, "probe": "logistic", "trained_on": 64}
+            )  # fmt: skip
+        write_run(folder, name, config, lines)
+    return folder
+
+
 def draw_strips(folder: Path, count: int, rng: np.random.Generator) -> None:
     """Pictures of data, raw and averaged weights, as a run leaves them."""
     folder.mkdir()

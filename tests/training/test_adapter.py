@@ -15,6 +15,7 @@ from tiny import tiny
 from rfjax import config as configs
 from rfjax import data, flow
 from rfjax.compiling import quick_options
+from rfjax.encoders.codec import to_network
 from rfjax.models.shards import Adapter
 from rfjax.training import mesh as meshes
 from rfjax.training import step as steps
@@ -140,6 +141,8 @@ def test_gradients_are_those_of_the_merged_weights(shape, remat):
     one = jax.devices()[0]
     factors, frozen, batch, noise = jax.device_put((factors, state.frozen, batch, noise), one)
 
+    batch = batch | {"z": to_network(batch["z"])}
+
     def loss(factors):
         bound = steps.BoundNetwork(spec.model, spec.adapter.merge(joined(frozen, factors)))
         return spec.objective(steps.StepNetworks(spec.model, bound.params, {}), batch, noise)["loss"].mean()
@@ -156,7 +159,7 @@ def test_the_reference_is_the_network_without_its_adapter():
     state, (batch, noise) = begin(spec, mesh), rows(config, spec, mesh)
     model = spec.model.clone(shards=dataclasses.replace(spec.model.shards, adapter=spec.adapter))
     networks = steps.StepNetworks(model, jax.tree.map(lambda x: x + 0.1, state.params), state.frozen)
-    given = batch["z"], noise.at.time, batch["cond"]
+    given = to_network(batch["z"]), noise.at.time, batch["cond"]
     np.testing.assert_allclose(
         networks.reference(*given), spec.model.apply({"params": state.frozen}, *given), rtol=1e-5, atol=1e-5
     )

@@ -8,6 +8,7 @@ from rfjax.config.keys.alignment import Alignment
 from rfjax.config.keys.data import Data, Text
 from rfjax.config.keys.machines import Cluster, Mesh, Plan
 from rfjax.config.keys.model import Flow, Model
+from rfjax.config.keys.representations import Representations
 from rfjax.config.keys.sampling import Archive, Generate, Sampling
 from rfjax.config.keys.study import Study
 from rfjax.config.keys.training import Optimizer, Recovery, Training, Validation
@@ -22,8 +23,9 @@ class Config:
         "study",
         "Chooses the job: `study` trains the runs and writes the report, `report` rewrites the report from the files "
         "of a study, `generate` makes pictures with one model, `archive` makes very many in one file for evaluators, "
-        "`plan` computes what the study needs on other devices.",
-        choices=("study", "report", "generate", "archive", "plan"),
+        "`representations` measures the hidden states of the models of study.source, `plan` computes what the study "
+        "needs on other devices.",
+        choices=("study", "report", "generate", "archive", "representations", "plan"),
     )
     workdir: str = key(
         "work/scaling", "Names the folder that the study, or the pictures of `generate` or `archive`, are written to."
@@ -49,6 +51,7 @@ class Config:
     plan: Plan = dataclasses.field(default_factory=Plan)
     validation: Validation = dataclasses.field(default_factory=Validation)
     sampling: Sampling = dataclasses.field(default_factory=Sampling)
+    representations: Representations = dataclasses.field(default_factory=Representations)
     generate: Generate = dataclasses.field(default_factory=Generate)
     archive: Archive = dataclasses.field(default_factory=Archive)
     study: Study = dataclasses.field(default_factory=Study)

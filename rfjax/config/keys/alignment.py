@@ -68,3 +68,8 @@ class Alignment:
         "training, `resample` interpolates the features linearly.",
         choices=("refuse", "resample"),
     )
+
+    @property
+    def active(self) -> bool:
+        """Whether there is anything to align with."""
+        return bool(self.encoders) and self.weight > 0

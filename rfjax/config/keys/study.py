@@ -14,10 +14,14 @@ class Study:
     report: str = key(
         "scaling",
         "Chooses the report that compares the runs. `sampling` trains nothing: it samples the models of `source`.",
-        choices=("scaling", "formulations", "sampling", "architectures"),
+        choices=("scaling", "formulations", "sampling", "architectures", "repa", "representations"),
         paths=True,
     )
-    source: str = key("", "Names the folder of the finished study whose models the report `sampling` samples.")
+    source: str = key(
+        "",
+        "Names the folder of the finished study whose models the report `sampling` samples, or the job "
+        "`representations` measures. The latter also takes the folder of one run, or a checkpoint of another project.",
+    )
     axes: dict[str, Any] = key(
         {},
         "Lists the keys in which the runs differ, with their values: axes.model.depth = (1, 2, 3) makes three runs. "

@@ -14,6 +14,7 @@ MEASUREMENTS = {
     "validation": "rfjax.training.measurements.validation:Validation",
     "samples": "rfjax.training.measurements.samples:Samples",
     "attention": "rfjax.training.measurements.attention:Attention",
+    "representations": "rfjax.training.measurements.representations:Representations",
 }
 NEVER, LAST, SELECTED = "never", "last", "selected"
 

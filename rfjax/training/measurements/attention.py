@@ -9,6 +9,7 @@ import numpy as np
 
 from rfjax import config as configs
 from rfjax.compiling import quick_options
+from rfjax.encoders.codec import to_network
 from rfjax.models.backbone import HEADS
 from rfjax.models.blocks import ATTENTION, STACKS
 from rfjax.training.context import RunContext
@@ -33,7 +34,7 @@ class Attention:
         """Measures the last weights."""
         with context.clock("attention"):
             weights = weights_of(context.spec, state, ema=False)
-            found = jax.device_get(_jit_attention(context.spec)(weights, at.batch, at.noise))
+            found = jax.device_get(_jit_attention(context.spec.at(at.step))(weights, at.batch, at.noise))
         values: dict[str, Any] = {}
         for name in ("largest_logit", "entropy"):
             blocks = [float(value) for stack in found for value in np.atleast_1d(stack[name])]
@@ -70,6 +71,7 @@ class _Network:
 def _jit_attention(spec: RunSpec) -> Callable[..., list[dict[str, jax.Array]]]:
     def measure(params: Any, batch: Any, noise: Any) -> list[dict[str, jax.Array]]:
         network = _Network(spec.model, params)
+        batch = batch | {"z": to_network(batch["z"])}
         spec.objective(network, batch, noise)  # as training asks: what it returns is not used, so not computed
         return [network.found[name] for name in sorted(network.found, key=STACKS.index)]
 

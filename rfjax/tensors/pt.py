@@ -15,8 +15,8 @@ import numpy as np
 
 from rfjax import files, untrusted
 from rfjax.errors import UserError, nearest, one_line
-from rfjax.interop import pickled
-from rfjax.interop.stored import (
+from rfjax.tensors import pickled
+from rfjax.tensors.stored import (
     ANY_SIZE,
     DTYPES,
     MOST_AXES,

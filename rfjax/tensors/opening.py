@@ -12,9 +12,9 @@ from pathlib import Path
 
 from rfjax import untrusted
 from rfjax.errors import UserError, nearest, one_line
-from rfjax.interop.pt import open_pt
-from rfjax.interop.safetensors import HEADER_LIMIT, INDEX, read_header
-from rfjax.interop.stored import Entry, Tensors
+from rfjax.tensors.pt import open_pt
+from rfjax.tensors.safetensors import HEADER_LIMIT, INDEX, read_header
+from rfjax.tensors.stored import Entry, Tensors
 
 TORCH = {".pt", ".pth", ".bin", ".ckpt"}
 SHARD = r"(?:-(?P<shard>\d+)-of-(?P<count>\d+))?"

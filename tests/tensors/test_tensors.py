@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfjax.errors import UserError
-from rfjax.interop.pt import write_pt
-from rfjax.interop.safetensors import write_safetensors
-from rfjax.interop.stored import DTYPES
-from rfjax.interop.tensors import open_tensors
+from rfjax.tensors.opening import open_tensors
+from rfjax.tensors.pt import write_pt
+from rfjax.tensors.safetensors import write_safetensors
+from rfjax.tensors.stored import DTYPES
 
 EXAMPLE = {
     "a.weight": np.arange(12, dtype=np.float32).reshape(3, 4),

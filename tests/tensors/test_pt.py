@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfjax.errors import UserError
-from rfjax.interop import pt
-from rfjax.interop.pt import open_pt, write_pt
+from rfjax.tensors import pt
+from rfjax.tensors.pt import open_pt, write_pt
 
 KINDS = list(pt.STORAGE_NAMES)
 SIX = np.arange(6, dtype=np.float32)

@@ -13,7 +13,7 @@ import numpy as np
 
 from rfjax import files, untrusted
 from rfjax.errors import UserError, one_line
-from rfjax.interop.stored import (
+from rfjax.tensors.stored import (
     ANY_SIZE,
     DTYPE_NAMES,
     MOST_AXES,

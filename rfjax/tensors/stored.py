@@ -16,7 +16,6 @@ import numpy as np
 
 from rfjax import untrusted
 from rfjax.errors import UserError, one_line
-from rfjax.interop.layout import Rows
 
 FLOATS = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 INTEGERS = {"I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_}
@@ -26,6 +25,7 @@ NARROW = {"F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2} 
 READABLE = DTYPES | {name: np.dtype(kind) for name, kind in NARROW.items()}
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 BAND, BAND_ROWS = 400_000, 128  # bytes, or rows if that is more, that stay in the cache: benchmarks/loading.py
+Rows = tuple[int, int]  # [start, stop)
 ANY_SIZE = 2**62  # bytes: no limit for a file that is not read whole
 LARGEST_AXIS, MOST_AXES = 2**48, 32  # of a tensor: numpy's own limits are 2^63 and 64
 
