@@ -18,10 +18,12 @@ from rfjax.errors import UserError
 from rfjax.flow import variational
 from rfjax.objectives import Objective, make_objective
 from rfjax.objectives.ddpm import DDPM
+from rfjax.planning import tracing
 from rfjax.training import mesh as meshes
 from rfjax.training import step as steps
 from rfjax.training.encode import EncodeStage
 from rfjax.training.spec import make_run_spec
+from rfjax.training.state import abstract_state
 
 KIND = "dit/eps"
 STEPS = np.array([0, 1, 2, 500, 998, 999])
@@ -186,3 +188,16 @@ def test_the_objective_is_of_the_table():
     config, spec = small()
     assert spec.objective == make_objective(config) == DDPM(0.1, "dit/eps") and isinstance(spec.objective, Objective)
     assert dataclasses.replace(spec.objective, kind="eps/linear") != spec.objective
+
+
+def test_dit_with_representation_alignment_is_both_objectives_together():
+    """Traced alone: the bound reads the variance's channels, and the alignment a hidden state of the same pass."""
+    config, spec = small(alignment={"encoders": ("shapes",), "projector_width": 8})
+    mesh = meshes.make_mesh(configs.Mesh(), jax.devices()[:1])
+    batch, noise = tracing.arguments(config, spec, mesh)
+    state, (encoder,) = abstract_state(spec, mesh), spec.features
+    tokens = (batch["z"].shape[0], math.prod(encoder.grid), encoder.width)
+    batch |= {encoder.name: jax.ShapeDtypeStruct(tokens, jnp.float32, sharding=batch["z"].sharding)}
+    found, grads = jax.eval_shape(steps.gradients(spec, mesh), state.params, {}, batch, noise)
+    assert set(found) == {"loss", "denoising", "mse", "bound", "alignment"}
+    assert "projector_0" in grads
