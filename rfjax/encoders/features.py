@@ -39,6 +39,10 @@ class FeatureEncoder(Protocol):
 
     def weights(self) -> Any: ...
 
+    def abstract_weights(self) -> Any:
+        """The weights as shapes and dtypes, for a plan; nothing is read."""
+        ...
+
     def prepare(self, arrays: Mapping[str, np.ndarray], captions: Sequence[str]) -> dict[str, np.ndarray]: ...
 
     def encode(self, weights: Any, batch: Mapping[str, Array], keys: Array) -> Float[Array, "B N Z"]:

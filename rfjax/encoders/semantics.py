@@ -40,6 +40,8 @@ class Semantics:
         """None."""
         return ()
 
+    abstract_weights = weights
+
     def prepare(self, arrays: Mapping[str, np.ndarray], captions: Sequence[str]) -> dict[str, np.ndarray]:
         """Passes on what lies at each pixel."""
         return {"semantics": arrays["semantics"]}

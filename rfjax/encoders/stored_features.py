@@ -33,6 +33,8 @@ class StoredFeatures:
         """None."""
         return ()
 
+    abstract_weights = weights
+
     def prepare(self, arrays: Mapping[str, np.ndarray], captions: Sequence[str]) -> dict[str, np.ndarray]:
         """Passes the features on in the type that they are stored in.
 

@@ -11,10 +11,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int
+from jaxtyping import Array, Float, Float32, Int, Shaped
 
 from rfjax import flow
 from rfjax.compiling import options
+from rfjax.encoders.codec import to_network
 from rfjax.evaluation.validation import gather
 from rfjax.models.backbone import HEADS, Backbone, Head
 
@@ -107,7 +108,7 @@ def jit_states(model: Backbone, full: bool = False) -> Callable[..., Float32[Arr
     def states(
         params: Any,
         how: tuple[flow.FormulationArrays, Float[Array, ""]],
-        z: Float[Array, "B *S"],
+        z: Shaped[Array, "B *S"],
         index: Int[Array, " B"],
         cond: Any,
     ) -> Float32[Array, "B d D"]:
@@ -115,7 +116,7 @@ def jit_states(model: Backbone, full: bool = False) -> Callable[..., Float32[Arr
         keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(NOISE_SEED), i))(index)
         eps = jax.vmap(lambda key: jax.random.normal(key, z.shape[1:]))(keys)
         at = formulation.coefficients(jnp.full(len(z), t, jnp.float32))
-        shown, _ = flow.noised(at, z.astype(jnp.float32), eps)
+        shown, _ = flow.noised(at, to_network(z).astype(jnp.float32), eps)
         _, kept = tapped.apply({"params": params}, shown, at.time, cond, mutable=[HEADS])
         return jnp.concatenate([kept[HEADS][head.name] for head in heads], axis=1)
 

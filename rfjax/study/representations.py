@@ -192,12 +192,14 @@ def measure(subject: Subject, display: Display, stop: Stop) -> dict[str, Any]:
 def _context(subject: Subject, display: Display, stop: Stop, watchdog: Watchdog) -> RunContext:
     config = subject.run.config
     mesh, spec = meshes.make_mesh(config.mesh), make_run_spec(config)
+    codec = EncodeStage.place(spec.encoders[:1], mesh)
     return RunContext(
         run=subject.run,
         spec=spec,
         formulation=flow.formulation(config.flow.formulation, config.flow.shift),
         mesh=mesh,
-        encode=EncodeStage.place(spec.encoders[:1], mesh),
+        encode=codec,
+        encode_features=codec,
         sources=sources(subject),
         size=models.measure(spec.model, spec.inputs),
         clock=Clock(),

@@ -74,6 +74,11 @@ class SmallEncoder:
         """
         return _trained(self)
 
+    def abstract_weights(self) -> Any:
+        """The weights as shapes and dtypes."""
+        images = jnp.zeros((1, self.data.image_size, self.data.image_size, 3))
+        return jax.eval_shape(self.network.init, jax.random.key(0), images)["params"]
+
     def prepare(self, arrays: Mapping[str, np.ndarray], captions: Sequence[str]) -> dict[str, np.ndarray]:
         """Passes the pictures on as bytes."""
         return {"image": arrays["image"]}
@@ -99,7 +104,7 @@ class Masked(nn.Module):
         (rows, columns), side = self.encoder.grid, self.encoder.patch
         hidden = jax.random.bernoulli(key, HIDDEN_SHARE, (len(images), rows, columns, 1))
         pixels = hidden.repeat(side, 1).repeat(side, 2)
-        tokens = self.encoder.network.clone(name="encoder")(jnp.where(pixels, 0.0, images))
+        tokens = self.encoder.network.clone(name="encoder", parent=self)(jnp.where(pixels, 0.0, images))
         found = nn.Dense(side * side * 3)(tokens).reshape(len(images), rows, columns, side, side, 3)
         error = jnp.abs(found.transpose(0, 1, 3, 2, 4, 5).reshape(images.shape) - images) * pixels
         return error.sum((1, 2, 3)) / (3 * pixels.sum((1, 2, 3)) + 1e-6)
@@ -113,7 +118,7 @@ class Labelled(nn.Module):
 
     @nn.compact
     def __call__(self, images: Float[Array, "B H W 3"], labels: Array, key: Array) -> Float[Array, " B"]:
-        tokens = self.encoder.network.clone(name="encoder")(images)
+        tokens = self.encoder.network.clone(name="encoder", parent=self)(images)
         return optax.softmax_cross_entropy_with_integer_labels(nn.Dense(self.classes)(tokens.mean(1)), labels)
 
 
@@ -140,7 +145,7 @@ def _fit(task: nn.Module, images: np.ndarray, labels: np.ndarray) -> Any:
     """The encoder's weights after STEPS of AdamW."""
     schedule = optax.warmup_cosine_decay_schedule(0.0, RATE, WARMUP, STEPS)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=0.05))
-    key = jax.random.key(SEED)
+    key, images, labels = jax.random.key(SEED), jnp.asarray(images), jnp.asarray(labels, jnp.int32)
     params = task.init(key, coloured(images[:1]), labels[:1], key)["params"]
 
     @jax.jit

@@ -27,7 +27,7 @@ def test_the_codec_of_pictures_decodes_what_it_encodes():
     codec = Pixels(SHAPE)
     prepared = codec.prepare({"image": EVERY, "label": np.zeros(1)}, ["all"])
     assert list(prepared) == ["image"] and prepared["image"].dtype == np.uint8  # a quarter of the way's bytes
-    z = codec.encode(codec.weights(), {"image": jnp.asarray(EVERY)}, KEYS)
+    z = to_network(codec.encode(codec.weights(), {"image": jnp.asarray(EVERY)}, KEYS))
     np.testing.assert_array_equal(codec.decode(codec.weights(), z), EVERY)
 
 

@@ -65,7 +65,8 @@ def test_recordings_are_those_of_the_cases_and_small():
 def test_flops_are_those_of_the_traced_program(case, tmp_path):
     encoder = opened(case, saved(case.name, tmp_path)[2])
     image = jax.ShapeDtypeStruct((1, *encoder.image), jnp.uint8)
-    tree = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, encoder.weights()))
+    tree = encoder.abstract_weights()
+    jax.tree.map(lambda x, y: np.testing.assert_equal((x.shape, x.dtype), (y.shape, y.dtype)), tree, encoder.weights())
     assert traced_matmul_flops(lambda w, x: encoder.encode(w, {"image": x}, None), tree, image) == encoder.flops
 
 
@@ -174,10 +175,18 @@ def test_grey_pictures_are_three_equal_channels(dinov2):
 
 def test_a_run_names_its_encoder(dinov2):
     c = tiny()
-    c.data.image_size = 16
-    encoder = make_feature_encoder(f"vision@{dinov2.path}#4", configs.parse(c))
+    config = configs.parse(c)
+    encoder = make_feature_encoder(f"vision@{dinov2.path}#4", config)
     assert isinstance(encoder, FeatureEncoder) and hash(encoder) == hash(encoder)
     assert (encoder.grid, encoder.size, encoder.width, encoder.reads) == ((4, 4), (28, 28), 32, ("image",))
+    assert encoder.image == (16, 16, 3)
+
+
+def test_pictures_lie_beside_latents_of_an_eighth_of_their_side(dinov2):
+    config = configs.parse(tiny())
+    latents = dataclasses.replace(config.data, name="latents", image_size=32, channels=4)
+    encoder = make_feature_encoder(f"vision@{dinov2.path}", dataclasses.replace(config, data=latents))
+    assert (encoder.image, encoder.grid) == ((256, 256, 3), (16, 16))
 
 
 def test_the_program_does_not_grow_with_the_depth(tmp_path):
@@ -329,7 +338,7 @@ BAD = {
     "patch": (put(patch_size=5), r"patches of 5 pixels \(patch_size\) do not divide an image_size of 28"),
     "heads": (put(num_attention_heads=5), "5 attention heads do not divide the hidden_size 32"),
     "grey": (put(num_channels=1), "has num_channels = 1"),
-    "no-size": (put(hidden_size="wide"), "has hidden_size = 'wide': it must be a whole number from 1 on"),
+    "no-size": (put(hidden_size="wide"), "has hidden_size = 'wide': it must be a whole number from 1 to 65536"),
     "oblong": (put(image_size=[28, 35]), r"has image_size = \[28, 35\]"),
     "epsilon": (put(layer_norm_eps=-1.0), "has layer_norm_eps = -1.0: it must be a number above 0"),
     "activation": (put(hidden_act="gelo"), "has hidden_act 'gelo', which is not known here"),
@@ -372,6 +381,20 @@ def test_files_that_changed_since(tmp_path):
     encoder = opened(BY_NAME["dinov2"], path)
     write(tmp_path, tensors, config | {"layer_norm_eps": 1e-5})
     with pytest.raises(UserError, match="has changed: it holds another encoder than before"):
+        encoder.weights()
+
+
+def test_a_config_alone_is_enough_for_a_plan(tmp_path):
+    where = tmp_path / "config.json"
+    where.write_text(json.dumps({"model_type": "dinov2", "image_size": 518}), encoding="utf-8")
+    encoder = open_encoder(where, (256, 256, 3))
+    sizes = [leaf.size for leaf in jax.tree.leaves(encoder.abstract_weights())]
+    # One table of 16 x 16 in place of 1 + 37 x 37, and no mask token; the class token has its position in it.
+    assert sum(sizes) == 86_580_480 - 768 - (1 + 37**2 - 16**2) * 768
+    # 12 blocks of 257 tokens: 12 D^2 and, for the attention, 2 T D for each; the patches; 256 x 256 to 224 x 224.
+    macs = 12 * 257 * (12 * 768**2 + 2 * 257 * 768) + 256 * 588 * 768 + 3 * 224 * 256 * (256 + 224)
+    assert encoder.flops == 2 * macs
+    with pytest.raises(UserError, match=r"describes an encoder without its weights: name the folder"):
         encoder.weights()
 
 

@@ -70,12 +70,18 @@ class VisionEncoder:
         resize = (height != rows) * rows * height * width + (width != columns) * rows * columns * width
         return self.what.arch.flops(self.grid) + 2 * resize * channels
 
+    def abstract_weights(self) -> dict[str, Any]:
+        """The weights as shapes and dtypes, without a look at the files."""
+        return loading.abstract_weights(self.what.arch, self.grid)
+
     def weights(self) -> dict[str, Any]:
-        """Reads the weights: float32, of any size until now unread.
+        """Reads the weights, in float32.
 
         Raises:
-            UserError: if the files have changed and hold something else, or can't be read.
+            UserError: if there are none, the files have changed and hold something else, or they can't be read.
         """
+        if self.path.endswith(loading.CONFIG):
+            raise UserError(f"{self.path} describes an encoder without its weights: name the folder that holds both")
         source = loading.open_source(Path(self.path), self.heads)
         with source.tensors:
             if source.what != self.what:
@@ -150,7 +156,7 @@ def open_encoder(
 
     Args:
         path: a Hugging Face folder with config.json and safetensors (DINO, DINOv2, DINOv3, MAE, I-JEPA, CLIP, SigLIP),
-            or a torch file of MoCo v3.
+            or a torch file of MoCo v3. The config.json alone makes an encoder without weights, for a plan.
         image: (H, W, C) of the pictures, with C = 1 or 3.
         name: of its output; empty: "features:" and the path.
         side: tokens along the shorter side; 0: REPA's rule, see `tokens_of`.
@@ -166,11 +172,10 @@ def open_encoder(
         raise UserError(f"vision@{path} encodes pictures (H, W, 1 or 3), and an example is {image}")
     if rule not in RULES:
         raise UserError(f"'{rule}' is no rule of resampling{nearest(rule, RULES)}")
-    source = loading.open_source(Path(path), heads)
-    source.tensors.close()
-    colours = loading.colours(Path(path), source.what.family)
+    what = loading.read_description(Path(path), heads)
+    colours = loading.colours(Path(path), what.family)
     grid = tokens_of(image[0], image[1], side)
-    return VisionEncoder(name or f"features:{path}", str(path), source.what, image, grid, colours, rule, heads, dtype)
+    return VisionEncoder(name or f"features:{path}", str(path), what, image, grid, colours, rule, heads, dtype)
 
 
 def make(config: configs.Config, argument: str) -> VisionEncoder:

@@ -189,6 +189,7 @@ FAMILIES = {  # by the model_type of config.json; DINO of 2021 is a `vit`
     "mocov3": Family(TIMM, ("module.base_encoder.",), "head|module"),
 }
 TOWERS = ("clip", "siglip")  # their config describes the vision tower in `vision_config`
+LARGEST = 2**16  # of any size
 BIASES = {"q": ("qkv_bias", "query_bias"), "k": ("qkv_bias", "key_bias"), "v": ("qkv_bias", "value_bias"),
           "out": ("proj_bias",), "mlp": ("mlp_bias",)}  # fmt: skip
 
@@ -278,8 +279,8 @@ def _whole(values: Mapping[str, Any], key: str, where: str, least: int = 1) -> i
     value = values[key]
     if isinstance(value, list) and len(value) == 2 and value[0] == value[1]:
         value = value[0]
-    if type(value) is not int or not least <= value <= 2**20:
-        raise UserError(f"{where} has {key} = {value!r}: it must be a whole number from {least} on")
+    if type(value) is not int or not least <= value <= LARGEST:
+        raise UserError(f"{where} has {key} = {value!r}: it must be a whole number from {least} to {LARGEST}")
     return value
 
 

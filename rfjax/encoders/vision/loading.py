@@ -20,6 +20,7 @@ from rfjax.tensors.opening import open_tensors
 from rfjax.tensors.pt import open_pt
 from rfjax.tensors.stored import Tensors
 
+CONFIG = "config.json"
 # MoCo v3's file stores no number of heads: width -> heads, of its S, B and L; S has 12 heads of 32.
 MOCO_HEADS = {384: 12, 768: 12, 1024: 16}
 # Names that RCG's copy of MoCo v3 L misspells -> what they should be.
@@ -55,11 +56,7 @@ def open_source(path: Path, heads: int = 0) -> Source:
     if not path.exists():
         raise UserError(f"there is no {path}: give a folder with config.json and safetensors, or a file of MoCo v3")
     if path.is_dir() or path.suffix in (".safetensors", ".json"):
-        where = folder_of(path) / "config.json"
-        settings = untrusted.read_json(where, fix="take the config.json that came with the weights")
-        if settings is None:
-            raise UserError(f"{where.parent} has no config.json: give a folder of Hugging Face with all of its files")
-        what, tensors = describe(settings, str(where)), open_tensors(path)
+        what, tensors = _read_config(path), open_tensors(path)
     else:
         what, tensors = None, open_pt(path).tensors
     try:
@@ -71,6 +68,23 @@ def open_source(path: Path, heads: int = 0) -> Source:
         tensors.close()
         raise
     return Source(what, tensors, names)
+
+
+def read_description(path: Path, heads: int = 0) -> Description:
+    """What `open_source` would open. A config.json alone is enough: for a plan, where the weights are elsewhere."""
+    if path.name == CONFIG:
+        return _read_config(path)
+    source = open_source(path, heads)
+    source.tensors.close()
+    return source.what
+
+
+def _read_config(path: Path) -> Description:
+    where = folder_of(path) / CONFIG
+    settings = untrusted.read_json(where, fix="take the config.json that came with the weights")
+    if settings is None:
+        raise UserError(f"{where.parent} has no config.json: give a folder of Hugging Face with all of its files")
+    return describe(settings, str(where))
 
 
 def folder_of(path: Path) -> Path:
@@ -135,6 +149,12 @@ def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
+def abstract_weights(arch: Architecture, grid: tuple[int, int]) -> dict[str, Any]:
+    """The weights of `ViT` as shapes and dtypes."""
+    pixels = jax.ShapeDtypeStruct((1, grid[0] * arch.patch, grid[1] * arch.patch, 3), jnp.float32)
+    return jax.eval_shape(ViT(arch, grid).init, jax.random.key(0), pixels)["params"]
+
+
 def read_weights(source: Source, grid: tuple[int, int], rule: str) -> dict[str, Any]:
     """The weights of `ViT` on a grid, in float32; biases that the encoder does not have are 0.
 
@@ -146,9 +166,7 @@ def read_weights(source: Source, grid: tuple[int, int], rule: str) -> dict[str, 
     """
     what, tensors, names = source
     arch = what.arch
-    pixels = jax.ShapeDtypeStruct((1, grid[0] * arch.patch, grid[1] * arch.patch, 3), jnp.float32)
-    shapes = jax.eval_shape(ViT(arch, grid).init, jax.random.key(0), pixels)["params"]
-    tree = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
+    tree = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), abstract_weights(arch, grid))
     flat = {
         jax.tree_util.keystr(p, simple=True, separator="/"): x for p, x in jax.tree_util.tree_leaves_with_path(tree)
     }
