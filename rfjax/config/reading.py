@@ -36,6 +36,7 @@ OPERATIONAL = (
     "training.keep_checkpoints",
     "training.measurements",
     "generate",
+    "archive",
     "study",
 )
 
@@ -151,7 +152,7 @@ def _flatten(values: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, 
 
 MOST_RUNS = 10_000  # of a study
 LONGEST_NAME = 200  # characters of a run's name: a folder's name may have 255 bytes
-BASE_ONLY = ("study", "generate", "plan", "cluster")  # sections that have one value for all runs
+BASE_ONLY = ("study", "generate", "archive", "plan", "cluster")  # sections that have one value for all runs
 
 
 def runs(config: Config) -> list[tuple[str, Config]]:
