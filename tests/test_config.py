@@ -13,7 +13,7 @@ from rfjax.errors import UserError
 def changed(**sections):
     c = tiny()
     for section, values in sections.items():
-        c[section].update(values)
+        (c[section] if section else c).update(values)
     return c
 
 
@@ -69,6 +69,14 @@ def changed(**sections):
         ({"optimizer": {"learning_rate": float("nan")}}, "config.optimizer.learning_rate = nan must be a finite"),
         ({"model": {"attention": "cudnn"}}, "'cudnn' needs config.model.precision = 'bfloat16'"),
         ({"sampling": {"settings": ("2@3", "2@3.0")}}, "config.sampling.settings names '2@3.0' twice"),
+        ({"sampling": {"settings": ("repa-sde@3",)}}, "such as 'repa-sde-250@1.8' (did you mean 'repa-sde-250'?)"),
+        ({"sampling": {"settings": ("repa-ode-50@1.5",)}, "text": {"drop": 0.0}}, "use 'repa-ode-50@1.0'"),
+        ({"generate": {"preset": "repa"}}, "config.generate.preset = 'repa' is not one of its choices"),
+        ({"archive": {"rounding": "floor"}}, "config.archive.rounding = 'floor' is not one of its choices"),
+        (
+            {"generate": {"source": "x", "prompts": ("7",)}, "": {"job": "archive"}},
+            "the job 'archive' takes the labels that config.archive.labels says",
+        ),
         ({"data": {"path": "a\0b"}}, "config.data.path holds the character U+0000"),
         ({"data": {"caption_template": "\ud83d"}}, "config.data.caption_template holds the character U+D83D"),
         ({"data": {"path": "x" * 5000}}, "config.data.path has 5,000 characters"),

@@ -7,6 +7,7 @@ result and returns a frozen `Config` before anything is compiled. This package i
 from rfjax.config.checks import check as check
 from rfjax.config.checks import check_generate as check_generate
 from rfjax.config.keys import Alignment as Alignment
+from rfjax.config.keys import Archive as Archive
 from rfjax.config.keys import Cluster as Cluster
 from rfjax.config.keys import Config as Config
 from rfjax.config.keys import Data as Data
@@ -32,5 +33,7 @@ from rfjax.config.reading import filled as filled
 from rfjax.config.reading import from_dict as from_dict
 from rfjax.config.reading import parse as parse
 from rfjax.config.reading import runs as runs
+from rfjax.config.setting import PRESETS as PRESETS
 from rfjax.config.setting import Setting as Setting
 from rfjax.config.setting import setting as setting
+from rfjax.config.setting import with_preset as with_preset

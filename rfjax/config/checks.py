@@ -33,6 +33,8 @@ def check(config: Config) -> None:
         raise UserError("config.data.path must name a directory of images for config.data.name = 'folder'")
     if data.name == "latents" and not data.path:
         raise UserError("config.data.path must name the folder of train/latents.npy for config.data.name = 'latents'")
+    if data.name == "moments" and not data.path:
+        raise UserError("config.data.path must name the folder of vae-sd/dataset.json for config.data.name = 'moments'")
     if config.optimizer.flatten and config.optimizer.weight_decay:
         raise UserError(
             "config.optimizer.flatten can't tell matrices from biases: set weight_decay = 0 or flatten = False"
@@ -51,8 +53,8 @@ def check(config: Config) -> None:
         raise UserError(
             f"config.validation.examples = {config.validation.examples} must be a multiple of the 8 levels of t"
         )
-    if config.job == "generate":
-        _check_generate(config.generate)
+    if config.job in ("generate", "archive"):
+        _check_generate(config.generate, config.job)
 
 
 LONGEST_NAME, LONGEST_PATH = 255, 4096  # bytes, on Linux, macOS and most network file systems
@@ -139,7 +141,7 @@ def _check_sampling(config: Config) -> None:
         if one.guidance != 1 and config.text.drop in (0, 1):
             raise UserError(
                 f"config.sampling.settings: '{one.name}' needs guidance, but {_unguided(config.text.drop)}: use "
-                f"'{one.steps}@1.0', or another config.text.drop"
+                f"'{one.preset or one.steps}@1.0', or another config.text.drop"
             )
     names = [one.name for one in wanted]
     if repeated := next((name for name in names if names.count(name) > 1), None):
@@ -166,14 +168,19 @@ def _unguided(drop: float) -> str:
     return f"with config.text.drop = {drop:g} the model {'sees no text' if drop else 'never trains without text'}"
 
 
-def _check_generate(sample: Generate) -> None:
-    """Refuses a job `generate` that no model could do."""
+def _check_generate(sample: Generate, job: str) -> None:
+    """Refuses a job `generate` or `archive` that no model could do."""
     if not sample.source:
         raise UserError("config.generate.source must name the folder of a run, or a checkpoint of another project")
     if sample.prompts and sample.encodings:
         raise UserError(
             "config.generate.prompts and config.generate.encodings are both set: set one of them (the file of "
             "encodings may hold captions)"
+        )
+    if job == "archive" and (sample.prompts or sample.encodings):
+        raise UserError(
+            "config.generate.prompts and config.generate.encodings are for the job 'generate': the job 'archive' takes "
+            "the labels that config.archive.labels says"
         )
 
 

@@ -36,6 +36,7 @@ OPERATIONAL = (
     "training.keep_checkpoints",
     "training.measurements",
     "generate",
+    "archive",
     "study",
 )
 
@@ -151,7 +152,7 @@ def _flatten(values: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, 
 
 MOST_RUNS = 10_000  # of a study
 LONGEST_NAME = 200  # characters of a run's name: a folder's name may have 255 bytes
-BASE_ONLY = ("study", "generate", "plan", "cluster")  # sections that have one value for all runs
+BASE_ONLY = ("study", "generate", "archive", "plan", "cluster")  # sections that have one value for all runs
 
 
 def runs(config: Config) -> list[tuple[str, Config]]:
@@ -167,6 +168,7 @@ def runs(config: Config) -> list[tuple[str, Config]]:
     _check_axes(axis)
     result: dict[str, Config] = {}
     folders: dict[str, str] = {}
+    seen: list[list[Any]] = []
     for values in itertools.product(*axis.values()):
         plain = config.to_dict()
         for path, value in zip(axis, values, strict=True):
@@ -180,8 +182,10 @@ def runs(config: Config) -> list[tuple[str, Config]]:
         if not run.alignment.active:
             labels = {path: label for path, label in labels.items() if path not in WITHOUT_EFFECT}
         name = "-".join(labels.values()) or "run"
-        if not run.alignment.active and name in result:
+        with_effect = [value for path, value in zip(axis, values, strict=True) if path in labels]
+        if with_effect in seen and len(with_effect) < len(values):
             continue  # it differs from that run in settings of an alignment that neither has
+        seen.append(with_effect)
         if len(name.encode()) > LONGEST_NAME:
             raise UserError(
                 f"the study's run '{name[:60]}...' has a name of over {LONGEST_NAME} bytes: shorten its axes"

@@ -25,6 +25,7 @@ SOURCES = {
     "tfds": "rfjax.data.tfds:open_source",
     "folder": "rfjax.data.folder:open_source",
     "latents": "rfjax.data.latents:open_source",
+    "moments": "rfjax.data.moments:open_source",
     "none": "rfjax.data:absent",
 }
 

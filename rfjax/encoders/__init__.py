@@ -21,7 +21,11 @@ TEXT = {
     "stored": "rfjax.encoders.text:make_stored",
     "labels": "rfjax.encoders.text:make_labels",
 }
-CODECS = {"pixels": "rfjax.encoders.codec:Pixels", "latents": "rfjax.encoders.codec:Latents"}
+CODECS = {
+    "pixels": "rfjax.encoders.codec:make_pixels",
+    "latents": "rfjax.encoders.codec:make_latents",
+    "moments": "rfjax.encoders.codec:make_moments",
+}
 PICTURE_CHANNELS = (1, 3)  # grey, or red, green and blue
 
 
@@ -68,11 +72,10 @@ def make_text_encoder(config: configs.Text) -> TextEncoder:
 
 
 def make_codec(config: configs.Data) -> Codec:
-    """The codec that the config names; "": of pictures for 1 or 3 channels, of latents for others."""
-    pictures = config.channels in PICTURE_CHANNELS and config.name != "latents"
-    name = config.codec or ("pixels" if pictures else "latents")
-    shape = config.shape or (config.image_size, config.image_size, config.channels)
-    return lookup.find(name, CODECS, "data.codec")(shape)
+    """The codec that the config names; "": the source's own, else of pictures for 1 or 3 channels, or of latents."""
+    own = config.name if config.name in ("latents", "moments") else ""
+    name = config.codec or own or ("pixels" if config.channels in PICTURE_CHANNELS else "latents")
+    return lookup.find(name, CODECS, "data.codec")(config)
 
 
 def make_encoders(config: configs.Config) -> tuple[Encoder, ...]:

@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped, UInt8
 
+from rfjax import config as configs
 from rfjax.errors import UserError
 
 
@@ -52,10 +54,18 @@ def to_network(image: Any) -> Any:
     return image.astype(np.float32) / 127.5 - 1 if image.dtype == np.uint8 else image
 
 
-def to_pixels(z: Any) -> Any:
-    """-1..1 -> uint8 0..255, rounded, clipped at the ends. For numpy and JAX arrays alike."""
+ROUNDINGS = {"sit": lambda z: z * 127.5 + 128, "repa": lambda z: (z + 1) / 2 * 255}  # both then lose their fraction
+
+
+def to_pixels(z: Any, rounding: str = "sit") -> Any:
+    """-1..1 -> uint8 0..255, clipped at the ends. For numpy and JAX arrays alike.
+
+    Args:
+        z: values.
+        rounding: of ROUNDINGS: "sit" rounds to the nearest level, "repa" always down, as each one's code does.
+    """
     xp = jnp if isinstance(z, jnp.ndarray) else np
-    return xp.clip(z.astype(np.float32) * 127.5 + 128, 0, 255).astype(np.uint8)
+    return xp.clip(ROUNDINGS[rounding](z.astype(np.float32)), 0, 255).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -64,9 +74,11 @@ class Pixels:
 
     Attributes:
         shape: of z, (H, W, C).
+        rounding: of decoded pixels, see `to_pixels`.
     """
 
     shape: tuple[int, ...]
+    rounding: str = "sit"
 
     name: ClassVar[str] = "z"
     reads: ClassVar[tuple[str, ...]] = ("image",)
@@ -86,7 +98,7 @@ class Pixels:
 
     def decode(self, weights: Any, z: Float[Array, "B *S C"]) -> UInt8[Array, "B *S C"]:
         """Pixels of z."""
-        return to_pixels(jnp.nan_to_num(z, posinf=0.0, neginf=0.0))
+        return to_pixels(jnp.nan_to_num(z, posinf=0.0, neginf=0.0), self.rounding)
 
 
 @dataclass(frozen=True)
@@ -118,6 +130,78 @@ class Latents:
     def decode(self, weights: Any, z: Float[Array, "B *S C"]) -> UInt8[Array, "B *S2 C2"]:
         """Raises UserError: there is no decoder."""
         raise UserError("latents of this data set have no decoder here: config.data.codec names one that has")
+
+
+LOG_VARIANCES = (-30.0, 20.0)  # LDM's clamp, and U-ViT's
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Latents drawn afresh from their stored distribution each time an example is seen: scale (mean + deviation noise).
+
+    The noise belongs to (seed, step, the example's place in the batch).
+
+    Attributes:
+        shape: of z, (H, W, C).
+        scale: what latents are multiplied by.
+        form: what the second half of the stored channels is: "std", "logvar" (clamped), or "mode" to take the mean.
+    """
+
+    shape: tuple[int, ...]
+    scale: float
+    form: str = "std"
+
+    name: ClassVar[str] = "z"
+    reads: ClassVar[tuple[str, ...]] = ("moments",)
+    pictures: ClassVar[bool] = False
+
+    def weights(self) -> tuple[()]:
+        """None."""
+        return ()
+
+    def prepare(self, arrays: Mapping[str, np.ndarray], captions: Sequence[str]) -> dict[str, np.ndarray]:
+        """Passes the moments on.
+
+        Raises:
+            UserError: if the data set has none, or of another shape.
+        """
+        found, wanted = _field(arrays, "moments", "moments", "latents"), (*self.shape[:-1], 2 * self.shape[-1])
+        if found.shape[1:] != wanted:
+            raise UserError(f"'moments' of the data set has shape {found.shape[1:]}, but the config says {wanted}")
+        return {"moments": found}
+
+    def encode(self, weights: Any, batch: Mapping[str, Array], keys: Array) -> Float[Array, "B *S C"]:
+        """Latents of the moments."""
+        mean, second = jnp.split(batch["moments"].astype(jnp.float32), 2, axis=-1)
+        if self.form == "mode":
+            return self.scale * mean
+        deviation = jnp.exp(jnp.clip(second, *LOG_VARIANCES) / 2) if self.form == "logvar" else second
+        noise = jax.vmap(lambda key: jax.random.normal(key, self.shape))(keys)
+        return self.scale * (mean + deviation * noise)
+
+    def decode(self, weights: Any, z: Float[Array, "B *S C"]) -> UInt8[Array, "B *S2 C2"]:
+        """Raises UserError: there is no decoder."""
+        raise UserError("moments of latents have no decoder here: config.data.codec names one that has")
+
+
+def make_pixels(config: configs.Data) -> Pixels:
+    """Pictures of the config's size."""
+    return Pixels(shape_of(config))
+
+
+def make_latents(config: configs.Data) -> Latents:
+    """Latents of the config's size."""
+    return Latents(shape_of(config))
+
+
+def make_moments(config: configs.Data) -> Moments:
+    """Latents that are drawn from moments, as the config says."""
+    return Moments(shape_of(config), config.latent_scale, config.moments)
+
+
+def shape_of(config: configs.Data) -> tuple[int, ...]:
+    """The shape of one z, (H, W, C) or (F, H, W, C)."""
+    return config.shape or (config.image_size, config.image_size, config.channels)
 
 
 def _field(arrays: Mapping[str, np.ndarray], name: str, codec: str, other: str) -> np.ndarray:

@@ -43,7 +43,8 @@ class SamplerSettings:
 
 
 def make_settings(sampling: configs.Sampling, one: configs.Setting, room: int = 0, seed: int = 0) -> SamplerSettings:
-    """A number of steps and a scale of guidance with all else that a config says about sampling."""
+    """A number of steps and a scale of guidance with all else that a config, or the setting's preset, says."""
+    sampling = configs.with_preset(sampling, one.preset)
     channels = sampling.guidance_channels or None
     return SamplerSettings(
         sampler=sampling.sampler,
@@ -144,6 +145,7 @@ def jit_sampler(
         full: compile with full effort.
     """
     method = flow.sampler(sampler, diffusion)
+    asked = "with_sigma" if sampler == "ddpm" and getattr(model, "learn_sigma", False) else None
 
     def run(
         params: Any,
@@ -154,7 +156,7 @@ def jit_sampler(
     ) -> Batch:
         formulation, schedule, scale, seed = how
         chosen = guidance if guidance.none else dataclasses.replace(guidance, scale=scale)
-        network = functools.partial(model.apply, {"params": params})
+        network = functools.partial(model.apply, {"params": params}, method=asked)
         denoiser = flow.Denoiser(flow.guided(network, cond, chosen), formulation)
         start = formulation.coefficients(schedule.times[0]).b * noise(index, codec.shape, 0, seed)
         z, length, count = method(denoiser, start, schedule, lambda step: noise(index, codec.shape, step + 1, seed))

@@ -17,6 +17,7 @@ from rfjax.flow.samplers import SAMPLERS as SAMPLERS
 from rfjax.flow.samplers import sampler as sampler
 from rfjax.flow.schedules import SCHEDULES as SCHEDULES
 from rfjax.flow.schedules import Schedule as Schedule
+from rfjax.flow.schedules import of_times as of_times
 from rfjax.flow.schedules import schedule as schedule
 from rfjax.names import OWN as OWN
 from rfjax.names import TABLE_1 as TABLE_1

@@ -21,7 +21,7 @@ class Denoiser:
     """A trained network as samplers see it.
 
     Attributes:
-        network: (scaled z, time, t) -> prediction; see `guidance.guided`.
+        network: (scaled z, time, t) -> prediction; see `guidance.guided`. Channels beyond z's are of the variance.
         flow: what the prediction is.
     """
 
@@ -36,12 +36,20 @@ class Denoiser:
             at: the coefficients of that time, scalars.
             now: the time that decides about guidance, if it is another.
         """
+        x0, eps, _ = self.predict_with_variance(z, at, now)
+        return x0, eps
+
+    def predict_with_variance(
+        self, z: Images, at: Coefficients, now: Float[Array, ""] | None = None
+    ) -> tuple[Images, Images, Images | None]:
+        """As `predict`, with what the network says of the variance in as many channels again; None if it says none."""
         time = jnp.broadcast_to(at.time, z.shape[:1])
-        value = self.network(at.scale * z, time, at.t if now is None else now).astype(jnp.float32)
+        value = self.network(at.scale * z, time, at.t if now is None else now).astype(z.dtype)
+        value, fraction = value[..., : z.shape[-1]], value[..., z.shape[-1] :]
         determinant = at.a * at.q - at.b * at.p
         x0 = (at.q * z - at.b * value) / determinant
         eps = (at.a * value - at.p * z) / determinant
-        return x0, eps
+        return x0, eps, fraction if fraction.shape == z.shape else None
 
 
 class Sampled(NamedTuple):

@@ -74,7 +74,7 @@ class Formulation:
             UserError: if a t that is known lies outside [0, 1].
         """
         check_times(t)
-        t = jnp.clip(jnp.asarray(t, jnp.float32), self.first, BEFORE_1 if self.cut else 1.0)
+        t = jnp.clip(jnp.asarray(t, float), self.first, BEFORE_1 if self.cut else 1.0)
         at, path = path_values(self.path, t), self.path
         scale, time = jnp.ones_like(t), t
         if self.prediction == "F":  # EDM's preconditioning: c_in, c_noise = log(sigma) / 4

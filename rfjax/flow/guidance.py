@@ -74,12 +74,12 @@ def guided(
         return plain
     both = jax.tree.map(lambda *halves: jnp.concatenate(halves), cond, cond.null())
 
-    def mixed(z: Float[Array, "B *S"], time: Float[Array, " B"], t: Float[Array, ""]) -> Float[Array, "B *S"]:
+    def mixed(z: Float[Array, "B *S"], time: Float[Array, " B"], t: Float[Array, ""]) -> Float[Array, "B *S2"]:
         out = network(jnp.concatenate([z, z]), jnp.concatenate([time, time]), both)
         with_cond, without = jnp.split(out, 2)
         change = (guidance.scale - 1) * (with_cond - without)
-        if guidance.channels is not None:
-            change = change.at[..., guidance.channels :].set(0)
+        if guidance.channels is not None or out.shape[-1] > z.shape[-1]:  # a variance is never guided
+            change = change.at[..., guidance.channels or z.shape[-1] :].set(0)
         return with_cond + change
 
     if guidance.low == 0 and guidance.high == 1:

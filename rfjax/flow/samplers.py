@@ -235,6 +235,36 @@ def euler_maruyama(
     return _march(step, denoiser.flow, z, schedule)
 
 
+def ddpm(denoiser: Denoiser, z: Images, schedule: Schedule, noise: Noise | None = None) -> Sampled:
+    """DDPM's sampler: draws the next z from its posterior given z and the predicted x0 (Ho et al. 2020, Eq. 7).
+
+    The variance is the posterior's, b'^2 (1 - r) with r = (b' a / a' b)^2. A network that has learned a variance says
+    where its logarithm lies between that (-1) and log(1 - a^2 / a'^2) (1), as in DiT (Nichol & Dhariwal 2021, Eq. 15).
+    The last step has no noise. Order 1, one evaluation a step.
+
+    Args:
+        noise: step -> standard normal in the shape of z.
+
+    Raises:
+        UserError: without noise.
+    """
+    if noise is None:
+        raise UserError("ddpm draws noise in every step: give it a function from the step to noise")
+
+    def step(i: Array, now: Coefficients, then: Coefficients, z: Images, _: None) -> tuple[Images, None]:
+        x0, _, fraction = denoiser.predict_with_variance(z, now)
+        kept = (then.b * now.a / (then.a * now.b)) ** 2
+        variance = then.b**2 * (1 - kept)
+        if fraction is not None:
+            part = (fraction + 1) / 2
+            variance = jnp.exp(part * jnp.log(1 - (now.a / then.a) ** 2) + (1 - part) * jnp.log(variance))
+        kick = jnp.where(i + 1 < schedule.steps, jnp.sqrt(variance), 0.0)
+        of_z = then.b**2 * now.a / (then.a * now.b**2)
+        return then.a * (1 - kept) * x0 + (of_z - 1) * z + kick * noise(i), None
+
+    return _march(step, denoiser.flow, z, schedule)
+
+
 SAMPLERS: dict[str, Sampler] = {
     "euler": euler,
     "heun": heun,
@@ -242,6 +272,7 @@ SAMPLERS: dict[str, Sampler] = {
     "ddim": ddim,
     "dopri5": dopri5,
     "euler_maruyama": euler_maruyama,
+    "ddpm": ddpm,
 }
 
 

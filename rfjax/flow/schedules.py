@@ -68,6 +68,14 @@ def _repa(steps: int, start: float, shift: float, flow: Formulation) -> Times:
     return np.append(_shifted(np.linspace(start, REPA_LAST, steps), shift), 0.0)
 
 
+def _dit(steps: int, start: float, shift: float, flow: Formulation) -> Times:
+    """DiT's for DDPM: evenly from the last of 1000 steps to the first, both included, then 0."""
+    times = _shifted((np.round(np.linspace(STEPS - 1, 0, steps)) + 1) / STEPS * start, shift)
+    if not (np.diff(times) < 0).all():
+        raise UserError(f"the schedule of DiT has {STEPS} times: {steps} steps would use some of them twice")
+    return np.append(times, 0.0)
+
+
 def _sd3_reference(steps: int, start: float, shift: float, flow: Formulation) -> Times:
     """SD3's reference code and diffusers: the last time before 0 is 1/1000, shifted twice.
 
@@ -81,6 +89,7 @@ SCHEDULES: dict[str, Callable[[int, float, float, Formulation], Times]] = {
     "discrete": _discrete,
     "karras": _karras,
     "repa": _repa,
+    "dit": _dit,
     "sd3-ref": _sd3_reference,
 }
 

@@ -13,11 +13,12 @@ from jaxtyping import Array, Float
 from rfjax.conditioning import TextConditioning
 from rfjax.errors import UserError
 from rfjax.models import layers
-from rfjax.models.backbone import Backbone
+from rfjax.models.backbone import HEADS, Backbone
 from rfjax.models.blocks import Spec, Stream, sow_attention
 from rfjax.models.inputs import Inputs
 from rfjax.models.stacking import Stack
 
+SIGMA = "sigma"  # among the outputs of heads: where the variance lies between its two ends, -1 and 1
 # The published sizes: depth, width, heads.
 SIZES = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16)}
 
@@ -44,7 +45,7 @@ class DiT(Backbone):
         classes: number of class labels; `cond.pooled` is then one-hot, or all zero for "no label", and `cond.context`
             is not read. 0: conditioned on text.
         learn_sigma: the final layer has twice the channels, of which `__call__` leaves out the second half (DiT's
-            learned variances).
+            learned variances); where outputs of heads are wanted, it is the one named SIGMA.
     """
 
     classes: int = 0
@@ -53,7 +54,10 @@ class DiT(Backbone):
     def __call__(
         self, z: Float[Array, "B *S C"], t: Float[Array, " B"], cond: TextConditioning
     ) -> Float[Array, "B *S C"]:
-        return self.with_sigma(z, t, cond)[..., : z.shape[-1]]
+        out, channels = self.with_sigma(z, t, cond), z.shape[-1]
+        if self.learn_sigma and self.is_mutable_collection(HEADS) and not self.is_initializing():
+            self.put_variable(HEADS, SIGMA, out[..., channels:])
+        return out[..., :channels]
 
     @nn.compact
     def with_sigma(

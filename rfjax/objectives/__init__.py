@@ -13,7 +13,7 @@ from rfjax.flow import FormulationArrays
 from rfjax.models import Inputs
 from rfjax.models.backbone import Head
 
-OBJECTIVES = {"flow_matching": "rfjax.objectives.flow_matching:make"}
+OBJECTIVES = {"flow_matching": "rfjax.objectives.flow_matching:make", "ddpm": "rfjax.objectives.ddpm:make"}
 LOSS = "loss"  # the term that is minimised
 DENOISING = "denoising"  # the network's error, where the loss has other parts, which may be negative, beside it
 

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from rfjax.jsonl import write_json
 from rfjax.study.encodings import read_encodings
 from rfjax.study.folder import Session, describe_environment
 from rfjax.study.jobs import Job, Task
-from rfjax.study.model_source import label_of, read_model
+from rfjax.study.model_source import label_of, open_network
 from rfjax.training import mesh as meshes
 from rfjax.training.context import check_shapes
 from rfjax.training.encode import EncodeStage
@@ -49,23 +49,12 @@ def make_job(config: Config, started: float) -> Job:
     Raises:
         UserError: for what the user can mend, before anything is compiled.
     """
+    config = preset_applied(config)
     request, folder = config.generate, Path(config.workdir)
     encoded = read_encodings(Path(request.encodings)) if request.encodings else None
-    model = read_model(request, config.mesh)
-    sides = configs.check_generate(request, model.config)
-    mesh = meshes.make_mesh(config.mesh)
-    stage = EncodeStage.place(model.spec.encoders, mesh)
-    network = model.sampleable(stage, (*sides, model.spec.inputs.shape[-1]))
-    if (guided := config.sampling.guidance_channels) > (channels := network.codec.shape[-1]):
-        raise UserError(f"config.sampling.guidance_channels = {guided}, and this model has {channels} channels")
+    model, stage, network = open_network(config)
     prompts = find_prompts(request, encoded, model)
-    try:  # now that all that could be refused is known to be fine
-        folder.mkdir(parents=True, exist_ok=True)
-        files.clean(folder)
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
-    except OSError as error:
-        raise UserError(f"the folder {folder} can't be written ({error.strerror}): set config.workdir") from error
+    prepare_folder(folder)
     label, count = label_of(Path(request.source)), len(prompts.texts)
     # Scores are for a data set's own captions at its own size, and a Fréchet distance needs two pictures.
     own = prompts.true is not None and count > 1 and network.codec == model.spec.codec
@@ -76,9 +65,28 @@ def make_job(config: Config, started: float) -> Job:
     return Job(config, [task], Session(started), rounds, shared=False)
 
 
+def preset_applied(config: Config) -> Config:
+    """The config with the steps and the sampler of `config.generate.preset` in place of its own."""
+    if not (preset := config.generate.preset):
+        return config
+    steps = configs.PRESETS[preset].steps
+    sampling = configs.with_preset(config.sampling, preset)
+    return replace(config, sampling=sampling, generate=replace(config.generate, steps=steps))
+
+
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures to make; network: the model at their size, label: its short name."""
+    """Pictures to make.
+
+    Attributes:
+        config: of the job.
+        model: the weights and the run that they are of.
+        network: the same, at the size of the pictures.
+        prompts: what to show.
+        stage: the encoders.
+        label: a short name of the model.
+        metrics: of the pictures.
+    """
 
     config: Config
     model: Weights
@@ -145,6 +153,21 @@ class Gallery:
         return "\n".join(lines)
 
 
+def prepare_folder(folder: Path) -> None:
+    """Makes the folder of the pictures, now that all that could be refused is known to be fine.
+
+    Raises:
+        UserError: if it can't be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        files.clean(folder)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+    except OSError as error:
+        raise UserError(f"the folder {folder} can't be written ({error.strerror}): set config.workdir") from error
+
+
 def find_prompts(request: configs.Generate, encoded: Prompts | None, model: Weights) -> Prompts:
     """What to generate: the encodings of a file, the prompts, or the first captions of the run's validation data.
 
@@ -180,8 +203,17 @@ def find_prompts(request: configs.Generate, encoded: Prompts | None, model: Weig
 
 def describe(gallery: Gallery) -> dict[str, Any]:
     """All that the pictures depend on, as plain values."""
-    request, sampling, model = gallery.config.generate, gallery.config.sampling, gallery.model
-    shape, arrays = gallery.network.codec.shape, gallery.prompts.arrays
+    arrays, texts = gallery.prompts.arrays, gallery.prompts.texts
+    return describe_sampling(gallery.config, gallery.model, gallery.network) | {
+        "count": len(texts),
+        "captions": list(texts),
+        "text": hashlib.sha256(b"".join(arrays[name].tobytes() for name in sorted(arrays))).hexdigest()[:16],
+    }
+
+
+def describe_sampling(config: Config, model: Weights, network: Sampleable) -> dict[str, Any]:
+    """What pictures depend on besides what they show, as plain values."""
+    request, sampling, shape = config.generate, config.sampling, network.codec.shape
     return {
         "source": str(Path(request.source).resolve()),
         "layout": request.layout,
@@ -195,13 +227,10 @@ def describe(gallery: Gallery) -> dict[str, Any]:
         "guidance": request.guidance,
         "guidance_interval": [sampling.guidance_low, sampling.guidance_high],
         "guidance_channels": sampling.guidance_channels or shape[-1],
-        "grid": names.schedule_of(sampling.schedule, gallery.network.formulation.name),
+        "grid": names.schedule_of(sampling.schedule, network.formulation.name),
         "shift": sampling.shift,
         "diffusion": sampling.diffusion if sampling.sampler == "euler_maruyama" else None,
         "seed": request.seed,
-        "count": len(gallery.prompts.texts),
-        "captions": list(gallery.prompts.texts),
-        "text": hashlib.sha256(b"".join(arrays[name].tobytes() for name in sorted(arrays))).hexdigest()[:16],
     }
 
 

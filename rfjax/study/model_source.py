@@ -1,10 +1,14 @@
-"""Where the job `generate` finds its model: the folder of a run, or another project's checkpoint."""
+"""Where the jobs `generate` and `archive` find their model: the folder of a run, or another project's checkpoint."""
 
 from pathlib import Path
 
 from rfjax import config as configs
+from rfjax.config import Config
 from rfjax.errors import UserError
+from rfjax.evaluation.sampler import Sampleable
+from rfjax.training import mesh as meshes
 from rfjax.training import weights
+from rfjax.training.encode import EncodeStage
 from rfjax.training.weights import Weights
 from rfjax.untrusted import Unreadable, read_json
 
@@ -30,6 +34,22 @@ def read_model(request: configs.Generate, mesh: configs.Mesh) -> Weights:
     from rfjax import interop
 
     return interop.read(source, request.layout, mesh)
+
+
+def open_network(config: Config) -> tuple[Weights, EncodeStage, Sampleable]:
+    """The model of `config.generate.source` with its encoders, and as something to sample from at the asked size.
+
+    Raises:
+        UserError: if there is none, or it can't make such pictures.
+    """
+    model = read_model(config.generate, config.mesh)
+    sides = configs.check_generate(config.generate, model.config)
+    stage = EncodeStage.place(model.spec.encoders, meshes.make_mesh(config.mesh))
+    network = model.sampleable(stage, (*sides, model.spec.inputs.shape[-1]))
+    guided, channels = config.sampling.guidance_channels, network.codec.shape[-1]
+    if guided > channels and not config.generate.preset:
+        raise UserError(f"config.sampling.guidance_channels = {guided}, and this model has {channels} channels")
+    return model, stage, network
 
 
 def is_run(source: Path) -> bool:

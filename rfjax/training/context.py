@@ -196,9 +196,15 @@ def check_shapes(source: data.Source, spec: RunSpec) -> None:
     """Raises UserError if the data set's examples, once prepared, do not have the shapes that the config says."""
     stage = EncodeStage((*spec.encoders, *spec.features), ())
     batch, _ = data.load(source, [0], stage.prepare, stage.names(source))
-    wanted = {"image": spec.codec.shape, "latent": spec.codec.shape}
+    wanted = {name: spec.codec.shape for name in ("image", "latent") if name in spec.codec.reads}
     wanted |= {"context": spec.inputs.cond.context.shape, "pooled": spec.inputs.cond.pooled.shape}
     for name, shape in wanted.items():
         if name in batch and tuple(batch[name].shape[1:]) != tuple(shape):
             found = tuple(batch[name].shape[1:])
             raise UserError(f"'{name}' of the data set has shape {found}, but the config says {tuple(shape)}")
+    known, needed = getattr(spec.text, "classes", 0), getattr(source, "classes", 0)
+    if known and needed > known:
+        raise UserError(
+            f"the data set has label {needed - 1}, and config.text.pooled_width = {known} allows 0 to {known - 1}: set "
+            f"it to {needed} or more"
+        )

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, Sharding
 
 from rfjax import data
 from rfjax.compiling import quick_options
@@ -60,7 +60,7 @@ class EncodeStage:
             seed: of the run, on the devices.
             step: the number of the batch, on the devices; both are for encoders that draw random numbers.
         """
-        return jit_encode(self.encoders)(self.weights, batch, seed, step)
+        return jit_encode(self.encoders, batch["slot"].sharding)(self.weights, batch, seed, step)
 
     def condition(self, arrays: Mapping[str, Any]) -> Any:
         """The conditioning of prepared text on the devices."""
@@ -68,8 +68,13 @@ class EncodeStage:
 
 
 @functools.cache
-def jit_encode(encoders: tuple[Encoder, ...]) -> Callable[..., dict[str, Any]]:
-    """(weights, batch, seed, step) -> encoded batch, jitted. An example's key depends on (seed, step, slot) alone."""
+def jit_encode(encoders: tuple[Encoder, ...], rows: Sharding | None = None) -> Callable[..., dict[str, Any]]:
+    """(weights, batch, seed, step) -> encoded batch, jitted. An example's key depends on (seed, step, slot) alone.
+
+    Args:
+        encoders: what runs.
+        rows: how the rows of a batch are spread; what an encoder draws at random would not tell by itself.
+    """
 
     def encode(weights: Any, batch: Any, seed: Any, step: Any) -> dict[str, Any]:
         step_key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), STREAM), step)
@@ -77,7 +82,7 @@ def jit_encode(encoders: tuple[Encoder, ...]) -> Callable[..., dict[str, Any]]:
         made = {one.name: one.encode(own, batch, keys) for one, own in zip(encoders, weights, strict=True)}
         return made | {"slot": batch["slot"]}
 
-    return jax.jit(encode, compiler_options=quick_options())
+    return jax.jit(encode, out_shardings=rows, compiler_options=quick_options())
 
 
 @functools.cache

@@ -45,10 +45,12 @@ def _matrices(params: Any) -> Any:
 def ema_update(average: Any, params: Any, step: Int[Array, ""], settings: Optimizer) -> Any:
     """Every `ema_every` steps, average <- decay average + (1 - decay) params, decay warmed up as (1 + n) / (10 + n).
 
-    The warm-up forgets the initial weights, which would spoil a short run.
+    The warm-up forgets the initial weights, which would spoil a short run. DiT, SiT and REPA have none (`ema_warmup`).
     """
     every = settings.ema_every
     n = (step // every).astype(jnp.float32)
-    decay = jnp.minimum(settings.ema_decay, n / (9 + n))  # n counts from 1: (1 + (n - 1)) / (10 + (n - 1))
-    take = jnp.where(step % every == 0, 1 - decay, 0.0)
+    rate = 1 - settings.ema_decay  # in double precision: float32 has 1 - 0.9999 to four digits
+    if settings.ema_warmup:
+        rate = 1 - jnp.minimum(settings.ema_decay, n / (9 + n))  # n counts from 1: (1 + (n - 1)) / (10 + (n - 1))
+    take = jnp.where(step % every == 0, rate, 0.0)
     return optax.incremental_update(params, average, take)

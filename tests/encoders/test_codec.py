@@ -66,7 +66,7 @@ def test_a_field_that_is_missing_is_named_with_the_codec_that_fits(codec, has, m
         codec.prepare({name: np.zeros((1, 1)) for name in has}, ["a"])
 
 
-def own(shape):
+def own(config):
     return Latents((9, 9, 9))
 
 

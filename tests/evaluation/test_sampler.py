@@ -96,3 +96,29 @@ def test_noise_of_a_picture_does_not_depend_on_how_many_there_are():
     few, many = (sampling.noise(jnp.arange(n), (2, 2, 1)) for n in (2, 3))
     np.testing.assert_array_equal(many[:2], few)
     assert np.abs(sampling.noise(jnp.arange(2), (2, 2, 1), 1) - few).max() > 0
+
+
+def test_ddpm_reads_the_learned_variance_and_guides_it_never():
+    """A network that says the same of everything: its variance decides how far the first step's noise goes."""
+
+    class Sigma(nn.Module):
+        learn_sigma: bool = True
+
+        def __call__(self, z, t, cond):
+            return self.with_sigma(z, t, cond)[..., :3]
+
+        @nn.compact
+        def with_sigma(self, z, t, cond):
+            self.param("scale", nn.initializers.ones, ())
+            said = jnp.broadcast_to(cond.pooled[:, :1, None, None], z.shape)
+            return jnp.concatenate([jnp.zeros_like(z), said], -1)
+
+    def draw(values, scale):
+        text = TextConditioning(np.zeros((2, 1, 1), np.float32), np.array(values, np.float32)[:, None])
+        network = sampling.Sampleable(Sigma(), WEIGHTS, flow.formulation("dit/eps"), Latents(SHAPE))
+        settings = sampling.SamplerSettings("ddpm", 2, flow.Guidance(scale), schedule="dit")
+        return np.asarray(sampling.sample_batch(network, np.arange(2, dtype=np.int32), text, settings).z)
+
+    plain = draw([0.5, -1.0], 1.0)
+    np.testing.assert_allclose(draw([0.5, -1.0], 4.0), plain, rtol=1e-5)
+    assert np.abs(draw([0.5, 1.0], 1.0)[1] - plain[1]).max() > 1e-3

@@ -1,12 +1,14 @@
 """Samplers on Gaussian data N(0, s^2), for which the best prediction is linear in z and known in closed form."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rfjax import config as configs
 from rfjax import flow
 from rfjax.conditioning import TextConditioning
 from rfjax.errors import UserError
@@ -19,6 +21,7 @@ ROOM = 256
 EXAMPLES = {"rf/lognorm": (0.5, 0.6), "rf/mode": (1.29,), "edm": (-1.2, 1.2)}
 SIGMA_DATA = 0.5
 S = 0.5
+STOCHASTIC = ("euler_maruyama", "ddpm")
 
 
 def best(numbers, preconditioned, s):
@@ -67,7 +70,7 @@ def spread(sampler, name, schedule, s=S, diffusion="linear"):
     made = flow.formulation(name)
     first = made.coefficients(schedule.times[0])
     start = jnp.hypot(first.a * s, first.b)
-    stochastic = sampler == "euler_maruyama"
+    stochastic = sampler in STOCHASTIC
     rows = jnp.arange(ROOM + 1 if stochastic else 1) if stochastic else jnp.full(1, -1)
     z = jnp.zeros((len(rows), 1)).at[-1].set(start)
     rows = rows.at[-1].set(-1)
@@ -99,6 +102,104 @@ def test_the_golden_figures(case):
         assert found == pytest.approx(expected, rel=1e-6), s
 
 
+@pytest.mark.parametrize("case", GOLDEN)
+def test_the_golden_figures_to_their_last_digit(case):
+    """In double precision, with the schedule's own times, which compiled samplers round to single precision."""
+    name, sampler, schedule, steps = case
+    made = flow.formulation(name)
+    times = flow.SCHEDULES[schedule](steps, 1.0, 1.0, made)
+    for s, expected in zip((0.5, 1.0), GOLDEN[case], strict=True):
+        assert spread_in_double(sampler, made, times, s) == pytest.approx(expected, abs=6e-11), s
+
+
+def spread_in_double(sampler, made, times, s, diffusion="linear"):
+    """As `spread`, of a formulation that is no array."""
+    with jax.enable_x64(True):
+        schedule = flow.Schedule(jnp.asarray(times), len(times) - 1)
+        first = made.coefficients(schedule.times[0])
+        stochastic = sampler in STOCHASTIC
+        rows = jnp.arange(schedule.steps + 1) if stochastic else jnp.zeros(1)
+        z = jnp.zeros((len(rows), 1)).at[-1].set(jnp.hypot(first.a * s, first.b))
+
+        def network(shown, time, t):
+            at = made.coefficients(time[0])  # Heun asks the second time at another t than guidance is decided at
+            return (at.p * at.a * s**2 + at.q * at.b) / (at.a**2 * s**2 + at.b**2) * shown
+
+        noise = lambda i: jnp.where(rows == i, 1.0, 0.0)[:, None]  # noqa: E731
+        run = jax.jit(lambda z: flow.sampler(sampler, diffusion)(flow.Denoiser(network, made), z, schedule, noise).z)
+        return float(np.sqrt(np.sum(np.asarray(run(z)) ** 2)))
+
+
+def variance_recursion(w, times, s):
+    """Euler-Maruyama by hand on the cosine path, where alpha^2 + sigma^2 = 1 (facts of REPA, 1.3 to 1.5)."""
+    variance = 1.0
+    for now, then in itertools.pairwise(times):
+        a, b, half = np.cos(np.pi / 2 * now), np.sin(np.pi / 2 * now), np.pi / 2
+        v, score = half * a * b * (1 - s**2) / (a**2 * s**2 + b**2), -1 / (a**2 * s**2 + b**2)
+        factor = 1 + (v - w(now) / 2 * score) * (then - now)
+        variance = factor**2 * variance + (w(now) * (now - then) if then else 0.0)
+    return np.sqrt(variance)
+
+
+@pytest.mark.parametrize("preset", ["repa-sde-250", "sit-sde-250"])
+@pytest.mark.parametrize("s", [0.5, 1.0])
+def test_the_presets_of_the_sde_differ_on_the_cosine_path(preset, s):
+    """REPA takes w = 2 t on both paths, SiT w = 2 sigma_t; the last step has no noise."""
+    one = configs.PRESETS[preset]
+    made = flow.formulation("repa/cosine")
+    times = flow.SCHEDULES[one.changes["schedule"]](one.steps, 1.0, 1.0, made)
+    w = {"repa-sde-250": lambda t: 2 * t, "sit-sde-250": lambda t: 2 * np.sin(np.pi / 2 * t)}[preset]
+    expected = variance_recursion(w, times, s)
+    found = spread_in_double("euler_maruyama", made, times, s, one.changes["diffusion"])
+    assert found == pytest.approx(expected, abs=1e-12)
+    if preset == "repa-sde-250":
+        assert expected == pytest.approx(GOLDEN["repa/cosine", "euler_maruyama", "repa", 250][s == 1.0], abs=6e-11)
+
+
+@pytest.mark.parametrize("learned", [None, -1.0, 0.3, 1.0])
+@pytest.mark.parametrize("steps", [20, 250, 1000])
+def test_ddpm_is_dits_sampler(steps, learned):
+    """By hand from DDPM's betas, respaced as in DiT's code: Ho et al. 2020, Eq. 7, without noise in the last step."""
+    bar = np.append(1.0, np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)))
+    times = flow.SCHEDULES["dit"](steps, 1.0, 1.0, flow.formulation("dit/eps"))
+    assert (times[0], times[-2], times[-1]) == (1.0, 0.001, 0.0)
+    variance = bar[1000] * S**2 + 1 - bar[1000]
+    for now, then in itertools.pairwise(bar[np.round(times * 1000).astype(int)]):
+        alpha = now / then
+        x0 = np.sqrt(now) * S**2 / (now * S**2 + 1 - now)  # the best prediction, per z
+        mean = np.sqrt(then) * (1 - alpha) / (1 - now) * x0 + np.sqrt(alpha) * (1 - then) / (1 - now)
+        low, high = (1 - then) / (1 - now) * (1 - alpha), 1 - alpha
+        part = 0 if learned is None else (learned + 1) / 2
+        noise = high**part * low ** (1 - part) if then < 1 else 0.0
+        variance = mean**2 * variance + noise
+    made = flow.formulation("dit/eps")
+    rows = jnp.arange(steps + 1)
+    z = jnp.zeros((steps + 1, 1)).at[-1].set(np.sqrt(bar[1000] * S**2 + 1 - bar[1000]))
+
+    def network(shown, time, t):
+        at = made.coefficients(t)
+        prediction = at.b / (at.a**2 * S**2 + at.b**2) * shown
+        return prediction if learned is None else jnp.concatenate([prediction, jnp.full_like(shown, learned)], -1)
+
+    noise = lambda i: jnp.where(rows == i, 1.0, 0.0)[:, None]  # noqa: E731
+    run = jax.jit(lambda z: flow.sampler("ddpm")(flow.Denoiser(network, made), z, flow.of_times(times), noise).z)
+    assert float(np.sqrt(np.sum(np.asarray(run(z), float) ** 2))) == pytest.approx(np.sqrt(variance), rel=2e-5)
+
+
+def test_the_respaced_steps_are_dits():
+    """DiT's space_timesteps(1000, "250") starts 0, 4, 8, 12, 16, 20 and ends 991, 995, 999."""
+    times = flow.SCHEDULES["dit"](250, 1.0, 1.0, flow.formulation("dit/eps"))
+    steps = np.round(times[:-1] * 1000).astype(int) - 1
+    assert steps[:3].tolist() == [999, 995, 991] and steps[-6:].tolist() == [20, 16, 12, 8, 4, 0]
+    stride, place, expected = 999 / 249, 0.0, []
+    for _ in range(250):
+        expected.append(round(place))
+        place += stride
+    assert steps[::-1].tolist() == expected
+    with pytest.raises(UserError, match="the schedule of DiT has 1000 times: 1001 steps"):
+        flow.schedule("dit", 1001, flow.formulation("dit/eps"))
+
+
 ORDERS = [
     *(("euler", name, "uniform", 1) for name in ("rf", "v/cos", "eps/cos", "sit/vp")),
     *(("ddim", name, "uniform", 1) for name in ("rf", "v/cos", "v/linear")),
@@ -108,6 +209,7 @@ ORDERS = [
     *((sampler, name, "karras", 1) for sampler in ("euler", "ddim") for name in ("edm", "edm/rf", "edm/cos")),
     *((sampler, name, "karras", 2) for sampler in ("heun", "dpm++2m") for name in ("edm/rf", "edm/cos")),
     ("euler_maruyama", "rf", "uniform", 1),
+    *(("ddpm", name, "uniform", 1) for name in ("rf", "v/cos", "dit/eps")),
 ]
 
 
@@ -183,8 +285,9 @@ def test_every_formulation_is_sampled_by_every_sampler(sampler):
         schedule = flow.schedule(name, 128, made, room=ROOM)
         for s in (0.5, 1.0):
             found = spread(sampler, made.name, schedule, s)
-            assert found == pytest.approx(s, rel=0.03), (kind, s)
-    assert program(sampler)._cache_size() <= 1 + (sampler == "euler_maruyama")
+            # The posterior's variance, which ddpm takes, is the smallest: 5 % too small a deviation on eps/linear.
+            assert found == pytest.approx(s, rel=0.06 if sampler == "ddpm" else 0.03), (kind, s)
+    assert program(sampler)._cache_size() <= 1 + (sampler in STOCHASTIC)
 
 
 @pytest.mark.parametrize("diffusion", flow.DIFFUSIONS)
@@ -306,6 +409,7 @@ def run(sampler, noise, times=(1.0, 0.5, 0.0), **options):
     [
         (lambda: flow.sampler("eular"), r"no sampler 'eular' \(did you mean 'euler'\?\)"),
         (lambda: run("euler_maruyama", None), "euler_maruyama draws noise in every step"),
+        (lambda: run("ddpm", None), "ddpm draws noise in every step"),
         (lambda: run("euler_maruyama", jnp.ones, diffusion="sbdm"), "'sbdm' is infinite at t = 1: start later"),
         (lambda: run("euler_maruyama", jnp.ones, diffusion="sigmoid"), r"no diffusion coefficient 'sigmoid' \(did you"),
     ],

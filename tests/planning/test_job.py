@@ -59,8 +59,8 @@ def test_a_plan_equals_closed_forms_and_what_is_compiled(config, monkeypatch):
     assert plan.parameters == models.measure(make_run_spec(run).model, make_run_spec(run).inputs).parameters
     assert memory.parameters == memory.gradients == memory.ema == sum(size for size, _ in found.values())
     assert 0 <= memory.optimizer - 2 * memory.parameters < 16  # and AdamW's counters
-    # An example, encoded: 16 x 16 x 3 floats, as many of noise, text of 8 x 8 and 8 floats, ten coefficients ...
-    assert memory.batch == 16 * 16 * 3 * (4 + 4) + 4 * (8 * 8 + 8 + 10 + 1) + 1
+    # An example, encoded: 16 x 16 x 3 bytes, as many floats of noise, text of 8 x 8 and 8 floats, ten coefficients ...
+    assert memory.batch == 16 * 16 * 3 * (1 + 4) + 4 * (8 * 8 + 8 + 10 + 1) + 1
     state = 4 * memory.parameters + memory.optimizer - 2 * memory.parameters
     assert state < memory.traced_peak
     assert 0.5 < memory.traced_peak / memory.compiled_peak < 2

@@ -158,6 +158,15 @@ def test_the_average_starts_fast_and_ends_at_its_decay():
     assert float(late) == pytest.approx(0.1)
 
 
+def test_an_average_without_a_warm_up_has_its_decay_from_the_first_update():
+    """DiT, SiT and REPA: 0.9999 in every step, from a copy of the initial weights."""
+    config, _ = make(optimizer={"ema_decay": 0.9999, "ema_every": 1, "ema_warmup": False})
+    average = jnp.float32(0)
+    for step in (1, 2, 3):
+        average = ema_update(average, jnp.float32(1), jnp.int32(step), config.optimizer)
+    assert float(average) == pytest.approx(1 - 0.9999**3, rel=1e-4)
+
+
 @pytest.mark.parametrize("decay", ["none", "cosine", "linear"])
 def test_the_schedule_warms_up_to_the_ladder_s_rate_and_decays(decay):
     optimizer = configs.Optimizer(learning_rate=0.02, depth_exponent=-0.5, warmup=10, decay=decay)

@@ -9,7 +9,7 @@ from rfjax.config.keys.data import Data, Text
 from rfjax.config.keys.machines import Cluster, Mesh, Plan
 from rfjax.config.keys.model import Flow, Model
 from rfjax.config.keys.representations import Representations
-from rfjax.config.keys.sampling import Generate, Sampling
+from rfjax.config.keys.sampling import Archive, Generate, Sampling
 from rfjax.config.keys.study import Study
 from rfjax.config.keys.training import Optimizer, Recovery, Training, Validation
 from rfjax.config.rules import key
@@ -22,12 +22,13 @@ class Config:
     job: str = key(
         "study",
         "Chooses the job: `study` trains the runs and writes the report, `report` rewrites the report from the files "
-        "of a study, `generate` makes pictures with one model, `representations` measures the hidden states of the "
-        "models of study.source, `plan` computes what the study needs on other devices.",
-        choices=("study", "report", "generate", "representations", "plan"),
+        "of a study, `generate` makes pictures with one model, `archive` makes very many in one file for evaluators, "
+        "`representations` measures the hidden states of the models of study.source, `plan` computes what the study "
+        "needs on other devices.",
+        choices=("study", "report", "generate", "archive", "representations", "plan"),
     )
     workdir: str = key(
-        "work/scaling", "Names the folder that the study, or the pictures of the job `generate`, are written to."
+        "work/scaling", "Names the folder that the study, or the pictures of `generate` or `archive`, are written to."
     )
     only: str = key("", "Trains only the run of this name and writes no report. Empty trains all runs.")
     encoders: tuple[str, ...] = key(
@@ -52,6 +53,7 @@ class Config:
     sampling: Sampling = dataclasses.field(default_factory=Sampling)
     representations: Representations = dataclasses.field(default_factory=Representations)
     generate: Generate = dataclasses.field(default_factory=Generate)
+    archive: Archive = dataclasses.field(default_factory=Archive)
     study: Study = dataclasses.field(default_factory=Study)
 
     def to_dict(self) -> dict[str, Any]:

@@ -12,9 +12,10 @@ class Data:
     name: str = key(
         "shapes",
         "Chooses the data source: `shapes` renders coloured shapes, `digits` are scikit-learn's 8 x 8 digits, `tfds` "
-        "is a prepared TensorFlow Datasets data set, `folder` is a directory of images, `latents` are stored latents. "
-        "`none` stands in the config of an imported network that has no data.",
-        choices=("shapes", "digits", "tfds", "folder", "latents", "none"),
+        "is a prepared TensorFlow Datasets data set, `folder` is a directory of images, `latents` are stored latents, "
+        "`moments` are the means and deviations of latents in REPA's layout. `none` stands in the config of an "
+        "imported network that has no data.",
+        choices=("shapes", "digits", "tfds", "folder", "latents", "moments", "none"),
         paths=True,
     )
     image_size: int = key(
@@ -41,10 +42,24 @@ class Data:
     codec: str = key(
         "",
         "Chooses what turns the data set's arrays into the network's input and samples into pictures: `pixels` scales "
-        "pictures to -1 ... 1, `latents` passes stored latents on. Empty takes `latents` for the source `latents` and "
-        "for other numbers of channels than 1 and 3, else `pixels`.",
-        choices=("", "pixels", "latents"),
+        "pictures to -1 ... 1, `latents` passes stored latents on, `moments` draws latents from stored moments, afresh "
+        "in each step. Empty takes the codec that is named like the source, `latents` for other numbers of channels "
+        "than 1 and 3, else `pixels`.",
+        choices=("", "pixels", "latents", "moments"),
         paths=True,
+    )
+    moments: str = key(
+        "std",
+        "Says how the codec `moments` reads the second half of the channels: as the standard deviation (`std`, REPA's "
+        "files) or the log variance (`logvar`, U-ViT's, clamped to -30 ... 20). `mode` takes the mean alone.",
+        choices=("std", "logvar", "mode"),
+    )
+    latent_scale: float = key(
+        0.18215,
+        "Multiplies the latents that the codec `moments` draws, so that their standard deviation is about 1. 0.18215 "
+        "is that of Stable Diffusion's first autoencoder.",
+        low=1e-6,
+        high=1e6,
     )
     resize: str = key(
         "crop",
@@ -55,7 +70,9 @@ class Data:
     flip: bool = key(
         False,
         "Mirrors each training image with probability 1/2. Leave it off for `shapes`, `digits`, and captions that "
-        "mention left and right, because mirrored images would contradict them.",
+        "mention left and right, because mirrored images would contradict them. Stored latents and moments are "
+        "mirrored too, though an autoencoder makes other latents of a mirrored image; SiT mirrors images before "
+        "encoding, REPA mirrors nothing.",
     )
     dataset: str = key(
         "",
@@ -74,7 +91,8 @@ class Data:
     )
     path: str = key(
         "",
-        "Names the directory of images of `folder`, or the directory of `latents` that holds train/ and validation/.",
+        "Names the directory of images of `folder`, the directory of `latents` that holds train/ and validation/, or "
+        "the directory of `moments` that holds vae-sd/.",
     )
     captions_file: str = key(
         "captions.jsonl",
@@ -84,7 +102,7 @@ class Data:
     validation_percent: float = key(
         5.0,
         "Sets the percentage of the examples that are kept out of training for the validation loss. It applies to "
-        "`folder`, and to `latents` without a validation/ directory.",
+        "`folder`, and to `latents` and `moments` without a validation/ directory.",
         low=0,
         high=99,
     )

@@ -1,9 +1,9 @@
-"""The sections `sampling` and `generate`: the pictures of each run, and the pictures of one model."""
+"""The sections `sampling`, `generate` and `archive`: the pictures of each run, and the pictures of one model."""
 
 import dataclasses
 
 from rfjax.config.rules import LARGEST_SEED, key
-from rfjax.config.setting import LARGEST_GUIDANCE
+from rfjax.config.setting import LARGEST_GUIDANCE, PRESETS
 from rfjax.config.setting import MOST_STEPS as MOST_SAMPLER_STEPS
 
 
@@ -28,7 +28,9 @@ class Sampling:
     settings: tuple[str, ...] = key(
         ("25@3.0",),
         "Lists the settings to generate with, each written STEPS@GUIDANCE: the number of sampler steps and the scale "
-        "of classifier-free guidance. A scale of 1 means no guidance.",
+        "of classifier-free guidance. A scale of 1 means no guidance. A preset may stand for the number of steps, as "
+        "in repa-sde-250@1.8: it sets sampler, schedule and diffusion as the code of a paper does. The presets are "
+        f"{', '.join(PRESETS)}; those of SiT and DiT guide 3 channels.",
     )
     metrics: tuple[str, ...] = key(
         ("own",),
@@ -38,13 +40,13 @@ class Sampling:
     sampler: str = key(
         "euler",
         "Chooses the sampler.",
-        choices=("euler", "heun", "ddim", "dpm++2m", "dopri5", "euler_maruyama"),
+        choices=("euler", "heun", "ddim", "dpm++2m", "dopri5", "euler_maruyama", "ddpm"),
     )
     schedule: str = key(
         "own",
         "Chooses the schedule of times that the sampler steps through. `own` is `karras` for edm and `uniform` "
         "(evenly spaced) for all other formulations.",
-        choices=("own", "uniform", "discrete", "karras", "repa", "sd3-ref"),
+        choices=("own", "uniform", "discrete", "karras", "repa", "dit", "sd3-ref"),
     )
     shift: float = key(
         1.0,
@@ -84,7 +86,7 @@ class Sampling:
 
 @dataclasses.dataclass(frozen=True)
 class Generate:
-    """The job `generate`: makes pictures with one model. The section `sampling` sets the sampler and its schedule."""
+    """The jobs `generate` and `archive`: make pictures with one model. `sampling` sets the sampler and the schedule."""
 
     source: str = key("", "Names the model: the folder of a run, or a checkpoint of another project.")
     layout: str = key(
@@ -113,6 +115,12 @@ class Generate:
         "Sets the number of sampler steps. More steps are more accurate and take proportionally longer.",
         low=1,
         high=MOST_SAMPLER_STEPS,
+    )
+    preset: str = key(
+        "",
+        "Chooses a sampler as the code of a paper runs it: it takes the place of `steps` and of the sampler, schedule "
+        "and diffusion of the section `sampling`. Those of SiT and DiT guide 3 channels. Empty chooses none.",
+        choices=("", *PRESETS),
     )
     guidance: float = key(
         3.0,
@@ -148,4 +156,23 @@ class Generate:
         "on it.",
         low=1,
         high=65_536,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Archive:
+    """The job `archive`: many pictures in one .npz file for evaluators. `generate` names the model and their number."""
+
+    labels: str = key(
+        "random",
+        "Chooses the class labels of the pictures: `random` draws each by seed and index, as REPA and SiT do, "
+        "`balanced` takes each class equally often, `captions` takes the captions or labels of the model's validation "
+        "data in order. A model of text has `captions` alone.",
+        choices=("random", "balanced", "captions"),
+    )
+    rounding: str = key(
+        "sit",
+        "Chooses how a value s in -1 ... 1 becomes a byte: `sit` rounds, clamp(127.5 s + 128); `repa` cuts off the "
+        "fraction of 255 (s + 1) / 2, which makes pictures half a level darker.",
+        choices=("sit", "repa"),
     )

@@ -56,9 +56,14 @@ class Optimizer:
     ema_decay: float = key(
         0.99,
         "Sets the decay of the exponential moving average of the weights per update of the average. The decay rises "
-        "to this value as (1 + n) / (10 + n), where n counts updates.",
+        "to this value as (1 + n) / (10 + n), where n counts updates, unless ema_warmup is off.",
         low=0,
         high=1,
+    )
+    ema_warmup: bool = key(
+        True,
+        "Lets the decay of the averaged weights rise from 0.1, which forgets the initial weights soon. Without it the "
+        "decay is ema_decay from the first update, as in DiT, SiT and REPA (0.9999 with ema_every = 1).",
     )
     ema_every: int = key(
         100, "Sets the number of training steps between updates of the averaged weights.", low=1, high=MOST_STEPS
@@ -115,8 +120,9 @@ class Training:
     )
     objective: str = key(
         "flow_matching",
-        "Chooses what training minimises: `flow_matching` is SD3's conditional flow-matching loss.",
-        choices=("flow_matching",),
+        "Chooses what training minimises: `flow_matching` is SD3's conditional flow-matching loss, `ddpm` is DiT's "
+        "loss of the noise and of a learned variance, for the formulation dit/eps.",
+        choices=("flow_matching", "ddpm"),
         paths=True,
     )
     trainable: str = key(
