@@ -1,7 +1,8 @@
 """What a network's hidden states know, block by block and along training: REPA's Figs. 2 and 3.
 
-    python -m rfjax.main --config=configs/scaling.py --config.training.keep_checkpoints=9     first: the models
-    python -m rfjax.main --config=configs/representations.py     then: every checkpoint of each: 5 minutes on two cores
+    python -m rfjax.main --config=configs/scaling.py --config.training.checkpoint_every=72
+        --config.training.keep_checkpoints=4                     first: the models, four checkpoints of each
+    python -m rfjax.main --config=configs/representations.py     then: every checkpoint that was kept, in minutes
     ... --config.study.source=FOLDER                             another study, or one run (WORKDIR/runs/NAME)
     ... --config.representations.encoders="('vision@FOLDER',)"   a pretrained encoder's features
     ... --config.study.source=SiT-XL-2-256.pt --config.data.name=latents --config.data.path=FOLDER ...

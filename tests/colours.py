@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -19,6 +20,9 @@ class Colours:
 
     def weights(self):
         return {"kernel": np.eye(3, dtype=np.float32)}
+
+    def abstract_weights(self):
+        return {"kernel": jax.ShapeDtypeStruct((3, 3), jnp.float32)}
 
     def prepare(self, arrays, captions):
         return {"image": arrays["image"]}

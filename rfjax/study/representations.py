@@ -20,7 +20,7 @@ from rfjax.study.model_source import is_run, label_of
 from rfjax.training import mesh as meshes
 from rfjax.training import provenance, weights
 from rfjax.training.clock import Clock
-from rfjax.training.context import RunContext, check_shapes
+from rfjax.training.context import RunContext, check_fields
 from rfjax.training.encode import EncodeStage
 from rfjax.training.log import Display, Metrics
 from rfjax.training.measurements.representations import KIND, Representations, kinds_of_weights, setting_of
@@ -70,7 +70,7 @@ def make_job(config: Config, started: float) -> Job:
     subjects, warnings = find(config)
     for subject in subjects:
         opened, spec = sources(subject), make_run_spec(subject.run.config)
-        check_shapes(opened["validation"], replace(spec, encoders=spec.encoders[:1]))
+        check_fields(opened["validation"], spec.encoders[:1], spec)
         Representations().check(subject.run.config, opened)
     trouble = prepare_folder(config, [subject.run.name for subject in subjects])
     tasks = [_task(subject) for subject in subjects]

@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rfjax import data, files, flow, models
 from rfjax.config import Config
+from rfjax.encoders import Encoder
 from rfjax.errors import UserError
 from rfjax.evaluation.metrics import make_metrics
 from rfjax.models.counting import abstract_parameters
@@ -194,7 +195,18 @@ def check_mesh(config: Config, spec: RunSpec, mesh: Mesh) -> Any:
 
 def check_shapes(source: data.Source, spec: RunSpec) -> None:
     """Raises UserError if the data set's examples, once prepared, do not have the shapes that the config says."""
-    stage = EncodeStage((*spec.encoders, *spec.features), ())
+    check_fields(source, (*spec.encoders, *spec.features), spec)
+    known, needed = getattr(spec.text, "classes", 0), getattr(source, "classes", 0)
+    if known and needed > known:
+        raise UserError(
+            f"the data set has label {needed - 1}, and config.text.pooled_width = {known} allows 0 to {known - 1}: set "
+            f"it to {needed} or more"
+        )
+
+
+def check_fields(source: data.Source, encoders: tuple[Encoder, ...], spec: RunSpec) -> None:
+    """Raises UserError if what these encoders read of a data set does not have the shapes that the config says."""
+    stage = EncodeStage(encoders, ())
     batch, _ = data.load(source, [0], stage.prepare, stage.names(source))
     wanted = {name: spec.codec.shape for name in ("image", "latent") if name in spec.codec.reads}
     wanted |= {"context": spec.inputs.cond.context.shape, "pooled": spec.inputs.cond.pooled.shape}
@@ -202,9 +214,3 @@ def check_shapes(source: data.Source, spec: RunSpec) -> None:
         if name in batch and tuple(batch[name].shape[1:]) != tuple(shape):
             found = tuple(batch[name].shape[1:])
             raise UserError(f"'{name}' of the data set has shape {found}, but the config says {tuple(shape)}")
-    known, needed = getattr(spec.text, "classes", 0), getattr(source, "classes", 0)
-    if known and needed > known:
-        raise UserError(
-            f"the data set has label {needed - 1}, and config.text.pooled_width = {known} allows 0 to {known - 1}: set "
-            f"it to {needed} or more"
-        )
