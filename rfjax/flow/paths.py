@@ -102,15 +102,25 @@ def _variance_preserving(
     )
 
 
+def ldm_betas() -> Float64[np.ndarray, " T"]:
+    """LDM's 1000 beta_i, whose roots are evenly spaced."""
+    first, last = np.sqrt(LDM_BETAS)
+    return np.linspace(first, last, STEPS) ** 2
+
+
+def ddpm_betas() -> Float64[np.ndarray, " T"]:
+    """DDPM's 1000 beta_i, evenly spaced."""
+    return np.linspace(*DDPM_BETAS, STEPS)
+
+
 def linear() -> Path:
     """LDM's schedule, whose roots of beta_i are evenly spaced; it ends at a_1 = 0.068, not in pure noise (SD3 3.1)."""
-    first, last = np.sqrt(LDM_BETAS)
-    return _stepwise(np.linspace(first, last, STEPS) ** 2)
+    return _stepwise(ldm_betas())
 
 
 def ddpm() -> Path:
     """DDPM's schedule, which DiT's published weights were trained with, of evenly spaced beta_i; a_1 = 0.0064."""
-    return _stepwise(np.linspace(*DDPM_BETAS, STEPS))
+    return _stepwise(ddpm_betas())
 
 
 def _stepwise(betas: Float64[np.ndarray, " T"]) -> Path:

@@ -15,7 +15,7 @@ from rfjax.errors import UserError, nearest
 from rfjax.flow import paths
 from rfjax.flow.quantities import expand_to
 
-LOG_ALPHAS = {"dit/eps": paths.ddpm_log_alphas, "eps/linear": paths.ldm_log_alphas}  # kinds of formulation with steps
+BETAS = {"dit/eps": paths.ddpm_betas, "eps/linear": paths.ldm_betas}  # kinds of formulation with steps
 BIN = 1 / 255  # half of a pixel's range, for pixels from -1 to 1
 SMALLEST = 1e-12  # probability
 LAST_BIN = 0.999  # beyond it, a pixel's range has no other end
@@ -43,10 +43,10 @@ def posterior(kind: str) -> Posterior:
     Raises:
         UserError: for a kind without discrete steps.
     """
-    if kind not in LOG_ALPHAS:
-        raise UserError(f"'{kind}' has no discrete steps, and so no variational bound{nearest(kind, LOG_ALPHAS)}")
-    logs = LOG_ALPHAS[kind]()
-    beta = -np.expm1(np.diff(logs))
+    if kind not in BETAS:
+        raise UserError(f"'{kind}' has no discrete steps, and so no variational bound{nearest(kind, BETAS)}")
+    beta = BETAS[kind]()
+    logs = np.append(0.0, np.cumsum(np.log1p(-beta)))  # log abar
     before, after = -np.expm1(logs[:-1]), -np.expm1(logs[1:])  # 1 - abar, at the step's end and at its beginning
     variance = beta * before / after
     of_x0 = beta * np.exp(logs[:-1] / 2) / after

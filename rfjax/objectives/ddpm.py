@@ -11,7 +11,7 @@ from rfjax import config as configs
 from rfjax import flow, names
 from rfjax.errors import UserError
 from rfjax.flow.paths import STEPS
-from rfjax.flow.variational import LOG_ALPHAS, variational_bits
+from rfjax.flow.variational import BETAS, variational_bits
 from rfjax.models import Inputs
 from rfjax.models.backbone import Head
 from rfjax.models.dit import SIGMA
@@ -69,7 +69,7 @@ def make(config: configs.Config) -> DDPM:
         UserError: for others.
     """
     kind, _ = names.split(config.flow.formulation)
-    if kind not in LOG_ALPHAS or config.flow.shift != 1:
+    if kind not in BETAS or config.flow.shift != 1:
         raise UserError(
             "config.training.objective = 'ddpm' is for discrete steps: set config.flow.formulation = 'dit/eps' (or "
             f"'eps/linear') and config.flow.shift = 1, not '{config.flow.formulation}' and {config.flow.shift:g}"
