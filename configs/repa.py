@@ -18,7 +18,7 @@ import ml_collections
 from rfjax import config as configs
 from rfjax.errors import UserError, nearest
 
-SEEDS = (0, 1, 2)
+SEEDS = (0, 1, 2, 3, 4)
 WEIGHTS = (0.0, 0.5)  # vanilla, and the paper's lambda
 
 
@@ -29,19 +29,19 @@ def base() -> ml_collections.ConfigDict:
     c.model.update(depth=4, width_per_depth=16, patch=2)
     c.optimizer.update(learning_rate=0.0105, depth_exponent=-0.6, warmup=20, decay="none", b2=0.99)
     c.optimizer.update(ema_decay=0.95, ema_every=1)
-    c.training.update(batch=32, steps=320, log_every=16, validate_every=32, checkpoint_every=160)
-    c.training.measurements = ("validation", "samples", "representations@64")
+    c.training.update(batch=32, steps=96, log_every=8, validate_every=12, checkpoint_every=48)
+    c.training.measurements = ("validation", "samples@24", "representations@48")
     c.alignment.update(encoders=("shapes",), projector_width=128)
     c.representations.update(examples=512, probe_examples=1024, levels=(0.5,))
     c.validation.update(examples=384, batch=64)
-    c.sampling.update(count=64, shown=16, batch=32, settings=("10@3.0",), weights="ema", along=True)
+    c.sampling.update(count=64, shown=16, batch=64, settings=("10@3.0",), weights="ema")
     return c
 
 
 def sizes() -> ml_collections.ConfigDict:
     """Three depths."""
     c = base()
-    configs.axes(c, {"model.depth": (2, 3, 4), "alignment.weight": WEIGHTS, "training.seed": SEEDS})
+    configs.axes(c, {"model.depth": (2, 4, 6), "alignment.weight": WEIGHTS, "training.seed": SEEDS})
     return c
 
 
@@ -50,8 +50,6 @@ def varied(name: str, axes: dict, **model: int) -> ml_collections.ConfigDict:
     c = base()
     c.study.name = f"Representation alignment: {name}"
     c.model.update(model)
-    c.sampling.along = False
-    c.training.measurements = ("validation", "samples", "representations")
     configs.axes(c, {**axes, "training.seed": SEEDS})
     return c
 

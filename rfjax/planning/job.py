@@ -121,7 +121,7 @@ def plan_run(name: str, config: Config, devices: Devices, progress: Progress) ->
     compiled = compile_step(config, step, devices)
     progress("count")
     communication = hlo.read_communication(compiled.text) if compiled else hlo.Communication(())
-    memory = replace(step.memory, compiled_peak=compiled.peak if compiled else 0)
+    memory = replace(step.memory, compiled_peak=compiled.peak + step.memory.encoders if compiled else 0)
     traffic = _traffic(step, communication.by_axes(compiled.mesh.shape) if compiled else {})
     limit = CHIPS[config.plan.chip].memory * (1 - MARGIN)
     made = RunPlan(
@@ -159,11 +159,14 @@ def _traffic(step: TracedStep, compiled: dict[tuple[str, str], hlo.Traffic]) -> 
 def _cost(config: Config, step: TracedStep, traffic: tuple[LinkTraffic, ...]) -> Cost:
     chip, parts = CHIPS[config.plan.chip], make_run_spec(config)
     flops = models.measure(parts.model, parts.inputs).train_flops * config.training.batch
+    beside = sum(parts.alignment_flops.values()) * config.training.batch
+    speed = step.mesh.size * chip.peak(config.model.precision) * config.plan.utilisation
     return Cost(
         model_flops=flops,
+        alignment_flops=beside,
         program_flops=step.program.flops * step.mesh.size,
         recomputed_flops=step.program.recomputed * step.mesh.size,
-        step_seconds=flops / (step.mesh.size * chip.peak(config.model.precision) * config.plan.utilisation),
+        step_seconds=(flops + beside) / speed,
         communication_seconds=sum(line.requested or line.compiled for line in traffic) / chip.link,
     )
 

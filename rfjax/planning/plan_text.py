@@ -7,6 +7,7 @@ from rfjax.planning.tracing import z_type
 from rfjax.training.spec import make_run_spec
 
 HOUR, TERA = 3600, 1e12
+ABSENT = ("peak, compiled", "encoders of features")  # rows that a plan may lack
 SMALL = 1024  # bytes of communication below which kinds share one line
 
 
@@ -55,13 +56,14 @@ def _memory(plan: RunPlan, config: Config) -> list[str]:
         ("optimizer state", memory.optimizer, "exact"),
         ("averaged parameters", memory.ema, "exact"),
         ("gradients", memory.gradients, "exact, while they exist"),
+        ("encoders of features", memory.encoders, "exact: this device's shards, float32; they run before the step"),
         ("batch", memory.batch, f"exact: examples ({images}), noise and times"),
         ("saved activations", memory.activations, "exact, of the traced program"),
         ("peak, traced", memory.traced_peak, "estimate: all arrays that exist at once, if no operations are fused"),
         ("peak, compiled", memory.compiled_peak, "XLA's program for CPUs, with its own float32 copies"),
         ("the smaller peak", memory.peak, f"{verdict} the {format_bytes(plan.limit)} available"),
     ]
-    shown = [(name, format_bytes(size), remark) for name, size, remark in rows if size or name != "peak, compiled"]
+    shown = [(name, format_bytes(size), remark) for name, size, remark in rows if size or name not in ABSENT]
     return ["memory of a device", *_rows(shown)]
 
 
@@ -76,6 +78,18 @@ def _cost(plan: RunPlan, config: Config) -> list[str]:
             "FLOPs of the model",
             f"{cost.model_flops / TERA:,.4g} TFLOP",
             "a step, as three times the forward pass: matrix products and convolutions",
+        ),
+        *(
+            [
+                (
+                    "FLOPs of the alignment",
+                    f"{cost.alignment_flops / TERA:,.4g} TFLOP",
+                    f"a step: the encoders forward, the projectors three times forward; "
+                    f"{cost.alignment_flops / cost.model_flops:.1%} of the model's",
+                )
+            ]
+            if cost.alignment_flops
+            else []
         ),
         (
             "FLOPs of the program",

@@ -31,6 +31,7 @@ class DeviceMemory:
         ema: its shards of the averaged parameters.
         optimizer: its shards of the optimizer's state.
         gradients: its shards of the gradients.
+        encoders: its shards of the weights of the encoders of features.
         batch: its examples, with their noise and times.
         activations: what the forward pass of the traced program saves for the backward pass.
         traced_peak: the step's arguments, and the most arrays that exist at one time in the traced program if no
@@ -42,6 +43,7 @@ class DeviceMemory:
     ema: int
     optimizer: int
     gradients: int
+    encoders: int
     batch: int
     activations: int
     traced_peak: int
@@ -102,14 +104,16 @@ def trace(config: Config, devices: Sequence[jax.Device]) -> TracedStep:
     stage = steps.jit_update(spec, mesh).trace(state, *rows)
     counted = read_program(stage.jaxpr, mesh.size)
     weights, batch = local_bytes(state.params), local_bytes(rows)
+    encoders = sum(local_bytes(meshes.with_shardings(one.abstract_weights(), mesh)) for one in spec.features)
     memory = DeviceMemory(
         parameters=weights,
         ema=local_bytes(state.ema_params),
         optimizer=local_bytes(state.opt_state),
         gradients=weights,
+        encoders=encoders,
         batch=batch,
         activations=counted.saved,
-        traced_peak=local_bytes(state) + batch + counted.peak,
+        traced_peak=local_bytes(state) + encoders + batch + counted.peak,
     )
     return TracedStep(stage, mesh, counted, memory, sum(x.size for x in jax.tree.leaves(state.params)))
 
@@ -121,7 +125,9 @@ def arguments(config: Config, spec: RunSpec, mesh: Mesh) -> tuple[Any, Any]:
     scalar = lambda dtype: jax.ShapeDtypeStruct((), dtype)  # noqa: E731
     slot = jax.ShapeDtypeStruct((size,), jnp.int32)
     z = jax.ShapeDtypeStruct(spec.inputs.shape, z_type(config, spec))
-    batch = {"z": whole(z), "cond": jax.tree.map(whole, spec.inputs.cond), "slot": slot}
+    tokens = lambda one: jax.ShapeDtypeStruct((math.prod(one.grid), one.width), jnp.float32)  # noqa: E731
+    features = {one.name: whole(tokens(one)) for one in spec.features}
+    batch = {"z": whole(z), "cond": jax.tree.map(whole, spec.inputs.cond), "slot": slot, **features}
     formulation = flow.formulation(config.flow.formulation, config.flow.shift).arrays
     sample = steps.jit_noise(spec.objective, spec.inputs, mesh)
     noise = jax.eval_shape(sample, formulation, scalar(jnp.uint32), scalar(jnp.int32), slot)
