@@ -22,11 +22,13 @@ class SpeedUp:
             seeds with its Student t interval; None unless every seed reaches it.
         by_seed: seed -> that factor, or None if it is not reached.
         at_first: whether a seed reaches it before its first measurement, so that the factor is a lower bound.
+        flat: whether a seed's reference is nowhere better than at its first measurement; then nothing is compared.
     """
 
     factor: Estimate | None
     by_seed: dict[Hashable, float | None]
     at_first: bool
+    flat: bool = False
 
     @property
     def reached(self) -> int:
@@ -34,7 +36,9 @@ class SpeedUp:
         return sum(value is not None for value in self.by_seed.values())
 
     def text(self) -> str:
-        """The factor in words: "1.8 (1.5 to 2.2)", "not reached", "reached by 2 of 3 seeds" or "no seed in common"."""
+        """The factor in words: "1.8 (1.5 to 2.2)", "not reached", "reached by 2 of 3 seeds", or why there is none."""
+        if self.flat:
+            return "no progress to compare"
         if not self.by_seed:
             return "no seed in common"
         if self.factor is None:
@@ -59,6 +63,8 @@ def speed_up(slow: Mapping[Hashable, Curve], fast: Mapping[Hashable, Curve], bet
         x, y = _best(slow[seed], better)
         if not len(x):
             continue
+        if y[0] == y[-1]:
+            return SpeedUp(None, {}, at_first=False, flat=True)
         found = first_reached(fast[seed], float(y[-1]), better)
         by_seed[seed] = None if found is None else float(x[-1]) / found[0]
         at_first |= found is not None and found[1]

@@ -36,6 +36,11 @@ def test_what_is_reached_at_once_is_a_lower_bound():
     assert found.at_first and found.text() == "at least 32.00"
 
 
+def test_a_reference_without_progress_is_not_compared():
+    flat = {0: (STEPS, np.zeros(6))}
+    assert speed_up(flat, {0: falls()}, "higher").text() == "no progress to compare"
+
+
 def test_seeds_give_the_interval_and_flops_may_be_counted_otherwise():
     factors = {0: 2.0, 1: 2.5, 2: 3.0}
     found = speed_up({s: falls() for s in factors}, {s: falls(f) for s, f in factors.items()}, "lower")

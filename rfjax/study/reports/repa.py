@@ -131,26 +131,24 @@ def opening(study: Records, findings: Findings) -> str:
 
 
 def describe(findings: Findings) -> list[str]:
-    """The speed-up of each arm in sentences, and the orders beside the paper's."""
+    """The speed-ups in sentences, the validation loss first, and the orders beside the paper's."""
     said = []
-    for arm in findings.arms:
-        parts = []
-        for quantity in findings.quantities:
-            if found := arm.speed_ups.get(quantity.key, {}).get("step"):
-                parts.append(f"{quantity.label} {found.text()}")
-        if parts:
-            flops = arm.speed_ups.get(LOSS.key, {}).get("all_flops")
-            cost = f"; validation loss in FLOPs with the encoder's and projector's: {flops.text()}" if flops else ""
-            said.append(
-                f"Depth {arm.size}, {arm.label}: times fewer steps than vanilla for its final value: "
-                f"{'; '.join(parts)}{cost}."
-            )
-    for name, (ours, _, found) in findings.orders.items():
-        said.append(
-            f"Order beside the paper's, {name}, {len(ours)} rows: {found.text if found.correlations else found.reason}"
-        )
-    if not said:
+    for quantity in findings.quantities:
+        found = [(arm, arm.speed_ups[quantity.key]["step"]) for arm in findings.arms if quantity.key in arm.speed_ups]
+        each = "; ".join(f"depth {arm.size}, {arm.label}: {up.text()}" for arm, up in found)
+        if each:
+            said.append(f"Times fewer steps than vanilla needs for its final {quantity.label}: {each}.")
+    costs = "; ".join(
+        f"depth {arm.size}, {arm.label}: {arm.speed_ups[LOSS.key]['all_flops'].text()}"
+        for arm in findings.arms
+        if LOSS.key in arm.speed_ups
+    )
+    if not costs:
         return ["There is no vanilla run and aligned run of one depth yet: there is nothing to compare."]
+    said.append(f"In FLOPs, with those of encoder and projector, for the final validation loss: {costs}.")
+    for name, (ours, _, found) in findings.orders.items():
+        order = found.text if found.correlations else found.reason
+        said.append(f"Order beside the paper, {name}, {len(ours)} rows: {order}")
     return [*said, f"In the paper SiT-XL/2 is {repa_paper.SPEED_UP:g} times faster, at FID 8 after 400,000 steps."]
 
 

@@ -101,9 +101,12 @@ def analyse(study: Records) -> Findings:
         grouped.setdefault((run.depth, label_of(run, varied)), []).append(run)
     courses = {key: tuple(_course(run, weights, setting, scores) for run in runs) for key, runs in grouped.items()}
     keys = [LOSS, *scores, *_similarities(study.runs), ACCURACY]
-    measured = tuple(
-        q for q in keys if any(math.isfinite(p[q.key]) for of in courses.values() for run in of for p in run.points)
-    )
+    values = {q.key: {p[q.key] for of in courses.values() for run in of for p in run.points} for q in keys}
+    known = {key: {value for value in found if math.isfinite(value)} for key, found in values.items()}
+    measured = tuple(q for q in keys if len(known[q.key]) > 1)
+    said += [
+        f"The {q.label} is {min(known[q.key]):g} everywhere: it is left out." for q in keys if len(known[q.key]) == 1
+    ]
     arms = []
     for (size, label), runs in courses.items():
         reference = courses.get((size, VANILLA), ()) if label != VANILLA else ()

@@ -35,7 +35,7 @@ def test_what_is_not_reached_is_said(tmp_path):
     assert all(arm.speed_ups["loss"]["step"].text() == "not reached" for arm in found.arms if arm.speed_ups)
     page = reports.write_page(reports.build_report(tmp_path / "s")).read_text()
     pages.check(page)
-    assert "validation loss not reached" in page and "<div class='verdict bad'>" in page
+    assert "depth 2, REPA: not reached" in page and "<div class='verdict bad'>" in page
 
 
 def test_the_page_and_its_tables(tmp_path):
@@ -44,7 +44,7 @@ def test_the_page_and_its_tables(tmp_path):
     page = reports.write_page(built).read_text()
     pages.check(page)
     assert "<div class='verdict good'>" in page
-    assert "Depth 3, REPA: times fewer steps than vanilla for its final value: validation loss 2.0" in page
+    assert "Times fewer steps than vanilla needs for its final validation loss: depth 2, REPA: " in page
     assert "In the paper SiT-XL/2 is 17.5 times faster" in page
     assert set(built.figures) == {"depth_2", "depth_3", "speed_up"}
     rows = list(csv.DictReader((folder / "report" / "curves.csv").open()))
