@@ -15,6 +15,7 @@ def get_config(folder: str) -> ml_collections.ConfigDict:
     c.text.update(length=2, width=4, pooled_width=4)
     c.optimizer.update(learning_rate=1e-3, warmup=1)
     c.training.update(batch=8, steps=2, log_every=1, checkpoint_every=2)
+    c.alignment.update(encoders=("shapes",), projector_width=4)
     c.validation.update(examples=16, batch=8)
     c.sampling.update(count=2, shown=1, batch=8, settings=("1@3.0",))
     c.generate.update(source=str(Path(folder) / "study" / "runs" / "run"), count=2, steps=1, batch=8)
