@@ -1,6 +1,6 @@
 """Representation alignment: vanilla flow transformers against aligned ones (REPA, Figs. 4 and 5, Table 2).
 
-    python -m rfjax.main --config=configs/repa.py                vanilla against REPA at three depths, three seeds
+    python -m rfjax.main --config=configs/repa.py                three depths, five seeds each: 7 minutes on two cores
     ... --config=configs/repa.py:depth                           which block is aligned (Table 2)
     ... --config=configs/repa.py:weight                          lambda, the weight of the alignment
     ... --config=configs/repa.py:encoder                         which encoder is aligned with (Table 2)
@@ -11,6 +11,11 @@ Vanilla and aligned runs have the same weights at the start, the same examples, 
 alignment alone. The learning rate is constant after the warm-up: a point along a run is then the end of a shorter one,
 and the report can say how many steps an aligned run needs for what a vanilla run ends with. On `shapes` the encoder is
 exact: its tokens say which shape, colour and outline lies at a patch.
+
+Expect a small effect that grows with depth: 1.04 (1.01 to 1.08) times fewer steps at depth 4 and 1.07 (1.05 to 1.09)
+at depth 6, and nothing clear at depth 2. It belongs to the first hundred steps: after 320 steps and more, aligned and
+vanilla runs end alike (docs/results/repa). The paper's 17.5 is at FID level, after 400,000 steps of a network of 675
+million parameters.
 """
 
 import ml_collections

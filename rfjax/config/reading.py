@@ -239,7 +239,7 @@ LABELS = {
 
 def _label(path: str, value: Any) -> str:
     text = f"{value:g}" if isinstance(value, float) else re.sub(r"[^\w.+-]+", "_", str(value)).strip("_")
-    return LABELS.get(path, path.rpartition(".")[2] + "=") + text
+    return LABELS.get(path, path.rpartition(".")[2] + "=") + (text or "none")
 
 
 def entries(cls: type = Config, where: str = "") -> Iterator[tuple[str, Any, Mapping[str, Any]]]:

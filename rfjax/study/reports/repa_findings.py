@@ -10,7 +10,6 @@ from rfjax.analysis.multipliers import Estimate, over_seeds
 from rfjax.analysis.ranking import Agreement, agreement
 from rfjax.analysis.speed_up import SpeedUp, speed_up
 from rfjax.evaluation.quantity import Quantity
-from rfjax.jsonl import plain
 from rfjax.study.records import Records, RunRecord
 from rfjax.study.reports import repa_paper
 from rfjax.study.reports.compare import checkpoints, quantities_of
@@ -223,10 +222,10 @@ def to_json(findings: Findings) -> dict[str, Any]:
                 "depth": arm.size,
                 "name": arm.label,
                 "runs": [run.name for run in arm.runs],
-                "final": {key: plain(value) for key, value in arm.final.items()},
+                "final": {key: value._asdict() for key, value in arm.final.items()},
                 "speed_ups": {
-                    key: {x: {"factor": plain(s.factor), "by_seed": s.by_seed, "lower_bound": s.at_first}
-                          for x, s in of.items()}
+                    key: {x: {"factor": s.factor and s.factor._asdict(), "by_seed": s.by_seed,
+                              "lower_bound": s.at_first} for x, s in of.items()}
                     for key, of in arm.speed_ups.items()
                 },
             }
