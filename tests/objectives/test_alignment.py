@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -193,9 +194,23 @@ def test_alignment_ends_where_the_config_says_and_a_resumed_run_ends_alike(tmp_p
     configs.axes(c, {"alignment.weight": (0.5,)})
     assert run_job(runner, configs.parse(c), 0.0) == 0
     (folder,) = (tmp_path / "runs").iterdir()
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    terms = {line["step"]: line["alignment"] for line in lines if line["kind"] == "train"}
+    whole = lines_of(folder)
+    terms = {step: line["alignment"] for step, line in whole.items()}
     assert terms[2] != 0 != terms[4] and terms[6] == terms[8] == 0
+    shutil.rmtree(folder / "checkpoints" / "8")  # as if it had been killed behind the checkpoint at which it ends
+    (folder / "result.json").unlink()
+    assert run_job(runner, configs.parse(c), 0.0) == 0
+    again = lines_of(folder)
+    same = ("loss", "denoising", "alignment", "grad_norm")
+    assert [[again[step][key] for key in same] for step in (6, 8)] == [
+        [whole[step][key] for key in same] for step in (6, 8)
+    ]
+
+
+def lines_of(folder):
+    """The line of training that was written last for each step."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line for line in lines if line["kind"] == "train"}
 
 
 @pytest.mark.parametrize(
