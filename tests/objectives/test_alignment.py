@@ -116,20 +116,15 @@ def gradients(config, spec, shape):
     return jax.device_get(found)
 
 
-MESHES = {"one": ((1, 1, 1), {}), "four": ((2, 2, 1), {"remat": "full"}), "tensor": ((1, 1, 2), {})}
-
-
 @pytest.fixture(scope="module")
 def whole():
     config, spec = aligned(model=DEEP)
     return gradients(config, spec, (1, 1, 1))
 
 
-@pytest.mark.parametrize("name", ["four", "tensor"])
-def test_the_loss_and_its_gradient_do_not_depend_on_mesh_remat_and_accumulation(name, whole):
-    shape, model = MESHES[name]
-    config, spec = aligned(model={**DEEP, **model}, training={"accumulate": 2})
-    (terms, grads), (expected, reference) = gradients(config, spec, shape), whole
+def test_the_loss_and_its_gradient_do_not_depend_on_mesh_remat_and_accumulation(whole):
+    config, spec = aligned(model={**DEEP, "remat": "full"}, training={"accumulate": 2})
+    (terms, grads), (expected, reference) = gradients(config, spec, (1, 2, 2)), whole
     assert set(terms) == set(expected) == {"loss", "denoising", "alignment"}
     for term in terms:
         assert float(terms[term]) == pytest.approx(float(expected[term]), rel=2e-5)
