@@ -35,7 +35,7 @@ Bytes = dict[tuple[str, str], float]  # (kind, axes) -> bytes that a device rece
 def config(mesh: Mesh) -> configs.Config:
     """The model on a mesh, with the same number of examples on each device whatever the mesh."""
     c = configs.default()
-    c.data.update(name="folder", path="nobody opens it", image_size=SIDE, channels=CHANNELS)
+    c.data.update(name="folder", path="not-opened", image_size=SIDE, channels=CHANNELS)
     c.text.update(length=TEXT, width=WIDTH, pooled_width=WIDTH)
     c.model.update(depth=DEPTH, width=WIDTH, heads=HEADS, patch=PATCH, precision="float32", remat="none")
     c.training.batch = ROWS * mesh[0] * mesh[1]

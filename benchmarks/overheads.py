@@ -54,7 +54,7 @@ class Lines:
     """A display that notes when each line of metrics came, and ends the process at the first if it is asked to."""
 
     def __init__(self, began: float = 0.0) -> None:
-        """began: `time.time()` when somebody started this process, to print how long that is ago, and end."""
+        """began: `time.time()` when this process was started, to print how long that is ago, and end."""
         self.times: list[float] = []
         self._began = began
 

@@ -25,7 +25,7 @@ class Contender:
     Attributes:
         name: in the table. build: makes the work, in the contender's process; found by name there, so a function of a
             module. arguments: of `build`. environment: of the process, before anything is imported.
-        warm: does its work once more before each round's, unmeasured, to find the caches as if nobody else had worked.
+        warm: does its work once more before each round's, unmeasured, to find the caches as if it ran alone.
     """
 
     name: str

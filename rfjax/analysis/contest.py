@@ -245,7 +245,7 @@ def rank_most(
 ) -> tuple[Ranking | None, list[str]]:
     """Ranks where most can be compared, and says in sentences what that leaves out.
 
-    A data set or a seed that few have got to would leave nobody to rank (see `average_ranks`): those are chosen that
+    A data set or a seed that few have got to would leave none to rank (see `average_ranks`): those are chosen that
     allow the most comparisons, pairs of names x settings x seeds.
 
     Args:
