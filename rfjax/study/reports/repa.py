@@ -54,7 +54,7 @@ def figures(study: Records, findings: Findings) -> Figures:
 
 
 def _curves(findings: Findings, size: int) -> plt.Figure:
-    shown = findings.quantities[:MOST_PANELS]
+    shown = findings.compared[:MOST_PANELS]
     arms = findings.of(size)
     colour = colours([arm.label for arm in arms])
     shape = (len(shown), len(BUDGETS))
@@ -88,7 +88,7 @@ def _draw_arm(axes: Axes, arm: Arm, x: str, key: str, colour: tuple[float, ...])
 
 
 def _by_depth(findings: Findings) -> plt.Figure:
-    shown = findings.quantities[:MOST_PANELS]
+    shown = findings.compared[:MOST_PANELS]
     figure, grid = plt.subplots(1, len(shown), figsize=(3.4 * len(shown) + 1, 3.6), squeeze=False)
     labels = list(dict.fromkeys(arm.label for arm in findings.arms if arm.label != VANILLA))
     colour = colours(labels)
@@ -133,7 +133,7 @@ def opening(study: Records, findings: Findings) -> str:
 def describe(findings: Findings) -> list[str]:
     """The speed-ups in sentences, the validation loss first, and the orders beside the paper's."""
     said = []
-    for quantity in findings.quantities:
+    for quantity in findings.compared:
         found = [(arm, arm.speed_ups[quantity.key]["step"]) for arm in findings.arms if quantity.key in arm.speed_ups]
         each = "; ".join(f"depth {arm.size}, {arm.label}: {up.text()}" for arm, up in found)
         if each:

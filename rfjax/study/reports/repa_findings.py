@@ -83,6 +83,12 @@ class Findings:
         """The depths, ascending."""
         return tuple(sorted({arm.size for arm in self.arms}))
 
+    @property
+    def compared(self) -> tuple[Quantity, ...]:
+        """The quantities in which vanilla runs get anywhere; all of them where nothing is compared."""
+        flat = lambda key: [arm.speed_ups[key]["step"].flat for arm in self.arms if key in arm.speed_ups]  # noqa: E731
+        return tuple(q for q in self.quantities if not (found := flat(q.key)) or not all(found))
+
     def of(self, size: int) -> list[Arm]:
         """The arms of one depth, vanilla first."""
         return [arm for arm in self.arms if arm.size == size]
