@@ -38,7 +38,7 @@ def base() -> ml_collections.ConfigDict:
     c.training.measurements = ("validation", "samples@24", "representations@48")
     # NT-Xent, as in the paper's Table 2: here it is faster than the cosine similarity, which the release has.
     c.alignment.update(encoders=("shapes",), projector_width=128, loss="nt-xent")
-    c.representations.update(examples=512, probe_examples=1024, levels=(0.5,))
+    c.representations.update(encoders=("shapes",), examples=512, probe_examples=1024, levels=(0.5,))
     c.validation.update(examples=384, batch=64)
     c.sampling.update(count=64, shown=16, batch=64, settings=("10@3.0",), weights="ema")
     return c
@@ -68,7 +68,7 @@ def digits() -> ml_collections.ConfigDict:
     c.data.update(name="digits", image_size=16)
     c.text.update(encoder="labels", pooled_width=10)
     c.model.update(backbone="sit", depth=3)
-    c.representations.update(examples=180, probe_examples=1437)
+    c.representations.update(encoders=("trained@labels",), examples=180, probe_examples=1437)
     c.validation.examples = 176
     encoders = ((), ("trained@masked",), ("trained@labels",))
     configs.axes(c, {"alignment.encoders": encoders, "training.seed": SEEDS})

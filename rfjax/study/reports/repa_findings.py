@@ -104,8 +104,8 @@ def analyse(study: Records) -> Findings:
     varied = _varied(study.runs)
     for run in study.runs:
         grouped.setdefault((run.depth, label_of(run, varied)), []).append(run)
-    courses = {key: tuple(_course(run, weights, setting, scores) for run in runs) for key, runs in grouped.items()}
     keys = [LOSS, *scores, *_similarities(study.runs), ACCURACY]
+    courses = {key: tuple(_course(run, weights, setting, keys) for run in runs) for key, runs in grouped.items()}
     values = {q.key: {p[q.key] for of in courses.values() for run in of for p in run.points} for q in keys}
     known = {key: {value for value in found if math.isfinite(value)} for key, found in values.items()}
     measured = tuple(q for q in keys if len(known[q.key]) > 1)
@@ -154,11 +154,11 @@ def _similarities(runs: Sequence[RunRecord]) -> list[Quantity]:
     return [Quantity(f"cknna {name}", f"CKNNA with {name}", "higher") for name in names]
 
 
-def _course(run: RunRecord, weights: str, setting: str, scores: Sequence[Quantity]) -> Course:
+def _course(run: RunRecord, weights: str, setting: str, quantities: Sequence[Quantity]) -> Course:
     by_step: dict[int, dict[str, float]] = {line["step"]: {"loss": line["loss"]} for line in run.curve(weights)}
     for line in run.scores:
         if line["weights"] == weights and line["setting"] == setting:
-            by_step.setdefault(line["step"], {}).update({q.key: number(line, q.key) for q in scores})
+            by_step.setdefault(line["step"], {}).update({q.key: number(line, q.key) for q in run.quantities})
     for line in run.representations:  # the lowest noise level comes last, and stays
         if line["weights"] == weights:
             own = by_step.setdefault(line["step"], {})
@@ -167,13 +167,12 @@ def _course(run: RunRecord, weights: str, setting: str, scores: Sequence[Quantit
     per_example = run.size["train_flops"]
     extra, config = sum(run.alignment_flops.values()), run.config
     until = config["alignment"]["until"] or math.inf
-    keys = ["loss", *(q.key for q in scores), *(q.key for q in _similarities([run])), "accuracy"]
     points = []
     for step, values in sorted(by_step.items()):
         examples = step * config["training"]["batch"]
         flops = per_example * examples
         beside = extra * min(step, until) * config["training"]["batch"]
-        known = {key: values.get(key, math.nan) for key in keys}
+        known = {q.key: values.get(q.key, math.nan) for q in quantities}
         points.append({"step": step, "flops": flops, "all_flops": flops + beside, **known})
     return Course(run.name, run.seed, tuple(points), run.final(weights) is not None)
 

@@ -68,6 +68,18 @@ def test_weights_stand_beside_the_paper_s_with_their_correlation(tmp_path):
     assert "Beside the paper: weight (SiT-XL/2)" in page
 
 
+def test_runs_need_not_measure_the_same(tmp_path):
+    folder = write_repa(tmp_path / "s", axes={"alignment.encoders": ((), ("shapes",)), "training.seed": (0, 1)})
+    for run in (folder / "runs").glob("encoders=none*"):
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        kept = [line for line in lines if line["kind"] != "representations"]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
+    found = find(folder)
+    assert {arm.label: "cknna shapes" in arm.final for arm in found.arms} == {"vanilla": False, "REPA": True}
+    assert found.arms[1].speed_ups["cknna shapes"]["step"].text() == "no seed in common"
+    pages.check(reports.write_page(reports.build_report(folder)).read_text())
+
+
 def test_blocks_count_by_their_share_of_the_depth(tmp_path):
     axes = {"model.depth": (6,), "alignment.weight": (0.0, 0.5), "alignment.block": (2, 3, 4), "training.seed": (0,)}
     found = find(write_repa(tmp_path / "s", axes=axes))
