@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from rfjax import config as configs
+from rfjax.encoders.codec import shape_of
 from rfjax.encoders.vision import loading
 from rfjax.encoders.vision.families import Colour, Description
 from rfjax.encoders.vision.resampling import RULES, resize_matrix
@@ -200,7 +201,7 @@ def make(config: configs.Config, argument: str) -> VisionEncoder:
 
 def _picture(data: configs.Data) -> tuple[int, ...]:
     """The shape of a run's pictures; with latents, of those that lie beside them."""
-    shape = data.shape or (data.image_size, data.image_size, data.channels)
+    shape = shape_of(data)
     pictures = data.channels in (1, 3) and data.name != "latents"
     return shape if pictures else (shape[0] * LATENT, shape[1] * LATENT, 3)
 
