@@ -156,12 +156,10 @@ def _backbones(findings: Findings, names: dict[str, str]) -> str:
     entrants, quantities = findings.race.entrants, findings.quantities
     titles = {"loss": ("validation loss", ".4f")} | {q.key: (q.label, q.form) for q in quantities}
     shown = [q for q in titles if any(q in one.final for one in entrants.values())]
-    span = lambda e, form: "" if e.low is None else small(f"{e.low:{form}} to {e.high:{form}}")  # noqa: E731
-    two_lines = lambda e, form: f"{e.value:{form}}{span(e, form)}"  # noqa: E731
     rows = []
     for name, one in entrants.items():
         size = findings.size_of(name)
-        ends = [two_lines(one.final[q], titles[q][1]) if q in one.final else NONE for q in shown]
+        ends = [widgets.two_lines(one.final[q], titles[q][1]) if q in one.final else NONE for q in shown]
         spent = [f"{one.final[key].value:{form}}" if one.final else NONE for key, form in COSTS.items()]
         counts = [f"{size['parameters']:,}", f"{size['forward_flops']:.3g}", *spent]
         rows.append([names[name], f"{len(one.complete)} of {len(one.runs)}", *counts, *ends])

@@ -13,7 +13,7 @@ from rfjax.study.reports.compare import dataset_name
 from rfjax.study.reports.drawing import Figures, colours, log_ticks
 from rfjax.study.reports.page import Report
 from rfjax.study.reports.repa_findings import BUDGETS, LOSS, VANILLA, Arm, Findings, analyse, to_json
-from rfjax.study.reports.widgets import NONE, Tables, escape, section, small
+from rfjax.study.reports.widgets import NONE, Tables, escape, section
 
 MOST_PANELS = 4  # quantities of the figure of curves, in rows
 
@@ -175,7 +175,10 @@ def _arms(findings: Findings) -> str:
         record = findings.runs[arm.runs[0].name]
         extra, own = record.alignment_flops, record.size["train_flops"]
         shares = [f"{extra.get(part, 0) / own:.1%}" for part in ("projector", "encoder")]
-        ends = [_two_lines(arm, q.key, q.form if q is not LOSS else ".4f") for q in findings.quantities]
+        ends = [
+            widgets.two_lines(arm.final[q.key], ".4f" if q is LOSS else q.form) if q.key in arm.final else NONE
+            for q in findings.quantities
+        ]
         rows.append([str(arm.size), name, f"{len(arm.complete)} of {len(arm.runs)}", *shares, *ends])
     header = ["depth", "arm", "complete runs", "projector", "encoder", *(q.label for q in findings.quantities)]
     return section(
@@ -184,13 +187,6 @@ def _arms(findings: Findings) -> str:
         "training example beside those of the network, which are 3 x forward. CKNNA and probe accuracy are those of "
         "the best block at the largest noise level that was measured.",
     )  # fmt: skip
-
-
-def _two_lines(arm: Arm, key: str, form: str) -> str:
-    if key not in arm.final:
-        return NONE
-    found = arm.final[key]
-    return f"{found.value:{form}}" + ("" if found.low is None else small(f"{found.low:{form}} to {found.high:{form}}"))
 
 
 def _speed_ups(findings: Findings) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from rfjax.analysis import RateChoice
+from rfjax.analysis.multipliers import Estimate
 from rfjax.study.records import RunRecord
 from rfjax.untrusted import Unreadable, read_bytes
 
@@ -47,6 +48,12 @@ def table(
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     kind = f" class={style}" if style else ""
     return f"<div class=scroll><table{kind}><thead>{head}</thead><tbody>{body}</tbody></table></div>"
+
+
+def two_lines(estimate: Estimate, form: str) -> str:
+    """A mean, and its interval below it, where it has one."""
+    span = "" if estimate.low is None else small(f"{estimate.low:{form}} to {estimate.high:{form}}")
+    return f"{estimate.value:{form}}{span}"
 
 
 def note(text: str) -> str:
