@@ -221,7 +221,7 @@ def our_batches(text: Any, batch: int, **settings: Any) -> Batches:
     from rfjax.training.encode import EncodeStage
 
     config = configs.Data(**settings)
-    source, stage = data.open_source(config, "train"), EncodeStage((make_codec(config), text), ())
+    source, stage = data.open_source(config, "train"), EncodeStage((make_codec(configs.Config(data=config)), text), ())
     return data.batches(source, stage.prepare, data.Order(batch, 0), names=stage.names(source))
 
 

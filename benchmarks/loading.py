@@ -24,9 +24,10 @@ import ml_dtypes
 import numpy as np
 
 from rfjax import interop
-from rfjax.interop import sd3, transfer
-from rfjax.interop.layout import Layout
+from rfjax.interop import sd3
 from rfjax.models.counting import abstract_parameters
+from rfjax.tensors import transfer
+from rfjax.tensors.layout import Layout
 from rfjax.tensors.opening import open_tensors
 from rfjax.tensors.safetensors import write_safetensors
 from rfjax.training.spec import make_run_spec

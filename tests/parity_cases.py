@@ -24,10 +24,11 @@ from rfjax import config as configs
 from rfjax import interop
 from rfjax.compiling import quick_options
 from rfjax.conditioning import TextConditioning
-from rfjax.interop import layouts, transfer
+from rfjax.interop import layouts
 from rfjax.models import crossdit, layers, uvit
 from rfjax.models.blocks import Spec
 from rfjax.models.crossdit import CrossAttention
+from rfjax.tensors import transfer
 from rfjax.tensors.pt import write_pt
 from rfjax.tensors.safetensors import write_safetensors
 from rfjax.training.weights import Weights

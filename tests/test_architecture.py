@@ -34,7 +34,7 @@ ALLOWED = {
     "evaluation": GROUND | {"compiling", "files", "names"} | {"flow", "models", "data", "encoders"},
     "training": GROUND
     | {"compiling", "files", "jsonl", "ownership"}
-    | {"flow", "models", "data", "encoders", "objectives", "evaluation", "analysis"},
+    | {"flow", "models", "data", "encoders", "objectives", "evaluation", "analysis", "tensors"},
     "tensors": {"errors", "untrusted", "files"},
     "interop": GROUND | {"tensors", "models", "training", "files", "jsonl", "terminal"},
     "study": GROUND

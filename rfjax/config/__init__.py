@@ -8,6 +8,7 @@ from rfjax.config.checks import check as check
 from rfjax.config.checks import check_generate as check_generate
 from rfjax.config.keys import Alignment as Alignment
 from rfjax.config.keys import Archive as Archive
+from rfjax.config.keys import Autoencoder as Autoencoder
 from rfjax.config.keys import Cluster as Cluster
 from rfjax.config.keys import Config as Config
 from rfjax.config.keys import Data as Data

@@ -71,14 +71,15 @@ def make_text_encoder(config: configs.Text) -> TextEncoder:
     return lookup.find(config.encoder, TEXT, "text.encoder")(config)
 
 
-def make_codec(config: configs.Data) -> Codec:
+def make_codec(config: configs.Config) -> Codec:
     """The codec that the config names; "": the source's own, else of pictures for 1 or 3 channels, or of latents."""
-    own = config.name if config.name in ("latents", "moments") else ""
-    name = config.codec or own or ("pixels" if config.channels in PICTURE_CHANNELS else "latents")
+    data = config.data
+    own = data.name if data.name in ("latents", "moments") else ""
+    name = data.codec or own or ("pixels" if data.channels in PICTURE_CHANNELS else "latents")
     return lookup.find(name, CODECS, "data.codec")(config)
 
 
 def make_encoders(config: configs.Config) -> tuple[Encoder, ...]:
     """The codec, the text encoder, and what `config.encoders` adds, in this order."""
     others = tuple(lookup.find(name, {}, "encoders")(config) for name in config.encoders)
-    return (make_codec(config.data), make_text_encoder(config.text), *others)
+    return (make_codec(config), make_text_encoder(config.text), *others)

@@ -184,19 +184,19 @@ class Moments:
         raise UserError("moments of latents have no decoder here: config.data.codec names one that has")
 
 
-def make_pixels(config: configs.Data) -> Pixels:
+def make_pixels(config: configs.Config) -> Pixels:
     """Pictures of the config's size."""
-    return Pixels(shape_of(config))
+    return Pixels(shape_of(config.data))
 
 
-def make_latents(config: configs.Data) -> Latents:
+def make_latents(config: configs.Config) -> Latents:
     """Latents of the config's size."""
-    return Latents(shape_of(config))
+    return Latents(shape_of(config.data))
 
 
-def make_moments(config: configs.Data) -> Moments:
+def make_moments(config: configs.Config) -> Moments:
     """Latents that are drawn from moments, as the config says."""
-    return Moments(shape_of(config), config.latent_scale, config.moments)
+    return Moments(shape_of(config.data), config.data.latent_scale, config.data.moments)
 
 
 def shape_of(config: configs.Data) -> tuple[int, ...]:

@@ -17,10 +17,11 @@ import numpy as np
 from rfjax import config as configs
 from rfjax import files, untrusted
 from rfjax.errors import UserError
-from rfjax.interop import layouts, recognition, transfer
-from rfjax.interop.layout import Layout
+from rfjax.interop import layouts, recognition
 from rfjax.jsonl import write_json
 from rfjax.models.positions import sincos_2d
+from rfjax.tensors import transfer
+from rfjax.tensors.layout import Layout
 from rfjax.tensors.opening import open_tensors
 from rfjax.tensors.safetensors import MAX_SHARD, write_safetensors
 from rfjax.tensors.stored import DTYPE_NAMES, Tensors

@@ -111,8 +111,8 @@ def _options(given: argparse.Namespace) -> Any:
 def _inspect(given: argparse.Namespace) -> int:
     """Prints a summary of a checkpoint, or its tensors if its layout is unknown."""
     from rfjax import interop
-    from rfjax.interop import transfer
     from rfjax.models import measure
+    from rfjax.tensors import transfer
     from rfjax.training.spec import make_run_spec
 
     options = _options(given)

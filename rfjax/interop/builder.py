@@ -7,8 +7,8 @@ is a layer's index in parameters that are stacked over depth, and empty for othe
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rfjax.interop.layout import Index, Layout, Piece, conv, linear, same
 from rfjax.models.blocks import Spec
+from rfjax.tensors.layout import Index, Layout, Piece, conv, linear, same
 
 
 class LayoutBuilder:

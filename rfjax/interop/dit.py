@@ -14,11 +14,11 @@ from rfjax.config import Config
 from rfjax.errors import UserError
 from rfjax.interop import sizes
 from rfjax.interop.builder import AttentionNames, LayoutBuilder, StreamNames
-from rfjax.interop.layout import Layout, same
 from rfjax.models import layers
 from rfjax.models.dit import SIZES, DiT
 from rfjax.models.inputs import Inputs
 from rfjax.models.projector import Projector
+from rfjax.tensors.layout import Layout, same
 from rfjax.tensors.stored import Tensors
 
 # The project -> config.model.time, and config.flow.formulation.

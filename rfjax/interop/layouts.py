@@ -8,8 +8,8 @@ from rfjax import untrusted
 from rfjax.config import Config
 from rfjax.errors import UserError, nearest
 from rfjax.interop import dit, sd3
-from rfjax.interop.layout import Layout
 from rfjax.models import Backbone, Inputs
+from rfjax.tensors.layout import Layout
 from rfjax.tensors.opening import member
 from rfjax.tensors.safetensors import HEADER_LIMIT
 from rfjax.tensors.stored import Tensors

@@ -6,8 +6,8 @@ from collections.abc import Collection
 
 from rfjax.errors import UserError, one_line
 from rfjax.interop import dit, sd3
-from rfjax.interop.layout import manifest
 from rfjax.interop.layouts import LAYOUTS, Metadata
+from rfjax.tensors.layout import manifest
 from rfjax.tensors.stored import Tensors
 from rfjax.training.spec import make_run_spec
 

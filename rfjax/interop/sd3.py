@@ -16,10 +16,10 @@ from rfjax.config import Config
 from rfjax.errors import UserError, one_line
 from rfjax.interop import sizes
 from rfjax.interop.builder import AttentionNames, LayoutBuilder, StreamNames
-from rfjax.interop.layout import Index, Layout
 from rfjax.models import layers
 from rfjax.models.inputs import Inputs
 from rfjax.models.mmdit import MMDiT
+from rfjax.tensors.layout import Index, Layout
 from rfjax.tensors.stored import Tensors
 
 TEXT_TOKENS = 154  # 77 of CLIP's and 77 of T5's; the network takes any number

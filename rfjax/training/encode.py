@@ -12,6 +12,7 @@ from jax.sharding import Mesh, Sharding
 from rfjax import data
 from rfjax.compiling import quick_options
 from rfjax.encoders import Encoder
+from rfjax.tensors.transfer import Deferred
 from rfjax.training import mesh as meshes
 
 STREAM = 2  # of random numbers: 0 are the initial weights, 1 the noise of training
@@ -32,8 +33,7 @@ class EncodeStage:
     @classmethod
     def place(cls, encoders: tuple[Encoder, ...], mesh: Mesh) -> "EncodeStage":
         """Reads the weights and places them by the rules of `training.mesh`."""
-        weights = tuple(one.weights() for one in encoders)
-        return cls(encoders, jax.device_put(weights, meshes.shard_tree(weights, mesh)))
+        return cls(encoders, tuple(place_weights(one.weights(), mesh) for one in encoders))
 
     def extended(self, encoders: tuple[Encoder, ...], mesh: Mesh) -> "EncodeStage":
         """The stage with more encoders behind its own, whose weights it shares."""
@@ -65,6 +65,15 @@ class EncodeStage:
     def condition(self, arrays: Mapping[str, Any]) -> Any:
         """The conditioning of prepared text on the devices."""
         return _jit_condition(self.encoders[1])(self.weights[1], arrays)
+
+
+def place_weights(weights: Any, mesh: Mesh) -> Any:
+    """Spreads an encoder's weights over the mesh; those that are still in their files are read one leaf at a time."""
+
+    def put(leaf: Any, sharding: Sharding) -> jax.Array:
+        return leaf.place(sharding) if isinstance(leaf, Deferred) else jax.device_put(leaf, sharding)
+
+    return jax.tree.map(put, weights, meshes.shard_tree(weights, mesh))
 
 
 @functools.cache

@@ -169,9 +169,9 @@ def test_a_log_variance_is_clamped_as_the_autoencoder_s_code_does():
 
 
 def test_the_config_names_the_codec():
-    codec = make_codec(settings("x", moments="logvar", latent_scale=0.13))
+    codec = make_codec(configs.Config(data=settings("x", moments="logvar", latent_scale=0.13)))
     assert codec == Moments(SHAPE, 0.13, "logvar") and isinstance(codec, Codec) and isinstance(codec, Encoder)
-    assert make_codec(settings("x")) == Moments(SHAPE, 0.18215)
+    assert make_codec(configs.Config(data=settings("x"))) == Moments(SHAPE, 0.18215)
     with pytest.raises(UserError, match="moments of latents have no decoder here"):
         codec.decode((), jnp.zeros((1, *SHAPE)))
     with pytest.raises(UserError, match=r"shape \(4, 4, 2\), but the config says \(4, 4, 4\)"):

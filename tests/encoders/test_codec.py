@@ -82,11 +82,13 @@ def own(config):
     ],
 )
 def test_the_config_names_the_codec_or_its_data_do(data, expected):
-    codec = make_codec(configs.Data(**({"name": "folder", "image_size": 16, "channels": 3} | data)))
+    codec = make_codec(
+        configs.Config(data=configs.Data(**({"name": "folder", "image_size": 16, "channels": 3} | data)))
+    )
     assert codec == expected
     assert isinstance(codec, Codec) and isinstance(codec, Encoder)
 
 
 def test_an_unknown_codec_is_one_sentence():
     with pytest.raises(UserError, match=r"data\.codec = 'pixel' .*did you mean 'pixels'"):
-        make_codec(configs.Data(codec="pixel"))
+        make_codec(configs.Config(data=configs.Data(codec="pixel")))

@@ -19,8 +19,9 @@ from networks import arrays, jitted, random_parameters
 from rfjax import config as configs
 from rfjax import interop
 from rfjax.errors import UserError
-from rfjax.interop import CheckpointInfo, dit, layouts, recognition, sd3, transfer
+from rfjax.interop import CheckpointInfo, dit, layouts, recognition, sd3
 from rfjax.interop import __main__ as command
+from rfjax.tensors import transfer
 from rfjax.tensors.opening import open_tensors
 from rfjax.tensors.pt import write_pt
 from rfjax.training import weights

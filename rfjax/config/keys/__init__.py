@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from rfjax.config.keys.alignment import Alignment
-from rfjax.config.keys.data import Data, Text
+from rfjax.config.keys.data import Autoencoder, Data, Text
 from rfjax.config.keys.machines import Cluster, Mesh, Plan
 from rfjax.config.keys.model import Flow, Model
 from rfjax.config.keys.representations import Representations
@@ -39,6 +39,7 @@ class Config:
         "Holds values for your own modules. A config file sets them, as in options.weight = 0.5; flags change them.",
     )
     data: Data = dataclasses.field(default_factory=Data)
+    autoencoder: Autoencoder = dataclasses.field(default_factory=Autoencoder)
     text: Text = dataclasses.field(default_factory=Text)
     flow: Flow = dataclasses.field(default_factory=Flow)
     model: Model = dataclasses.field(default_factory=Model)

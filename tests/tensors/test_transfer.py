@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfjax.errors import UserError
-from rfjax.interop import transfer
-from rfjax.interop.layout import Piece, conv, linear, manifest, same
+from rfjax.tensors import transfer
+from rfjax.tensors.layout import Piece, conv, linear, manifest, same
 from rfjax.tensors.opening import open_tensors
 from rfjax.tensors.safetensors import write_safetensors
 

@@ -1,24 +1,27 @@
-"""Moves weights between another project's checkpoint and our parameters: `check`, `load`, `specs`, `dump`.
+"""Moves weights between another project's checkpoint and our parameters: `check`, `load`, `defer`, `specs`, `dump`.
 
 Their matrices are the transposes of ours. Threads read each tensor in bands of rows that fit the processor's cache, and
 numpy transposes each band into the leaf (reads and copies both release Python's lock). A leaf's memory is aligned so
 that a CPU device uses it without a copy.
 """
 
+import functools
 import math
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import ml_dtypes
 import numpy as np
+from jax.sharding import Sharding
 
 from rfjax.errors import UserError, one_line
-from rfjax.interop.layout import Layout, Piece, manifest
+from rfjax.tensors.layout import Layout, Piece, manifest
 from rfjax.tensors.stored import NARROW, Rows, Tensors, bands
 
 ALIGNMENT = 64  # bytes of a cache line; XLA copies arrays with a smaller alignment
@@ -76,6 +79,48 @@ def load(
             or JAX would cut 64-bit values.
         ValueError: if the layout and the target disagree.
     """
+    leaves = defer(tensors, layout, target, dtype, ignore)
+    return {path: leaf.place(target[path].sharding) for path, leaf in leaves.items()}
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """A leaf that stays in its files until it is placed on devices.
+
+    Attributes:
+        shape: of the leaf.
+        dtype: of the leaf.
+        read: the whole leaf, row-major, from its files.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[], np.ndarray]
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.shape)
+
+    def place(self, sharding: Sharding) -> jax.Array:
+        """Reads the leaf and spreads it over devices; the host's memory is free again afterwards."""
+        host = self.read()
+        placed = jax.make_array_from_callback(self.shape, sharding, lambda index: host[index])
+        return jax.block_until_ready(placed)
+
+
+def defer(
+    tensors: Tensors, layout: Layout, target: Mapping[str, Any], dtype: Any = None, ignore: Sequence[str] = ()
+) -> dict[str, Deferred]:
+    """The leaves of a checkpoint by path, none of them read yet; `tensors` must stay open until they are.
+
+    Args:
+        target: path of a leaf -> anything with its shape.
+        dtype, ignore: as in `load`.
+
+    Raises:
+        UserError, ValueError: as `load`, but for a copy that differs, which `read` finds.
+    """
     if different := sorted(set(layout) ^ set(target)):
         raise ValueError(f"the layout and the target have different leaves: {different[:NAMED]}")
     for path, pieces in layout.items():
@@ -83,8 +128,12 @@ def load(
             raise ValueError(f"the pieces of {path} do not fill its shape {target[path].shape}")
     check(tensors, layout, ignore)
     kinds = {path: _dtype(tensors, path, pieces, dtype) for path, pieces in layout.items()}
-    with ThreadPoolExecutor(THREADS) as pool:
-        return {path: _load_leaf(pool, tensors, layout[path], target[path], kinds[path]) for path in layout}
+
+    def leaf(path: str) -> Deferred:
+        shape = tuple(target[path].shape)
+        return Deferred(shape, kinds[path], functools.partial(_read_leaf, tensors, layout[path], shape, kinds[path]))
+
+    return {path: leaf(path) for path in layout}
 
 
 def _dtype(tensors: Tensors, path: str, pieces: Sequence[Piece], dtype: Any) -> np.dtype:
@@ -106,10 +155,8 @@ def default_dtype(stored: np.dtype) -> np.dtype:
     return WIDER if stored in map(np.dtype, NARROW.values()) else stored
 
 
-def _load_leaf(
-    pool: ThreadPoolExecutor, tensors: Tensors, pieces: Sequence[Piece], target: jax.ShapeDtypeStruct, dtype: np.dtype
-) -> jax.Array:
-    host = _aligned(target.shape, dtype)
+def _read_leaf(tensors: Tensors, pieces: Sequence[Piece], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    host = _aligned(shape, dtype)
 
     def fill(piece: Piece, band: Rows | None) -> None:
         values = tensors.read(piece.name, band, READ.take)
@@ -119,8 +166,13 @@ def _load_leaf(
         _window(_bits(host), piece, band)[...] = _bits(_staged(values, dtype))
 
     tasks = [(piece, band) for piece in pieces for band in tensors.bands(piece.name, piece.rows)]
-    list(pool.map(lambda task: fill(*task), tasks))
-    return jax.block_until_ready(jax.make_array_from_callback(target.shape, target.sharding, lambda index: host[index]))
+    list(_pool().map(lambda task: fill(*task), tasks))
+    return host
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(THREADS)
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
