@@ -7,7 +7,7 @@ from rfjax.planning.tracing import z_type
 from rfjax.training.spec import make_run_spec
 
 HOUR, TERA = 3600, 1e12
-ABSENT = ("peak, compiled", "encoders of features")  # rows that a plan may lack
+ABSENT = ("peak, compiled", "frozen encoders")  # rows that a plan may lack
 SMALL = 1024  # bytes of communication below which kinds share one line
 
 
@@ -56,7 +56,7 @@ def _memory(plan: RunPlan, config: Config) -> list[str]:
         ("optimizer state", memory.optimizer, "exact"),
         ("averaged parameters", memory.ema, "exact"),
         ("gradients", memory.gradients, "exact, while they exist"),
-        ("encoders of features", memory.encoders, "exact: this device's shards, float32; they run before the step"),
+        ("frozen encoders", memory.encoders, "exact: this device's shards; they run before the step"),
         ("batch", memory.batch, f"exact: examples ({images}), noise and times"),
         ("saved activations", memory.activations, "exact, of the traced program"),
         ("peak, traced", memory.traced_peak, "estimate: all arrays that exist at once, if no operations are fused"),

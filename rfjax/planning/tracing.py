@@ -31,7 +31,7 @@ class DeviceMemory:
         ema: its shards of the averaged parameters.
         optimizer: its shards of the optimizer's state.
         gradients: its shards of the gradients.
-        encoders: its shards of the weights of the encoders of features.
+        encoders: its shards of the weights of frozen encoders: of text, of pictures, of features.
         batch: its examples, with their noise and times.
         activations: what the forward pass of the traced program saves for the backward pass.
         traced_peak: the step's arguments, and the most arrays that exist at one time in the traced program if no
@@ -104,7 +104,7 @@ def trace(config: Config, devices: Sequence[jax.Device]) -> TracedStep:
     stage = steps.jit_update(spec, mesh).trace(state, *rows)
     counted = read_program(stage.jaxpr, mesh.size)
     weights, batch = local_bytes(state.params), local_bytes(rows)
-    encoders = sum(local_bytes(meshes.with_shardings(one.abstract_weights(), mesh)) for one in spec.features)
+    encoders = frozen_bytes(spec, mesh)
     memory = DeviceMemory(
         parameters=weights,
         ema=local_bytes(state.ema_params),
@@ -116,6 +116,12 @@ def trace(config: Config, devices: Sequence[jax.Device]) -> TracedStep:
         traced_peak=local_bytes(state) + encoders + batch + counted.peak,
     )
     return TracedStep(stage, mesh, counted, memory, sum(x.size for x in jax.tree.leaves(state.params)))
+
+
+def frozen_bytes(spec: RunSpec, mesh: Mesh) -> int:
+    """Bytes on a device of the weights of frozen encoders that can tell them without reading them."""
+    able = [one for one in (*spec.encoders, *spec.features) if hasattr(one, "abstract_weights")]
+    return sum(local_bytes(meshes.with_shardings(one.abstract_weights(), mesh)) for one in able)
 
 
 def arguments(config: Config, spec: RunSpec, mesh: Mesh) -> tuple[Any, Any]:
