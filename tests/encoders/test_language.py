@@ -315,6 +315,8 @@ MISTAKES = [
     (lambda p: (p / "tokenizer" / "tokenizer.json").write_text("{}"), {}, r"tokenizer\.json is no tokenizer"),
     (lambda p: (p / "tokenizer_3" / "spiece.model").write_bytes(b"\0\1no"), {}, r"spiece\.model is no tokenizer"),
     (lambda p: (p / "tokenizer_3" / "spiece.model").write_bytes(b""), {}, r"spiece\.model is no tokenizer"),
+    (lambda p: pipelines.write_clip_tokenizer(p / "tokenizer", merges=(*pipelines.MERGES, "a t")), {},
+     r"has 527 tokens, and its network knows 526"),
     (change("tokenizer/special_tokens_map.json", pad_token="[nope]"), {}, r"has no token '\[nope\]'"),
 ]  # fmt: skip
 
