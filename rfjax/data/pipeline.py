@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from rfjax.data.types import Examples, Source, take
+from rfjax.data.types import Examples, Source, flipped, take
 
 # One process's rows of a batch, (b, ...) each. "slot", int32 (b,), is each example's place in the global batch.
 Batch = dict[str, np.ndarray]
@@ -133,7 +133,7 @@ def batches(
         positions, indices = zip(*places, strict=True)
         examples = take(source, indices, names)
         if order.flip:
-            examples = _flipped(examples, source, order.seed, positions)
+            examples = _flipped(examples, source, order.seed, positions, indices)
         return prepare(examples) | {"slot": (np.asarray(positions) % order.batch).astype(np.int32)}
 
     shuffled = getattr(source, "shuffles", True)
@@ -143,11 +143,19 @@ def batches(
     return iter(ready.to_iter_dataset(options))
 
 
-def _flipped(examples: Examples, source: Source, seed: int, positions: Sequence[int]) -> Examples:
-    """Mirrors half of the examples left to right, each in all fields that flip: (n, ..., W, C)."""
+def _flipped(
+    examples: Examples, source: Source, seed: int, positions: Sequence[int], indices: Sequence[int]
+) -> Examples:
+    """Mirrors half of the examples left to right, each in all fields that flip: (n, ..., W, C).
+
+    Where the source stores what an encoder made of the mirrored picture, that is taken in its place.
+    """
     draws = [np.random.Generator(np.random.Philox(key=[seed, place])).random() for place in positions]
     mirrored, arrays, fields = np.asarray(draws) < 0.5, dict(examples.arrays), source.fields
     for name in [name for name in arrays if fields[name].flips]:
         arrays[name] = arrays[name].copy()
-        arrays[name][mirrored] = arrays[name][mirrored][..., ::-1, :]
+        if (stored := flipped(name)) in fields and mirrored.any():
+            arrays[name][mirrored] = take(source, np.asarray(indices)[mirrored].tolist(), [stored]).arrays[stored]
+        else:
+            arrays[name][mirrored] = arrays[name][mirrored][..., ::-1, :]
     return examples._replace(arrays=arrays)

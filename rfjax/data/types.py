@@ -98,6 +98,11 @@ class Stored(Source, Protocol):
         ...
 
 
+def flipped(name: str) -> str:
+    """The field that holds another field's arrays of the mirrored pictures, where a source has it."""
+    return f"{name}_flipped"
+
+
 def take(source: Source, indices: Sequence[int], names: Sequence[str] | None = None) -> Examples:
     """Reads the examples of these indices of any source, in their order.
 
