@@ -3,7 +3,7 @@
     latents/
       train/
         latents.npy       (n, H, W, C), or PyTorch's (n, C, H, W); float16 or float32
-        moments.npy       in their place, (n, H, W, 2 C): mean and log variance, for the codec `moments`
+        moments.npy       in their place, (n, H, W, 2 C): mean, then deviation, for the codec `moments`
         images.npy        or (n, H, W, C) uint8: pictures whose text or features are encoded, for the codec `pixels`
         flipped.npy       latents or moments of the mirrored pictures, which config.data.flip then takes
         labels.npy        (n,), the number of each one's class, from 0
@@ -16,8 +16,8 @@
 Latents come with labels, with context and pooled, with captions, or with more than one of them. A large set lies in
 shards, latents_00000.npy with labels_00000.npy and so on, which follow each other in the order of their names. Nothing
 is scaled, and every array keeps its stored dtype. The job `encode` writes such a folder, with `encoding.json` beside
-train/, which says with which weights (`rfjax.data.encoding`). `np.lib.format.open_memmap(file, mode="w+", ...)` writes a
-file that is larger than memory.
+train/, which says with which weights (`rfjax.data.encoding`). `np.lib.format.open_memmap(file, mode="w+", ...)`
+writes a file that is larger than memory.
 
 Without a folder validation, a hash of a latent's file name and row decides on its split. An example never changes its
 split when shards come or go.
