@@ -20,6 +20,8 @@ TEXT = {
     "words": "rfjax.encoders.text:make_words",
     "stored": "rfjax.encoders.text:make_stored",
     "labels": "rfjax.encoders.text:make_labels",
+    "sd3": "rfjax.encoders.language.sd3:make",
+    "sentence": "rfjax.encoders.language.sentence:make",
 }
 CODECS = {
     "pixels": "rfjax.encoders.codec:make_pixels",
