@@ -137,7 +137,7 @@ def batches(
 
     def assemble(places: Sequence[tuple[int, int]]) -> Batch:
         positions, indices = zip(*places, strict=True)
-        examples, synthetic = _chosen(take_all(source, indices, names), order, positions)
+        examples, synthetic = draw_captions(take_all(source, indices, names), order, positions)
         if order.flip:
             examples = _flipped(examples, source, order.seed, positions, indices)
         batch = prepare(examples) | {"slot": (np.asarray(positions) % order.batch).astype(np.int32)}
@@ -164,7 +164,9 @@ def check_synthetic(source: Source, share: float) -> None:
         )
 
 
-def _chosen(examples: Examples, order: Order, positions: Sequence[int]) -> tuple[Examples, Bool[np.ndarray, " n"]]:
+def draw_captions(
+    examples: Examples, order: Order, positions: Sequence[int]
+) -> tuple[Examples, Bool[np.ndarray, " n"]]:
     """Draws one of each example's captions; also returns which of them are synthetic.
 
     A synthetic one is drawn with probability `order.synthetic`, then one of the kind, each equally often.

@@ -6,30 +6,29 @@ text that SD3's training reads is encoded once as well (App. E), which costs 1.2
 """
 
 import collections
-import contextlib
 import functools
 import hashlib
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from rfjax import data
 from rfjax.config import Config
-from rfjax.errors import UserError, one_line
+from rfjax.errors import UserError
 from rfjax.evaluation.validation import gather
 from rfjax.study import encode_programs, encode_shards
+from rfjax.study.encode_batches import LABEL, SYNTHETIC, Clock, Loaded, Loader, everyones, timed
 from rfjax.study.encode_programs import AUTOENCODER, Program
 from rfjax.study.encode_shards import Shard, Writer
 from rfjax.study.folder import Session, prepare_folder
 from rfjax.study.jobs import Job, Task
-from rfjax.tensors.fingerprint import DIGITS, fingerprint_of
+from rfjax.tensors.fingerprint import DIGITS
+from rfjax.training import encodings
 from rfjax.training import mesh as meshes
 from rfjax.training.encode import EncodeStage
 from rfjax.training.log import Display
@@ -37,7 +36,6 @@ from rfjax.training.processes import check_ours
 from rfjax.training.stop import Interrupted, Stop
 
 NAMED_REASONS = 3  # of broken examples, in a record
-LABEL = "label"  # a field that is stored as it is
 
 
 def make_job(config: Config, started: float) -> Job:
@@ -96,30 +94,32 @@ def fingerprints(programs: Iterable[Program]) -> dict[str, dict[str, str]]:
     """Kind of encoder -> part -> the fingerprint of its weights; of an encoder without files, that of its settings."""
     found = {}
     for program in programs:
-        files = getattr(program.encoder, "sources", {})
-        marks = {part: fingerprint_of(path) for part, path in files.items()}
+        marks = encodings.fingerprints(program.encoder)
         plain = hashlib.sha256(repr(program.encoder).encode()).hexdigest()[:DIGITS]
         if marks or program.kind != AUTOENCODER:
             found[program.kind] = marks or {type(program.encoder).__name__: plain}
     return found
 
 
-class Loaded(NamedTuple):
-    """A batch on the host, this process's rows of it.
+class Encoded(NamedTuple):
+    """An encoded batch on the host.
 
     Attributes:
-        start: the index of its first example.
-        count: how many examples it has; its rows after them repeat the first.
-        arrays: what goes to the devices, `good` included: whether each example could be read.
-        captions: of each row.
-        reasons: on examples that could not be read.
+        arrays: by kind of file, of all its examples.
+        captions: of all.
+        good: which of them could be read and encoded.
+        synthetic: how many of the good ones have a synthetic caption.
     """
 
-    start: int
-    count: int
     arrays: dict[str, np.ndarray]
     captions: list[str]
-    reasons: list[str]
+    good: np.ndarray
+    synthetic: int
+
+    def kept(self) -> tuple[dict[str, np.ndarray], list[str]]:
+        """Arrays and captions of the good ones."""
+        texts = [text for text, good in zip(self.captions, self.good, strict=True) if good]
+        return {kind: values[self.good] for kind, values in self.arrays.items()}, texts
 
 
 @dataclass
@@ -166,6 +166,12 @@ class Encoding:
         weights = encode_programs.place(self.programs, meshes.make_mesh(self.config.mesh))
         return EncodeStage(tuple(program.encoder for program in self.programs), weights)
 
+    @functools.cached_property
+    def loader(self) -> Loader:
+        """What reads batches."""
+        encoders = tuple(program.encoder for program in self.programs)
+        return Loader(self.config, meshes.make_mesh(self.config.mesh), EncodeStage(encoders, ()), self.sources)
+
     def encode(self, shard: Shard, display: Display, stop: Stop) -> dict[str, Any]:
         """Encodes one shard and writes its files, its record, and the index if it was the last.
 
@@ -174,37 +180,39 @@ class Encoding:
             UserError: if more of its examples are broken than config.data.max_bad allows.
         """
         root, first, total = Path(self.config.workdir), jax.process_index() == 0, shard.stop - shard.start
-        clock: collections.Counter[str] = collections.Counter()
+        clock: Clock = collections.Counter()
         display.say("reading the weights and compiling")
         self.pace.began = self.pace.began or time.monotonic()
-        rows, skipped, reasons, size = 0, 0, [], 0
+        reasons, count, cut = [], collections.Counter(rows=0, skipped=0, synthetic=0), self._cut()
         with Writer(root, shard) as writer:
-            for batch in self._batches(shard, clock):
+            for batch in self.loader.batches(shard, clock):
                 if stop.granted():
                     raise Interrupted("stopped while encoding", stop.code)
-                arrays, captions, good = self._run(batch, clock)
+                made = self._run(batch, clock)
                 reasons += batch.reasons
-                rows, skipped = rows + int(good.sum()), skipped + int((~good).sum())
-                if skipped > self.config.data.max_bad * total:
-                    raise UserError(self._too_many(shard, skipped, reasons))
-                if first and good.any():
+                count.update(rows=int(made.good.sum()), skipped=int((~made.good).sum()), synthetic=made.synthetic)
+                if count["skipped"] > self.config.data.max_bad * total:
+                    raise UserError(self._too_many(shard, count["skipped"], reasons))
+                if first and made.good.any():
                     with timed(clock, "writing"):
-                        writer.append(
-                            {kind: values[good] for kind, values in arrays.items()},
-                            [text for text, kept in zip(captions, good, strict=True) if kept],
-                        )
+                        writer.append(*made.kept())
                 self.pace.done += batch.count
-                self.pace.written += sum(values.nbytes for values in arrays.values())
-                display.advance(rows + skipped, self.pace.note(self.examples))
+                self.pace.written += sum(values.nbytes for values in made.arrays.values())
+                display.advance(count["rows"] + count["skipped"], self.pace.note(self.examples))
             check_ours(shard.folder(root))
-            if first and rows:
-                size = writer.finish()
-        record = {"rows": rows, "skipped": skipped, "reasons": reasons[:NAMED_REASONS], "bytes": size}
-        record |= {"sizes": writer.sizes, "memory": self._memory(), "seconds": dict(clock)}
+            if first and count["rows"]:
+                writer.finish()
+        record = {**count, "cut": self._cut() - cut, "reasons": reasons[:NAMED_REASONS], "sizes": writer.sizes}
+        record |= {"memory": self._memory(), "seconds": dict(clock)}
         if first:
             encode_shards.write_record(root, shard, record)
             encode_shards.write_index(root, self.shards, self.about)
         return {**record, "name": shard.name, "split_seconds": dict(clock)}
+
+    def _cut(self) -> int:
+        """How many texts were too long for an encoder until now."""
+        counters = [getattr(program.encoder, "cuts", None) for program in self.programs]
+        return sum(max(one.cut.values(), default=0) for one in counters if one)
 
     def _memory(self) -> dict[str, int]:
         """Bytes of each encoder's weights."""
@@ -218,38 +226,8 @@ class Encoding:
             f"config.data.max_bad = {self.config.data.max_bad:g} allows{known}"
         )
 
-    def _batches(self, shard: Shard, clock: collections.Counter[str]) -> Iterator[Loaded]:
-        """The batches of a shard in order, read ahead by threads."""
-        starts, ahead = range(shard.start, shard.stop, self.config.encode.batch), data.batches_ready()
-        with ThreadPoolExecutor(data.threads()) as pool:
-            waiting = collections.deque(pool.submit(self._load, shard, start) for start in starts[:ahead])
-            for start in [*starts[ahead:], *[None] * len(waiting)]:
-                with timed(clock, "waiting for data"):
-                    loaded = waiting.popleft().result()
-                if start is not None:
-                    waiting.append(pool.submit(self._load, shard, start))
-                yield loaded
-
-    def _load(self, shard: Shard, start: int) -> Loaded:
-        size, source = self.config.encode.batch, self.sources[shard.split]
-        count = min(size, shard.stop - start)
-        rows = meshes.rows_here(size, meshes.make_mesh(self.config.mesh))
-        indices = [start + (row if row < count else 0) for row in rows]
-        encoders = tuple(program.encoder for program in self.programs)
-        stage, own = EncodeStage(encoders, ()), LABEL if LABEL in source.fields else ""
-        names = list(dict.fromkeys([*stage.names(source), *filter(None, [own])]))
-        examples, broken = _take(source, indices, names)
-        arrays = stage.prepare(examples)
-        if own:
-            arrays[LABEL] = examples.arrays[LABEL]
-        good = np.array([index not in broken for index in indices])
-        arrays |= {"slot": np.asarray(indices, np.int32), "good": good}
-        return Loaded(start, count, arrays, examples.captions, [f"example {i}: {why}" for i, why in broken.items()])
-
-    def _run(
-        self, batch: Loaded, clock: collections.Counter[str]
-    ) -> tuple[dict[str, np.ndarray], list[str], np.ndarray]:
-        """Encodes a batch: its arrays by kind of file, its captions, and which of its examples are good."""
+    def _run(self, batch: Loaded, clock: Clock) -> "Encoded":
+        """Encodes a batch."""
         size, dtype = self.config.encode.batch, np.dtype(self.config.encode.precision)
         mesh = meshes.make_mesh(self.config.mesh)
         put = meshes.put_rows(batch.arrays, size, mesh)
@@ -265,7 +243,8 @@ class Encoding:
         for values in found.values():
             if values.dtype == dtype:
                 good &= np.isfinite(values).reshape(len(values), -1).all(axis=1)
-        return found, _everyones(batch.captions, size, mesh)[: batch.count], good
+        synthetic = int((gather(put[SYNTHETIC])[: batch.count] & good).sum())
+        return Encoded(found, everyones(batch.captions, size, mesh)[: batch.count], good, synthetic)
 
 
 def _stored(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -273,48 +252,7 @@ def _stored(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
         return values.astype(dtype)
 
 
-def _take(source: data.Source, indices: list[int], names: list[str]) -> tuple[data.Examples, dict[int, str]]:
-    """The examples, where those that can't be read are replaced by others, and why they can't be."""
-    try:
-        return data.take(source, indices, names), {}
-    except (UserError, OSError, ValueError):
-        pass
-    broken: dict[int, str] = {}
-    for index in dict.fromkeys(indices):
-        try:
-            data.take(source, [index], names)
-        except (UserError, OSError, ValueError) as error:
-            broken[index] = one_line(str(error))
-    usable = next((i for i in (*indices, *range(len(source))) if i not in broken), None)
-    if usable is None:
-        raise UserError(f"no example can be read: {next(iter(broken.values()))}")
-    return data.take(source, [usable if index in broken else index for index in indices], names), broken
-
-
-def _everyones(captions: list[str], count: int, mesh: Mesh) -> list[str]:
-    """The captions of all rows, from those of each process."""
-    if jax.process_count() == 1:
-        return captions
-    own = [caption.encode("utf-8", "replace") for caption in captions]
-    longest = int(gather(np.array([max(map(len, own), default=0)])).max())
-    table = np.zeros((len(own), longest + 4), np.uint8)
-    for row, text in zip(table, own, strict=True):
-        row[:4] = np.frombuffer(np.uint32(len(text)).tobytes(), np.uint8)
-        row[4 : 4 + len(text)] = np.frombuffer(text, np.uint8)
-    whole = gather(meshes.put_rows(table, count, mesh))
-    return [row[4 : 4 + int(row[:4].view(np.uint32)[0])].tobytes().decode() for row in whole]
-
-
-@contextlib.contextmanager
-def timed(clock: collections.Counter[str], what: str) -> Iterator[None]:
-    """Adds the seconds of a `with` to one entry."""
-    began = time.monotonic()
-    try:
-        yield
-    finally:
-        clock[what] += time.monotonic() - began
-
-
 def _summary(result: dict[str, Any], seconds: float) -> str:
     left_out = f", {result['skipped']} left out" if result["skipped"] else ""
-    return f"{result['name']}: {result['rows']:,} examples{left_out}, {result['bytes'] / 1e6:,.1f} MB, {seconds:.0f} s"
+    size = sum(result["sizes"].values()) / 1e6
+    return f"{result['name']}: {result['rows']:,} examples{left_out}, {size:,.1f} MB, {seconds:.0f} s"

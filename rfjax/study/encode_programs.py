@@ -82,7 +82,7 @@ def latents(codec: Any, weights: Any, batch: Mapping[str, Array], keys: Array) -
 
 def moments(codec: Any, weights: Any, batch: Mapping[str, Array], keys: Array) -> Arrays:
     """Mean and standard deviation of the latents, unscaled."""
-    mean, deviation = codec.moments(weights, batch)
+    mean, deviation = codec.moments(weights, batch["image"])
     return {"moments": jnp.concatenate([mean, deviation], axis=-1)}
 
 

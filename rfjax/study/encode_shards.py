@@ -101,8 +101,8 @@ class Writer:
         self._files[CAPTIONS][0].write(lines.encode("utf-8", "replace"))
         self.rows += len(captions)
 
-    def finish(self) -> int:
-        """Writes the number of rows into the headers and renames the files; returns their bytes."""
+    def finish(self) -> None:
+        """Writes the number of rows into the headers and renames the files."""
         for kind, (file, shape, dtype) in self._files.items():
             if kind != CAPTIONS:
                 end = file.tell()
@@ -111,7 +111,6 @@ class Writer:
                 file.seek(end)
         self.sizes = {kind: file.tell() for kind, (file, _, _) in self._files.items()}
         self._stack.close()
-        return sum(self.sizes.values())
 
     def _open(self, kind: str) -> BinaryIO:
         partial = self._stack.enter_context(files.atomic(self._shard.path(self._root, kind), lasting=True))
@@ -143,9 +142,10 @@ def write_index(root: Path, shards: list[Shard], about: Mapping[str, Any]) -> bo
         return False
     splits: dict[str, dict[str, Any]] = {}
     for shard, record in sorted(records.items()):
-        split = splits.setdefault(shard.split, {"rows": [], "skipped": 0, "bytes": 0})
+        split = splits.setdefault(shard.split, {"rows": [], "skipped": 0, "synthetic": 0, "cut": 0, "bytes": 0})
         split["rows"] += [record["rows"]] if record["rows"] else []
-        for key in ("skipped", "bytes"):
+        split["bytes"] += sum(record["sizes"].values())
+        for key in ("skipped", "synthetic", "cut"):
             split[key] += record[key]
     for name, split in splits.items():
         if not sum(split["rows"]):

@@ -54,8 +54,7 @@ class Findings:
 
     Attributes:
         rows: examples by split.
-        skipped: examples that were left out.
-        reasons: on some of them.
+        counts: "skipped" examples, "synthetic" captions, and captions that were "cut".
         size: bytes of all files.
         costs: of each kind of encoder.
         seconds: by activity, over all shards.
@@ -63,8 +62,7 @@ class Findings:
     """
 
     rows: Mapping[str, int]
-    skipped: int
-    reasons: tuple[str, ...]
+    counts: Mapping[str, int]
     size: int
     costs: tuple[Cost, ...]
     seconds: Mapping[str, float]
@@ -80,7 +78,7 @@ class Findings:
 def analyse(study: Records) -> Findings:
     """Adds up the records of the shards."""
     rows, seconds, sizes, memory = Counter(), Counter(), Counter(), Counter()
-    skipped, reasons, size, unread = 0, [], 0, 0
+    counts, reasons, unread = Counter(), [], 0
     for folder in sorted((study.folder / SHARDS).glob("*/")):
         try:
             record = read_json(folder / RESULT)
@@ -90,7 +88,7 @@ def analyse(study: Records) -> Findings:
             seconds.update({str(key): float(value) for key, value in record["seconds"].items()})
             sizes.update({str(key): int(value) for key, value in record["sizes"].items()})
             memory |= Counter({str(key): int(value) for key, value in record["memory"].items()})
-            skipped, size = skipped + int(record["skipped"]), size + int(record["bytes"])
+            counts.update({key: int(record[key]) for key in ("skipped", "synthetic", "cut")})
             reasons += [str(reason) for reason in record["reasons"]]
         except (Unreadable, AttributeError, KeyError, TypeError, ValueError):
             unread += 1
@@ -106,17 +104,19 @@ def analyse(study: Records) -> Findings:
         warnings.append("Not all shards are encoded yet: the same command goes on.")
     if unread:
         warnings.append(f"{unread} records of shards can't be read.")
-    if skipped:
-        warnings.append(f"{skipped:,} examples are left out: {'; '.join(reasons[:3]) or 'their encodings overflow'}.")
+    if left_out := counts["skipped"]:
+        warnings.append(f"{left_out:,} examples are left out: {'; '.join(reasons[:3]) or 'their encodings overflow'}.")
+    if counts["cut"]:
+        warnings.append(f"{counts['cut']:,} captions were too long for a text encoder and are cut.")
     encoders = index["encoders"] if index else {}
-    return Findings(dict(rows), skipped, tuple(reasons), size, tuple(costs), dict(seconds), encoders, tuple(warnings))
+    return Findings(dict(rows), dict(counts), sizes.total(), tuple(costs), dict(seconds), encoders, tuple(warnings))
 
 
 def to_json(found: Findings) -> dict[str, Any]:
     """The findings as plain JSON."""
     return {
         "rows": found.rows,
-        "skipped": found.skipped,
+        **found.counts,
         "bytes": found.size,
         "seconds": found.seconds,
         "encoders": found.encoders,
