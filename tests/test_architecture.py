@@ -19,7 +19,7 @@ ALLOWED = {
     "conditioning": set(),
     "flow": {"errors", "names", "conditioning"},
     "models": {"errors", "lookup", "conditioning"},
-    "encoders": GROUND | {"conditioning", "tensors"},
+    "encoders": GROUND | {"conditioning", "tensors", "files"},
     "objectives": GROUND | {"flow", "models", "encoders"},
     "data": GROUND | {"files", "memory", "terminal"},
     "analysis": {"errors"},
