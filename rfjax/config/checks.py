@@ -3,13 +3,14 @@
 import os
 from pathlib import Path
 
-from rfjax.config.keys import Config, Generate, Text
+from rfjax.config.keys import Config, Data, Generate, Text
 from rfjax.config.setting import setting
 from rfjax.errors import UserError
 from rfjax.lookup import is_path
 
 # The size that 0 stands for in config.data, by data source.
 OWN_SIZE = {"shapes": {"image_size": 16, "channels": 3}, "digits": {"image_size": 8, "channels": 1}}
+PICTURE_CHANNELS = (1, 3)  # grey, or red, green and blue
 
 
 def check(config: Config) -> None:
@@ -77,15 +78,52 @@ def _check_shape(config: Config) -> None:
     """Refuses examples that the network can't cut into patches."""
     data, model = config.data, config.model
     sides = data.shape[-3:-1] or (data.image_size,)
+    encoded = encodes_pictures(config)  # then patches divide latents, see `check_z`
     if len(data.shape) not in (0, 3, 4):
         raise UserError(f"config.data.shape = {data.shape} must be (H, W, C) of an image or (F, H, W, C) of a video")
-    if any(side % model.patch for side in sides):
+    if not encoded and any(side % model.patch for side in sides):
         key, value = ("shape", data.shape) if data.shape else ("image_size", data.image_size)
         raise UserError(f"config.data.{key} = {value} is not a multiple of config.model.patch = {model.patch}")
     if len(data.shape) == 4 and (model.stored_positions or model.backbone == "uvit"):
         raise UserError("a video (config.data.shape of four numbers) needs positions by formula, and not the uvit")
     if len(data.shape) == 4 and data.shape[0] % model.frame_patch:
         raise UserError(f"config.data.shape = {data.shape} has no multiple of frame_patch = {model.frame_patch} frames")
+
+
+def codec_name(data: Data) -> str:
+    """The codec that `config.data` names: the source's own, else of pictures for 1 or 3 channels, or of latents."""
+    own = data.name if data.name in ("latents", "moments") else ""
+    return data.codec or own or ("pixels" if data.channels in PICTURE_CHANNELS else "latents")
+
+
+def encodes_pictures(config: Config) -> bool:
+    """Whether an autoencoder stands between the data's pictures and the network."""
+    return bool(config.autoencoder.path) and codec_name(config.data) == "pixels"
+
+
+def check_z(config: Config, shape: tuple[int, ...]) -> None:
+    """Checks what depends on the latents that an autoencoder makes of the data's pictures.
+
+    Args:
+        config: of the run.
+        shape: of z, (h, w, channels).
+
+    Raises:
+        UserError: if the network can't be built for them, or guidance not be applied.
+    """
+    if not encodes_pictures(config):
+        return
+    model, (height, width, channels) = config.model, shape
+    made = f"the autoencoder makes latents of {height} x {width} x {channels} of config.data's pictures"
+    if height % model.patch or width % model.patch:
+        raise UserError(f"{made}, which config.model.patch = {model.patch} does not divide")
+    if 0 < model.largest_image < max(height, width):
+        raise UserError(f"{made}, and config.model.largest_image = {model.largest_image} latent pixels is smaller")
+    if config.sampling.guidance_channels > channels:
+        raise UserError(
+            f"{made}, and config.sampling.guidance_channels = {config.sampling.guidance_channels} exceeds their "
+            "channels: 0 guides all"
+        )
 
 
 def _check_model(config: Config) -> None:
@@ -98,7 +136,7 @@ def _check_model(config: Config) -> None:
         raise UserError(f"config.model.{how} = {width} must be a multiple of 4 for the position embedding")
     if width % heads:
         raise UserError(f"a width of {width} can't be split over {heads} attention heads: see config.model.heads")
-    if 0 < model.largest_image < data.image_size:
+    if 0 < model.largest_image < data.image_size and not encodes_pictures(config):
         raise UserError(
             f"config.model.largest_image = {model.largest_image} is smaller than config.data.image_size = "
             f"{data.image_size}"
@@ -173,7 +211,7 @@ def _check_sampling(config: Config) -> None:
     names = [one.name for one in wanted]
     if repeated := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"config.sampling.settings names '{repeated}' twice: name it once")
-    if config.data.channels and sampling.guidance_channels > config.data.channels:
+    if 0 < config.data.channels < sampling.guidance_channels and not encodes_pictures(config):
         raise UserError(
             f"config.sampling.guidance_channels = {sampling.guidance_channels} exceeds config.data.channels = "
             f"{config.data.channels}: 0 guides all channels"

@@ -7,7 +7,6 @@ text that SD3's training reads is encoded once as well (App. E), which costs 1.2
 
 import collections
 import functools
-import hashlib
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -19,15 +18,15 @@ import numpy as np
 
 from rfjax import data
 from rfjax.config import Config
+from rfjax.encoders.codec import Pixels
 from rfjax.errors import UserError
 from rfjax.evaluation.validation import gather
 from rfjax.study import encode_programs, encode_shards
 from rfjax.study.encode_batches import LABEL, SYNTHETIC, Clock, Loaded, Loader, everyones, timed
-from rfjax.study.encode_programs import AUTOENCODER, Program
+from rfjax.study.encode_programs import Program
 from rfjax.study.encode_shards import Shard, Writer
 from rfjax.study.folder import Session, prepare_folder
 from rfjax.study.jobs import Job, Task
-from rfjax.tensors.fingerprint import DIGITS
 from rfjax.training import encodings
 from rfjax.training import mesh as meshes
 from rfjax.training.encode import EncodeStage
@@ -91,14 +90,8 @@ def make_job(config: Config, started: float) -> Job:
 
 
 def fingerprints(programs: Iterable[Program]) -> dict[str, dict[str, str]]:
-    """Kind of encoder -> part -> the fingerprint of its weights; of an encoder without files, that of its settings."""
-    found = {}
-    for program in programs:
-        marks = encodings.fingerprints(program.encoder)
-        plain = hashlib.sha256(repr(program.encoder).encode()).hexdigest()[:DIGITS]
-        if marks or program.kind != AUTOENCODER:
-            found[program.kind] = marks or {type(program.encoder).__name__: plain}
-    return found
+    """Kind of encoder -> part -> fingerprint, see `encodings.fingerprints`; pixels are not encoded."""
+    return {one.kind: encodings.fingerprints(one.encoder) for one in programs if not isinstance(one.encoder, Pixels)}
 
 
 class Encoded(NamedTuple):

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, Sharding
 from jaxtyping import Array
 
-from rfjax.compiling import quick_options
+from rfjax.compiling import options
 from rfjax.config import Config
 from rfjax.encoders import Encoder, make_codec, make_text_encoder
 from rfjax.encoders.features import make_feature_encoder
+from rfjax.encoders.parts import in_parts
 from rfjax.errors import UserError
 from rfjax.training.encode import STREAM, place_weights
 
@@ -114,9 +115,11 @@ def _jit(program: Program, rows: Sharding) -> Callable[..., Arrays]:
     def run(weights: Any, batch: Any, seed: Any) -> Arrays:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), STREAM), 0)
         keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(batch["slot"])
-        return program.outputs(program.encoder, weights, batch, keys)
+        one = functools.partial(program.outputs, program.encoder)
+        return in_parts(one, at_once, rows)(weights, batch, keys)
 
-    return jax.jit(run, out_shardings=rows, compiler_options=quick_options())
+    at_once = getattr(program.encoder, "at_once", 0)
+    return jax.jit(run, out_shardings=rows, compiler_options=options(full=at_once > 0))
 
 
 def place(programs: tuple[Program, ...], mesh: Mesh) -> tuple[Any, ...]:
