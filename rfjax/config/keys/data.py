@@ -275,10 +275,11 @@ class Text:
         choices=("float32", "bfloat16"),
     )
     null: str = key(
-        "zeros",
+        "own",
         "Chooses what guidance takes for no text: `zeros`, which training with dropped text has seen, or `empty`, the "
-        "encodings of the empty prompt, as Stable Diffusion 3's own code does.",
-        choices=("zeros", "empty"),
+        "encodings of the empty prompt. `own` is `empty` for a pipeline of another project, as Stable Diffusion 3's "
+        "own code has it, and `zeros` for all else.",
+        choices=("own", "zeros", "empty"),
     )
     length: int = key(
         8,

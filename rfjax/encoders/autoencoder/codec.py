@@ -50,6 +50,11 @@ class AutoencoderCodec:
         return isinstance(self.inner, Pixels)
 
     @property
+    def factor(self) -> int:
+        """Pixels of a picture for one of z, in height and in width."""
+        return self.autoencoder.arch.factor
+
+    @property
     def reads(self) -> tuple[str, ...]:
         """See `Encoder`."""
         return self.inner.reads
