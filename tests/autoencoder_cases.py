@@ -1,5 +1,5 @@
 """Small autoencoders with random weights: what tests/parity/test_autoencoder.py compares with diffusers, and
-tests/encoders/test_autoencoder.py repeats from its recordings. Weights are pure functions of names and shapes. No torch."""
+tests/encoders/test_autoencoder.py repeats from its recordings. Weights are functions of names and shapes. No torch."""
 
 import dataclasses
 import json
