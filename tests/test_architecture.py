@@ -98,6 +98,7 @@ OTHERWISE = {  # what else is called so, and why it leaves no half-written file
     "data/fashion_mnist.py": ["Image.fromarray(image).save(png,"],  # memory
     "interop/__init__.py": ["transfer.dump("],  # no file
     "tensors/pt.py": ["archive.open("],  # within a temporary file
+    "encoders/autoencoder/loading.py": ["transfer.dump("],  # no file
     "study/archive_parts.py": ["archive.open("],  # within temporary files
     "study/generate.py": ["np.savez(file,"],  # a temporary file
     "study/reports/drawing.py": ["figure.savefig(text,"],  # memory

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from rfjax.config.keys import Config, Data, Generate
+from rfjax.config.keys import Config, Data, Generate, Text
 from rfjax.config.setting import setting
 from rfjax.errors import UserError
 from rfjax.lookup import is_path
@@ -146,10 +146,12 @@ def _check_model(config: Config) -> None:
             f"config.model.backbone = '{model.backbone}' reads text, not class labels: with config.text.encoder = "
             "'labels', take dit or sit"
         )
-    if model.backbone == "mmdit3" and not (text.vocabularies == 2 or (text.encoder, text.layout) == ("stored", "sd3")):
+    _check_text(text)
+    two = {"words": text.vocabularies == 2, "stored": text.layout == "sd3", "sd3": text.length > CLIP_TOKENS}
+    if model.backbone == "mmdit3" and not two.get(text.encoder, text.vocabularies == 2 and is_path(text.encoder)):
         raise UserError(
-            "config.model.backbone = 'mmdit3' has weights for two kinds of text: set config.text.vocabularies = 2, or "
-            "config.text.layout = 'sd3' for stored encodings"
+            "config.model.backbone = 'mmdit3' has weights for two kinds of text: set config.text.vocabularies = 2 for "
+            "'words', config.text.layout = 'sd3' for stored encodings, or config.text.length > 77 for 'sd3'"
         )
     if model.backbone == "uvit" and (model.patch < 2 or model.patch & (model.patch - 1) or width % model.patch):
         raise UserError(
@@ -167,6 +169,31 @@ def _check_model(config: Config) -> None:
         )
     if model.learn_sigma and model.backbone not in ("dit", "sit"):
         raise UserError(f"config.model.learn_sigma works with dit and sit, not with '{model.backbone}'")
+
+
+CLIP_TOKENS = 77  # of Stable Diffusion 3's text, before T5's
+
+
+def _check_text(text: Text) -> None:
+    """Refuses a text encoder without its folder, or of impossible sizes."""
+    encoder, published = text.encoder, text.encoder in ("sd3", "sentence") or is_path(text.encoder)
+    for key in ("width", "pooled_width"):
+        if not getattr(text, key) and not published:
+            raise UserError(f"config.text.{key} = 0 takes the size of 'sd3' or 'sentence': '{encoder}' needs a number")
+    if text.null == "empty" and encoder == "stored":
+        raise UserError(
+            "config.text.null = 'empty' needs an encoder that can encode the empty prompt, which 'stored' can't: set "
+            "it to 'zeros'"
+        )
+    if encoder != "sd3":
+        return
+    if not text.path:
+        raise UserError("config.text.path must name the folder of a diffusers pipeline for config.text.encoder = 'sd3'")
+    if not text.parts:
+        raise UserError("config.text.parts is empty: name at least one of clip_l, clip_g and t5")
+    if text.length < CLIP_TOKENS + ("t5" in text.parts):
+        what = "and T5 needs more: 154 in the paper, 333 in diffusers" if "t5" in text.parts else "without T5's"
+        raise UserError(f"config.text.length = {text.length} is too short: CLIP has {CLIP_TOKENS} tokens, {what}")
 
 
 def _check_sampling(config: Config) -> None:

@@ -5,6 +5,7 @@ decodes, tokenises, looks up. `encode` runs on the mesh, in one jitted program b
 with weights that are placed once and never trained.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,6 +22,8 @@ TEXT = {
     "words": "rfjax.encoders.text:make_words",
     "stored": "rfjax.encoders.text:make_stored",
     "labels": "rfjax.encoders.text:make_labels",
+    "sd3": "rfjax.encoders.language.sd3:make",
+    "sentence": "rfjax.encoders.language.sentence:make",
 }
 CODECS = {
     "pixels": "rfjax.encoders.codec:make_pixels",
@@ -70,6 +73,13 @@ class Encoder(Protocol):
 def make_text_encoder(config: configs.Text) -> TextEncoder:
     """The text encoder that the config names."""
     return lookup.find(config.encoder, TEXT, "text.encoder")(config)
+
+
+def make_prompt_encoder(config: configs.Text) -> TextEncoder:
+    """The encoder of new texts: for stored encodings it is the one that made them, if config.text.path names it."""
+    if config.encoder == "stored" and config.path:
+        config = dataclasses.replace(config, encoder="sd3" if config.layout == "sd3" else "sentence")
+    return make_text_encoder(config)
 
 
 def make_codec(config: configs.Config) -> Codec:

@@ -134,6 +134,8 @@ def arguments(config: Config, spec: RunSpec, mesh: Mesh) -> tuple[Any, Any]:
     tokens = lambda one: jax.ShapeDtypeStruct((math.prod(one.grid), one.width), jnp.float32)  # noqa: E731
     features = {one.name: whole(tokens(one)) for one in spec.features}
     batch = {"z": whole(z), "cond": jax.tree.map(whole, spec.inputs.cond), "slot": slot, **features}
+    if spec.synthetic:
+        batch[steps.SYNTHETIC] = jax.ShapeDtypeStruct((size,), jnp.bool_)
     formulation = flow.formulation(config.flow.formulation, config.flow.shift).arrays
     sample = steps.jit_noise(spec.objective, spec.inputs, mesh)
     noise = jax.eval_shape(sample, formulation, scalar(jnp.uint32), scalar(jnp.int32), slot)

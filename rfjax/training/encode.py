@@ -54,7 +54,7 @@ class EncodeStage:
         return found
 
     def __call__(self, batch: Mapping[str, Any], seed: Any, step: Any) -> dict[str, Any]:
-        """Encodes a batch on the devices: {"z", "cond", other encoders' names, "slot"}.
+        """Encodes a batch on the devices: {"z", "cond", other encoders' names, "slot"}, SYNTHETIC if it has that.
 
         Args:
             batch: of `prepare`, with `slot`, on the devices.
@@ -89,7 +89,7 @@ def jit_encode(encoders: tuple[Encoder, ...], rows: Sharding | None = None) -> C
     def encode(weights: Any, batch: Any, seed: Any, step: Any) -> dict[str, Any]:
         step_key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), STREAM), step)
         keys = jax.vmap(lambda place: jax.random.fold_in(step_key, place))(batch["slot"])
-        made = {"slot": batch["slot"]}
+        made = {name: batch[name] for name in ("slot", data.SYNTHETIC) if name in batch}
         for one, own in zip(encoders, weights, strict=True):
             made[one.name] = in_parts(one.encode, getattr(one, "at_once", 0), rows)(own, batch, keys)
         return made

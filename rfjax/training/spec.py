@@ -48,6 +48,7 @@ class RunSpec:
         explosion: how many times the recent median is too large a loss.
         full_opt: compile with full effort, see `compiling.worth_full_opt`.
         aligned_until: the step at which alignment ends; 0: it does not.
+        synthetic: some captions may be synthetic: they are counted.
     """
 
     encoders: tuple[Encoder, ...]
@@ -65,6 +66,7 @@ class RunSpec:
     explosion: float
     full_opt: bool
     aligned_until: int = 0
+    synthetic: bool = False
 
     @property
     def codec(self) -> Codec:
@@ -142,6 +144,7 @@ def make_run_spec(config: Config) -> RunSpec:
         explosion=config.recovery.explosion,
         full_opt=long,
         aligned_until=config.alignment.until if features else 0,
+        synthetic=config.data.synthetic_share > 0,
     )
 
 

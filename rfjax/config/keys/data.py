@@ -76,6 +76,14 @@ class Data:
         "mirrored too, though an autoencoder makes other latents of a mirrored image; SiT mirrors images before "
         "encoding, REPA mirrors nothing.",
     )
+    synthetic_share: float = key(
+        0.0,
+        "Sets the probability that training takes a synthetic caption of an example that has original and synthetic "
+        "ones; SD3 takes 0.5. Validation and prompts take the first original. The lines of training then count both "
+        "kinds: captions_synthetic and captions_original.",
+        low=0,
+        high=1,
+    )
     dataset: str = key(
         "",
         "Names the prepared data set of `tfds`. Add `:version` or `/config` if the folder holds several.",
