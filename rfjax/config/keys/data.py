@@ -33,21 +33,22 @@ class Data:
     )
     image_size: int = key(
         16,
-        "Sets the side of the square images in pixels; for stored latents it is the side in latent pixels. 0 takes "
-        "the source's own size, which `shapes` (16) and `digits` (8) have.",
+        "Sets the side of the square images that the source yields, in pixels; for stored latents it is the side in "
+        "latent pixels. An autoencoder (config.autoencoder.path) makes latents of pictures, so that the network sees "
+        "a smaller side. 0 takes the source's own size, which `shapes` (16) and `digits` (8) have.",
         low=0,
         high=16_384,
     )
     channels: int = key(
         3,
-        "Sets the number of channels of an image or a latent. 0 takes the source's own number, which `shapes` (3) and "
-        "`digits` (1) have.",
+        "Sets the number of channels of an image or a latent that the source yields. 0 takes the source's own number, "
+        "which `shapes` (3) and `digits` (1) have.",
         low=0,
         high=4096,
     )
     shape: tuple[int, ...] = key(
         (),
-        "Sets the shape of one example as the network sees it, channels last: (H, W, C) of an image that is not "
+        "Sets the shape of one example as the source yields it, channels last: (H, W, C) of an image that is not "
         "square, (F, H, W, C) of a video. Empty takes (image_size, image_size, channels).",
         low=1,
         high=65_536,
@@ -70,7 +71,8 @@ class Data:
     latent_scale: float = key(
         0.18215,
         "Multiplies the latents that the codec `moments` draws, so that their standard deviation is about 1. 0.18215 "
-        "is that of Stable Diffusion's first autoencoder.",
+        "is that of Stable Diffusion's first autoencoder. With config.autoencoder.path the autoencoder's own shift and "
+        "scale are taken instead.",
         low=1e-6,
         high=1e6,
     )
@@ -220,9 +222,11 @@ class Autoencoder:
 
     path: str = key(
         "",
-        "Names the folder of a diffusers AutoencoderKL, or of a pipeline that has one in vae/. Pictures are then "
-        "encoded before each step, stored latents and moments are scaled and shifted as its config says, and samples "
-        "are decoded. Empty switches it off.",
+        "Names the folder of a diffusers AutoencoderKL, or of a pipeline that has one in vae/, or one of several files "
+        "of weights there. Pictures are then encoded before each step as (latent - shift) x scale of its config, "
+        "stored moments are shifted and scaled likewise, and stored latents are taken as they are: the job `encode` "
+        "has shifted and scaled them before. In all three cases samples are decoded, and scores are of decoded "
+        "pictures. Empty switches it off.",
     )
     posterior: str = key(
         "sample",
