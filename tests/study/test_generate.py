@@ -13,7 +13,7 @@ from tiny import begun_run, run_job, tiny
 from rfjax import config as configs
 from rfjax import interop, main, memory
 from rfjax.errors import UserError
-from rfjax.study import generate, model_source
+from rfjax.study import generate, model_source, pictures
 from rfjax.training.spec import make_run_spec
 from rfjax.training.weights import Weights
 
