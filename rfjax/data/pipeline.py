@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from rfjax.data.types import Captions, Examples, Source, take, take_all
+from rfjax.data.types import Arranged, Captions, Examples, Source, flipped, take, take_all
 from rfjax.errors import UserError
 
 # One process's rows of a batch, (b, ...) each. "slot", int32 (b,), is each example's place in the global batch;
@@ -81,11 +81,11 @@ class _Rows:
 
     Attributes:
         count: of examples.
-        shuffled: anew in each epoch.
+        shuffled: anew in each epoch; by these orders of the source's own, if it has any.
     """
 
     count: int
-    shuffled: bool
+    shuffled: bool | Callable[[int, int, int], int]
     order: Order
     rows: Sequence[int]
     start: int
@@ -101,6 +101,8 @@ class _Rows:
     def _index(self, epoch: int, place: int) -> int:
         if not self.shuffled:
             return place
+        if callable(self.shuffled):
+            return self.shuffled(self.order.seed, epoch, place)
         if self.count <= LISTED:
             return int(_epoch(self.count, self.order.seed, epoch)[place])
         return self._by_place[epoch * self.count + place]
@@ -137,13 +139,13 @@ def batches(
 
     def assemble(places: Sequence[tuple[int, int]]) -> Batch:
         positions, indices = zip(*places, strict=True)
-        examples, synthetic = _chosen(take_all(source, indices, names), order, positions)
+        examples, synthetic = draw_captions(take_all(source, indices, names), order, positions)
         if order.flip:
-            examples = _flipped(examples, source, order.seed, positions)
+            examples = _flipped(examples, source, order.seed, positions, indices)
         batch = prepare(examples) | {"slot": (np.asarray(positions) % order.batch).astype(np.int32)}
         return batch | {SYNTHETIC: synthetic} if order.synthetic else batch
 
-    shuffled = getattr(source, "shuffles", True)
+    shuffled = source.shuffled if isinstance(source, Arranged) else getattr(source, "shuffles", True)
     chosen = _Rows(len(source), shuffled, order, range(order.batch) if rows is None else rows, start)
     ready = grain.MapDataset.source(chosen).map(assemble)
     options = grain.ReadOptions(num_threads=threads(), prefetch_buffer_size=batches_ready())
@@ -164,7 +166,9 @@ def check_synthetic(source: Source, share: float) -> None:
         )
 
 
-def _chosen(examples: Examples, order: Order, positions: Sequence[int]) -> tuple[Examples, Bool[np.ndarray, " n"]]:
+def draw_captions(
+    examples: Examples, order: Order, positions: Sequence[int]
+) -> tuple[Examples, Bool[np.ndarray, " n"]]:
     """Draws one of each example's captions; also returns which of them are synthetic.
 
     A synthetic one is drawn with probability `order.synthetic`, then one of the kind, each equally often.
@@ -180,11 +184,19 @@ def _chosen(examples: Examples, order: Order, positions: Sequence[int]) -> tuple
     return examples._replace(captions=captions), synthetic
 
 
-def _flipped(examples: Examples, source: Source, seed: int, positions: Sequence[int]) -> Examples:
-    """Mirrors half of the examples left to right, each in all fields that flip: (n, ..., W, C)."""
+def _flipped(
+    examples: Examples, source: Source, seed: int, positions: Sequence[int], indices: Sequence[int]
+) -> Examples:
+    """Mirrors half of the examples left to right, each in all fields that flip: (n, ..., W, C).
+
+    Where the source stores what an encoder made of the mirrored picture, that is taken in its place.
+    """
     draws = [np.random.Generator(np.random.Philox(key=[seed, place])).random() for place in positions]
     mirrored, arrays, fields = np.asarray(draws) < 0.5, dict(examples.arrays), source.fields
     for name in [name for name in arrays if fields[name].flips]:
         arrays[name] = arrays[name].copy()
-        arrays[name][mirrored] = arrays[name][mirrored][..., ::-1, :]
+        if (stored := flipped(name)) in fields and mirrored.any():
+            arrays[name][mirrored] = take(source, np.asarray(indices)[mirrored].tolist(), [stored]).arrays[stored]
+        else:
+            arrays[name][mirrored] = arrays[name][mirrored][..., ::-1, :]
     return examples._replace(arrays=arrays)
