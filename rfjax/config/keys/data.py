@@ -98,6 +98,19 @@ class Data:
         low=0,
         high=1,
     )
+    alt_text: float = key(
+        0.0,
+        "Sets the share of damaged words (colours, shapes, numbers, relations) in the original captions of the "
+        "training examples of `shapes`: two of three are missing, one is wrong. The whole caption is then the "
+        "synthetic one; validation and prompts have whole captions. 0 damages nothing.",
+        low=0,
+        high=1,
+    )
+    other_words: bool = key(
+        False,
+        "Says every second caption of the validation and test examples of `shapes` in words that training never has, "
+        "such as `a scarlet disc` for `a red circle`. Their scores are apart.",
+    )
     dataset: str = key(
         "",
         "Names the prepared data set of `tfds`. Add `:version` or `/config` if the folder holds several.",
