@@ -14,7 +14,9 @@ import numpy as np
 
 from rfjax import config as configs
 from rfjax import data, files, names
+from rfjax.buckets import is_address
 from rfjax.config import Config
+from rfjax.config.paths import expanded
 from rfjax.errors import UserError
 from rfjax.evaluation import generation, montage
 from rfjax.evaluation.generation import Prompts
@@ -51,7 +53,7 @@ def make_job(config: Config, started: float) -> Job:
     """
     config = preset_applied(config)
     request, folder = config.generate, Path(config.workdir)
-    encoded = read_encodings(Path(request.encodings)) if request.encodings else None
+    encoded = read_encodings(expanded(request.encodings, "config.generate.encodings")) if request.encodings else None
     model, stage, network = open_network(config)
     prompts = find_prompts(request, encoded, model)
     prepare_folder(folder)
@@ -215,7 +217,7 @@ def describe_sampling(config: Config, model: Weights, network: Sampleable) -> di
     """What pictures depend on besides what they show, as plain values."""
     request, sampling, shape = config.generate, config.sampling, network.codec.shape
     return {
-        "source": str(Path(request.source).resolve()),
+        "source": request.source if is_address(request.source) else str(Path(request.source).resolve()),
         "layout": request.layout,
         "weights": request.weights,
         "step": model.step,

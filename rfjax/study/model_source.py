@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from rfjax import config as configs
+from rfjax.buckets import mirror
 from rfjax.config import Config
 from rfjax.errors import UserError
 from rfjax.evaluation.sampler import Sampleable
@@ -22,7 +23,7 @@ def read_model(request: configs.Generate, mesh: configs.Mesh) -> Weights:
     Raises:
         UserError: if there is none.
     """
-    source = Path(request.source)
+    source = mirror.reading(request.source, "config.generate.source")
     if not source.exists():
         raise UserError(f"there is no {source}: config.generate.source must be the folder of a run, or a checkpoint")
     if (source / "study.json").is_file():

@@ -1,4 +1,4 @@
-"""Checkpoints of a run by Orbax: the state and the seconds spent, with a fingerprint that tells damage.
+"""Checkpoints of a run by Orbax, or in a bucket by `parts`: the state and the seconds spent, with a fingerprint.
 
 Batch k is a function of the config and of k, so the state's step says all that there is to know about the data.
 """
@@ -6,6 +6,7 @@ Batch k is a function of the config and of k, so the state's step says all that 
 import contextlib
 import itertools
 import math
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -18,7 +19,9 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from rfjax import files, ownership
+from rfjax.buckets import Unavailable, mirror
 from rfjax.errors import UserError
+from rfjax.training import parts
 from rfjax.training.fingerprint import fingerprint
 from rfjax.training.processes import all_agree, check_ours, from_first
 from rfjax.training.state import State
@@ -96,6 +99,7 @@ class Checkpoints:
             for path in folder.iterdir():
                 if LEFT.fullmatch(path.name):
                     _remove(path)
+            parts.clean(folder)
         all_agree(True)
 
     @property
@@ -127,28 +131,42 @@ class Checkpoints:
         """
         self.wait()
         check_ours(self._folder)
-        step = int(state.step)
-        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-        if (free := shutil.disk_usage(self._folder).free) < ROOM * size:
-            raise files.FullDisk(
-                f"a checkpoint takes {size / 1e6:,.1f} MB, and {self._folder} has {free / 1e6:,.1f} MB left: make "
-                f"room, and the same command goes on from step {self.latest or 0}"
-            )
+        step, remote = int(state.step), mirror.place_of(self._folder)
+        if not remote:
+            self._check_room(state)
         if step == self._latest:
             return
         if jax.process_index() == 0 and _exists(self._folder / str(step)):
             self._put_aside(step)
         all_agree(True)
         tree = {"state": state, "progress": progress.arrays(), "fingerprint": fingerprint(state)}
+        write = self._write_parts if remote else self._write_by_orbax
+        self._saving = step, self._thread.submit(write(step, tree))
+
+    def _check_room(self, state: State) -> None:
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        if (free := shutil.disk_usage(self._folder).free) < ROOM * size:
+            raise files.FullDisk(
+                f"a checkpoint takes {size / 1e6:,.1f} MB, and {self._folder} has {free / 1e6:,.1f} MB left: make "
+                f"room, and the same command goes on from step {self.latest or 0}"
+            )
+
+    def _write_by_orbax(self, step: int, tree: dict[str, Any]) -> Callable[[], None]:
+        """Copies the arrays; returns what the thread does: not until it is on the disk may others be removed."""
         with small_whole(), files.full_disk(self._folder):
             response = ocp.save_checkpointables_async(self._path(step), {"run": tree})
 
-        def finish() -> None:  # in a thread: not until it is on the disk may others be removed
+        def finish() -> None:
             response.result()  # if it were not asked for, Orbax would leave a thread and three descriptors
             if jax.process_index() == 0:
                 files.sync_tree(self._folder / str(step))
 
-        self._saving = step, self._thread.submit(finish)
+        return finish
+
+    def _write_parts(self, step: int, tree: dict[str, Any]) -> Callable[[], None]:
+        token = from_first(int.from_bytes(os.urandom(3)))
+        saved = parts.copy_out(tree, token)
+        return lambda: parts.write(saved, self._folder / str(step))
 
     def wait(self) -> None:
         """Waits for what is being written, then removes the checkpoints that it makes superfluous."""
@@ -169,6 +187,7 @@ class Checkpoints:
             for step in [step for step in self.finished() if step <= self._latest][: -self._keep]:
                 if not self._every or step % self._every:
                     removed = self._folder / f"{step}.removed"
+                    parts.remove(self._folder / str(step))
                     (self._folder / str(step)).rename(removed)  # so that a kill leaves no half of a checkpoint
                     _remove(removed)
 
@@ -207,6 +226,7 @@ class Checkpoints:
         aside.mkdir(exist_ok=True)
         names = itertools.chain([str(step)], (f"{step}_{number}" for number in itertools.count(2)))
         target = next(aside / name for name in names if not _exists(aside / name))
+        parts.move(self._folder / str(step), target)
         shutil.move(self._folder / str(step), target)
 
     def restore(self, abstract: State, step: int | None = None) -> tuple[State, Progress]:
@@ -220,13 +240,19 @@ class Checkpoints:
         if step is None and (step := from_first(max(self.finished(), default=NONE))) == NONE:
             raise UserError(f"{self._folder} has no checkpoint yet: train the run first")
         where, loaded, reason = f"the checkpoint {self._folder / str(step)}", None, ""
+        away = None
         try:
+            mirror.refresh(self._folder)  # what process 0 has written
             if is_finished(self._folder / str(step)):
                 loaded = _load(self._path(step), abstract)
             else:
                 reason = "it is no folder that a save has finished"
+        except Unavailable as error:
+            away = error
         except Exception as error:  # Orbax, TensorStore and JSON each raise errors of their own
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        if mirror.place_of(self._folder) and not all_agree(away is None):  # nothing is known of the checkpoint
+            raise away or Unavailable(f"{where} can't be read by another process of this job: it says why")
         if not all_agree(loaded is not None):
             raise Damaged(f"{where} can't be read ({reason or 'another process could not'})")
         same = np.asarray(fingerprint(loaded["state"])) == loaded["fingerprint"]
@@ -255,6 +281,9 @@ class Checkpoints:
 def _load(path: Path, abstract: State) -> dict[str, Any]:
     """The state, the progress and the fingerprint in a finished checkpoint, of this version or of the one before."""
     fingerprint = np.zeros(len(jax.tree.leaves(abstract)), np.uint32)
+    if (path / parts.MANIFEST).is_file():
+        loaded = parts.read(path, {"state": abstract, "progress": Progress().arrays(), "fingerprint": fingerprint})
+        return loaded | {"progress": Progress(**{name: value.item() for name, value in loaded["progress"].items()})}
     if "progress" in ocp.checkpointables_metadata(path).metadata["run"]:
         wanted = {"state": abstract, "progress": Progress().arrays(), "fingerprint": fingerprint}
         loaded = ocp.load_checkpointables(path, {"run": wanted})["run"]
@@ -269,7 +298,10 @@ def _load(path: Path, abstract: State) -> dict[str, Any]:
 
 
 def is_finished(path: Path) -> bool:
-    """Whether Orbax has finished a checkpoint: its metadata, which it writes last, and its tree are there."""
+    """Whether a checkpoint is finished: what is written last is there, Orbax's metadata beside its tree, or the list
+    of parts."""
+    if (path / parts.MANIFEST).is_file():
+        return True
     return (path / "_CHECKPOINT_METADATA").is_file() and (path / "run").is_dir()
 
 
