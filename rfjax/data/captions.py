@@ -12,11 +12,12 @@ from typing import Any, BinaryIO
 
 from rfjax import untrusted
 from rfjax.data import paths
-from rfjax.data.types import SPLITS, Problem
+from rfjax.data.types import SPLITS, Captions, Problem, caption_of
 from rfjax.errors import UserError, nearest
 
 CAPTIONS_FILE, HUGGING_FACE_FILE = "captions.jsonl", "metadata.jsonl"
 FILE_KEYS, CAPTION_KEYS = ("file", "file_name", "image"), ("caption", "text")
+SYNTHETIC_KEY = "synthetic"
 
 LONGEST = 2**20  # bytes of a line
 EXPANSION = 5  # bytes of memory for a byte of the file, in records with captions of ten words
@@ -29,13 +30,13 @@ class Record:
 
     Attributes:
         file: relative to the folder, with "/".
-        caption: the text.
+        caption: the text, or several.
         split: the line's own, or by the file's name as the line has it.
         size: of the file, in bytes, once `verified.verify` has looked at it.
     """
 
     file: str
-    caption: str
+    caption: str | Captions
     split: str
     size: int = 0
 
@@ -101,36 +102,41 @@ def _parse_line(line: bytes, place: str, percent: float, records: list[Record], 
         fields = json.loads(line)
         if not isinstance(fields, dict):
             raise ValueError("no JSON object")
-        file = _first_text(fields, FILE_KEYS)
+        file = next(iter(_texts(fields, FILE_KEYS)), "")
         if not file:
             raise ValueError('no "file"')
         file = os.path.normpath(file.replace("\\", "/")).replace(os.sep, "/")
-        caption = _first_text(fields, CAPTION_KEYS)
-        if not caption:
+        original, synthetic = _texts(fields, CAPTION_KEYS), _texts(fields, (SYNTHETIC_KEY,))
+        if not original:
             raise ValueError("no caption")
-        if any("\ud800" <= letter <= "\udfff" for letter in file + caption):
+        if any("\ud800" <= letter <= "\udfff" for letter in "".join((file, *original, *synthetic))):
             raise ValueError("half of a surrogate pair, which is no character")
         split = fields.get("split") or split_of(file, percent)
         if split not in SPLITS:
             raise ValueError(f"unknown split {split!r}{nearest(str(split), SPLITS)}")
-        records.append(Record(file, caption, split))
+        records.append(Record(file, caption_of(original, synthetic), split))
     except RecursionError:
         problems.append(Problem(place, "nested too deeply"))
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are among them
         problems.append(Problem(file, f"{error} ({place})") if file else Problem(place, str(error)))
 
 
-def _first_text(fields: Mapping[str, Any], keys: Iterable[str]) -> str:
-    """The text of the first of `keys` that the line has (the first of a list of texts), or ""."""
-    value = next((fields[key] for key in keys if key in fields), "")
-    value = value[0] if isinstance(value, list) and value else value
-    return value.strip() if isinstance(value, str) else ""
+def _texts(fields: Mapping[str, Any], keys: Iterable[str]) -> tuple[str, ...]:
+    """The text of the first of `keys` that the line has, or all of a list of texts, without empty ones."""
+    value = next((fields[key] for key in keys if key in fields), ())
+    found = value if isinstance(value, list) else [value]
+    return tuple(text.strip() for text in found if isinstance(text, str) and text.strip())
 
 
 def split_of(file: str, percent: float) -> str:
     """A picture's split: "validation" if its hash, a point in 0..100, is below `percent`, else "train"."""
-    point = int.from_bytes(hashlib.sha256(file.encode()).digest()[:8], "big") / 2**64 * 100
-    return "validation" if point < percent else "train"
+    return "validation" if point(file) < percent else "train"
+
+
+def point(name: str) -> float:
+    """A name's hash, 0..100, evenly spread."""
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64 * 100
 
 
 def form(name: str) -> str:

@@ -4,6 +4,7 @@
       captions.jsonl        {"file": "cats/tom.jpg", "caption": "a grey cat on a wall"}
       cats/tom.jpg          one line for each picture; more than one line may name the same picture
 
+A caption may be a list of texts, and a line may have others as "synthetic", which a model wrote: see `types.Captions`.
 Hugging Face's `metadata.jsonl` ({"file_name": ..., "text": ...}) is read as well. Every picture is decoded once before
 training begins, so that a bad one can't stop the training later. The user's cache folder ($XDG_CACHE_HOME or ~/.cache,
 then rfjax/) records the good ones, and a picture is decoded again only if its size or time changes. Nothing is written
@@ -27,7 +28,17 @@ from rfjax import config as configs
 from rfjax.config.paths import expanded
 from rfjax.data import captions, images, paths, verified
 from rfjax.data.captions import Record
-from rfjax.data.types import Example, Memory, Problem, Split, check_index, check_problems, check_split, fields_of
+from rfjax.data.types import (
+    Example,
+    Memory,
+    Problem,
+    Split,
+    check_index,
+    check_problems,
+    check_split,
+    fields_of,
+    written_out,
+)
 from rfjax.errors import UserError
 
 
@@ -73,9 +84,9 @@ class Folder:
         return Example(image=image, caption=record.caption, index=index)
 
     def names(self) -> Iterator[str]:
-        """See `types.Named`: each picture's file, its size in bytes and its caption."""
+        """See `types.Named`: each picture's file, its size in bytes and its captions."""
         for record in self._records:
-            yield f"{captions.form(record.file)}\0{record.size}\0{record.caption}"
+            yield f"{captions.form(record.file)}\0{record.size}\0{written_out(record.caption)}"
 
     def stored(self, index: int) -> bytes:
         """See `types.Stored`: the picture's file."""

@@ -97,7 +97,10 @@ class _Training:
             self._metrics.write("start", self.step, **context.description())
             rows = meshes.rows_here(config.training.batch, context.mesh)
             skipped = tuple(skip.batch for skip in self.skips)
-            self._order = data.Order(config.training.batch, config.training.seed, config.data.flip, skipped)
+            settings = config.data
+            self._order = data.Order(
+                config.training.batch, config.training.seed, settings.flip, skipped, settings.synthetic_share
+            )
             source, encode = context.sources["train"], context.encode_features
             names = encode.names(source)
             self._batches: Iterator[data.Batch] = data.batches(
