@@ -5,14 +5,13 @@ Batch k is a function of the config and of k, so the state's step says all that 
 
 import contextlib
 import itertools
-import math
 import os
 import re
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,6 +21,7 @@ from rfjax import files, ownership
 from rfjax.buckets import Unavailable, mirror
 from rfjax.errors import UserError
 from rfjax.training import parts
+from rfjax.training.checkpoint_files import Progress, is_finished, load, small_whole
 from rfjax.training.fingerprint import fingerprint
 from rfjax.training.processes import all_agree, check_ours, from_first
 from rfjax.training.state import State
@@ -34,39 +34,6 @@ ROOM = 1.1  # free space asked for before a save, over the size of the state
 
 class Damaged(UserError):
     """A checkpoint that can't be read, or whose numbers are not those that were saved."""
-
-
-class Progress(NamedTuple):
-    """What a run knows besides its state.
-
-    Attributes:
-        seconds: of training so far.
-        measured: the step at which everything was measured last; -1: never.
-        best_step: the step of the lowest validation loss of the averaged weights, which is `best_loss`; -1: none yet.
-    """
-
-    seconds: float = 0.0
-    measured: int = -1
-    best_step: int = -1
-    best_loss: float = math.inf
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        return {name: np.asarray(value, PROGRESS[name]) for name, value in self._asdict().items()}
-
-
-PROGRESS = {"seconds": np.float32, "measured": np.int32, "best_step": np.int32, "best_loss": np.float64}
-# What fields of the state were called when `progress` was `seconds` alone: a checkpoint from then is read by this map.
-BEFORE = {"ema_params": "average", "opt_state": "moments"}
-
-
-def small_whole() -> ocp.Context:
-    """Within it, arrays below a MiB for each device that has a copy are saved whole by one of them.
-
-    Orbax would have each save a slice, and compile a program for each size and place of a slice.
-    """
-    context = ocp.Context()
-    context.array.saving.min_slice_bytes_for_replica_parallel = 2**20
-    return context
 
 
 class Checkpoints:
@@ -244,7 +211,7 @@ class Checkpoints:
         try:
             mirror.refresh(self._folder)  # what process 0 has written
             if is_finished(self._folder / str(step)):
-                loaded = _load(self._path(step), abstract)
+                loaded = load(self._path(step), abstract)
             else:
                 reason = "it is no folder that a save has finished"
         except Unavailable as error:
@@ -276,33 +243,6 @@ class Checkpoints:
                 self._retire()
         finally:
             self._thread.shutdown()
-
-
-def _load(path: Path, abstract: State) -> dict[str, Any]:
-    """The state, the progress and the fingerprint in a finished checkpoint, of this version or of the one before."""
-    fingerprint = np.zeros(len(jax.tree.leaves(abstract)), np.uint32)
-    if (path / parts.MANIFEST).is_file():
-        loaded = parts.read(path, {"state": abstract, "progress": Progress().arrays(), "fingerprint": fingerprint})
-        return loaded | {"progress": Progress(**{name: value.item() for name, value in loaded["progress"].items()})}
-    if "progress" in ocp.checkpointables_metadata(path).metadata["run"]:
-        wanted = {"state": abstract, "progress": Progress().arrays(), "fingerprint": fingerprint}
-        loaded = ocp.load_checkpointables(path, {"run": wanted})["run"]
-        return loaded | {"progress": Progress(**{name: value.item() for name, value in loaded["progress"].items()})}
-    named = {BEFORE.get(name, name): getattr(abstract, name) for name in ("step", "params", *BEFORE, "health")}
-    older = {"state": named | {"loss_sum": abstract.sums["loss"]}, "seconds": np.float32(0), "fingerprint": fingerprint}
-    loaded = ocp.load_checkpointables(path, {"run": jax.tree.map(lambda x: x, older)})["run"]
-    old = loaded["state"]
-    fields = {name: old[BEFORE.get(name, name)] for name in ("step", "params", *BEFORE, "health")}
-    state = abstract.replace(**fields, sums={"loss": old["loss_sum"]})
-    return loaded | {"state": state, "progress": Progress(float(loaded["seconds"]))}
-
-
-def is_finished(path: Path) -> bool:
-    """Whether a checkpoint is finished: what is written last is there, Orbax's metadata beside its tree, or the list
-    of parts."""
-    if (path / parts.MANIFEST).is_file():
-        return True
-    return (path / "_CHECKPOINT_METADATA").is_file() and (path / "run").is_dir()
 
 
 def _exists(path: Path) -> bool:
