@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-GROUND = {"errors", "lookup", "untrusted", "config", "names"}
+GROUND = {"errors", "lookup", "untrusted", "config", "names", "buckets"}
 ALLOWED = {
     "errors": set(),
     "lookup": {"errors"},
     "untrusted": {"errors"},
-    "config": {"errors", "lookup", "untrusted", "names"},
+    "config": {"errors", "lookup", "untrusted", "names", "buckets"},
+    "buckets": {"errors", "files", "ownership"},
     "names": {"errors"},
     "conditioning": set(),
     "flow": {"errors", "names", "conditioning"},

@@ -15,6 +15,7 @@ import jax
 from rfjax import config as configs
 from rfjax import data, files
 from rfjax.config import Config
+from rfjax.config.paths import expanded
 from rfjax.errors import UserError
 from rfjax.evaluation import generation
 from rfjax.evaluation.generation import Generated, Prompts
@@ -52,7 +53,7 @@ def make_job(config: Config, started: float) -> Job:
     """
     config = preset_applied(config)
     request, folder = config.generate, Path(config.workdir)
-    encoded = read_encodings(Path(request.encodings)) if request.encodings else None
+    encoded = read_encodings(expanded(request.encodings, "config.generate.encodings")) if request.encodings else None
     found = find_model(config)
     shape = found.size(request)
     check_guided(config, shape[-1])

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rfjax import config as configs
+from rfjax.buckets import mirror
 from rfjax.config import Config
 from rfjax.encoders import prompt_encoder
 from rfjax.errors import UserError
@@ -62,7 +63,7 @@ def find_model(config: Config) -> Found:
     Raises:
         UserError: if there is none, or its encoders are not its own.
     """
-    request, source = config.generate, Path(config.generate.source)
+    request, source = config.generate, mirror.reading(config.generate.source, "config.generate.source")
     if not source.exists():
         raise UserError(f"there is no {source}: config.generate.source must be the folder of a run, or a checkpoint")
     if (source / "study.json").is_file():

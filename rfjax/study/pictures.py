@@ -9,6 +9,7 @@ import numpy as np
 
 from rfjax import config as configs
 from rfjax import files, flow, names
+from rfjax.buckets import is_address
 from rfjax.config import Config
 from rfjax.evaluation import montage
 from rfjax.evaluation.generation import Generated
@@ -25,7 +26,7 @@ def describe_sampling(config: Config, model: Weights, shape: tuple[int, ...]) ->
     encoders = {"autoencoder": model.config.autoencoder.path, "text": text.path, "null": text.path and text.null}
     return {
         **{name: value for name, value in encoders.items() if value},
-        "source": str(Path(request.source).resolve()),
+        "source": request.source if is_address(request.source) else str(Path(request.source).resolve()),
         "layout": request.layout,
         "weights": request.weights,
         "step": model.step,
