@@ -159,9 +159,9 @@ def write_transformer(folder: Path, side: int = 8, channels: int = 4) -> Path:
     return folder
 
 
-def write_pipeline(folder: Path) -> Path:
-    """A tiny Stable Diffusion 3: pictures of 16 x 16, latents of 8 x 8 x 4."""
-    write_text(folder)
+def write_pipeline(folder: Path, seed: int = 0) -> Path:
+    """A tiny Stable Diffusion 3: pictures of 16 x 16, latents of 8 x 8 x 4. The seed is of its text encoders."""
+    write_text(folder, seed)
     write_vae(folder / "vae")
     write_transformer(folder / "transformer")
     return folder
