@@ -12,6 +12,17 @@ from rfjax.lookup import is_path
 OWN_SIZE = {"shapes": {"image_size": 16, "channels": 3}, "digits": {"image_size": 8, "channels": 1}}
 PICTURE_CHANNELS = (1, 3)  # grey, or red, green and blue
 
+# What config.data.path names, by data source.
+PATHS = {
+    "folder": "a directory of images",
+    "webdataset": "a directory of .tar files",
+    "parquet": "a directory of .parquet files",
+    "imagenet": "the directory of train/",
+    "coco": "the directory of annotations/",
+    "latents": "the folder of train/latents.npy",
+    "moments": "the folder of vae-sd/dataset.json",
+}
+
 
 def check(config: Config) -> None:
     """Checks a config's values against each other.
@@ -21,21 +32,8 @@ def check(config: Config) -> None:
     """
     data, training = config.data, config.training
     _check_workdir(config.workdir)
-    if data.name not in OWN_SIZE and not (data.image_size and data.channels):
-        raise UserError(f"'{data.name}' has no size of its own: set config.data.image_size and config.data.channels")
+    _check_data(data)
     _check_model(config)
-    if data.name == "shapes" and (data.channels not in (0, 3) or 0 < data.image_size < 16):
-        raise UserError("the data set 'shapes' draws images of 3 channels and at least 16 pixels: see config.data")
-    if data.name in ("shapes", "digits") and data.flip:
-        raise UserError(f"config.data.flip would make captions of '{data.name}' wrong: switch it off")
-    if data.name == "tfds" and not data.dataset:
-        raise UserError("config.data.dataset must name a prepared data set for config.data.name = 'tfds'")
-    if data.name == "folder" and not data.path:
-        raise UserError("config.data.path must name a directory of images for config.data.name = 'folder'")
-    if data.name == "latents" and not data.path:
-        raise UserError("config.data.path must name the folder of train/latents.npy for config.data.name = 'latents'")
-    if data.name == "moments" and not data.path:
-        raise UserError("config.data.path must name the folder of vae-sd/dataset.json for config.data.name = 'moments'")
     if config.optimizer.flatten and config.optimizer.weight_decay:
         raise UserError(
             "config.optimizer.flatten can't tell matrices from biases: set weight_decay = 0 or flatten = False"
@@ -56,6 +54,20 @@ def check(config: Config) -> None:
         )
     if config.job in ("generate", "archive"):
         _check_generate(config.generate, config.job)
+
+
+def _check_data(data: Data) -> None:
+    """Refuses a data source without its size or its files."""
+    if data.name not in OWN_SIZE and not (data.image_size and data.channels):
+        raise UserError(f"'{data.name}' has no size of its own: set config.data.image_size and config.data.channels")
+    if data.name == "shapes" and (data.channels not in (0, 3) or 0 < data.image_size < 16):
+        raise UserError("the data set 'shapes' draws images of 3 channels and at least 16 pixels: see config.data")
+    if data.name in ("shapes", "digits") and data.flip:
+        raise UserError(f"config.data.flip would make captions of '{data.name}' wrong: switch it off")
+    if data.name == "tfds" and not data.dataset:
+        raise UserError("config.data.dataset must name a prepared data set for config.data.name = 'tfds'")
+    if data.name in PATHS and not data.path:
+        raise UserError(f"config.data.path must name {PATHS[data.name]} for config.data.name = '{data.name}'")
 
 
 LONGEST_NAME, LONGEST_PATH = 255, 4096  # bytes, on Linux, macOS and most network file systems
@@ -249,25 +261,30 @@ def _check_generate(sample: Generate, job: str) -> None:
         )
 
 
-def check_generate(sample: Generate, run: Config) -> tuple[int, int]:
+def check_generate(sample: Generate, run: Config, own: tuple[int, int], factor: int = 1) -> tuple[int, int]:
     """Checks the job `generate` against the config `run` of a model.
 
+    Args:
+        sample: of the job.
+        run: of the model.
+        own: height and width that the network was trained at.
+        factor: pixels of a picture for one of the network's; more than 1 where an autoencoder decodes.
+
     Returns:
-        The height and width of the pictures, in the model's pixels.
+        The height and width of the pictures, in the network's pixels.
 
     Raises:
         UserError: if the model can't generate pictures of this size, with this guidance or from these prompts.
     """
-    model, text = run.model, run.text
+    model, text, patch = run.model, run.text, run.model.patch * factor
     # A checkpoint's table of positions is counted in patches, the other limits in pixels.
-    largest = model.stored_positions * model.patch or model.largest_image or run.data.image_size
+    largest = factor * (model.stored_positions * model.patch or model.largest_image or max(own))
     for name, length in (("height", sample.height), ("width", sample.width)):
-        if length % model.patch:
-            below = length // model.patch * model.patch
-            near = f"{below} or {below + model.patch}" if below else f"{model.patch}"
-            raise UserError(
-                f"config.generate.{name} = {length} is not a multiple of the model's patch, {model.patch}: take {near}"
-            )
+        if length % patch:
+            below = length // patch * patch
+            near = f"{below} or {below + patch}" if below else f"{patch}"
+            of = "the model's patch" if factor == 1 else f"a patch of the model's latents, {factor} x {model.patch}"
+            raise UserError(f"config.generate.{name} = {length} is not a multiple of {of}, {patch}: take {near}")
         if length > largest:
             raise UserError(f"config.generate.{name} = {length}, and this model has positions for {largest} at most")
     if sample.guidance != 1 and text.drop in (0, 1):
@@ -277,7 +294,7 @@ def check_generate(sample: Generate, run: Config) -> tuple[int, int]:
         )
     if sample.prompts and text.encoder == "stored":
         raise UserError(
-            "this model can't read config.generate.prompts because its text encoder is not part of rfjax: encode the "
-            "prompts with that encoder, and name an .npz file with context and pooled in config.generate.encodings"
+            "this model needs text encoders to read config.generate.prompts: name their folder in config.text.path, or "
+            "an .npz file with context and pooled in config.generate.encodings"
         )
-    return sample.height or run.data.image_size, sample.width or run.data.image_size
+    return sample.height // factor or own[0], sample.width // factor or own[1]

@@ -130,8 +130,13 @@ def _texts(fields: Mapping[str, Any], keys: Iterable[str]) -> tuple[str, ...]:
 
 def split_of(file: str, percent: float) -> str:
     """A picture's split: "validation" if its hash, a point in 0..100, is below `percent`, else "train"."""
-    point = int.from_bytes(hashlib.sha256(file.encode()).digest()[:8], "big") / 2**64 * 100
-    return "validation" if point < percent else "train"
+    return "validation" if point(file) < percent else "train"
+
+
+def point(name: str) -> float:
+    """A name's hash, 0..100, evenly spread."""
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64 * 100
 
 
 def form(name: str) -> str:

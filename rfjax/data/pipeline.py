@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from rfjax.data.types import Captions, Examples, Source, flipped, take, take_all
+from rfjax.data.types import Arranged, Captions, Examples, Source, flipped, take, take_all
 from rfjax.errors import UserError
 
 # One process's rows of a batch, (b, ...) each. "slot", int32 (b,), is each example's place in the global batch;
@@ -81,11 +81,11 @@ class _Rows:
 
     Attributes:
         count: of examples.
-        shuffled: anew in each epoch.
+        shuffled: anew in each epoch; by these orders of the source's own, if it has any.
     """
 
     count: int
-    shuffled: bool
+    shuffled: bool | Callable[[int, int, int], int]
     order: Order
     rows: Sequence[int]
     start: int
@@ -101,6 +101,8 @@ class _Rows:
     def _index(self, epoch: int, place: int) -> int:
         if not self.shuffled:
             return place
+        if callable(self.shuffled):
+            return self.shuffled(self.order.seed, epoch, place)
         if self.count <= LISTED:
             return int(_epoch(self.count, self.order.seed, epoch)[place])
         return self._by_place[epoch * self.count + place]
@@ -143,7 +145,7 @@ def batches(
         batch = prepare(examples) | {"slot": (np.asarray(positions) % order.batch).astype(np.int32)}
         return batch | {SYNTHETIC: synthetic} if order.synthetic else batch
 
-    shuffled = getattr(source, "shuffles", True)
+    shuffled = source.shuffled if isinstance(source, Arranged) else getattr(source, "shuffles", True)
     chosen = _Rows(len(source), shuffled, order, range(order.batch) if rows is None else rows, start)
     ready = grain.MapDataset.source(chosen).map(assemble)
     options = grain.ReadOptions(num_threads=threads(), prefetch_buffer_size=batches_ready())

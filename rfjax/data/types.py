@@ -133,6 +133,32 @@ def flipped(name: str) -> str:
     return f"{name}_flipped"
 
 
+@runtime_checkable
+class Arranged(Source, Protocol):
+    """A source that is read fast only in orders of its own, such as one whose rows lie in large groups."""
+
+    def shuffled(self, seed: int, epoch: int, place: int) -> int:
+        """The index of the example at a place of an epoch, 0 <= place < len: for each (seed, epoch) a permutation."""
+        ...
+
+
+@runtime_checkable
+class Lenient(Source, Protocol):
+    """A source that puts the next good record in the place of one that turns out broken when it is read."""
+
+    def broken(self, index: int) -> str:
+        """Why the record of an example that was read is broken, and another one stands in its place; "": it is good."""
+        ...
+
+    def found(self) -> dict[int, "Problem"]:
+        """The broken records among those that were read, by index."""
+        ...
+
+    def add(self, bad: "Mapping[int, Problem]") -> None:
+        """Counts records that another process found broken; UserError if they are too many."""
+        ...
+
+
 def take(source: Source, indices: Sequence[int], names: Sequence[str] | None = None) -> Examples:
     """Reads the examples of these indices of any source, in their order, with one caption each: the first original.
 

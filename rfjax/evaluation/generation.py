@@ -143,6 +143,19 @@ def generate(
     return Generated(z, images, broken, np.concatenate(lengths), evaluations, schedule, scores)
 
 
+def score(
+    metrics: Sequence[Metric], images: Shaped[np.ndarray, "n *S"], texts: Sequence[str], batch: int
+) -> dict[str, Any]:
+    """What metrics find in pictures that are all there, `batch` of them at a time."""
+    found: dict[str, Any] = {}
+    for metric in metrics:
+        state = metric.init()
+        for start in range(0, len(images), batch):
+            state = metric.update(state, jnp.asarray(images[start : start + batch]), texts[start : start + batch])
+        found |= metric.result(state)
+    return found
+
+
 def record(made: Generated, count: int, settings: SamplerSettings, metrics: Sequence[Metric]) -> dict[str, Any]:
     """Plain values for a line of metrics: the setting, the path length, and what the metrics found.
 

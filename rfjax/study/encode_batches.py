@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from rfjax import data
 from rfjax.config import Config
+from rfjax.data.types import Lenient
 from rfjax.errors import UserError, one_line
 from rfjax.evaluation.validation import gather
 from rfjax.study.encode_shards import Shard
@@ -78,6 +79,7 @@ class Loader:
         own = [LABEL] if LABEL in source.fields else []
         names = list(dict.fromkeys([*self.stage.names(source), *own]))
         examples, broken = _take(source, indices, names)
+        broken |= {index: why for index in indices if isinstance(source, Lenient) and (why := source.broken(index))}
         order = data.Order(size, self.config.training.seed, synthetic=self.config.data.synthetic_share)
         drawn, synthetic = data.draw_captions(examples, order, indices)
         examples = drawn if shard.split == "train" else examples.plain()

@@ -12,10 +12,23 @@ class Data:
     name: str = key(
         "shapes",
         "Chooses the data source: `shapes` renders coloured shapes, `digits` are scikit-learn's 8 x 8 digits, `tfds` "
-        "is a prepared TensorFlow Datasets data set, `folder` is a directory of images, `latents` are stored latents, "
-        "`moments` are the means and deviations of latents in REPA's layout. `none` stands in the config of an "
-        "imported network that has no data.",
-        choices=("shapes", "digits", "tfds", "folder", "latents", "moments", "none"),
+        "is a prepared TensorFlow Datasets data set, `folder` is a directory of images, `webdataset` are tar files of "
+        "images and texts, `parquet` is a Hugging Face data set of images, `imagenet` has a directory for each class, "
+        "`coco` has its own captions or instances, `latents` are stored latents, `moments` are the means and "
+        "deviations of latents in REPA's layout. `none` stands in the config of an imported network that has no data.",
+        choices=(
+            "shapes",
+            "digits",
+            "tfds",
+            "folder",
+            "webdataset",
+            "parquet",
+            "imagenet",
+            "coco",
+            "latents",
+            "moments",
+            "none",
+        ),
         paths=True,
     )
     image_size: int = key(
@@ -65,9 +78,10 @@ class Data:
     )
     resize: str = key(
         "crop",
-        "Sets how `tfds` and `folder` make an image square: `crop` keeps the proportions and cuts off the longer "
-        "side, `squash` changes the proportions and keeps all of the image.",
-        choices=("crop", "squash"),
+        "Sets how an image becomes square: `crop` keeps the proportions and cuts off the longer side, `squash` changes "
+        "the proportions and keeps all of the image, `adm` crops as ADM, DiT, SiT and REPA do with ImageNet: it halves "
+        "the image by a box filter before the bicubic one.",
+        choices=("crop", "squash", "adm"),
     )
     flip: bool = key(
         False,
@@ -84,6 +98,19 @@ class Data:
         low=0,
         high=1,
     )
+    alt_text: float = key(
+        0.0,
+        "Sets the share of damaged words (colours, shapes, numbers, relations) in the original captions of the "
+        "training examples of `shapes`: two of three are missing, one is wrong. The whole caption is then the "
+        "synthetic one; validation and prompts have whole captions. 0 damages nothing.",
+        low=0,
+        high=1,
+    )
+    other_words: bool = key(
+        False,
+        "Says every second caption of the validation and test examples of `shapes` in words that training never has, "
+        "such as `a scarlet disc` for `a red circle`. Their scores are apart.",
+    )
     dataset: str = key(
         "",
         "Names the prepared data set of `tfds`. Add `:version` or `/config` if the folder holds several.",
@@ -93,16 +120,53 @@ class Data:
     validation_split: str = key(
         "train[95%:]", "Selects the slice of a `tfds` data set that measures validation losses."
     )
-    image_key: str = key("", "Names the feature of `tfds` that holds the image. Empty finds it by its type.")
-    label_key: str = key("", "Names the feature of `tfds` that holds the class label. Empty finds it by its type.")
-    caption_key: str = key("", "Names the feature of `tfds` that holds the caption. Empty finds it by its name.")
+    image_key: str = key(
+        "",
+        "Names the feature of `tfds`, the column of `parquet` or the field of `webdataset`, such as `jpg`, that holds "
+        "the image. Empty finds it by its type.",
+    )
+    label_key: str = key(
+        "",
+        "Names the feature of `tfds`, the column of `parquet`, or the field or key of .json of `webdataset` that holds "
+        "the class label. Empty finds it by its type.",
+    )
+    caption_key: str = key(
+        "",
+        "Names the feature of `tfds`, the column of `parquet`, or the field or key of .json of `webdataset` that holds "
+        "the caption. Empty finds it by its name.",
+    )
+    synthetic_key: str = key(
+        "",
+        "Names the column of `parquet`, or the field or key of .json of `webdataset` that holds a synthetic caption, "
+        "which a model wrote. Empty takes none.",
+    )
     caption_template: str = key(
-        "a photo of a {}", "Makes a caption for a `tfds` example without one: the name of its label replaces `{}`."
+        "a photo of a {}",
+        "Makes a caption for an example without one: the name of its label, or of the objects of a `coco` image, "
+        "replaces `{}`.",
+    )
+    classes_file: str = key(
+        "",
+        "Names a file with the name of a class in each line, for `imagenet`, `webdataset` and `parquet`. A line of "
+        "`imagenet` begins with its folder, as in LOC_synset_mapping.txt. Without it, `imagenet` takes the names of "
+        "its folders.",
+    )
+    labels_file: str = key(
+        "",
+        "Names a file with the class of each picture of `imagenet` that is not in the directory of its class, as those "
+        "of val/: in each line a file and its class's folder (LOC_val_solution.csv), or a class's folder alone, in the "
+        "order of the files.",
+    )
+    annotations: str = key(
+        "",
+        "Names the JSON file of `coco`; `{}` stands for train or val. Empty takes annotations/captions_{}*.json, or, "
+        "without it, annotations/instances_{}*.json.",
     )
     path: str = key(
         "",
-        "Names the directory of images of `folder`, the directory of `latents` that holds train/ and validation/, or "
-        "the directory of `moments` that holds vae-sd/.",
+        "Names the directory of images of `folder`, `imagenet` or `coco`, the directory or file of `webdataset` or "
+        "`parquet`, the directory of `latents` that holds train/ and validation/, or the directory of `moments` that "
+        "holds vae-sd/.",
     )
     captions_file: str = key(
         "captions.jsonl",
@@ -112,7 +176,7 @@ class Data:
     validation_percent: float = key(
         5.0,
         "Sets the percentage of the examples that are kept out of training for the validation loss. It applies to "
-        "`folder`, and to `latents` and `moments` without a validation/ directory.",
+        "`folder`, and to other files and directories that have no validation split.",
         low=0,
         high=99,
     )
@@ -134,17 +198,34 @@ class Data:
     )
     max_bad: float = key(
         0.05,
-        "Sets the largest fraction of broken records that `folder` and `tfds` leave out with a warning. The job stops "
-        "if there are more.",
+        "Sets the largest fraction of broken records that are left out or replaced with a warning. The job stops if "
+        "there are more.",
         low=0,
         high=1,
     )
     cache_mb: float = key(
         512.0,
-        "Keeps the decoded examples of `folder` and `tfds` in memory if a split fits in this many MiB. A larger value "
-        "uses more memory and saves decoding in every epoch.",
+        "Keeps the decoded images in memory if a split fits in this many MiB. A larger value uses more memory and "
+        "saves decoding in every epoch.",
         low=0,
         high=1e7,
+    )
+    window_mb: float = key(
+        256.0,
+        "Sets how much of `parquet` is shuffled at once in MiB: its row groups are shuffled, then the rows of as many "
+        "groups as fit in this window. Two windows lie in memory. A larger value shuffles better; the order of the "
+        "examples changes with it.",
+        low=0,
+        high=1e7,
+    )
+    readers: int = key(
+        -1,
+        "Sets the number of processes that read and decode images beside the training process. -1 takes one for each "
+        "core, at most 16, unless the decoded images lie in memory; 0 decodes in threads of the training process. The "
+        "examples are the same.",
+        low=0,
+        high=1024,
+        also=-1,
     )
 
 
@@ -211,10 +292,11 @@ class Text:
         choices=("float32", "bfloat16"),
     )
     null: str = key(
-        "zeros",
+        "own",
         "Chooses what guidance takes for no text: `zeros`, which training with dropped text has seen, or `empty`, the "
-        "encodings of the empty prompt, as Stable Diffusion 3's own code does.",
-        choices=("zeros", "empty"),
+        "encodings of the empty prompt. `own` is `empty` for a pipeline of another project, as Stable Diffusion 3's "
+        "own code has it, and `zeros` for all else.",
+        choices=("own", "zeros", "empty"),
     )
     length: int = key(
         8,
