@@ -242,8 +242,8 @@ def _opened(pickled: bytes) -> Any:
 
 
 def _unfit(error: Exception) -> str:
-    what = (str(error).splitlines() or [""])[0]
-    return f"the data source can't be read by other processes ({type(error).__name__}: {what}): set config.data.readers = 0"
+    what = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    return f"the data source can't be read by other processes ({what}): set config.data.readers = 0"
 
 
 def serve() -> None:
