@@ -50,17 +50,20 @@ class Group(NamedTuple):
 
 
 class TextConditioning(struct.PyTreeNode):
-    """Text tokens and a pooled vector, as in SD3 section 4. Zeros stand for "no text".
+    """Text tokens and a pooled vector, as in SD3 section 4, and what stands for "no text".
 
     Attributes:
         context: text tokens, (B, L, E).
         pooled: one vector an example, (B, P).
         parts: which tokens and channels are whose (static: no leaf of the tree).
+        empty: the context and the pooled vector of no text, such as the encodings of the empty prompt, for each
+            example, so that they are spread and divided as those are. None: zeros.
     """
 
     context: Any
     pooled: Any
     parts: tuple[Group, ...] = struct.field(pytree_node=False, default=(Group(),))
+    empty: tuple[Any, Any] | None = None
 
     @property
     def groups(self) -> int:
@@ -68,7 +71,7 @@ class TextConditioning(struct.PyTreeNode):
         return len(self.parts)
 
     def drop(self, keep: Bool[Array, "B G"]) -> Self:
-        """Sets to zero the outputs of the encoders that an example does not keep (SD3 App. B.3).
+        """Replaces the outputs of the encoders that an example does not keep by those of no text (SD3 App. B.3).
 
         Args:
             keep: for each example, which of the G encoders; SD3 drops each of its three independently with 46.4 %.
@@ -76,10 +79,15 @@ class TextConditioning(struct.PyTreeNode):
         context, pooled = self.context, self.pooled
         for i, (tokens, channels, vector) in enumerate(self.parts):
             kept = keep[:, i].astype(context.dtype)
-            context = context.at[:, slice(*tokens), slice(*channels)].multiply(kept[:, None, None])
-            pooled = pooled.at[:, slice(*vector)].multiply(kept[:, None])
+            share, own = (slice(None), slice(*tokens), slice(*channels)), (slice(None), slice(*vector))
+            context = context.at[share].multiply(kept[:, None, None])
+            pooled = pooled.at[own].multiply(kept[:, None])
+            if self.empty is not None:
+                context = context.at[share].add(self.empty[0][share] * (1 - kept)[:, None, None])
+                pooled = pooled.at[own].add(self.empty[1][own] * (1 - kept)[:, None])
         return self.replace(context=context, pooled=pooled)
 
     def null(self) -> Self:
-        """Zeros for text."""
-        return self.replace(context=jnp.zeros_like(self.context), pooled=jnp.zeros_like(self.pooled))
+        """No text: zeros, or `empty`."""
+        context, pooled = self.empty or (jnp.zeros_like(self.context), jnp.zeros_like(self.pooled))
+        return self.replace(context=context, pooled=pooled)

@@ -3,13 +3,14 @@
 import os
 from pathlib import Path
 
-from rfjax.config.keys import Config, Data, Generate
+from rfjax.config.keys import Config, Data, Generate, Text
 from rfjax.config.setting import setting
 from rfjax.errors import UserError
 from rfjax.lookup import is_path
 
 # The size that 0 stands for in config.data, by data source.
 OWN_SIZE = {"shapes": {"image_size": 16, "channels": 3}, "digits": {"image_size": 8, "channels": 1}}
+PICTURE_CHANNELS = (1, 3)  # grey, or red, green and blue
 
 # What config.data.path names, by data source.
 PATHS = {
@@ -89,15 +90,52 @@ def _check_shape(config: Config) -> None:
     """Refuses examples that the network can't cut into patches."""
     data, model = config.data, config.model
     sides = data.shape[-3:-1] or (data.image_size,)
+    encoded = encodes_pictures(config)  # then patches divide latents, see `check_z`
     if len(data.shape) not in (0, 3, 4):
         raise UserError(f"config.data.shape = {data.shape} must be (H, W, C) of an image or (F, H, W, C) of a video")
-    if any(side % model.patch for side in sides):
+    if not encoded and any(side % model.patch for side in sides):
         key, value = ("shape", data.shape) if data.shape else ("image_size", data.image_size)
         raise UserError(f"config.data.{key} = {value} is not a multiple of config.model.patch = {model.patch}")
     if len(data.shape) == 4 and (model.stored_positions or model.backbone == "uvit"):
         raise UserError("a video (config.data.shape of four numbers) needs positions by formula, and not the uvit")
     if len(data.shape) == 4 and data.shape[0] % model.frame_patch:
         raise UserError(f"config.data.shape = {data.shape} has no multiple of frame_patch = {model.frame_patch} frames")
+
+
+def codec_name(data: Data) -> str:
+    """The codec that `config.data` names: the source's own, else of pictures for 1 or 3 channels, or of latents."""
+    own = data.name if data.name in ("latents", "moments") else ""
+    return data.codec or own or ("pixels" if data.channels in PICTURE_CHANNELS else "latents")
+
+
+def encodes_pictures(config: Config) -> bool:
+    """Whether an autoencoder stands between the data's pictures and the network."""
+    return bool(config.autoencoder.path) and codec_name(config.data) == "pixels"
+
+
+def check_z(config: Config, shape: tuple[int, ...]) -> None:
+    """Checks what depends on the latents that an autoencoder makes of the data's pictures.
+
+    Args:
+        config: of the run.
+        shape: of z, (h, w, channels).
+
+    Raises:
+        UserError: if the network can't be built for them, or guidance not be applied.
+    """
+    if not encodes_pictures(config):
+        return
+    model, (height, width, channels) = config.model, shape
+    made = f"the autoencoder makes latents of {height} x {width} x {channels} of config.data's pictures"
+    if height % model.patch or width % model.patch:
+        raise UserError(f"{made}, which config.model.patch = {model.patch} does not divide")
+    if 0 < model.largest_image < max(height, width):
+        raise UserError(f"{made}, and config.model.largest_image = {model.largest_image} latent pixels is smaller")
+    if config.sampling.guidance_channels > channels:
+        raise UserError(
+            f"{made}, and config.sampling.guidance_channels = {config.sampling.guidance_channels} exceeds their "
+            "channels: 0 guides all"
+        )
 
 
 def _check_model(config: Config) -> None:
@@ -110,7 +148,7 @@ def _check_model(config: Config) -> None:
         raise UserError(f"config.model.{how} = {width} must be a multiple of 4 for the position embedding")
     if width % heads:
         raise UserError(f"a width of {width} can't be split over {heads} attention heads: see config.model.heads")
-    if 0 < model.largest_image < data.image_size:
+    if 0 < model.largest_image < data.image_size and not encodes_pictures(config):
         raise UserError(
             f"config.model.largest_image = {model.largest_image} is smaller than config.data.image_size = "
             f"{data.image_size}"
@@ -120,10 +158,12 @@ def _check_model(config: Config) -> None:
             f"config.model.backbone = '{model.backbone}' reads text, not class labels: with config.text.encoder = "
             "'labels', take dit or sit"
         )
-    if model.backbone == "mmdit3" and not (text.vocabularies == 2 or (text.encoder, text.layout) == ("stored", "sd3")):
+    _check_text(text)
+    two = {"words": text.vocabularies == 2, "stored": text.layout == "sd3", "sd3": text.length > CLIP_TOKENS}
+    if model.backbone == "mmdit3" and not two.get(text.encoder, text.vocabularies == 2 and is_path(text.encoder)):
         raise UserError(
-            "config.model.backbone = 'mmdit3' has weights for two kinds of text: set config.text.vocabularies = 2, or "
-            "config.text.layout = 'sd3' for stored encodings"
+            "config.model.backbone = 'mmdit3' has weights for two kinds of text: set config.text.vocabularies = 2 for "
+            "'words', config.text.layout = 'sd3' for stored encodings, or config.text.length > 77 for 'sd3'"
         )
     if model.backbone == "uvit" and (model.patch < 2 or model.patch & (model.patch - 1) or width % model.patch):
         raise UserError(
@@ -143,6 +183,31 @@ def _check_model(config: Config) -> None:
         raise UserError(f"config.model.learn_sigma works with dit and sit, not with '{model.backbone}'")
 
 
+CLIP_TOKENS = 77  # of Stable Diffusion 3's text, before T5's
+
+
+def _check_text(text: Text) -> None:
+    """Refuses a text encoder without its folder, or of impossible sizes."""
+    encoder, published = text.encoder, text.encoder in ("sd3", "sentence") or is_path(text.encoder)
+    for key in ("width", "pooled_width"):
+        if not getattr(text, key) and not published:
+            raise UserError(f"config.text.{key} = 0 takes the size of 'sd3' or 'sentence': '{encoder}' needs a number")
+    if text.null == "empty" and encoder == "stored":
+        raise UserError(
+            "config.text.null = 'empty' needs an encoder that can encode the empty prompt, which 'stored' can't: set "
+            "it to 'zeros'"
+        )
+    if encoder != "sd3":
+        return
+    if not text.path:
+        raise UserError("config.text.path must name the folder of a diffusers pipeline for config.text.encoder = 'sd3'")
+    if not text.parts:
+        raise UserError("config.text.parts is empty: name at least one of clip_l, clip_g and t5")
+    if text.length < CLIP_TOKENS + ("t5" in text.parts):
+        what = "and T5 needs more: 154 in the paper, 333 in diffusers" if "t5" in text.parts else "without T5's"
+        raise UserError(f"config.text.length = {text.length} is too short: CLIP has {CLIP_TOKENS} tokens, {what}")
+
+
 def _check_sampling(config: Config) -> None:
     """Refuses settings that no sampler can generate pictures with."""
     sampling, training = config.sampling, config.training
@@ -158,7 +223,7 @@ def _check_sampling(config: Config) -> None:
     names = [one.name for one in wanted]
     if repeated := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"config.sampling.settings names '{repeated}' twice: name it once")
-    if config.data.channels and sampling.guidance_channels > config.data.channels:
+    if 0 < config.data.channels < sampling.guidance_channels and not encodes_pictures(config):
         raise UserError(
             f"config.sampling.guidance_channels = {sampling.guidance_channels} exceeds config.data.channels = "
             f"{config.data.channels}: 0 guides all channels"
@@ -196,25 +261,30 @@ def _check_generate(sample: Generate, job: str) -> None:
         )
 
 
-def check_generate(sample: Generate, run: Config) -> tuple[int, int]:
+def check_generate(sample: Generate, run: Config, own: tuple[int, int], factor: int = 1) -> tuple[int, int]:
     """Checks the job `generate` against the config `run` of a model.
 
+    Args:
+        sample: of the job.
+        run: of the model.
+        own: height and width that the network was trained at.
+        factor: pixels of a picture for one of the network's; more than 1 where an autoencoder decodes.
+
     Returns:
-        The height and width of the pictures, in the model's pixels.
+        The height and width of the pictures, in the network's pixels.
 
     Raises:
         UserError: if the model can't generate pictures of this size, with this guidance or from these prompts.
     """
-    model, text = run.model, run.text
+    model, text, patch = run.model, run.text, run.model.patch * factor
     # A checkpoint's table of positions is counted in patches, the other limits in pixels.
-    largest = model.stored_positions * model.patch or model.largest_image or run.data.image_size
+    largest = factor * (model.stored_positions * model.patch or model.largest_image or max(own))
     for name, length in (("height", sample.height), ("width", sample.width)):
-        if length % model.patch:
-            below = length // model.patch * model.patch
-            near = f"{below} or {below + model.patch}" if below else f"{model.patch}"
-            raise UserError(
-                f"config.generate.{name} = {length} is not a multiple of the model's patch, {model.patch}: take {near}"
-            )
+        if length % patch:
+            below = length // patch * patch
+            near = f"{below} or {below + patch}" if below else f"{patch}"
+            of = "the model's patch" if factor == 1 else f"a patch of the model's latents, {factor} x {model.patch}"
+            raise UserError(f"config.generate.{name} = {length} is not a multiple of {of}, {patch}: take {near}")
         if length > largest:
             raise UserError(f"config.generate.{name} = {length}, and this model has positions for {largest} at most")
     if sample.guidance != 1 and text.drop in (0, 1):
@@ -224,7 +294,7 @@ def check_generate(sample: Generate, run: Config) -> tuple[int, int]:
         )
     if sample.prompts and text.encoder == "stored":
         raise UserError(
-            "this model can't read config.generate.prompts because its text encoder is not part of rfjax: encode the "
-            "prompts with that encoder, and name an .npz file with context and pooled in config.generate.encodings"
+            "this model needs text encoders to read config.generate.prompts: name their folder in config.text.path, or "
+            "an .npz file with context and pooled in config.generate.encodings"
         )
-    return sample.height or run.data.image_size, sample.width or run.data.image_size
+    return sample.height // factor or own[0], sample.width // factor or own[1]

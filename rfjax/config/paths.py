@@ -7,7 +7,15 @@ from typing import Any
 
 from rfjax.errors import UserError
 
-PATHS = ("workdir", "training.start_from", "generate.source", "generate.encodings", "study.source")
+PATHS = (
+    "workdir",
+    "training.start_from",
+    "generate.source",
+    "generate.encodings",
+    "study.source",
+    "text.path",
+    "autoencoder.path",
+)
 DATA = ("data.path", "data.data_dir")  # `~` is expanded when they are opened: a study records the path as written
 REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")  # gs://bucket, and gs:/bucket as Path writes it
 

@@ -12,7 +12,9 @@ from rfjax.data.pipeline import Prepare as Prepare
 from rfjax.data.pipeline import batches as batches
 from rfjax.data.pipeline import batches_ready as batches_ready
 from rfjax.data.pipeline import check_synthetic as check_synthetic
+from rfjax.data.pipeline import draw_captions as draw_captions
 from rfjax.data.pipeline import load as load
+from rfjax.data.pipeline import threads as threads
 from rfjax.data.types import Captions as Captions
 from rfjax.data.types import Examples as Examples
 from rfjax.data.types import Field as Field

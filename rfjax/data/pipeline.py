@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from rfjax.data import readers
-from rfjax.data.types import Arranged, Captions, Examples, Source, take, take_all
+from rfjax.data.types import Arranged, Captions, Examples, Source, flipped, take, take_all
 from rfjax.errors import UserError
 
 # One process's rows of a batch, (b, ...) each. "slot", int32 (b,), is each example's place in the global batch;
@@ -140,9 +140,9 @@ def batches(
 
     def assemble(places: Sequence[tuple[int, int]]) -> Batch:
         positions, indices = zip(*places, strict=True)
-        examples, synthetic = _chosen(read(indices, names), order, positions)
+        examples, synthetic = draw_captions(read(indices, names), order, positions)
         if order.flip:
-            examples = _flipped(examples, source, order.seed, positions)
+            examples = _flipped(examples, source, order.seed, positions, indices)
         batch = prepare(examples) | {"slot": (np.asarray(positions) % order.batch).astype(np.int32)}
         return batch | {SYNTHETIC: synthetic} if order.synthetic else batch
 
@@ -171,7 +171,9 @@ def check_synthetic(source: Source, share: float) -> None:
         )
 
 
-def _chosen(examples: Examples, order: Order, positions: Sequence[int]) -> tuple[Examples, Bool[np.ndarray, " n"]]:
+def draw_captions(
+    examples: Examples, order: Order, positions: Sequence[int]
+) -> tuple[Examples, Bool[np.ndarray, " n"]]:
     """Draws one of each example's captions; also returns which of them are synthetic.
 
     A synthetic one is drawn with probability `order.synthetic`, then one of the kind, each equally often.
@@ -187,11 +189,19 @@ def _chosen(examples: Examples, order: Order, positions: Sequence[int]) -> tuple
     return examples._replace(captions=captions), synthetic
 
 
-def _flipped(examples: Examples, source: Source, seed: int, positions: Sequence[int]) -> Examples:
-    """Mirrors half of the examples left to right, each in all fields that flip: (n, ..., W, C)."""
+def _flipped(
+    examples: Examples, source: Source, seed: int, positions: Sequence[int], indices: Sequence[int]
+) -> Examples:
+    """Mirrors half of the examples left to right, each in all fields that flip: (n, ..., W, C).
+
+    Where the source stores what an encoder made of the mirrored picture, that is taken in its place.
+    """
     draws = [np.random.Generator(np.random.Philox(key=[seed, place])).random() for place in positions]
     mirrored, arrays, fields = np.asarray(draws) < 0.5, dict(examples.arrays), source.fields
     for name in [name for name in arrays if fields[name].flips]:
         arrays[name] = arrays[name].copy()
-        arrays[name][mirrored] = arrays[name][mirrored][..., ::-1, :]
+        if (stored := flipped(name)) in fields and mirrored.any():
+            arrays[name][mirrored] = take(source, np.asarray(indices)[mirrored].tolist(), [stored]).arrays[stored]
+        else:
+            arrays[name][mirrored] = arrays[name][mirrored][..., ::-1, :]
     return examples._replace(arrays=arrays)

@@ -129,6 +129,11 @@ class Stored(Source, Protocol):
         ...
 
 
+def flipped(name: str) -> str:
+    """The field that holds another field's arrays of the mirrored pictures, where a source has it."""
+    return f"{name}_flipped"
+
+
 @runtime_checkable
 class Arranged(Source, Protocol):
     """A source that is read fast only in orders of its own, such as one whose rows lie in large groups."""

@@ -62,8 +62,8 @@ def _output(length: int, width: int, pooled: int, groups: tuple[Group, ...]) -> 
     return TextConditioning(leaf(length, width), leaf(pooled), groups)
 
 
-def _stored(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:
-    """The encodings that a data set stores."""
+def stored_encodings(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:
+    """The encodings that a data set stores, in float32; None if it stores none."""
     if CONTEXT in arrays and POOLED in arrays:
         return {name: arrays[name].astype(np.float32, copy=False) for name in (CONTEXT, POOLED)}
     return None
@@ -133,7 +133,7 @@ class WordVectors(_Text):
 
     def prepare(self, arrays: Mapping[str, np.ndarray], captions: Sequence[str]) -> dict[str, np.ndarray]:
         """The encodings that the data set stores, else those of the captions."""
-        return _stored(arrays) or self.prompts(captions)
+        return stored_encodings(arrays) or self.prompts(captions)
 
     def prompts(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """Encodes the texts."""
@@ -261,7 +261,7 @@ class Stored(_Text):
         Raises:
             UserError: if the data set stores none.
         """
-        if (stored := _stored(arrays)) is None:
+        if (stored := stored_encodings(arrays)) is None:
             raise UserError("this data set stores no encodings: choose another config.text.encoder than 'stored'")
         return stored
 

@@ -19,6 +19,7 @@ from rfjax.study.jobs import Job, Task
 from rfjax.training import loop, provenance, weights
 from rfjax.training import mesh as meshes
 from rfjax.training.context import check_mesh, check_shapes
+from rfjax.training.encodings import check_encodings
 from rfjax.training.measurements import make_measurements
 from rfjax.training.run import Run
 from rfjax.training.spec import make_run_spec
@@ -110,6 +111,8 @@ def check_data(config: Config, runs: Iterable[Run]) -> None:
     )
     sources, identity = provenance.open_data(config)
     check_shapes(sources["train"], spec)
+    for source in sources.values():
+        check_encodings(config, source)
     if (count := len(sources["validation"])) < config.validation.examples:
         raise UserError(
             f"the validation split of '{config.data.dataset or config.data.name}' has {count:,} examples, fewer than "
