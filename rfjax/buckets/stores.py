@@ -54,11 +54,11 @@ def _amazon(bucket: str) -> Any:
     """AWS_ENDPOINT_URL names another server than Amazon's (MinIO, Ceph, R2 and so on)."""
     store = importlib.import_module("obstore.store")
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
-    config = _profile() | ({"endpoint": endpoint} if endpoint else {})
+    config = profile() | ({"endpoint": endpoint} if endpoint else {})
     return store.S3Store(bucket, **config, **_settings(endpoint.startswith("http://")))
 
 
-def _profile() -> dict[str, str]:
+def profile() -> dict[str, str]:
     """Keys and region of ~/.aws for a profile, where the environment has none."""
     environ, found = os.environ, {}
     parsers = []
