@@ -82,12 +82,7 @@ def profile() -> dict[str, str]:
 
 
 def _google(bucket: str) -> Any:
-    """STORAGE_EMULATOR_HOST names another server than Google's, as for Google's own libraries."""
-    store = importlib.import_module("obstore.store")
-    server = os.environ.get("STORAGE_EMULATOR_HOST", "")
-    server = server if "://" in server or not server else f"http://{server}"
-    config = {"config": {"base_url": server, "skip_signature": "true"}} if server else {}
-    return store.GCSStore(bucket, **config, **_settings(server.startswith("http://")))
+    return importlib.import_module("obstore.store").GCSStore(bucket, **_settings(False))
 
 
 OPENERS: dict[str, Callable[[str], Any]] = {"gs": _google, "s3": _amazon}
