@@ -3,10 +3,13 @@
 `write_text(folder)` gives the text encoders and tokenizers of a tiny Stable Diffusion 3.
 """
 
+import atexit
 import functools
 import io
 import json
 import math
+import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -140,7 +143,19 @@ def write_text(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+@functools.cache
+def cached_text() -> Path:
+    """`write_text` into a folder of this process, which stays until it ends."""
+    folder = tempfile.mkdtemp(prefix="rfjax-pipeline-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return write_text(Path(folder))
+
+
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "blue", "circle", "square", "above", "##s", "the")
+
+TEMPLATE = [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+            {"SpecialToken": {"id": "[SEP]", "type_id": 0}}]  # fmt: skip
+SPECIAL = {word: {"id": word, "ids": [WORDS.index(word)], "tokens": [word]} for word in ("[CLS]", "[SEP]")}
 
 
 def write_sentence(folder: Path, seed: int = 0) -> Path:
@@ -159,7 +174,8 @@ def write_sentence(folder: Path, seed: int = 0) -> Path:
             "normalizer": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True,
                            "strip_accents": None, "lowercase": True},
             "pre_tokenizer": {"type": "BertPreTokenizer"},
-            "post_processor": None,
+            "post_processor": {"type": "TemplateProcessing", "single": TEMPLATE, "pair": TEMPLATE,
+                               "special_tokens": SPECIAL},
             "decoder": None,
             "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
                       "max_input_chars_per_word": 100, "vocab": {word: i for i, word in enumerate(WORDS)}},

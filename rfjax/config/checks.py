@@ -261,25 +261,30 @@ def _check_generate(sample: Generate, job: str) -> None:
         )
 
 
-def check_generate(sample: Generate, run: Config) -> tuple[int, int]:
+def check_generate(sample: Generate, run: Config, own: tuple[int, int], factor: int = 1) -> tuple[int, int]:
     """Checks the job `generate` against the config `run` of a model.
 
+    Args:
+        sample: of the job.
+        run: of the model.
+        own: height and width that the network was trained at.
+        factor: pixels of a picture for one of the network's; more than 1 where an autoencoder decodes.
+
     Returns:
-        The height and width of the pictures, in the model's pixels.
+        The height and width of the pictures, in the network's pixels.
 
     Raises:
         UserError: if the model can't generate pictures of this size, with this guidance or from these prompts.
     """
-    model, text = run.model, run.text
+    model, text, patch = run.model, run.text, run.model.patch * factor
     # A checkpoint's table of positions is counted in patches, the other limits in pixels.
-    largest = model.stored_positions * model.patch or model.largest_image or run.data.image_size
+    largest = factor * (model.stored_positions * model.patch or model.largest_image or max(own))
     for name, length in (("height", sample.height), ("width", sample.width)):
-        if length % model.patch:
-            below = length // model.patch * model.patch
-            near = f"{below} or {below + model.patch}" if below else f"{model.patch}"
-            raise UserError(
-                f"config.generate.{name} = {length} is not a multiple of the model's patch, {model.patch}: take {near}"
-            )
+        if length % patch:
+            below = length // patch * patch
+            near = f"{below} or {below + patch}" if below else f"{patch}"
+            of = "the model's patch" if factor == 1 else f"a patch of the model's latents, {factor} x {model.patch}"
+            raise UserError(f"config.generate.{name} = {length} is not a multiple of {of}, {patch}: take {near}")
         if length > largest:
             raise UserError(f"config.generate.{name} = {length}, and this model has positions for {largest} at most")
     if sample.guidance != 1 and text.drop in (0, 1):
@@ -289,7 +294,7 @@ def check_generate(sample: Generate, run: Config) -> tuple[int, int]:
         )
     if sample.prompts and text.encoder == "stored":
         raise UserError(
-            "this model can't read config.generate.prompts because its text encoder is not part of rfjax: encode the "
-            "prompts with that encoder, and name an .npz file with context and pooled in config.generate.encodings"
+            "this model needs text encoders to read config.generate.prompts: name their folder in config.text.path, or "
+            "an .npz file with context and pooled in config.generate.encodings"
         )
-    return sample.height or run.data.image_size, sample.width or run.data.image_size
+    return sample.height // factor or own[0], sample.width // factor or own[1]

@@ -147,7 +147,7 @@ def sample(run: records.RunRecord, found: Record, config: Config, display: Displ
             )
             scores[name] = generation.record(made, config.sampling.count, one, metrics)
             lines.write("scores", read.step, weights="ema", setting=name, **scores[name])
-            save_pictures(folder / "samples", name, made, replace(prompts, true=None), spec.codec)
+            save_pictures(folder / "samples", name, made, prompts.texts)
             display.advance(number, f"{name} drawn")
     check_ours(folder)
     if first:

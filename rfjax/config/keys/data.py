@@ -33,21 +33,22 @@ class Data:
     )
     image_size: int = key(
         16,
-        "Sets the side of the square images in pixels; for stored latents it is the side in latent pixels. 0 takes "
-        "the source's own size, which `shapes` (16) and `digits` (8) have.",
+        "Sets the side of the square images that the source yields, in pixels; for stored latents it is the side in "
+        "latent pixels. An autoencoder (config.autoencoder.path) makes latents of pictures, so that the network sees "
+        "a smaller side. 0 takes the source's own size, which `shapes` (16) and `digits` (8) have.",
         low=0,
         high=16_384,
     )
     channels: int = key(
         3,
-        "Sets the number of channels of an image or a latent. 0 takes the source's own number, which `shapes` (3) and "
-        "`digits` (1) have.",
+        "Sets the number of channels of an image or a latent that the source yields. 0 takes the source's own number, "
+        "which `shapes` (3) and `digits` (1) have.",
         low=0,
         high=4096,
     )
     shape: tuple[int, ...] = key(
         (),
-        "Sets the shape of one example as the network sees it, channels last: (H, W, C) of an image that is not "
+        "Sets the shape of one example as the source yields it, channels last: (H, W, C) of an image that is not "
         "square, (F, H, W, C) of a video. Empty takes (image_size, image_size, channels).",
         low=1,
         high=65_536,
@@ -70,7 +71,8 @@ class Data:
     latent_scale: float = key(
         0.18215,
         "Multiplies the latents that the codec `moments` draws, so that their standard deviation is about 1. 0.18215 "
-        "is that of Stable Diffusion's first autoencoder.",
+        "is that of Stable Diffusion's first autoencoder. With config.autoencoder.path the autoencoder's own shift and "
+        "scale are taken instead.",
         low=1e-6,
         high=1e6,
     )
@@ -95,6 +97,19 @@ class Data:
         "kinds: captions_synthetic and captions_original.",
         low=0,
         high=1,
+    )
+    alt_text: float = key(
+        0.0,
+        "Sets the share of damaged words (colours, shapes, numbers, relations) in the original captions of the "
+        "training examples of `shapes`: two of three are missing, one is wrong. The whole caption is then the "
+        "synthetic one; validation and prompts have whole captions. 0 damages nothing.",
+        low=0,
+        high=1,
+    )
+    other_words: bool = key(
+        False,
+        "Says every second caption of the validation and test examples of `shapes` in words that training never has, "
+        "such as `a scarlet disc` for `a red circle`. Their scores are apart.",
     )
     dataset: str = key(
         "",
@@ -220,9 +235,11 @@ class Autoencoder:
 
     path: str = key(
         "",
-        "Names the folder of a diffusers AutoencoderKL, or of a pipeline that has one in vae/. Pictures are then "
-        "encoded before each step, stored latents and moments are scaled and shifted as its config says, and samples "
-        "are decoded. Empty switches it off.",
+        "Names the folder of a diffusers AutoencoderKL, or of a pipeline that has one in vae/, or one of several files "
+        "of weights there. Pictures are then encoded before each step as (latent - shift) x scale of its config, "
+        "stored moments are shifted and scaled likewise, and stored latents are taken as they are: the job `encode` "
+        "has shifted and scaled them before. In all three cases samples are decoded, and scores are of decoded "
+        "pictures. Empty switches it off.",
     )
     posterior: str = key(
         "sample",
@@ -275,10 +292,11 @@ class Text:
         choices=("float32", "bfloat16"),
     )
     null: str = key(
-        "zeros",
+        "own",
         "Chooses what guidance takes for no text: `zeros`, which training with dropped text has seen, or `empty`, the "
-        "encodings of the empty prompt, as Stable Diffusion 3's own code does.",
-        choices=("zeros", "empty"),
+        "encodings of the empty prompt. `own` is `empty` for a pipeline of another project, as Stable Diffusion 3's "
+        "own code has it, and `zeros` for all else.",
+        choices=("own", "zeros", "empty"),
     )
     length: int = key(
         8,

@@ -127,7 +127,7 @@ class ClipText(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, ids: Int[Array, "B L"]) -> ClipStates:
+    def __call__(self, ids: Int[Any, "B L"]) -> ClipStates:
         """Encodes at most `arch.positions` tokens."""
         arch, length = self.arch, ids.shape[1]
         places = Table(arch.positions, arch.width, self.dtype, name="positions")(np.arange(length))
