@@ -18,7 +18,7 @@ def resolved(config: Any) -> Any:
     Raises:
         UserError: if this machine does not know the user, or a path is an address that is not understood.
     """
-    for key in DATA:
+    for key in OPENED:
         section, _, name = key.rpartition(".")
         _check_address(getattr(getattr(config, section), name), f"config.{key}")
     for key in PATHS:
