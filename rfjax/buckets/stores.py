@@ -54,11 +54,11 @@ def _amazon(bucket: str) -> Any:
     """AWS_ENDPOINT_URL names another server than Amazon's (MinIO, Ceph, R2 and so on)."""
     store = importlib.import_module("obstore.store")
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
-    config = _profile() | ({"endpoint": endpoint} if endpoint else {})
+    config = profile() | ({"endpoint": endpoint} if endpoint else {})
     return store.S3Store(bucket, **config, **_settings(endpoint.startswith("http://")))
 
 
-def _profile() -> dict[str, str]:
+def profile() -> dict[str, str]:
     """Keys and region of ~/.aws for a profile, where the environment has none."""
     environ, found = os.environ, {}
     parsers = []
@@ -82,12 +82,7 @@ def _profile() -> dict[str, str]:
 
 
 def _google(bucket: str) -> Any:
-    """STORAGE_EMULATOR_HOST names another server than Google's, as for Google's own libraries."""
-    store = importlib.import_module("obstore.store")
-    server = os.environ.get("STORAGE_EMULATOR_HOST", "")
-    server = server if "://" in server or not server else f"http://{server}"
-    config = {"config": {"base_url": server, "skip_signature": "true"}} if server else {}
-    return store.GCSStore(bucket, **config, **_settings(server.startswith("http://")))
+    return importlib.import_module("obstore.store").GCSStore(bucket, **_settings(False))
 
 
 OPENERS: dict[str, Callable[[str], Any]] = {"gs": _google, "s3": _amazon}

@@ -9,7 +9,7 @@ from rfjax.errors import UserError
 
 PATHS = ("workdir", "training.start_from", "generate.source", "generate.encodings", "study.source")
 # `~` is expanded when these are opened: a study records the path as written.
-OPENED = ("data.path", "data.data_dir", "text.path", "autoencoder.path")
+OPENED = ("data.path", "data.validation_path", "data.data_dir", "text.path", "autoencoder.path")
 
 
 def resolved(config: Any) -> Any:
