@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from parity_cases import uniform
 
+from rfjax.compiling import quick_options
 from rfjax.encoders.autoencoder import Autoencoder, open_autoencoder
 from rfjax.encoders.autoencoder.description import describe
 from rfjax.encoders.autoencoder.names import DIFFUSERS, HALVES, OLD_ATTENTION, Names, layout
@@ -111,12 +112,17 @@ def placed(opened: Autoencoder, **halves: Any) -> Any:
     return jax.tree.map(lambda leaf: jax.device_put(leaf.read()), opened.weights(**halves))
 
 
+def jitted(call: Any) -> Any:
+    """A program that compiles fast."""
+    return jax.jit(call, compiler_options=quick_options())
+
+
 def ours(case: Case, folder: Path) -> dict[str, np.ndarray]:
     """What we make of a case: mean, log variance (clamped) and decoded pictures."""
     opened = open_autoencoder(folder)
     weights = placed(opened)
-    mean, logvar = np.split(np.asarray(jax.jit(opened.moments)(weights, case.images)), 2, axis=-1)
-    pixels = np.asarray(jax.jit(opened.pixels)(weights, case.latents))
+    mean, logvar = np.split(np.asarray(jitted(opened.moments)(weights, case.images)), 2, axis=-1)
+    pixels = np.asarray(jitted(opened.pixels)(weights, case.latents))
     return {"mean": mean, "logvar": np.clip(logvar, -30, 20), "pixels": pixels}
 
 

@@ -7,16 +7,9 @@ from typing import Any
 from rfjax import buckets
 from rfjax.errors import UserError
 
-PATHS = (
-    "workdir",
-    "training.start_from",
-    "generate.source",
-    "generate.encodings",
-    "study.source",
-    "text.path",
-    "autoencoder.path",
-)
-DATA = ("data.path", "data.data_dir")  # `~` is expanded when they are opened: a study records the path as written
+PATHS = ("workdir", "training.start_from", "generate.source", "generate.encodings", "study.source")
+# `~` is expanded when these are opened: a study records the path as written.
+OPENED = ("data.path", "data.validation_path", "data.data_dir", "text.path", "autoencoder.path")
 
 
 def resolved(config: Any) -> Any:
@@ -25,7 +18,7 @@ def resolved(config: Any) -> Any:
     Raises:
         UserError: if this machine does not know the user, or a path is an address that is not understood.
     """
-    for key in DATA:
+    for key in OPENED:
         section, _, name = key.rpartition(".")
         _check_address(getattr(getattr(config, section), name), f"config.{key}")
     for key in PATHS:

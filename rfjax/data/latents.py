@@ -156,15 +156,16 @@ def open_source(config: configs.Data, split: Split) -> Latents:
     """Opens one split of a folder of latents, and reads no latent yet.
 
     Args:
-        config: its path, image_size and channels (of a latent), layout, validation_percent and outside.
+        config: its path, validation_path, image_size and channels (of a latent), layout, validation_percent, outside.
         split: "train", "validation" or "test": the folder within.
 
     Raises:
         UserError: if a folder or a file is missing, damaged, or disagrees with the others or with the config.
     """
     check_split(split)
-    root = expanded(config.path, "config.data.path")
-    divided = split != "test" and not (root / "validation").is_dir()
+    key = "validation_path" if split == "validation" and config.validation_path else "path"
+    root = expanded(getattr(config, key), f"config.data.{key}")
+    divided = split != "test" and not config.validation_path and not (root / "validation").is_dir()
     folder = root / ("train" if divided else split)
     _check_folder(root, folder)
     files = _files(folder)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int64
 
+from rfjax.data import readers
 from rfjax.data.types import Arranged, Captions, Examples, Source, flipped, take, take_all
 from rfjax.errors import UserError
 
@@ -139,16 +140,20 @@ def batches(
 
     def assemble(places: Sequence[tuple[int, int]]) -> Batch:
         positions, indices = zip(*places, strict=True)
-        examples, synthetic = draw_captions(take_all(source, indices, names), order, positions)
+        examples, synthetic = draw_captions(read(indices, names), order, positions)
         if order.flip:
             examples = _flipped(examples, source, order.seed, positions, indices)
         batch = prepare(examples) | {"slot": (np.asarray(positions) % order.batch).astype(np.int32)}
         return batch | {SYNTHETIC: synthetic} if order.synthetic else batch
 
+    count = getattr(source, "readers", 0)
+    count = threads() if count < 0 else count
+    own = range(order.batch) if rows is None else rows
+    read = readers.of(source, count, len(own)).take if count else functools.partial(take_all, source)
     shuffled = source.shuffled if isinstance(source, Arranged) else getattr(source, "shuffles", True)
-    chosen = _Rows(len(source), shuffled, order, range(order.batch) if rows is None else rows, start)
+    chosen = _Rows(len(source), shuffled, order, own, start)
     ready = grain.MapDataset.source(chosen).map(assemble)
-    options = grain.ReadOptions(num_threads=threads(), prefetch_buffer_size=batches_ready())
+    options = grain.ReadOptions(num_threads=count + 1 if count else threads(), prefetch_buffer_size=batches_ready())
     return iter(ready.to_iter_dataset(options))
 
 

@@ -168,6 +168,11 @@ class Data:
         "`parquet`, the directory of `latents` that holds train/ and validation/, or the directory of `moments` that "
         "holds vae-sd/.",
     )
+    validation_path: str = key(
+        "",
+        "Names another directory of `latents`, whose validation/ is taken in place of that of `path`: the paper trains "
+        "on CC12M and validates on COCO.",
+    )
     captions_file: str = key(
         "captions.jsonl",
         "Names the JSON-lines file of captions in the directory of `folder`. If the default file does not exist, "
