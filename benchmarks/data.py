@@ -82,7 +82,7 @@ class Row:
 
     Attributes:
         source: its name. batch: examples. text: the encoder. data: of config.data.
-        peer: the batches of so many workers of a DataLoader; None without a peer.
+        peer: the batches of so many workers of a DataLoader; None without a peer. epoch: batches.
     """
 
     source: str
@@ -90,6 +90,7 @@ class Row:
     text: Any
     data: Mapping[str, Any]
     peer: Callable[[int], Batches] | None = None
+    epoch: int = SMALL.count // PICTURE_BATCH
 
 
 def our_batches(text: Any, batch: int, **settings: Any) -> Batches:
@@ -137,9 +138,8 @@ def rows(root: Path) -> list[Row]:
         in_parquet = torch(functools.partial(peers.datasets_of, parquet, side))
         in_files = torch(functools.partial(peers.PictureFiles, folder, side))
         found += [
-            Row(f"folder: {what}", PICTURE_BATCH, words, own["folder"] | decoded, in_files),
-            Row(f"webdataset: {what}", PICTURE_BATCH, words, own["webdataset"] | decoded, in_tars),
-            Row(f"parquet: {what}", PICTURE_BATCH, words, own["parquet"] | decoded, in_parquet),
+            Row(f"{kind}: {what}", PICTURE_BATCH, words, own[kind] | decoded, peer, pictures.count // PICTURE_BATCH)
+            for kind, peer in (("folder", in_files), ("webdataset", in_tars), ("parquet", in_parquet))
         ]
     tfds = {"name": "tfds", "dataset": "pictures", "data_dir": str(root / "records"), "train_split": "train"} | size
     stored = {"name": "latents", "path": str(root / "latents"), "image_size": LATENT[0], "channels": LATENT[-1]}
@@ -174,7 +174,7 @@ def measured(row: Row) -> tuple[str, ...]:
         others = {workers: Contender(row.batch, row.peer(workers)) for workers in WORKERS}
     taking_part = [ours, *others.values()]
     for one in taking_part:
-        for _ in range(SMALL.count // PICTURE_BATCH):  # an epoch, after which rfjax has the pictures in memory
+        for _ in range(row.epoch):  # after which rfjax has the pictures in memory, if it may
             next(one.batches)
     for number in range(ROUNDS):
         for one in taking_part if number % 2 else taking_part[::-1]:

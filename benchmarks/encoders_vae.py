@@ -4,12 +4,10 @@
     python -m benchmarks.encoders_vae memory [batch=1,16] [side=256]      the peers need torch
 
 Weights are random and float32. Every contender has a process of its own with the same cores, and all work in turn;
-medians with the smallest and the largest of the rounds. `memory` encodes and decodes 16 pictures, so many at a time as
-`batch` says, and prints the peak of each process's memory beyond what the weights take.
+medians with the smallest and the largest of the rounds. `memory` compiles programs that encode or decode 16 pictures,
+`batch` of them at a time, and prints what XLA allocates beside weights, arguments and results; nothing runs.
 """
 
-import multiprocessing
-import resource
 import sys
 import time
 from typing import Any
@@ -135,40 +133,25 @@ def lines(half: str, batch: int, side: int, rounds: int) -> list[str]:
     return text
 
 
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _memory(half: str, at_once: int, side: int, answer: Any) -> None:
-    """Sends the bytes by which encoding or decoding raises this process's peak, and the seconds it takes."""
+def temporary(half: str, at_once: int, side: int) -> int:
+    """Bytes that XLA allocates for a program beside its weights, arguments and results."""
     import jax
 
-    from rfjax.encoders.autoencoder import Autoencoder
+    from rfjax.encoders.autoencoder import Autoencoder, loading
     from rfjax.encoders.parts import in_parts
 
-    network, weights = Autoencoder("", description()), our_weights(half)
-    x = jax.device_put(inputs(half, PICTURES, side))
+    network, x = Autoencoder("", description()), inputs(half, 1, side)
+    weights = {half: loading.abstract_weights(network.arch, half)}
     call = network.moments if half == "encoder" else network.pixels
-    run = jax.jit(in_parts(call, at_once)).lower(weights, x).compile()
-    before, start = _peak(), time.perf_counter()
-    jax.block_until_ready(run(weights, x))
-    answer.send((_peak() - before, time.perf_counter() - start))
+    given = jax.ShapeDtypeStruct((PICTURES, *x.shape[1:]), x.dtype)
+    return jax.jit(in_parts(call, at_once)).lower(weights, given).compile().memory_analysis().temp_size_in_bytes
 
 
 def memory(batches: list[int], side: int) -> None:
-    """Prints the peaks."""
-    context = multiprocessing.get_context("spawn")
-    rows = []
-    for half in HALVES:
-        for at_once in batches:
-            here, there = context.Pipe()
-            process = context.Process(target=_memory, args=(half, at_once, side, there))
-            process.start()
-            bytes_, seconds = here.recv()
-            process.join()
-            rows.append((half, f"{at_once}", f"{bytes_ / MIB:,.0f} MiB", f"{seconds:.1f} s"))
-    title = f"Peak memory of {PICTURES} pictures of {side} x {side} pixels, beyond weights and program"
-    page.show("encoders_vae_memory", [title, "", *page.table(("", "at once", "peak", "first run"), rows)])
+    """Prints the memory of both halves."""
+    rows = [(half, f"{n}", f"{temporary(half, n, side) / MIB:,.0f} MiB") for half in HALVES for n in batches]
+    title = f"Memory of {PICTURES} pictures of {side} x {side} pixels, float32"
+    page.show("encoders_vae_memory", [title, "", *page.table(("", "at once", "temporary memory"), rows)])
 
 
 def main(arguments: list[str]) -> None:
