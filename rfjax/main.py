@@ -10,6 +10,7 @@ Examples:
   python -m rfjax.main --config=configs/scaling.py --config.job=plan      what it needs on a machine, without one
   python -m rfjax.main --config=configs/generate.py                         pictures from one of its models
   python -m rfjax.main --config=configs/archive.py                          50,000 of them in one file, for evaluators
+  python -m rfjax.main --config=configs/encode.py                           a data set's latents and text, stored once
   python -m rfjax.main --config=configs/scaling.py --help                 every key of that config, with its meaning
 
 A study that was stopped goes on with the same command. Exit codes (rfjax.errors.Exit):
@@ -21,6 +22,7 @@ A study that was stopped goes on with the same command. Exit codes (rfjax.errors
   130  stopped by Ctrl-C, after saving a checkpoint
 """
 
+import dataclasses
 import os
 import shlex
 import sys
@@ -31,6 +33,7 @@ STARTED = time.time()
 
 from rfjax import config as configs  # noqa: E402
 from rfjax import installed, memory, terminal  # noqa: E402
+from rfjax.buckets import mirror  # noqa: E402
 from rfjax.errors import Exit, UserError, printable  # noqa: E402
 from rfjax.flags import read_flags  # noqa: E402
 
@@ -58,11 +61,17 @@ def main(arguments: list[str]) -> int:
         print(help_text(arguments))
         return Exit.DONE
     config = read_flags(arguments)
+    with mirror.opened(config.workdir, "config.workdir", writes=True) as folder:
+        return _run(dataclasses.replace(config, workdir=folder), arguments)
+
+
+def _run(config: configs.Config, arguments: list[str]) -> int:
+    """Runs a config whose paths are of this machine."""
     if config.job == "report":
         from rfjax.study import reports  # no JAX here
 
         drawn = reports.build_report(Path(config.workdir), config.data.changed == "allow")
-        print(reports.summary(drawn, reports.write_page(drawn)))
+        print(mirror.named(reports.summary(drawn, reports.write_page(drawn))))
         return Exit.DONE
     if config.job == "plan":
         _virtual_devices(config.plan.devices)
@@ -81,10 +90,10 @@ def main(arguments: list[str]) -> int:
         return job.run(config, STARTED)
     joined = cluster.join(config.cluster)
     environment.open_devices()
-    from rfjax.study import archive, generate, jobs, representations, resampling, runner
+    from rfjax.study import archive, encode, generate, jobs, representations, resampling, runner
     from rfjax.training.stop import Interrupted
 
-    others = {"generate": generate, "archive": archive, "representations": representations}
+    others = {"generate": generate, "archive": archive, "encode": encode, "representations": representations}
     kind = others.get(config.job, resampling if config.study.report == "sampling" else runner)
     try:
         return jobs.run(kind.make_job(config, STARTED))
@@ -101,5 +110,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except UserError as error:
-        print(f"rfjax: {printable(str(error))}", file=sys.stderr)
+        print(f"rfjax: {printable(mirror.named(str(error)))}", file=sys.stderr)
         sys.exit(Exit.MISTAKE)

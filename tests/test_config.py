@@ -276,19 +276,19 @@ def test_a_job_of_samples_that_no_model_could_do_is_one_sentence(values, words):
             {"text": {"drop": 0.0}, "sampling": {"count": 0}},
             "never trains without text: set config.generate.guidance",
         ),
-        ({"prompts": ("a",)}, {"text": {"encoder": "stored"}}, "name an .npz file"),
+        ({"prompts": ("a",)}, {"text": {"encoder": "stored"}}, "or an .npz file"),
     ],
 )
 def test_what_a_model_can_t_draw_is_one_sentence(values, run, words):
     with pytest.raises(UserError) as error:
-        configs.check_generate(configs.parse(sample_job(**values)).generate, configs.parse(changed(**run)))
+        configs.check_generate(configs.parse(sample_job(**values)).generate, configs.parse(changed(**run)), (16, 16))
     assert words in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_a_model_draws_at_its_own_size_or_at_another():
     check = lambda values, **run: configs.check_generate(  # noqa: E731
-        configs.parse(sample_job(**values)).generate, configs.parse(changed(**run))
+        configs.parse(sample_job(**values)).generate, configs.parse(changed(**run)), (16, 16)
     )
     assert check({}) == (16, 16)
     assert check({"height": 8, "prompts": ("a",)}) == (8, 16)

@@ -12,6 +12,7 @@ from rfjax.config.keys import Autoencoder as Autoencoder
 from rfjax.config.keys import Cluster as Cluster
 from rfjax.config.keys import Config as Config
 from rfjax.config.keys import Data as Data
+from rfjax.config.keys import Encode as Encode
 from rfjax.config.keys import Flow as Flow
 from rfjax.config.keys import Generate as Generate
 from rfjax.config.keys import Mesh as Mesh
@@ -25,6 +26,9 @@ from rfjax.config.keys import Study as Study
 from rfjax.config.keys import Text as Text
 from rfjax.config.keys import Training as Training
 from rfjax.config.keys import Validation as Validation
+from rfjax.config.latents import PICTURE_CHANNELS as PICTURE_CHANNELS
+from rfjax.config.latents import check_z as check_z
+from rfjax.config.latents import codec_name as codec_name
 from rfjax.config.reading import axes as axes
 from rfjax.config.reading import default as default
 from rfjax.config.reading import describe as describe

@@ -3,13 +3,25 @@
 import os
 from pathlib import Path
 
-from rfjax.config.keys import Config, Generate, Text
+from rfjax.config.keys import Config, Data, Generate, Text
+from rfjax.config.latents import encodes_pictures
 from rfjax.config.setting import setting
 from rfjax.errors import UserError
 from rfjax.lookup import is_path
 
 # The size that 0 stands for in config.data, by data source.
 OWN_SIZE = {"shapes": {"image_size": 16, "channels": 3}, "digits": {"image_size": 8, "channels": 1}}
+
+# What config.data.path names, by data source.
+PATHS = {
+    "folder": "a directory of images",
+    "webdataset": "a directory of .tar files",
+    "parquet": "a directory of .parquet files",
+    "imagenet": "the directory of train/",
+    "coco": "the directory of annotations/",
+    "latents": "the folder of train/latents.npy",
+    "moments": "the folder of vae-sd/dataset.json",
+}
 
 
 def check(config: Config) -> None:
@@ -20,21 +32,8 @@ def check(config: Config) -> None:
     """
     data, training = config.data, config.training
     _check_workdir(config.workdir)
-    if data.name not in OWN_SIZE and not (data.image_size and data.channels):
-        raise UserError(f"'{data.name}' has no size of its own: set config.data.image_size and config.data.channels")
+    _check_data(data)
     _check_model(config)
-    if data.name == "shapes" and (data.channels not in (0, 3) or 0 < data.image_size < 16):
-        raise UserError("the data set 'shapes' draws images of 3 channels and at least 16 pixels: see config.data")
-    if data.name in ("shapes", "digits") and data.flip:
-        raise UserError(f"config.data.flip would make captions of '{data.name}' wrong: switch it off")
-    if data.name == "tfds" and not data.dataset:
-        raise UserError("config.data.dataset must name a prepared data set for config.data.name = 'tfds'")
-    if data.name == "folder" and not data.path:
-        raise UserError("config.data.path must name a directory of images for config.data.name = 'folder'")
-    if data.name == "latents" and not data.path:
-        raise UserError("config.data.path must name the folder of train/latents.npy for config.data.name = 'latents'")
-    if data.name == "moments" and not data.path:
-        raise UserError("config.data.path must name the folder of vae-sd/dataset.json for config.data.name = 'moments'")
     if config.optimizer.flatten and config.optimizer.weight_decay:
         raise UserError(
             "config.optimizer.flatten can't tell matrices from biases: set weight_decay = 0 or flatten = False"
@@ -57,6 +56,23 @@ def check(config: Config) -> None:
         _check_generate(config.generate, config.job)
 
 
+def _check_data(data: Data) -> None:
+    """Refuses a data source without its size or its files."""
+    if data.name not in OWN_SIZE and not (data.image_size and data.channels):
+        raise UserError(f"'{data.name}' has no size of its own: set config.data.image_size and config.data.channels")
+    if data.name == "shapes" and (data.channels not in (0, 3) or 0 < data.image_size < 16):
+        raise UserError("the data set 'shapes' draws images of 3 channels and at least 16 pixels: see config.data")
+    for name in ("alt_text", "other_words"):
+        if getattr(data, name) and data.name != "shapes":
+            raise UserError(f"config.data.{name} is for the data set 'shapes' alone, not for '{data.name}'")
+    if data.name in ("shapes", "digits") and data.flip:
+        raise UserError(f"config.data.flip would make captions of '{data.name}' wrong: switch it off")
+    if data.name == "tfds" and not data.dataset:
+        raise UserError("config.data.dataset must name a prepared data set for config.data.name = 'tfds'")
+    if data.name in PATHS and not data.path:
+        raise UserError(f"config.data.path must name {PATHS[data.name]} for config.data.name = '{data.name}'")
+
+
 LONGEST_NAME, LONGEST_PATH = 255, 4096  # bytes, on Linux, macOS and most network file systems
 ROOM = 512  # bytes that the folder of a run and the files of a checkpoint add to the path
 
@@ -77,9 +93,10 @@ def _check_shape(config: Config) -> None:
     """Refuses examples that the network can't cut into patches."""
     data, model = config.data, config.model
     sides = data.shape[-3:-1] or (data.image_size,)
+    encoded = encodes_pictures(config)  # then patches divide latents, see `check_z`
     if len(data.shape) not in (0, 3, 4):
         raise UserError(f"config.data.shape = {data.shape} must be (H, W, C) of an image or (F, H, W, C) of a video")
-    if any(side % model.patch for side in sides):
+    if not encoded and any(side % model.patch for side in sides):
         key, value = ("shape", data.shape) if data.shape else ("image_size", data.image_size)
         raise UserError(f"config.data.{key} = {value} is not a multiple of config.model.patch = {model.patch}")
     if len(data.shape) == 4 and (model.stored_positions or model.backbone == "uvit"):
@@ -98,7 +115,7 @@ def _check_model(config: Config) -> None:
         raise UserError(f"config.model.{how} = {width} must be a multiple of 4 for the position embedding")
     if width % heads:
         raise UserError(f"a width of {width} can't be split over {heads} attention heads: see config.model.heads")
-    if 0 < model.largest_image < data.image_size:
+    if 0 < model.largest_image < data.image_size and not encodes_pictures(config):
         raise UserError(
             f"config.model.largest_image = {model.largest_image} is smaller than config.data.image_size = "
             f"{data.image_size}"
@@ -173,7 +190,7 @@ def _check_sampling(config: Config) -> None:
     names = [one.name for one in wanted]
     if repeated := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"config.sampling.settings names '{repeated}' twice: name it once")
-    if config.data.channels and sampling.guidance_channels > config.data.channels:
+    if 0 < config.data.channels < sampling.guidance_channels and not encodes_pictures(config):
         raise UserError(
             f"config.sampling.guidance_channels = {sampling.guidance_channels} exceeds config.data.channels = "
             f"{config.data.channels}: 0 guides all channels"
@@ -211,25 +228,30 @@ def _check_generate(sample: Generate, job: str) -> None:
         )
 
 
-def check_generate(sample: Generate, run: Config) -> tuple[int, int]:
+def check_generate(sample: Generate, run: Config, own: tuple[int, int], factor: int = 1) -> tuple[int, int]:
     """Checks the job `generate` against the config `run` of a model.
 
+    Args:
+        sample: of the job.
+        run: of the model.
+        own: height and width that the network was trained at.
+        factor: pixels of a picture for one of the network's; more than 1 where an autoencoder decodes.
+
     Returns:
-        The height and width of the pictures, in the model's pixels.
+        The height and width of the pictures, in the network's pixels.
 
     Raises:
         UserError: if the model can't generate pictures of this size, with this guidance or from these prompts.
     """
-    model, text = run.model, run.text
+    model, text, patch = run.model, run.text, run.model.patch * factor
     # A checkpoint's table of positions is counted in patches, the other limits in pixels.
-    largest = model.stored_positions * model.patch or model.largest_image or run.data.image_size
+    largest = factor * (model.stored_positions * model.patch or model.largest_image or max(own))
     for name, length in (("height", sample.height), ("width", sample.width)):
-        if length % model.patch:
-            below = length // model.patch * model.patch
-            near = f"{below} or {below + model.patch}" if below else f"{model.patch}"
-            raise UserError(
-                f"config.generate.{name} = {length} is not a multiple of the model's patch, {model.patch}: take {near}"
-            )
+        if length % patch:
+            below = length // patch * patch
+            near = f"{below} or {below + patch}" if below else f"{patch}"
+            of = "the model's patch" if factor == 1 else f"a patch of the model's latents, {factor} x {model.patch}"
+            raise UserError(f"config.generate.{name} = {length} is not a multiple of {of}, {patch}: take {near}")
         if length > largest:
             raise UserError(f"config.generate.{name} = {length}, and this model has positions for {largest} at most")
     if sample.guidance != 1 and text.drop in (0, 1):
@@ -239,7 +261,7 @@ def check_generate(sample: Generate, run: Config) -> tuple[int, int]:
         )
     if sample.prompts and text.encoder == "stored":
         raise UserError(
-            "this model can't read config.generate.prompts because its text encoder is not part of rfjax: encode the "
-            "prompts with that encoder, and name an .npz file with context and pooled in config.generate.encodings"
+            "this model needs text encoders to read config.generate.prompts: name their folder in config.text.path, or "
+            "an .npz file with context and pooled in config.generate.encodings"
         )
-    return sample.height or run.data.image_size, sample.width or run.data.image_size
+    return sample.height // factor or own[0], sample.width // factor or own[1]

@@ -15,8 +15,10 @@ from rfjax.data import paths
 from rfjax.errors import UserError
 
 LATENTS, LABELS, CONTEXT, POOLED, FEATURES = "latents", "labels", "context", "pooled", "features"
+MOMENTS, IMAGES, FLIPPED = "moments", "images", "flipped"
 
-_RANKS = {LATENTS: 4, LABELS: 1, CONTEXT: 3, POOLED: 2, FEATURES: 4}
+_RANKS = {LATENTS: 4, MOMENTS: 4, FLIPPED: 4, IMAGES: 4, LABELS: 1, CONTEXT: 3, POOLED: 2, FEATURES: 4}
+_TYPES = {LABELS: ("integers", "iu"), IMAGES: ("uint8", "u")}  # of the kinds that are not float16 or float32
 _INFINITE = {2: ("i2", 0x7C00, "u2", 0xFC00), 4: ("i4", 0x7F80_0000, "u4", 0xFF80_0000)}  # +inf, and -inf, as bits
 _LONGEST_HEADER = 2**16  # bytes that describe an array; numpy refuses more, but only after it has read them
 _BLOCK = 2**24  # bytes of text that are searched at once
@@ -82,9 +84,9 @@ def _open(file: Path, name: str) -> np.memmap:
         raise UserError(
             f"'{file}' is not a whole .npy file of plain numbers ({error}): write it again with np.save"
         ) from error
-    wanted = "integers" if name == LABELS else "float16 or float32"
-    fits = array.dtype.kind in "iu" if name == LABELS else array.dtype in (np.float16, np.float32)
-    if not (fits and array.dtype.isnative):
+    wanted, kinds = _TYPES.get(name, ("float16 or float32", ""))
+    fits = array.dtype.kind in kinds if kinds else array.dtype in (np.float16, np.float32)
+    if not (fits and array.dtype.isnative) or (name == IMAGES and array.dtype != np.uint8):
         raise UserError(f"'{file}' holds {array.dtype}, and {name} must be {wanted}: convert it with .astype")
     if array.ndim != _RANKS[name]:
         raise UserError(f"'{file}' has shape {array.shape}, and {name} must be {_RANKS[name]}-dimensional")

@@ -7,16 +7,18 @@ import os
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from rfjax import untrusted
 from rfjax.data import paths
-from rfjax.data.types import SPLITS, Problem
+from rfjax.data.types import SPLITS, Captions, Problem, caption_of
 from rfjax.errors import UserError, nearest
 
 CAPTIONS_FILE, HUGGING_FACE_FILE = "captions.jsonl", "metadata.jsonl"
 FILE_KEYS, CAPTION_KEYS = ("file", "file_name", "image"), ("caption", "text")
+SYNTHETIC_KEY = "synthetic"
 
 LONGEST = 2**20  # bytes of a line
 EXPANSION = 5  # bytes of memory for a byte of the file, in records with captions of ten words
@@ -29,13 +31,13 @@ class Record:
 
     Attributes:
         file: relative to the folder, with "/".
-        caption: the text.
+        caption: the text, or several.
         split: the line's own, or by the file's name as the line has it.
         size: of the file, in bytes, once `verified.verify` has looked at it.
     """
 
     file: str
-    caption: str
+    caption: str | Captions
     split: str
     size: int = 0
 
@@ -55,23 +57,25 @@ def captions_file(folder: Path, name: str) -> Path:
     raise UserError(f"the folder {str(folder)!r} has no {' or '.join(names)}{hint}")
 
 
-def parse(path: Path, percent: float) -> tuple[list[Record], list[Problem]]:
+def parse(path: Path, percent: float, synthetic: str = SYNTHETIC_KEY) -> tuple[list[Record], list[Problem]]:
     """Reads the lines, and names the problems of those that can't be used.
 
     Args:
         path: of the captions file.
         percent: of the pictures in the validation split, 0..100.
+        synthetic: the key of the synthetic captions.
 
     Raises:
         UserError: if the file can't be read, is UTF-16, or takes more memory than this machine has.
     """
     records, problems = [], []
+    read = partial(_parse_line, percent=percent, synthetic=synthetic)
     try:
         with untrusted.regular(path, paths.ANY_SIZE) as file:
             lines = EXPANSION * os.fstat(file.fileno()).st_size
             paths.check_memory(f"'{path}', with all its lines,", lines, "prepare a TensorFlow Datasets data set of it")
             for number, line in enumerate(_lines(file, path), start=1):
-                _parse_line(line, f"{path.name} line {number}", percent, records, problems)
+                read(line, f"{path.name} line {number}", records, problems)
     except OSError as error:
         raise UserError(f"'{path}' can't be read ({error.strerror})") from error
     return records, problems
@@ -90,7 +94,9 @@ def _lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
         yield from line.splitlines() if more is line else [line]
 
 
-def _parse_line(line: bytes, place: str, percent: float, records: list[Record], problems: list[Problem]) -> None:
+def _parse_line(
+    line: bytes, place: str, records: list[Record], problems: list[Problem], *, percent: float, synthetic: str
+) -> None:
     """Adds a line to the records or to the problems."""
     if not line.strip():
         return
@@ -101,36 +107,41 @@ def _parse_line(line: bytes, place: str, percent: float, records: list[Record], 
         fields = json.loads(line)
         if not isinstance(fields, dict):
             raise ValueError("no JSON object")
-        file = _first_text(fields, FILE_KEYS)
+        file = next(iter(_texts(fields, FILE_KEYS)), "")
         if not file:
             raise ValueError('no "file"')
         file = os.path.normpath(file.replace("\\", "/")).replace(os.sep, "/")
-        caption = _first_text(fields, CAPTION_KEYS)
-        if not caption:
+        original, made = _texts(fields, CAPTION_KEYS), _texts(fields, (synthetic,))
+        if not original:
             raise ValueError("no caption")
-        if any("\ud800" <= letter <= "\udfff" for letter in file + caption):
+        if any("\ud800" <= letter <= "\udfff" for letter in "".join((file, *original, *made))):
             raise ValueError("half of a surrogate pair, which is no character")
         split = fields.get("split") or split_of(file, percent)
         if split not in SPLITS:
             raise ValueError(f"unknown split {split!r}{nearest(str(split), SPLITS)}")
-        records.append(Record(file, caption, split))
+        records.append(Record(file, caption_of(original, made), split))
     except RecursionError:
         problems.append(Problem(place, "nested too deeply"))
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are among them
         problems.append(Problem(file, f"{error} ({place})") if file else Problem(place, str(error)))
 
 
-def _first_text(fields: Mapping[str, Any], keys: Iterable[str]) -> str:
-    """The text of the first of `keys` that the line has (the first of a list of texts), or ""."""
-    value = next((fields[key] for key in keys if key in fields), "")
-    value = value[0] if isinstance(value, list) and value else value
-    return value.strip() if isinstance(value, str) else ""
+def _texts(fields: Mapping[str, Any], keys: Iterable[str]) -> tuple[str, ...]:
+    """The text of the first of `keys` that the line has, or all of a list of texts, without empty ones."""
+    value = next((fields[key] for key in keys if key in fields), ())
+    found = value if isinstance(value, list) else [value]
+    return tuple(text.strip() for text in found if isinstance(text, str) and text.strip())
 
 
 def split_of(file: str, percent: float) -> str:
     """A picture's split: "validation" if its hash, a point in 0..100, is below `percent`, else "train"."""
-    point = int.from_bytes(hashlib.sha256(file.encode()).digest()[:8], "big") / 2**64 * 100
-    return "validation" if point < percent else "train"
+    return "validation" if point(file) < percent else "train"
+
+
+def point(name: str) -> float:
+    """A name's hash, 0..100, evenly spread."""
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64 * 100
 
 
 def form(name: str) -> str:

@@ -4,6 +4,7 @@
       captions.jsonl        {"file": "cats/tom.jpg", "caption": "a grey cat on a wall"}
       cats/tom.jpg          one line for each picture; more than one line may name the same picture
 
+A caption may be a list of texts, and a line may have others as "synthetic", which a model wrote: see `types.Captions`.
 Hugging Face's `metadata.jsonl` ({"file_name": ..., "text": ...}) is read as well. Every picture is decoded once before
 training begins, so that a bad one can't stop the training later. The user's cache folder ($XDG_CACHE_HOME or ~/.cache,
 then rfjax/) records the good ones, and a picture is decoded again only if its size or time changes. Nothing is written
@@ -27,7 +28,17 @@ from rfjax import config as configs
 from rfjax.config.paths import expanded
 from rfjax.data import captions, images, paths, verified
 from rfjax.data.captions import Record
-from rfjax.data.types import Example, Memory, Problem, Split, check_index, check_problems, check_split, fields_of
+from rfjax.data.types import (
+    Example,
+    Memory,
+    Problem,
+    Split,
+    check_index,
+    check_problems,
+    check_split,
+    fields_of,
+    written_out,
+)
 from rfjax.errors import UserError
 
 
@@ -37,6 +48,7 @@ class Folder:
     Attributes:
         fields: see `types.Source`.
         files: of each example, relative to the folder.
+        readers: see `types.Source`.
         problems: every picture or line of the whole folder, in any split, that is left out, and why.
     """
 
@@ -46,7 +58,9 @@ class Folder:
         records: tuple[Record, ...],
         problems: tuple[Problem, ...],
         decode: Callable[[bytes], UInt8[np.ndarray, "H W C"]],
+        *,
         cache_mb: float,
+        readers: int,
     ) -> None:
         """See `open_source`, which finds the records, at least one, and has decoded their pictures once."""
         self.files, self.problems = tuple(record.file for record in records), problems
@@ -54,6 +68,7 @@ class Folder:
         sample = self._read(0)
         self.fields = fields_of(sample)
         self._memory = Memory(len(records), sample, cache_mb)
+        self.readers = 0 if self._memory.enabled else readers
 
     def __len__(self) -> int:
         return len(self._records)
@@ -73,9 +88,9 @@ class Folder:
         return Example(image=image, caption=record.caption, index=index)
 
     def names(self) -> Iterator[str]:
-        """See `types.Named`: each picture's file, its size in bytes and its caption."""
+        """See `types.Named`: each picture's file, its size in bytes and its captions."""
         for record in self._records:
-            yield f"{captions.form(record.file)}\0{record.size}\0{record.caption}"
+            yield f"{captions.form(record.file)}\0{record.size}\0{written_out(record.caption)}"
 
     def stored(self, index: int) -> bytes:
         """See `types.Stored`: the picture's file."""
@@ -86,7 +101,8 @@ def open_source(config: configs.Data, split: Split) -> Folder:
     """Opens one split of a folder of captioned pictures.
 
     Args:
-        config: its path, image_size, channels, resize, captions_file, validation_percent, cache_mb, max_bad, outside.
+        config: its path, image_size, channels, resize, captions_file, synthetic_key, validation_percent, cache_mb,
+            max_bad, outside and readers.
         split: "train", "validation" or "test".
 
     Raises:
@@ -97,7 +113,7 @@ def open_source(config: configs.Data, split: Split) -> Folder:
     images.check(config.image_size, config.channels, config.resize)
     folder = expanded(config.path, "config.data.path")
     file = captions.captions_file(folder, config.captions_file)
-    records, problems = captions.parse(file, config.validation_percent)
+    records, problems = captions.parse(file, config.validation_percent, config.synthetic_key or captions.SYNTHETIC_KEY)
     if not config.outside:
         paths.check_inside(folder, [os.path.relpath(file, folder)], "config.data.captions_file")
         paths.check_inside(folder, (record.file for record in records), file.name)
@@ -118,7 +134,7 @@ def open_source(config: configs.Data, split: Split) -> Folder:
             f'"split": "{split}" to lines of {file.name}'
         )
     decode = partial(images.read, size=config.image_size, channels=config.channels, mode=config.resize)
-    return Folder(folder, chosen, tuple(problems), decode, config.cache_mb)
+    return Folder(folder, chosen, tuple(problems), decode, cache_mb=config.cache_mb, readers=config.readers)
 
 
 def _pictures(folder: Path) -> set[str]:

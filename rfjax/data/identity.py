@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from rfjax.data.types import Examples, Named, Source, Stored, take
+from rfjax.data.types import Examples, Named, Source, Stored, take_all, written_out
 
 SAMPLED = 64  # training examples whose bytes are compared
 DIGITS = 32  # of a hash, in hexadecimal
@@ -103,13 +103,13 @@ def _pieces(source: Source, indices: Sequence[int]) -> Iterator[bytes]:
         yield from (source.stored(index) for index in indices)
         return
     for start in range(0, len(indices), _BLOCK):
-        yield from _fields(take(source, indices[start : start + _BLOCK]))
+        yield from _fields(take_all(source, indices[start : start + _BLOCK]))
 
 
 def _fields(examples: Examples) -> Iterator[bytes]:
     names = [name for name in _FIRST if name in examples.arrays] + sorted(examples.arrays.keys() - set(_FIRST))
     for row, caption in enumerate(examples.captions):
-        yield caption.encode("utf-8", "surrogatepass")
+        yield written_out(caption).encode("utf-8", "surrogatepass")
         for name in names:
             yield np.ascontiguousarray(examples.arrays[name][row]).tobytes()
 

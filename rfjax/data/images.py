@@ -12,13 +12,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from rfjax.errors import UserError, nearest
 
-Resize = Literal["crop", "squash"]
+Resize = Literal["crop", "squash", "adm"]
 RESIZES: tuple[str, ...] = get_args(Resize)
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"})
 
 _FILTER = Image.Resampling.BICUBIC
 _MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's mode
 _16_TO_8_BITS = 65535 // 255
+_TURNED = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}
 _LONGEST = 64  # times the shorter side, beyond which the longer one is cut before a crop, and not after
 
 
@@ -32,7 +33,7 @@ def check(image_size: int, channels: int, resize: str = "crop") -> None:
         raise UserError(f"config.data.resize = {resize!r} is not among its choices{nearest(resize, RESIZES)}")
 
 
-def decode(data: bytes, channels: int, at_least: int = 0) -> UInt8[np.ndarray, "H W C"]:
+def decode(data: bytes | memoryview, channels: int, at_least: int = 0) -> UInt8[np.ndarray, "H W C"]:
     """Decodes a picture, turned as its EXIF orientation says.
 
     Transparent pixels become white; 16-bit values are rounded to 8 bits; an animation gives its first frame.
@@ -49,15 +50,18 @@ def decode(data: bytes, channels: int, at_least: int = 0) -> UInt8[np.ndarray, "
     return _to_array(_decode(data, channels, at_least))
 
 
-def _decode(data: bytes, channels: int, at_least: int) -> Image.Image:
+def _decode(data: bytes | memoryview, channels: int, at_least: int) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data)) as image:
             if at_least:
                 image.draft(None, (at_least, at_least))  # only a JPEG has other scales
-            ImageOps.exif_transpose(image, in_place=True)
+            image.load()
+            # Of these formats, this is where Pillow looks for an orientation, which takes time of a small picture.
+            if image.format not in ("JPEG", "PNG") or not _TURNED.isdisjoint(image.info):
+                ImageOps.exif_transpose(image, in_place=True)
             return _to_mode(image, channels)
     except UnidentifiedImageError as error:
-        raise ValueError("not a picture that Pillow reads" if data else "an empty file") from error
+        raise ValueError("not a picture that Pillow reads" if len(data) else "an empty file") from error
     except MemoryError:
         raise
     except Exception as error:  # a broken file raises nearly anything: OSError, SyntaxError, struct.error, IndexError
@@ -120,18 +124,30 @@ def _shortened(image: Image.Image) -> Image.Image:
     return image.crop((left, top, left + min(image.width, most), top + min(image.height, most)))
 
 
-def read(data: bytes, size: int, channels: int, mode: Resize = "crop") -> UInt8[np.ndarray, "size size C"]:
+def _halved(image: Image.Image, size: int) -> Image.Image:
+    """The picture halved by a box filter until its shorter side is less than twice `size`."""
+    while min(image.size) >= 2 * size:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    return image
+
+
+def read(data: bytes | memoryview, size: int, channels: int, mode: Resize = "crop") -> UInt8[np.ndarray, "size size C"]:
     """Decodes a picture and fits it to (size, size, channels).
 
     "crop" scales the shorter side to `size` and cuts out the centre; "squash" changes the aspect. A JPEG is decoded at
-    twice `size` or more, so that the antialiasing filter shrinks it.
+    twice `size` or more, so that the antialiasing filter shrinks it. "adm" is the crop of ADM (Dhariwal and Nichol
+    2021, `center_crop_arr` of guided-diffusion), from a JPEG at its full size.
 
     Raises:
         ValueError: if the bytes are no whole picture.
     """
-    image, sides = _decode(data, channels, at_least=2 * size), (size, size)
-    if mode == "crop":
+    image, sides = _decode(data, channels, at_least=0 if mode == "adm" else 2 * size), (size, size)
+    if mode != "squash":
         image = _shortened(image)
         sides = shorter_side_at(size, image.height, image.width)
+    if mode == "adm":
+        image = _halved(image, size)
+        scale = size / min(image.size)  # rounded as ADM does, so that ties become the same
+        sides = round(image.height * scale), round(image.width * scale)
     # An array only now, since each conversion makes threads wait for the interpreter.
     return np.ascontiguousarray(centre_crop(_to_array(_resize(image, *sides)), size))

@@ -3,6 +3,9 @@
     latents/
       train/
         latents.npy       (n, H, W, C), or PyTorch's (n, C, H, W); float16 or float32
+        moments.npy       in their place, (n, H, W, 2 C): mean, then deviation, for the codec `moments`
+        images.npy        or (n, H, W, C) uint8: pictures whose text or features are encoded, for the codec `pixels`
+        flipped.npy       latents or moments of the mirrored pictures, which config.data.flip then takes
         labels.npy        (n,), the number of each one's class, from 0
         context.npy       (n, L, E) and
         pooled.npy        (n, P): the stored encodings of the text, float16 or float32
@@ -12,8 +15,9 @@
 
 Latents come with labels, with context and pooled, with captions, or with more than one of them. A large set lies in
 shards, latents_00000.npy with labels_00000.npy and so on, which follow each other in the order of their names. Nothing
-is scaled, and every array keeps its stored dtype. `np.lib.format.open_memmap(file, mode="w+", ...)` writes a file that
-is larger than memory.
+is scaled, and every array keeps its stored dtype. The job `encode` writes such a folder, with `encoding.json` beside
+train/, which says with which weights (`rfjax.data.encoding`). `np.lib.format.open_memmap(file, mode="w+", ...)`
+writes a file that is larger than memory.
 
 Without a folder validation, a hash of a latent's file name and row decides on its split. An example never changes its
 split when shards come or go.
@@ -32,18 +36,32 @@ from jaxtyping import Bool, Int64, Shaped
 from rfjax import config as configs
 from rfjax.config.paths import expanded
 from rfjax.data import paths
-from rfjax.data.arrays import CONTEXT, FEATURES, LABELS, LATENTS, POOLED, Arrays, Lines, Part
+from rfjax.data.arrays import (
+    CONTEXT,
+    FEATURES,
+    FLIPPED,
+    IMAGES,
+    LABELS,
+    LATENTS,
+    MOMENTS,
+    POOLED,
+    Arrays,
+    Lines,
+    Part,
+)
+from rfjax.data.encoding import Encoding, read_encoding
 from rfjax.data.hashing import fractions
-from rfjax.data.types import Example, Examples, Field, Split, check_index, check_split
+from rfjax.data.types import Example, Examples, Field, Split, check_index, check_split, flipped
 from rfjax.errors import UserError, nearest
 
 CAPTIONS = "captions"
-FIELDS = {LATENTS: "latent", LABELS: "label", CONTEXT: "context", POOLED: "pooled", FEATURES: "features"}  # of a file
+MAIN = {LATENTS: "latent", MOMENTS: "moments", IMAGES: "image"}  # a folder has one of these files; file -> field
+FIELDS = {**MAIN, LABELS: "label", CONTEXT: "context", POOLED: "pooled", FEATURES: "features"}
 LAYOUTS = ("nhwc", "nchw")
 
 _ROWS = 2**20  # whose split is computed at once
 _BYTES_OF_A_ROW = 9  # of memory, to divide the rows into splits: the row's number, and whether it is chosen
-_FILE = re.compile(rf"({LATENTS}|{LABELS}|{CONTEXT}|{POOLED}|{FEATURES})(|_\d+)\.npy|({CAPTIONS})(|_\d+)\.txt")
+_FILE = re.compile(rf"({'|'.join([*FIELDS, FLIPPED])})(|_\d+)\.npy|({CAPTIONS})(|_\d+)\.txt")
 
 
 @dataclass(frozen=True)
@@ -52,27 +70,32 @@ class Latents:
 
     Attributes:
         arrays: by field.
+        main: the field of what the network generates: "latent", "moments" or "image".
         lines: the captions, or None.
         channels_first: whether the files hold (n, C, H, W).
         chosen: this split's rows of the folder, counted over all shards; None: all of them.
+        encoding: what made the folder; None if it was not the job `encode`.
     """
 
     arrays: dict[str, Arrays]
+    main: str
     lines: Lines | None
     channels_first: bool
     chosen: Int64[np.ndarray, " k"] | None
+    encoding: Encoding | None = None
 
     @property
     def fields(self) -> dict[str, Field]:
         """See `types.Source`."""
         fields = {name: Field(array.shape, str(array.dtype)) for name, array in self.arrays.items()}
-        shape = self.arrays["latent"].shape
+        shape = self.arrays[self.main].shape
         shape = (*shape[1:], shape[0]) if self.channels_first else shape
         turned = {name: fields[name]._replace(flips=True) for name in ("features",) if name in fields}
-        return fields | turned | {"latent": fields["latent"]._replace(shape=shape, flips=True)}
+        same = {name: fields[name]._replace(shape=shape) for name in (flipped(self.main),) if name in fields}
+        return fields | turned | same | {self.main: fields[self.main]._replace(shape=shape, flips=True)}
 
     def __len__(self) -> int:
-        return sum(self.arrays["latent"].counts) if self.chosen is None else len(self.chosen)
+        return sum(self.arrays[self.main].counts) if self.chosen is None else len(self.chosen)
 
     def __getitem__(self, index: int) -> Example:
         index = check_index(index, len(self))
@@ -84,6 +107,8 @@ class Latents:
         for field in (*self.arrays.values(), *([self.lines] if self.lines else [])):
             for file, rows in zip(field.files, field.counts, strict=True):
                 yield f"{file.name}\0{rows}\0{file.stat().st_size}"
+        if self.encoding:
+            yield from self.encoding.fingerprints
 
     def take(self, indices: Sequence[int], names: Sequence[str] | None = None) -> Examples:
         """See `types.Batched`; refuses, with a UserError, numbers that are not finite."""
@@ -91,10 +116,10 @@ class Latents:
         for wrong in rows[(rows < 0) | (rows >= len(self))]:
             check_index(int(wrong), len(self))
         places = rows if self.chosen is None else self.chosen[rows]
-        parts, back = _parts(places, self.arrays["latent"].counts)
+        parts, back = _parts(places, self.arrays[self.main].counts)
         arrays = {name: self.arrays[name].take(parts)[back] for name in (self.arrays if names is None else names)}
-        if self.channels_first and "latent" in arrays:
-            arrays["latent"] = _channels_last(arrays["latent"])
+        for name in {self.main, flipped(self.main)} & set(arrays) if self.channels_first else ():
+            arrays[name] = _channels_last(arrays[name])
         if self.lines:
             captions = self.lines.take(parts)
             captions = captions if back is ... else [captions[place] for place in back]
@@ -131,24 +156,27 @@ def open_source(config: configs.Data, split: Split) -> Latents:
     """Opens one split of a folder of latents, and reads no latent yet.
 
     Args:
-        config: its path, image_size and channels (of a latent), layout, validation_percent and outside.
+        config: its path, validation_path, image_size and channels (of a latent), layout, validation_percent, outside.
         split: "train", "validation" or "test": the folder within.
 
     Raises:
         UserError: if a folder or a file is missing, damaged, or disagrees with the others or with the config.
     """
     check_split(split)
-    root = expanded(config.path, "config.data.path")
-    divided = split != "test" and not (root / "validation").is_dir()
+    key = "validation_path" if split == "validation" and config.validation_path else "path"
+    root = expanded(getattr(config, key), f"config.data.{key}")
+    divided = split != "test" and not config.validation_path and not (root / "validation").is_dir()
     folder = root / ("train" if divided else split)
     _check_folder(root, folder)
     files = _files(folder)
     if not config.outside:
         names = (str(file.relative_to(root)) for shards in files.values() for file in shards)
         paths.check_inside(root, names, f"'{folder}'")
-    arrays = {FIELDS[name]: Arrays(name, shards) for name, shards in files.items() if name != CAPTIONS}
+    main = next(name for name in MAIN if name in files)
+    names = FIELDS | {FLIPPED: flipped(MAIN[main])}
+    arrays = {names[name]: Arrays(name, shards) for name, shards in files.items() if name != CAPTIONS}
     lines = Lines(files[CAPTIONS]) if CAPTIONS in files else None
-    latents = arrays["latent"]
+    latents = arrays[MAIN[main]]
     for other in (*arrays.values(), *([lines] if lines else [])):
         for file, rows, ours, wanted in zip(other.files, other.counts, latents.files, latents.counts, strict=True):
             if rows != wanted:
@@ -157,9 +185,18 @@ def open_source(config: configs.Data, split: Split) -> Latents:
                 )
     if not sum(latents.counts):
         raise UserError(f"'{folder}' holds no latents: its files have no rows")
-    first = _channels_first(latents, config.image_size, config.channels, config.layout)
+    channels = config.channels * (2 if main == MOMENTS else 1)
+    encoding = read_encoding(root, "train" if divided else split, latents.counts)
+    layout = config.layout or ("nhwc" if encoding else "")  # as the job writes it
+    first = _channels_first(latents, config.image_size, channels, layout)
+    mirrored = arrays.get(names[FLIPPED])
+    if mirrored and (mirrored.shape, mirrored.dtype) != (latents.shape, latents.dtype):
+        raise UserError(
+            f"'{mirrored.files[0]}' holds {mirrored.dtype} of shape {mirrored.shape}, and '{latents.files[0].name}' "
+            f"{latents.dtype} of shape {latents.shape}: they must be of the same pictures"
+        )
     chosen = _share(root, latents, split, config.validation_percent) if divided else None
-    return Latents(arrays, lines, first, chosen)
+    return Latents(arrays, MAIN[main], lines, first, chosen, encoding)
 
 
 def _share(root: Path, latents: Arrays, split: Split, percent: float) -> Int64[np.ndarray, " k"]:
@@ -193,23 +230,26 @@ def _files(folder: Path) -> dict[str, tuple[Path, ...]]:
         if matched := _FILE.fullmatch(entry.name):
             name, shard = matched[1] or matched[3], matched[2] or matched[4] or ""
             kinds.setdefault(name, {})[shard] = entry
-    if LATENTS not in kinds:
+    mains = [name for name in MAIN if name in kinds]
+    if not mains:
         names = [entry.name for entry in entries]
         raise UserError(f"'{folder}' has no latents.npy, and no latents_00000.npy{nearest('latents.npy', names)}")
-    shards = kinds[LATENTS]
+    if len(mains) > 1:
+        raise UserError(f"'{folder}' has both {' and '.join(mains)}: keep the one that the network should read")
+    main, shards = mains[0], kinds[mains[0]]
     if "" in shards and len(shards) > 1:
-        raise UserError(f"'{folder}' has latents.npy and {max(shards.values()).name}: keep the whole or its shards")
+        raise UserError(f"'{folder}' has {main}.npy and {max(shards.values()).name}: keep the whole or its shards")
     for name, files in kinds.items():
         for shard in sorted(shards.keys() ^ files.keys()):
-            has, other = (LATENTS, name) if shard in shards else (name, LATENTS)
+            has, other = (main, name) if shard in shards else (name, main)
             lacking = f"{other}{shard}.{'txt' if other == CAPTIONS else 'npy'}"
             raise UserError(f"'{folder}' has {kinds[has][shard].name} and no {lacking}: each needs the other")
     for one, other in ((CONTEXT, POOLED), (POOLED, CONTEXT)):
         if one in kinds and other not in kinds:
             raise UserError(f"'{folder}' has {one} and no {other}: the network reads both")
-    if kinds.keys() <= {LATENTS, FEATURES}:
+    if kinds.keys() <= {main, FLIPPED, FEATURES}:
         raise UserError(
-            f"'{folder}' says nothing about its latents: put labels.npy, context.npy with pooled.npy, or captions.txt "
+            f"'{folder}' says nothing about its {main}: put labels.npy, context.npy with pooled.npy, or captions.txt "
             f"there{'' if '' in shards else ', in the same shards'}"
         )
     return {name: tuple(files.values()) for name, files in kinds.items()}

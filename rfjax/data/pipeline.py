@@ -8,14 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
-from rfjax.data.types import Examples, Source, take
+from rfjax.data import readers
+from rfjax.data.types import Arranged, Captions, Examples, Source, flipped, take, take_all
+from rfjax.errors import UserError
 
-# One process's rows of a batch, (b, ...) each. "slot", int32 (b,), is each example's place in the global batch.
+# One process's rows of a batch, (b, ...) each. "slot", int32 (b,), is each example's place in the global batch;
+# SYNTHETIC, bool (b,), which batches of an order with a share of synthetic captions have, says where one was drawn.
 Batch = dict[str, np.ndarray]
 # Turns the named arrays and captions of examples into the arrays of a batch, on the host.
 Prepare = Callable[[Examples], dict[str, np.ndarray]]
+SYNTHETIC = "synthetic"
+_CAPTIONS = (0, 0, 0, 1)  # Philox's counter where the draws of captions begin; those of flips begin at 0
 
 
 @dataclass(frozen=True)
@@ -24,15 +29,17 @@ class Order:
 
     Attributes:
         batch: global batch size.
-        seed: of the shuffling, new in each epoch, and of the flips.
+        seed: of the shuffling, new in each epoch, of the flips, and of the choice of captions.
         flip: mirror half of the examples.
         skip: numbers of batches to leave out.
+        synthetic: probability of a synthetic caption, for an example that has one, 0..1.
     """
 
     batch: int
     seed: int
     flip: bool = False
     skip: tuple[int, ...] = ()
+    synthetic: float = 0.0
 
     def number(self, step: int) -> int:
         """The number of a step's batch, both counted from 0."""
@@ -75,11 +82,11 @@ class _Rows:
 
     Attributes:
         count: of examples.
-        shuffled: anew in each epoch.
+        shuffled: anew in each epoch; by these orders of the source's own, if it has any.
     """
 
     count: int
-    shuffled: bool
+    shuffled: bool | Callable[[int, int, int], int]
     order: Order
     rows: Sequence[int]
     start: int
@@ -95,6 +102,8 @@ class _Rows:
     def _index(self, epoch: int, place: int) -> int:
         if not self.shuffled:
             return place
+        if callable(self.shuffled):
+            return self.shuffled(self.order.seed, epoch, place)
         if self.count <= LISTED:
             return int(_epoch(self.count, self.order.seed, epoch)[place])
         return self._by_place[epoch * self.count + place]
@@ -104,6 +113,19 @@ class _Rows:
         import grain
 
         return grain.MapDataset.range(self.count).shuffle(self.order.seed).repeat()
+
+
+def reading(source: Source, rows: int) -> tuple[Callable[..., Examples], int]:
+    """What reads examples as `take_all` does, in other processes if the source asks for them, and in how many threads.
+
+    Args:
+        rows: how many are read at once.
+    """
+    count = getattr(source, "readers", 0)
+    count = threads() if count < 0 else count
+    if not count:
+        return functools.partial(take_all, source), threads()
+    return readers.of(source, count, rows).take, count + 1  # one prepares while the others wait for the processes
 
 
 def batches(
@@ -118,7 +140,7 @@ def batches(
     """An endless Grain iterator over one process's rows of training batches.
 
     The global batch k holds the positions k batch ... (k + 1) batch - 1 of the shuffled, repeated source, whatever the
-    number of processes. An example's flip depends on (seed, position) alone.
+    number of processes. An example's flip and its caption, if it has several, depend on (seed, position) alone.
 
     Args:
         source, names: as of `take`.
@@ -131,23 +153,66 @@ def batches(
 
     def assemble(places: Sequence[tuple[int, int]]) -> Batch:
         positions, indices = zip(*places, strict=True)
-        examples = take(source, indices, names)
+        examples, synthetic = draw_captions(read(indices, names), order, positions)
         if order.flip:
-            examples = _flipped(examples, source, order.seed, positions)
-        return prepare(examples) | {"slot": (np.asarray(positions) % order.batch).astype(np.int32)}
+            examples = _flipped(examples, source, order.seed, positions, indices)
+        batch = prepare(examples) | {"slot": (np.asarray(positions) % order.batch).astype(np.int32)}
+        return batch | {SYNTHETIC: synthetic} if order.synthetic else batch
 
-    shuffled = getattr(source, "shuffles", True)
-    chosen = _Rows(len(source), shuffled, order, range(order.batch) if rows is None else rows, start)
+    own = range(order.batch) if rows is None else rows
+    read, count = reading(source, len(own))
+    shuffled = source.shuffled if isinstance(source, Arranged) else getattr(source, "shuffles", True)
+    chosen = _Rows(len(source), shuffled, order, own, start)
     ready = grain.MapDataset.source(chosen).map(assemble)
-    options = grain.ReadOptions(num_threads=threads(), prefetch_buffer_size=batches_ready())
+    options = grain.ReadOptions(num_threads=count, prefetch_buffer_size=batches_ready())
     return iter(ready.to_iter_dataset(options))
 
 
-def _flipped(examples: Examples, source: Source, seed: int, positions: Sequence[int]) -> Examples:
-    """Mirrors half of the examples left to right, each in all fields that flip: (n, ..., W, C)."""
+LOOKED_AT = 64  # examples, spread evenly
+
+
+def check_synthetic(source: Source, share: float) -> None:
+    """Refuses, with a UserError, a share of synthetic captions of data that have none."""
+    count = min(LOOKED_AT, len(source)) if share else 0
+    found = take_all(source, [place * len(source) // count for place in range(count)], ()).captions
+    if count and not any(isinstance(one, Captions) and one.synthetic for one in found):
+        raise UserError(
+            f"config.data.synthetic_share = {share:g}, but none of the {count} training examples that were looked at "
+            "has a synthetic caption: set it to 0, or name data with both kinds"
+        )
+
+
+def draw_captions(
+    examples: Examples, order: Order, positions: Sequence[int]
+) -> tuple[Examples, Bool[np.ndarray, " n"]]:
+    """Draws one of each example's captions; also returns which of them are synthetic.
+
+    A synthetic one is drawn with probability `order.synthetic`, then one of the kind, each equally often.
+    """
+    captions, synthetic = list(examples.captions), np.zeros(len(positions), bool)
+    for row, (position, every) in enumerate(zip(positions, examples.captions, strict=True)):
+        if isinstance(every, Captions):
+            draws = np.random.Generator(np.random.Philox(key=[order.seed, position], counter=_CAPTIONS))
+            kind, which = draws.random(2)
+            synthetic[row] = bool(every.synthetic) and kind < order.synthetic
+            texts = every.synthetic if synthetic[row] else every.original
+            captions[row] = texts[int(which * len(texts))]
+    return examples._replace(captions=captions), synthetic
+
+
+def _flipped(
+    examples: Examples, source: Source, seed: int, positions: Sequence[int], indices: Sequence[int]
+) -> Examples:
+    """Mirrors half of the examples left to right, each in all fields that flip: (n, ..., W, C).
+
+    Where the source stores what an encoder made of the mirrored picture, that is taken in its place.
+    """
     draws = [np.random.Generator(np.random.Philox(key=[seed, place])).random() for place in positions]
     mirrored, arrays, fields = np.asarray(draws) < 0.5, dict(examples.arrays), source.fields
     for name in [name for name in arrays if fields[name].flips]:
         arrays[name] = arrays[name].copy()
-        arrays[name][mirrored] = arrays[name][mirrored][..., ::-1, :]
+        if (stored := flipped(name)) in fields and mirrored.any():
+            arrays[name][mirrored] = take(source, np.asarray(indices)[mirrored].tolist(), [stored]).arrays[stored]
+        else:
+            arrays[name][mirrored] = arrays[name][mirrored][..., ::-1, :]
     return examples._replace(arrays=arrays)

@@ -11,24 +11,11 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt8
 
 from rfjax import config as configs
+from rfjax.data import wording
 from rfjax.data.hashing import fractions
-from rfjax.data.types import Example, Examples, Field, Split, check_split
+from rfjax.data.types import Captions, Example, Examples, Field, Split, check_split
+from rfjax.data.wording import COLOURS, NUMBERS, PLURALS, RELATIONS, SHAPES, SKILLS, article
 
-SKILLS = ("single object", "two objects", "counting", "colours", "position", "colour attribution")
-SHAPES = ("circle", "square", "triangle", "cross")
-PLURALS = ("circles", "squares", "triangles", "crosses")
-COLOURS: dict[str, tuple[int, int, int]] = {
-    "red": (225, 30, 35),
-    "orange": (245, 140, 20),
-    "yellow": (245, 230, 50),
-    "green": (40, 170, 60),
-    "cyan": (60, 215, 225),
-    "blue": (40, 75, 220),
-    "purple": (140, 50, 175),
-    "white": (250, 250, 250),
-}
-NUMBERS = {2: "two", 3: "three", 4: "four"}
-RELATIONS = ("left of", "right of", "above", "below")
 MAX_OBJECTS = 4
 SPLITS = {"train": 0, "validation": 1, "test": 2}
 VERSION = 1  # of the generator: raise it if a (seed, index) gives another example
@@ -37,6 +24,7 @@ SPLIT_BITS = 40  # each split owns 2^40 indices of its own
 # Slots of an example's random fractions.
 SKILL, COUNT, RELATION, VERTICAL, MISSING, BACKGROUND, TINT = range(7)
 OBJECTS = 16  # object k has slots OBJECTS + 8 k + (kind, colour, x, y, radius)
+WORDS = OBJECTS + 8 * MAX_OBJECTS  # the draws of `wording`
 
 
 @dataclass(frozen=True)
@@ -68,16 +56,25 @@ class Scene:
 def open_source(config: configs.Data, split: Split) -> "Shapes":
     """Opens one split, rendered at config.image_size pixels a side."""
     check_split(split)
-    return Shapes(split, config.image_size)
+    return Shapes(split, config.image_size, alt_text=config.alt_text, other_words=config.other_words)
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """Random access to one split; `image_size` in pixels (16 or more), always three channels."""
+    """Random access to one split; `image_size` in pixels (16 or more), always three channels.
+
+    Attributes:
+        alt_text: the share of damaged words of a training example's original caption, see `wording.alt_text`; the whole
+            caption is then its synthetic one. Other splits have whole captions, for losses and prompts alike.
+            0: training has whole captions too.
+        other_words: says every second caption of the other splits in words that training never has.
+    """
 
     split: str = "train"
     image_size: int = 16
     seed: int = 0
+    alt_text: float = 0.0
+    other_words: bool = False
     shuffles: bool = False  # neighbours are independent already
     drawn: bool = True  # the generator's version and seed are nearly the whole identity of the data
 
@@ -101,6 +98,10 @@ class Shapes:
     def names(self) -> Iterator[str]:
         """See `types.Named`: the generator and its arguments."""
         yield f"shapes {VERSION}, seed {self.seed}, split {self.split}"
+        if self.split == "train" and self.alt_text:
+            yield f"alt text {self.alt_text!r}"
+        if self.split != "train" and self.other_words:
+            yield "other words"
 
     def take(self, indices: Sequence[int], names: Sequence[str] | None = None) -> Examples:
         """See `types.Batched`; renders what `names` lists."""
@@ -110,7 +111,7 @@ class Shapes:
             "label": lambda: classify(scene),
             "semantics": lambda: label_pixels(scene, size),
         }
-        return Examples({name: make[name]() for name in (make if names is None else names)}, describe(scene))
+        return Examples({name: make[name]() for name in (make if names is None else names)}, self._say(scene, indices))
 
     def read(self, indices: Sequence[int]) -> tuple[UInt8[np.ndarray, "n S S 3"], list[str]]:
         """Renders n examples at once: several times faster than one by one."""
@@ -118,7 +119,22 @@ class Shapes:
         return arrays["image"], captions
 
     def _scene(self, indices: Sequence[int]) -> Scene:
-        return imagine(np.asarray(indices, np.int64) + (SPLITS[self.split] << SPLIT_BITS), self.seed)
+        return imagine(self._numbers(indices), self.seed)
+
+    def _numbers(self, indices: Sequence[int]) -> Int64[np.ndarray, " n"]:
+        return np.asarray(indices, np.int64) + (SPLITS[self.split] << SPLIT_BITS)
+
+    def _say(self, scene: Scene, indices: Sequence[int]) -> list[str | Captions]:
+        """The captions of a split."""
+        captions = describe(scene)
+        damaged, other = self.split == "train" and self.alt_text > 0, self.split != "train" and self.other_words
+        if not (damaged or other):
+            return captions
+        draws = fractions(self._numbers(indices), self.seed, WORDS + wording.DRAWS)[:, WORDS:]
+        rows = zip(indices, captions, draws, strict=True)
+        if damaged:
+            return [Captions((wording.alt_text(text, row, self.alt_text),), (text,)) for _, text, row in rows]
+        return [wording.in_other_words(text, row) if index % 2 else text for index, text, row in rows]
 
 
 def imagine(index: Int64[np.ndarray, " n"], seed: int = 0) -> Scene:
@@ -232,13 +248,9 @@ def describe(scene: Scene) -> list[str]:
                 f"a {first}",
                 f"a {first} and a {second}",
                 f"{NUMBERS.get(count, count)} {PLURALS[kind[0]]}",
-                f"{_article(name)} {name} {first}",
+                f"{article(name)} {name} {first}",
                 f"a {first} {RELATIONS[relation]} a {second}",
-                f"{_article(name)} {name} {first} and {_article(other)} {other} {second}",
+                f"{article(name)} {name} {first} and {article(other)} {other} {second}",
             )[skill]
         )
     return captions
-
-
-def _article(word: str) -> str:
-    return "an" if word[0] in "aeiou" else "a"

@@ -16,8 +16,34 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[str, ...] = get_args(Split)
 
 
-# The arrays that a source declares, by name, then "caption" (str) and "index" (int): the position in the source,
-# 0 <= index < len(source), which keys the example's randomness.
+class Captions(NamedTuple):
+    """The captions of an example that has several, in place of one str.
+
+    Training draws one for each position (`pipeline`), everything else takes the first original.
+
+    Attributes:
+        original: the captions that came with the picture, at least one.
+        synthetic: those that a model wrote, or none.
+    """
+
+    original: tuple[str, ...]
+    synthetic: tuple[str, ...] = ()
+
+
+def caption_of(original: Sequence[str], synthetic: Sequence[str] = ()) -> str | Captions:
+    """An example's "caption": the text itself if there is only one."""
+    return original[0] if len(original) == 1 and not synthetic else Captions(tuple(original), tuple(synthetic))
+
+
+def written_out(caption: str | Captions) -> str:
+    """All texts of a "caption" as one, in which any change shows."""
+    if isinstance(caption, str):
+        return caption
+    return "\0".join((*caption.original, "", *caption.synthetic))
+
+
+# The arrays that a source declares, by name, then "caption" (str or Captions) and "index" (int): the position in the
+# source, 0 <= index < len(source), which keys the example's randomness.
 Example = dict[str, Any]
 
 
@@ -44,11 +70,15 @@ class Examples(NamedTuple):
 
     Attributes:
         arrays: the fields by name, each (n, *shape).
-        captions: n texts; "" if the data set stores encodings and no text.
+        captions: n texts, or all captions of each example; "" if the data set stores encodings and no text.
     """
 
     arrays: dict[str, np.ndarray]
-    captions: list[str]
+    captions: list[Any]
+
+    def plain(self) -> "Examples":
+        """With one caption each: the first original."""
+        return self._replace(captions=[one.original[0] if isinstance(one, Captions) else one for one in self.captions])
 
 
 @runtime_checkable
@@ -58,7 +88,8 @@ class Source(Protocol):
     A source is deterministic (an index always gives the same example), picklable, and safe to read from several
     threads. Reads may share their arrays, and these may be read-only: copy an array before you write into it. An index
     outside of 0 <= index < len(source) raises IndexError. A source whose neighbours are independent may set
-    `shuffles = False`; then it is read in order.
+    `shuffles = False`; then it is read in order. One whose reading takes long may set `readers`, the number of
+    processes that read it for training; -1: one for each core (`rfjax.data.readers`).
     """
 
     @property
@@ -98,8 +129,47 @@ class Stored(Source, Protocol):
         ...
 
 
+def flipped(name: str) -> str:
+    """The field that holds another field's arrays of the mirrored pictures, where a source has it."""
+    return f"{name}_flipped"
+
+
+@runtime_checkable
+class Arranged(Source, Protocol):
+    """A source that is read fast only in orders of its own, such as one whose rows lie in large groups."""
+
+    def shuffled(self, seed: int, epoch: int, place: int) -> int:
+        """The index of the example at a place of an epoch, 0 <= place < len: for each (seed, epoch) a permutation."""
+        ...
+
+
+@runtime_checkable
+class Lenient(Source, Protocol):
+    """A source that puts the next good record in the place of one that turns out broken when it is read."""
+
+    def broken(self, index: int) -> str:
+        """Why the record of an example that was read is broken, and another one stands in its place; "": it is good."""
+        ...
+
+    def found(self) -> dict[int, "Problem"]:
+        """The broken records among those that were read, by index."""
+        ...
+
+    def add(self, bad: "Mapping[int, Problem]") -> None:
+        """Counts records that another process found broken; UserError if they are too many."""
+        ...
+
+
 def take(source: Source, indices: Sequence[int], names: Sequence[str] | None = None) -> Examples:
-    """Reads the examples of these indices of any source, in their order.
+    """Reads the examples of these indices of any source, in their order, with one caption each: the first original.
+
+    Args, raises: see `take_all`.
+    """
+    return take_all(source, indices, names).plain()
+
+
+def take_all(source: Source, indices: Sequence[int], names: Sequence[str] | None = None) -> Examples:
+    """Reads the examples of these indices of any source, in their order, with all their captions.
 
     Args:
         names: the fields to read; None: all.

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from rfjax import files, untrusted
 from rfjax.data import images, paths
@@ -17,7 +17,9 @@ from rfjax.errors import UserError
 
 LARGEST = 2**30  # bytes of a picture's file
 
-_PROGRESS_FROM = 1000  # pictures that get a progress bar
+_PROGRESS_FROM = 1000  # files that get a progress bar
+
+T = TypeVar("T")
 
 
 class Look(NamedTuple):
@@ -67,7 +69,9 @@ def verify(folder: Path, names: set[str], channels: int) -> dict[str, Look]:
     reasons = dict.fromkeys(stamps.keys() - set(new), "")
     try:
         with ThreadPoolExecutor() as pool:
-            for file, reason in zip(new, _progress(pool.map(check, new), len(new)), strict=True):
+            for file, reason in zip(
+                new, progress(pool.map(check, new), len(new), "Checking the pictures"), strict=True
+            ):
                 reasons[file] = reason
     finally:  # the next start continues an interrupted look at a large folder
         if new and cache:
@@ -77,27 +81,33 @@ def verify(folder: Path, names: set[str], channels: int) -> dict[str, Look]:
     return {file: Look(stamps[file][0] if stamps[file] else 0, reason) for file, reason in reasons.items()}
 
 
-def _progress(results: Iterable[str], count: int) -> Iterable[str]:
+def progress(results: Iterable[T], count: int, what: str) -> Iterable[T]:
+    """The results, with a bar for many of them at a terminal."""
     if count < _PROGRESS_FROM or not sys.stderr.isatty():
         return results
     from rich.console import Console
     from rich.progress import track
 
-    return track(results, "Checking the pictures", total=count, console=Console(stderr=True))
+    return track(results, what, total=count, console=Console(stderr=True))
 
 
 def cache_file(folder: Path, channels: int) -> Path | None:
     """The cache of a folder for these channels; None for a user without a home folder."""
+    root = cache_folder("each start decodes every picture")
+    grey = "-grey" if channels == 1 else ""
+    return root and root / f"folder-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]}{grey}.json"
+
+
+def cache_folder(otherwise: str) -> Path | None:
+    """Where rfjax keeps what it found out about files; None, with a warning, for a user without a home folder."""
     root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     try:
-        root = Path(root).expanduser()
+        return Path(root).expanduser() / "rfjax"
     except RuntimeError:  # neither $HOME nor an entry among the system's users, as in some containers
         logging.getLogger(__name__).warning(
-            "this user has no home folder, so each start decodes every picture: set XDG_CACHE_HOME to a folder"
+            "this user has no home folder, so %s: set XDG_CACHE_HOME to a folder", otherwise
         )
         return None
-    grey = "-grey" if channels == 1 else ""
-    return root / "rfjax" / f"folder-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]}{grey}.json"
 
 
 def _read_cache(cache: Path | None) -> dict[str, list[int]]:

@@ -15,6 +15,7 @@ from rfjax import config as configs
 from rfjax import lookup
 from rfjax.encoders.codec import Codec as Codec
 from rfjax.encoders.text import TextEncoder as TextEncoder
+from rfjax.errors import UserError
 
 TEXT = {
     "words": "rfjax.encoders.text:make_words",
@@ -28,7 +29,7 @@ CODECS = {
     "latents": "rfjax.encoders.codec:make_latents",
     "moments": "rfjax.encoders.codec:make_moments",
 }
-PICTURE_CHANNELS = (1, 3)  # grey, or red, green and blue
+AUTOENCODER = "rfjax.encoders.autoencoder:make"
 
 
 @runtime_checkable
@@ -73,12 +74,29 @@ def make_text_encoder(config: configs.Text) -> TextEncoder:
     return lookup.find(config.encoder, TEXT, "text.encoder")(config)
 
 
+def prompt_encoder(config: configs.Text) -> str:
+    """The name of the encoder of new texts; for stored encodings, of the kind that makes such ones."""
+    return config.encoder if config.encoder != "stored" else "sd3" if config.layout == "sd3" else "sentence"
+
+
 def make_codec(config: configs.Config) -> Codec:
-    """The codec that the config names; "": the source's own, else of pictures for 1 or 3 channels, or of latents."""
-    data = config.data
-    own = data.name if data.name in ("latents", "moments") else ""
-    name = data.codec or own or ("pixels" if data.channels in PICTURE_CHANNELS else "latents")
-    return lookup.find(name, CODECS, "data.codec")(config)
+    """The codec that the config names; "": the source's own, else of pictures for 1 or 3 channels, or of latents.
+
+    With `config.autoencoder.path` it is the one of the autoencoder for such data.
+
+    Raises:
+        UserError: if there is none of this name, or the autoencoder is not for these data.
+    """
+    name = configs.codec_name(config.data)
+    own = lookup.find(name, CODECS, "data.codec")
+    if not config.autoencoder.path:
+        return own(config)
+    if name not in CODECS:
+        raise UserError(
+            f"config.autoencoder.path and config.data.codec = '{name}' both say how samples are decoded: leave one "
+            "of them empty"
+        )
+    return lookup.find(AUTOENCODER, {}, "data.codec")(config, name)
 
 
 def make_encoders(config: configs.Config) -> tuple[Encoder, ...]:

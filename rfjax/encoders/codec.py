@@ -145,11 +145,13 @@ class Moments:
         shape: of z, (H, W, C).
         scale: what latents are multiplied by.
         form: what the second half of the stored channels is: "std", "logvar" (clamped), or "mode" to take the mean.
+        shift: what is subtracted from latents before.
     """
 
     shape: tuple[int, ...]
     scale: float
     form: str = "std"
+    shift: float = 0.0
 
     name: ClassVar[str] = "z"
     reads: ClassVar[tuple[str, ...]] = ("moments",)
@@ -174,10 +176,10 @@ class Moments:
         """Latents of the moments."""
         mean, second = jnp.split(batch["moments"].astype(jnp.float32), 2, axis=-1)
         if self.form == "mode":
-            return self.scale * mean
+            return self.scale * (mean - self.shift)
         deviation = jnp.exp(jnp.clip(second, *LOG_VARIANCES) / 2) if self.form == "logvar" else second
         noise = jax.vmap(lambda key: jax.random.normal(key, self.shape))(keys)
-        return self.scale * (mean + deviation * noise)
+        return self.scale * (mean - self.shift + deviation * noise)
 
     def decode(self, weights: Any, z: Float[Array, "B *S C"]) -> UInt8[Array, "B *S2 C2"]:
         """Raises UserError: there is no decoder."""

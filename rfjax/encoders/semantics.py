@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from rfjax import config as configs
+from rfjax.encoders import make_codec
 from rfjax.errors import UserError
 
 SHAPES, COLOURS = 4, 8
@@ -69,7 +70,7 @@ def make(config: configs.Config, argument: str) -> Semantics:
     data = config.data
     if data.name != "shapes":
         raise UserError(f"the encoder 'shapes' knows the data set 'shapes' only, and config.data.name = '{data.name}'")
-    side = int(argument) if argument.isdigit() else data.image_size // config.model.patch
+    side = int(argument) if argument.isdigit() else make_codec(config).shape[0] // config.model.patch
     if (argument and not argument.isdigit()) or not side or data.image_size % side:
         raise UserError(
             f"the encoder 'shapes@{argument}' needs a number of tokens a side that divides config.data.image_size = "

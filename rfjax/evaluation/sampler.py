@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Sharding
 from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
 from rfjax import config as configs
 from rfjax import flow
 from rfjax.compiling import MIN_FLOPS_FOR_FULL_OPT_SAMPLING, options, worth_full_opt
 from rfjax.encoders import Codec
+from rfjax.encoders.parts import in_parts
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class Batch(NamedTuple):
 
     Attributes:
         z: as the network makes them.
-        images: decoded; None where the codec gives no pictures.
+        images: decoded; None where the codec gives no pictures, or decodes in a program of its own.
         finite: whether all numbers of a sample are finite.
         length: of each sample's path, see `flow.Sampled`.
         evaluations: of the network.
@@ -126,9 +128,29 @@ def sample_batch(
     evaluations = len(index) * settings.steps * (2 - settings.guidance.none)  # or some more
     full = worth_full_opt(evaluations * network.flops, MIN_FLOPS_FOR_FULL_OPT_SAMPLING)
     run = jit_sampler(network.model, network.codec, settings.sampler, settings.diffusion, static, full=full)
+    rows = place(index)
     # As numpy, which every process of a cluster has alike.
     how = jax.tree.map(np.asarray, (formulation.arrays, schedule, np.float32(scale), np.uint32(settings.seed)))
-    return run(network.params, network.frozen, how, place(index), cond)
+    made = run(network.params, network.frozen, how, rows, cond)
+    if not decodes_apart(network.codec):
+        return made
+    return made._replace(images=jit_decode(network.codec, rows.sharding)(network.frozen, made.z))
+
+
+def decodes_apart(codec: Codec) -> bool:
+    """Whether a codec decodes by a network of its own: its program is then compiled once for all samplers."""
+    return codec.pictures and bool(getattr(codec, "at_once", 0))
+
+
+@functools.cache
+def jit_decode(codec: Codec, rows: Sharding | None = None) -> Callable[[Any, Any], UInt8[Array, "B *S2 C2"]]:
+    """(the codec's weights, z) -> pictures, jitted, as many at a time as the codec says.
+
+    Args:
+        codec: with an attribute `at_once`.
+        rows: how the rows of z are spread.
+    """
+    return jax.jit(in_parts(codec.decode, codec.at_once, rows))
 
 
 @functools.cache
@@ -161,7 +183,8 @@ def jit_sampler(
         start = formulation.coefficients(schedule.times[0]).b * noise(index, codec.shape, 0, seed)
         z, length, count = method(denoiser, start, schedule, lambda step: noise(index, codec.shape, step + 1, seed))
         finite = jnp.isfinite(z).all(axis=tuple(range(1, z.ndim)))
-        return Batch(z, codec.decode(frozen, z) if codec.pictures else None, finite, length, count)
+        here = codec.pictures and not decodes_apart(codec)
+        return Batch(z, codec.decode(frozen, z) if here else None, finite, length, count)
 
     return jax.jit(run, compiler_options=options(full))
 

@@ -15,10 +15,11 @@ from rich.console import Console
 
 from rfjax import config as configs
 from rfjax import flow, models
+from rfjax.buckets import mirror
 from rfjax.config import Config
 from rfjax.errors import Exit, UserError, nearest
 from rfjax.jsonl import write_json
-from rfjax.planning import advice, hlo, plan_text
+from rfjax.planning import advice, hlo, plan_text, tracing
 from rfjax.planning.chips import CHIPS
 from rfjax.planning.plans import Cost, LinkTraffic, RunPlan
 from rfjax.planning.tracing import CompiledStep, TracedStep, compile_step, trace, z_type
@@ -68,7 +69,8 @@ def run(config: Config, started: float) -> int:
         check(one, devices)
     path = Path(config.workdir) / "plan.json"
     plans: dict[Any, RunPlan] = {}
-    record = {"config": config.to_dict(), "jax": jax.__version__, "plans": []}
+    written = config.to_dict() | {"workdir": mirror.named(config.workdir)}
+    record = {"config": written, "jax": jax.__version__, "plans": []}
     console = Console(highlight=False, soft_wrap=True, markup=False)
     for name, one in wanted.items():
         spec = make_run_spec(one)
@@ -84,7 +86,7 @@ def run(config: Config, started: float) -> int:
         write_json(path, record)
     except OSError as error:
         raise UserError(f"the plan can't be written to {path}: {error.strerror}") from error
-    console.print(f"plan written to {path} after {time.time() - started:.0f} s")
+    console.print(f"plan written to {mirror.named(str(path))} after {time.time() - started:.0f} s")
     return Exit.DONE
 
 
@@ -121,7 +123,10 @@ def plan_run(name: str, config: Config, devices: Devices, progress: Progress) ->
     compiled = compile_step(config, step, devices)
     progress("count")
     communication = hlo.read_communication(compiled.text) if compiled else hlo.Communication(())
-    memory = replace(step.memory, compiled_peak=compiled.peak + step.memory.encoders if compiled else 0)
+    memory = step.memory
+    if compiled:
+        before = memory.parameters + memory.ema + memory.optimizer + memory.batch + memory.encoding
+        memory = replace(memory, compiled_peak=max(compiled.peak, before) + memory.encoders)
     traffic = _traffic(step, communication.by_axes(compiled.mesh.shape) if compiled else {})
     limit = CHIPS[config.plan.chip].memory * (1 - MARGIN)
     made = RunPlan(
@@ -159,14 +164,16 @@ def _traffic(step: TracedStep, compiled: dict[tuple[str, str], hlo.Traffic]) -> 
 def _cost(config: Config, step: TracedStep, traffic: tuple[LinkTraffic, ...]) -> Cost:
     chip, parts = CHIPS[config.plan.chip], make_run_spec(config)
     flops = models.measure(parts.model, parts.inputs).train_flops * config.training.batch
-    beside = sum(parts.alignment_flops.values()) * config.training.batch
+    aligning = sum(parts.alignment_flops.values()) * config.training.batch
+    encoding = tracing.encoding(parts, 1)[0] * config.training.batch
     speed = step.mesh.size * chip.peak(config.model.precision) * config.plan.utilisation
     return Cost(
         model_flops=flops,
-        alignment_flops=beside,
+        alignment_flops=aligning,
+        encoding_flops=encoding,
         program_flops=step.program.flops * step.mesh.size,
         recomputed_flops=step.program.recomputed * step.mesh.size,
-        step_seconds=(flops + beside) / speed,
+        step_seconds=(flops + aligning + encoding) / speed,
         communication_seconds=sum(line.requested or line.compiled for line in traffic) / chip.link,
     )
 

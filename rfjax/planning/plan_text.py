@@ -7,7 +7,7 @@ from rfjax.planning.tracing import z_type
 from rfjax.training.spec import make_run_spec
 
 HOUR, TERA = 3600, 1e12
-ABSENT = ("peak, compiled", "frozen encoders")  # rows that a plan may lack
+ABSENT = ("peak, compiled", "frozen encoders", "encoding pictures")  # rows that a plan may lack
 SMALL = 1024  # bytes of communication below which kinds share one line
 
 
@@ -48,7 +48,8 @@ def _rows(rows: list[tuple[str, str, str]]) -> list[str]:
 def _memory(plan: RunPlan, config: Config) -> list[str]:
     memory, spec = plan.memory, make_run_spec(config)
     stored = z_type(config, spec)
-    images = f"pictures as {stored}" if spec.codec.pictures else f"latents as {stored}: config.plan.latents"
+    encoded = f"latents of pictures, {stored}" if memory.encoding else f"pictures as {stored}"
+    images = encoded if "image" in spec.codec.reads else f"latents as {stored}: config.plan.latents"
     share = memory.peak / plan.limit
     verdict = f"fits: {share:.0%} of" if plan.fits else f"DOES NOT FIT: {share:.2f} times"
     rows = [
@@ -57,6 +58,7 @@ def _memory(plan: RunPlan, config: Config) -> list[str]:
         ("averaged parameters", memory.ema, "exact"),
         ("gradients", memory.gradients, "exact, while they exist"),
         ("frozen encoders", memory.encoders, "exact: this device's shards; they run before the step"),
+        ("encoding pictures", memory.encoding, "estimate: of config.autoencoder.batch of them, before the step"),
         ("batch", memory.batch, f"exact: examples ({images}), noise and times"),
         ("saved activations", memory.activations, "exact, of the traced program"),
         ("peak, traced", memory.traced_peak, "estimate: all arrays that exist at once, if no operations are fused"),
@@ -89,6 +91,17 @@ def _cost(plan: RunPlan, config: Config) -> list[str]:
                 )
             ]
             if cost.alignment_flops
+            else []
+        ),
+        *(
+            [
+                (
+                    "FLOPs of the autoencoder",
+                    f"{cost.encoding_flops / TERA:,.4g} TFLOP",
+                    f"a step, to encode pictures; {cost.encoding_flops / cost.model_flops:.1%} of the model's",
+                )
+            ]
+            if cost.encoding_flops
             else []
         ),
         (

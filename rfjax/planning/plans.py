@@ -32,6 +32,7 @@ class Cost:
     Attributes:
         model_flops: three times the forward pass.
         alignment_flops: of the encoders of features, forward, and of the projectors, three times forward.
+        encoding_flops: of the autoencoder's encoder, on pictures.
         program_flops: of the traced program.
         recomputed_flops: of the traced program's recomputation in the backward pass.
         step_seconds: time of the model's FLOPs at config.plan.utilisation of the chips' peak.
@@ -40,6 +41,7 @@ class Cost:
 
     model_flops: float
     alignment_flops: float
+    encoding_flops: float
     program_flops: float
     recomputed_flops: float
     step_seconds: float

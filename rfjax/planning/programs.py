@@ -90,7 +90,7 @@ def read_program(jaxpr: Any, devices: int) -> Program:
                 traffic[key] += sent
         if equation.primitive.name == "shard_map":
             inside = equation.params["jaxpr"]
-            saved, peak = max(saved, _saved_bytes(inside)), max(peak, _peak_bytes(inside))
+            saved, peak = max(saved, _saved_bytes(inside)), max(peak, peak_bytes(inside))
     return Program(flops, recomputed, dict(traffic), saved, peak, in_shard_map=saved > 0)
 
 
@@ -154,7 +154,7 @@ def _saved_bytes(jaxpr: Any) -> int:
     return sum(map(_bytes, made & used))
 
 
-def _peak_bytes(jaxpr: Any) -> int:
+def peak_bytes(jaxpr: Any) -> int:
     """The most bytes that exist at one time, each array from its equation to its last use, without the arguments."""
     owners, last = _owners(jaxpr), {}
     for place, equation in enumerate(jaxpr.eqns):
@@ -164,7 +164,7 @@ def _peak_bytes(jaxpr: Any) -> int:
     leaving = defaultdict(list)
     for place, equation in enumerate(jaxpr.eqns):
         new = {v: _bytes(v) for v in equation.outvars if v not in owners and v in last}
-        inner = max(map(_peak_bytes, inner_jaxprs(equation)), default=0)
+        inner = max(map(peak_bytes, inner_jaxprs(equation)), default=0)
         outs = sum(new.values())
         # The results of a loop exist beside what its body makes; other results are among what the inner jaxpr makes.
         most = max(most, alive + (outs + inner if equation.primitive.name in LOOPS else max(outs, inner)))

@@ -11,8 +11,9 @@ from jax.sharding import Mesh, NamedSharding
 
 from rfjax import flow
 from rfjax.config import Config
+from rfjax.models.counting import jaxpr_flops
 from rfjax.planning.advice import changed
-from rfjax.planning.programs import Program, read_program
+from rfjax.planning.programs import Program, peak_bytes, read_program
 from rfjax.training import mesh as meshes
 from rfjax.training import step as steps
 from rfjax.training.context import check_mesh
@@ -31,11 +32,12 @@ class DeviceMemory:
         ema: its shards of the averaged parameters.
         optimizer: its shards of the optimizer's state.
         gradients: its shards of the gradients.
-        encoders: its shards of the weights of frozen encoders: of text, of pictures, of features.
+        encoders: its shards of the weights of frozen encoders: of pictures, of text and of features.
         batch: its examples, with their noise and times.
+        encoding: what the autoencoder makes of the pictures that it encodes at once, before the step.
         activations: what the forward pass of the traced program saves for the backward pass.
         traced_peak: the step's arguments, and the most arrays that exist at one time in the traced program if no
-            operations are fused.
+            operations are fused; or the same of the encoding, if it is more.
         compiled_peak: arguments, results and temporary arrays of XLA's program for CPUs; 0 if it was not compiled.
     """
 
@@ -45,6 +47,7 @@ class DeviceMemory:
     gradients: int
     encoders: int
     batch: int
+    encoding: int
     activations: int
     traced_peak: int
     compiled_peak: int = 0
@@ -105,6 +108,7 @@ def trace(config: Config, devices: Sequence[jax.Device]) -> TracedStep:
     counted = read_program(stage.jaxpr, mesh.size)
     weights, batch = local_bytes(state.params), local_bytes(rows)
     encoders = frozen_bytes(spec, mesh)
+    _, before = encoding(spec, min(config.training.batch // meshes.sharing(mesh), config.autoencoder.batch))
     memory = DeviceMemory(
         parameters=weights,
         ema=local_bytes(state.ema_params),
@@ -112,8 +116,9 @@ def trace(config: Config, devices: Sequence[jax.Device]) -> TracedStep:
         gradients=weights,
         encoders=encoders,
         batch=batch,
+        encoding=before,
         activations=counted.saved,
-        traced_peak=local_bytes(state) + encoders + batch + counted.peak,
+        traced_peak=local_bytes(state) + encoders + batch + max(counted.peak, before),
     )
     return TracedStep(stage, mesh, counted, memory, sum(x.size for x in jax.tree.leaves(state.params)))
 
@@ -134,6 +139,8 @@ def arguments(config: Config, spec: RunSpec, mesh: Mesh) -> tuple[Any, Any]:
     tokens = lambda one: jax.ShapeDtypeStruct((math.prod(one.grid), one.width), jnp.float32)  # noqa: E731
     features = {one.name: whole(tokens(one)) for one in spec.features}
     batch = {"z": whole(z), "cond": jax.tree.map(whole, spec.inputs.cond), "slot": slot, **features}
+    if spec.synthetic:
+        batch[steps.SYNTHETIC] = jax.ShapeDtypeStruct((size,), jnp.bool_)
     formulation = flow.formulation(config.flow.formulation, config.flow.shift).arrays
     sample = steps.jit_noise(spec.objective, spec.inputs, mesh)
     noise = jax.eval_shape(sample, formulation, scalar(jnp.uint32), scalar(jnp.int32), slot)
@@ -141,8 +148,24 @@ def arguments(config: Config, spec: RunSpec, mesh: Mesh) -> tuple[Any, Any]:
 
 
 def z_type(config: Config, spec: RunSpec) -> jnp.dtype:
-    """Pictures stay bytes; latents are what config.plan.latents says, for no data set is opened."""
-    return jnp.dtype(jnp.uint8 if spec.codec.pictures else config.plan.latents)
+    """Pictures stay bytes until the step, and are float32 once an autoencoder has encoded them; stored latents are what
+    config.plan.latents says, for no data set is opened."""
+    if "image" not in spec.codec.reads:
+        return jnp.dtype(config.plan.latents)
+    return jnp.dtype(jnp.float32 if getattr(spec.codec, "encodes", False) else jnp.uint8)
+
+
+def encoding(spec: RunSpec, pictures: int) -> tuple[int, int]:
+    """What an autoencoder does before each step: (FLOPs, bytes) for this many pictures at once; zeros where none does.
+
+    The bytes are those of all arrays that exist at one time if no operations are fused.
+    """
+    codec = spec.codec
+    if not getattr(codec, "encodes", False):
+        return 0, 0
+    images = jax.ShapeDtypeStruct((pictures, *codec.example), jnp.uint8)
+    traced = jax.make_jaxpr(codec.moments)(codec.abstract_weights(), images).jaxpr
+    return jaxpr_flops(traced), peak_bytes(traced)
 
 
 def local_bytes(tree: Any) -> int:

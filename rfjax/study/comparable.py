@@ -9,7 +9,7 @@ from rfjax.data.identity import Identity
 from rfjax.study.records import Records, RunRecord
 from rfjax.training.provenance import ALLOW
 
-OPERATIONAL = ("changed", "outside", "cache_mb")  # of config.data: what makes no other example
+OPERATIONAL = ("changed", "outside", "cache_mb", "readers")  # of config.data: what makes no other example
 
 
 def comparable(study: Records, allow: bool = False) -> Records:

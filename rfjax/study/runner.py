@@ -10,6 +10,7 @@ import jax
 
 from rfjax import config as configs
 from rfjax import data, flow, models
+from rfjax.buckets import mirror
 from rfjax.config import Config
 from rfjax.data import paths
 from rfjax.errors import UserError, nearest
@@ -19,6 +20,7 @@ from rfjax.study.jobs import Job, Task
 from rfjax.training import loop, provenance, weights
 from rfjax.training import mesh as meshes
 from rfjax.training.context import check_mesh, check_shapes
+from rfjax.training.encodings import check_encodings
 from rfjax.training.measurements import make_measurements
 from rfjax.training.run import Run
 from rfjax.training.spec import make_run_spec
@@ -95,7 +97,8 @@ def check(run: Run, *, new: bool = True) -> float:
     make_metrics(run.config)
     flow.formulation(run.config.flow.formulation, run.config.flow.shift)
     if new and run.config.training.start_from:
-        weights.check_start(Path(run.config.training.start_from), run.config, spec)
+        start = mirror.reading(run.config.training.start_from, "config.training.start_from")
+        weights.check_start(start, run.config, spec)
     return models.measure(spec.model, spec.inputs).train_flops * run.config.training.batch
 
 
@@ -110,6 +113,8 @@ def check_data(config: Config, runs: Iterable[Run]) -> None:
     )
     sources, identity = provenance.open_data(config)
     check_shapes(sources["train"], spec)
+    for source in sources.values():
+        check_encodings(config, source)
     if (count := len(sources["validation"])) < config.validation.examples:
         raise UserError(
             f"the validation split of '{config.data.dataset or config.data.name}' has {count:,} examples, fewer than "

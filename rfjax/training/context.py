@@ -208,7 +208,8 @@ def check_fields(source: data.Source, encoders: tuple[Encoder, ...], spec: RunSp
     """Raises UserError if what these encoders read of a data set does not have the shapes that the config says."""
     stage = EncodeStage(encoders, ())
     batch, _ = data.load(source, [0], stage.prepare, stage.names(source))
-    wanted = {name: spec.codec.shape for name in ("image", "latent") if name in spec.codec.reads}
+    example = getattr(spec.codec, "example", spec.codec.shape)
+    wanted = {name: example for name in ("image", "latent") if name in spec.codec.reads}
     wanted |= {"context": spec.inputs.cond.context.shape, "pooled": spec.inputs.cond.pooled.shape}
     for name, shape in wanted.items():
         if name in batch and tuple(batch[name].shape[1:]) != tuple(shape):

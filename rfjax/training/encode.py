@@ -10,8 +10,9 @@ import numpy as np
 from jax.sharding import Mesh, Sharding
 
 from rfjax import data
-from rfjax.compiling import quick_options
+from rfjax.compiling import options
 from rfjax.encoders import Encoder
+from rfjax.encoders.parts import in_parts
 from rfjax.tensors.transfer import Deferred
 from rfjax.training import mesh as meshes
 
@@ -53,7 +54,7 @@ class EncodeStage:
         return found
 
     def __call__(self, batch: Mapping[str, Any], seed: Any, step: Any) -> dict[str, Any]:
-        """Encodes a batch on the devices: {"z", "cond", other encoders' names, "slot"}.
+        """Encodes a batch on the devices: {"z", "cond", other encoders' names, "slot"}, SYNTHETIC if it has that.
 
         Args:
             batch: of `prepare`, with `slot`, on the devices.
@@ -64,7 +65,7 @@ class EncodeStage:
 
     def condition(self, arrays: Mapping[str, Any]) -> Any:
         """The conditioning of prepared text on the devices."""
-        return _jit_condition(self.encoders[1])(self.weights[1], arrays)
+        return jit_condition(self.encoders[1])(self.weights[1], arrays)
 
 
 def place_weights(weights: Any, mesh: Mesh) -> Any:
@@ -88,14 +89,17 @@ def jit_encode(encoders: tuple[Encoder, ...], rows: Sharding | None = None) -> C
     def encode(weights: Any, batch: Any, seed: Any, step: Any) -> dict[str, Any]:
         step_key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), STREAM), step)
         keys = jax.vmap(lambda place: jax.random.fold_in(step_key, place))(batch["slot"])
-        made = {one.name: one.encode(own, batch, keys) for one, own in zip(encoders, weights, strict=True)}
-        return made | {"slot": batch["slot"]}
+        made = {name: batch[name] for name in ("slot", data.SYNTHETIC) if name in batch}
+        for one, own in zip(encoders, weights, strict=True):
+            made[one.name] = in_parts(one.encode, getattr(one, "at_once", 0), rows)(own, batch, keys)
+        return made
 
-    return jax.jit(encode, out_shardings=rows, compiler_options=quick_options())
+    networks = any(getattr(one, "at_once", 0) for one in encoders)  # which take a third less time with full effort
+    return jax.jit(encode, out_shardings=rows, compiler_options=options(full=networks))
 
 
 @functools.cache
-def _jit_condition(text: Any) -> Callable[..., Any]:
+def jit_condition(text: Any) -> Callable[..., Any]:
     def condition(weights: Any, arrays: Any) -> Any:
         rows = len(next(iter(arrays.values())))
         keys = jax.random.split(jax.random.key(0), rows)

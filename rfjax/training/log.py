@@ -106,7 +106,7 @@ class TrainingLog:
         line = step % training.log_every == 0 or step == training.steps
         if not (line or saving):
             return
-        values = {name: float(value) for name, value in jax.device_get(measured).items()}
+        values = {name: value.item() for name, value in jax.device_get(measured).items()}
         bad, loss = int(values.pop("bad_step")), values.pop("bad_loss")
         if line:
             before, spent = self._last, self.spent()

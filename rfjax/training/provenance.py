@@ -101,6 +101,7 @@ def open_data(config: Config) -> tuple[dict[str, data.Source], Identity]:
     sources, found, trouble = {}, None, None
     try:
         sources = {split: data.open_source(config.data, split) for split in ("train", "validation")}
+        data.check_synthetic(sources["train"], config.data.synthetic_share)
         found = identity.identify(sources["train"], sources["validation"], config.validation.examples)
     except UserError as error:  # the other processes must hear of it before this one leaves them
         trouble = error

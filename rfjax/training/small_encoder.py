@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 
 from rfjax import config as configs
 from rfjax import data
+from rfjax.encoders import make_codec
 from rfjax.encoders.codec import to_network
 from rfjax.encoders.vision.vit import Architecture, ViT
 from rfjax.errors import UserError, nearest
@@ -171,10 +172,12 @@ def make(config: configs.Config, argument: str) -> SmallEncoder:
     Raises:
         UserError: for another method, or data that are no pictures.
     """
-    method, source, patch = argument or "masked", config.data, config.model.patch
+    method, source = argument or "masked", config.data
     if method not in METHODS:
         raise UserError(f"the encoder 'trained@{method}' is not known{nearest(method, METHODS)}")
     if source.channels not in (1, 3) or source.shape:
         raise UserError("the encoder 'trained' learns from square pictures, which config.data does not have")
-    side = source.image_size // patch
-    return SmallEncoder(dataclasses.replace(source, cache_mb=0.0), method, (side, side), patch)
+    side = make_codec(config).shape[0] // config.model.patch
+    return SmallEncoder(
+        dataclasses.replace(source, cache_mb=0.0), method, (side, side), source.image_size // max(side, 1)
+    )

@@ -10,7 +10,7 @@ import optax
 
 from rfjax import lookup
 from rfjax.compiling import worth_full_opt
-from rfjax.config import Config, Optimizer
+from rfjax.config import Config, Optimizer, check_z
 from rfjax.encoders import Codec, Encoder, TextEncoder, make_encoders
 from rfjax.encoders.features import FeatureEncoder, make_features
 from rfjax.errors import UserError
@@ -48,6 +48,7 @@ class RunSpec:
         explosion: how many times the recent median is too large a loss.
         full_opt: compile with full effort, see `compiling.worth_full_opt`.
         aligned_until: the step at which alignment ends; 0: it does not.
+        synthetic: some captions may be synthetic: they are counted.
     """
 
     encoders: tuple[Encoder, ...]
@@ -65,6 +66,7 @@ class RunSpec:
     explosion: float
     full_opt: bool
     aligned_until: int = 0
+    synthetic: bool = False
 
     @property
     def codec(self) -> Codec:
@@ -117,11 +119,12 @@ def make_run_spec(config: Config) -> RunSpec:
     except re.error as error:
         raise UserError(f"config.training.trainable is no regular expression: {error}") from error
     codec, text = encoders[:2]
+    check_z(config, codec.shape)
     inputs = Inputs(codec.shape, text.output)
     features = make_features(config)
     if features:
-        objective = align(objective, features, config, make_model(config, text), inputs)
-    model = make_model(config, text, objective.heads)
+        objective = align(objective, features, config, make_model(config, inputs, text), inputs)
+    model = make_model(config, inputs, text, objective.heads)
     long = worth_full_opt(training.steps * training.batch * 3 * model.forward_flops(inputs))
     if config.model.unroll < 0 and long and on_cpu() and model.depth <= MOST_UNROLLED:
         model = model.clone(unroll=model.depth)
@@ -141,12 +144,13 @@ def make_run_spec(config: Config) -> RunSpec:
         explosion=config.recovery.explosion,
         full_opt=long,
         aligned_until=config.alignment.until if features else 0,
+        synthetic=config.data.synthetic_share > 0,
     )
 
 
-def make_model(config: Config, text: TextEncoder, heads: tuple[Head, ...] = ()) -> Backbone:
+def make_model(config: Config, inputs: Inputs, text: TextEncoder, heads: tuple[Head, ...] = ()) -> Backbone:
     """The backbone that the config names, for an encoder's text, with the heads of a checkpoint and of an objective."""
-    model, data = config.model, config.data
+    model, side = config.model, max(inputs.shape[-3:-1])
     own: dict[str, Any] = {"time": model.time} if model.time else {}
     if model.backbone in ("dit", "sit"):
         own |= {"learn_sigma": model.learn_sigma, "classes": text.classes}
@@ -159,7 +163,7 @@ def make_model(config: Config, text: TextEncoder, heads: tuple[Head, ...] = ()) 
     if model.heads:
         own["heads"] = model.heads
     patches = lambda side: -(-side // model.patch)  # noqa: E731
-    frames = (model.frame_patch,) if len(data.shape) == 4 else ()
+    frames = (model.frame_patch,) if len(inputs.shape) == 4 else ()
     projectors = tuple(
         Head(f"projector_{i}", min(model.projector_block, model.depth), Projector(width, model.projector_width))
         for i, width in enumerate(model.projectors)
@@ -178,7 +182,7 @@ def make_model(config: Config, text: TextEncoder, heads: tuple[Head, ...] = ()) 
         dtype=jnp.dtype(model.precision),
         attention=model.attention or None,
         positions=Positions(
-            size=patches(data.image_size) if model.largest_image or model.base_image else 0,
+            size=patches(side) if model.largest_image or model.base_image else 0,
             largest=patches(model.largest_image),
             base=patches(model.base_image),
             stored=model.stored_positions,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import struct, traverse_util
 from jax.sharding import Mesh
 
+from rfjax import data
 from rfjax.compiling import quick_options
 from rfjax.training import mesh as meshes
 from rfjax.training.spec import RunSpec
@@ -24,7 +25,8 @@ class State(struct.PyTreeNode):
         params: the trained weights, a nested dict of float32.
         frozen: the weights that are not trained, likewise; together with `params` they make the network's tree.
         ema_params: the moving average of `params`.
-        sums: of each loss term since the last line of metrics, so that a resumed run writes the same line.
+        sums: of each loss term since the last line of metrics, so that a resumed run writes the same line, and the
+            number of synthetic captions, int32, if they are counted.
     """
 
     step: Any
@@ -83,6 +85,7 @@ def _initial(spec: RunSpec, seed: Any) -> State:
         params = spec.adapter.init(weights, jax.random.fold_in(key, 3))
     health = Health(jnp.full(RECENT, jnp.inf, jnp.float32), jnp.int32(0), jnp.float32(0))
     sums = {term: jnp.float32(0) for term in spec.objective.terms}
+    sums |= {data.SYNTHETIC: jnp.int32(0)} if spec.synthetic else {}
     average = jax.tree.map(jnp.copy, params)
     return State(jnp.int32(0), params, frozen, average, spec.optimizer.init(params), sums, health)
 

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from rfjax import flow
 from rfjax.compiling import options
+from rfjax.data import SYNTHETIC
 from rfjax.encoders.codec import to_network
 from rfjax.models import Inputs
 from rfjax.models.backbone import HEADS
@@ -100,8 +101,11 @@ def update(spec: RunSpec, mesh: Mesh, state: State, batch: Any, noise: Any) -> t
     """One update of the weights: (state, encoded batch, noise) -> (state, metrics).
 
     The metrics are the objective's terms (each the mean since the last multiple of `log_every`), grad_norm,
-    learning_rate, and bad_step and bad_loss of `Health`. The formulation enters by the noise alone.
+    learning_rate, bad_step and bad_loss of `Health`, and how many captions of either kind were taken since that
+    multiple, if the batch says which are synthetic. The formulation enters by the noise alone.
     """
+    batch = dict(batch)
+    chosen = batch.pop(SYNTHETIC, None)
     terms, grads = gradients(spec, mesh)(state.params, state.frozen, batch, noise)
     changes, opt_state = spec.optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, changes)
@@ -111,9 +115,15 @@ def update(spec: RunSpec, mesh: Mesh, state: State, batch: Any, noise: Any) -> t
     since = state.step % spec.log_every
     sums = {name: jnp.where(since == 0, 0.0, state.sums[name]) + value for name, value in terms.items()}
     means = {name: value / (since + 1) for name, value in sums.items()}
+    counts = {}
+    if chosen is not None:
+        sums[SYNTHETIC] = jnp.where(since == 0, 0, state.sums[SYNTHETIC]) + chosen.sum(dtype=jnp.int32)
+        counts["captions_synthetic"] = sums[SYNTHETIC]
+        counts["captions_original"] = (since + 1) * chosen.size - sums[SYNTHETIC]
     health = state.health.after(loss, jnp.isfinite(loss) & jnp.isfinite(norm), step, spec.explosion)
     metrics = {
         **means,
+        **counts,
         "grad_norm": norm,
         "learning_rate": jnp.asarray(spec.schedule(state.step)),
         "bad_step": health.bad_step,

@@ -14,7 +14,7 @@ from PIL import Image
 
 from rfjax import config as configs
 from rfjax.data import captions, folder, images, paths
-from rfjax.data.types import SPLITS, Problem, Source
+from rfjax.data.types import SPLITS, Captions, Problem, Source, take
 from rfjax.errors import UserError
 
 
@@ -108,6 +108,26 @@ def test_a_line_may_name_its_split(pictures):
     ]
 
 
+def test_lines_may_have_several_captions_and_synthetic_ones(pictures):
+    lines = [json.loads(line) for line in (pictures / "captions.jsonl").read_text().splitlines()]
+    lines = [line | {"split": "train"} for line in lines]
+    write(pictures, lines)
+    before = list(load(pictures).names())
+    lines[0] |= {"caption": [" a kite ", "", "red kite"], "synthetic": "A red kite on a blue sky."}
+    lines[1] |= {"caption": ["one"], "synthetic": []}
+    write(pictures, lines)
+    source = load(pictures)
+    assert source[0]["caption"] == Captions(("a kite", "red kite"), ("A red kite on a blue sky.",))
+    assert source[1]["caption"] == "one" and source[2]["caption"] == lines[2]["caption"]
+    names = list(source.names())
+    assert names[0] == before[0].rsplit("\0", 1)[0] + "\0a kite\0red kite\0\0A red kite on a blue sky."
+    assert names[2:] == before[2:]
+    lines[0]["by_a_model"] = lines[0].pop("synthetic")
+    write(pictures, lines)
+    assert load(pictures)[0]["caption"].synthetic == ()
+    assert load(pictures, synthetic_key="by_a_model")[0]["caption"].synthetic == ("A red kite on a blue sky.",)
+
+
 def test_hugging_face_metadata_is_found(pictures):
     lines = [json.loads(line) for line in (pictures / "captions.jsonl").read_text().splitlines()]
     (pictures / "captions.jsonl").unlink()
@@ -117,7 +137,8 @@ def test_hugging_face_metadata_is_found(pictures):
         "metadata.jsonl",
     )
     source = load(pictures)
-    assert source.problems == () and source[0]["caption"].startswith("number ")
+    assert source.problems == () and source[0]["caption"].original[0].startswith("number ")
+    assert take(source, [0]).captions[0].startswith("number ")
     with pytest.raises(UserError, match=r"has no caption\.jsonl \(did you mean 'metadata\.jsonl'\?\)"):
         load(pictures, captions_file="caption.jsonl")
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -188,6 +189,24 @@ def test_a_source_that_says_nothing_is_known_by_its_number_and_its_contents():
     assert identity.differences(before, identity.identify(Plain(values), Plain(values[:-1]), 8)) == [
         "the validation split has 39 examples, and had 40"
     ]
+
+
+def test_each_of_an_example_s_captions_counts():
+    class Captioned:
+        fields: ClassVar = {}
+
+        def __init__(self, *captions):
+            self.captions = captions
+
+        def __len__(self):
+            return len(self.captions)
+
+        def __getitem__(self, index):
+            return {"caption": self.captions[index], "index": index}
+
+    every = ["a", data.Captions(("a",), ("b",)), data.Captions(("a", "b")), data.Captions(("a",), ("c",))]
+    found = [identity.identify(Captioned(one), Captioned(one), 1).digest() for one in every]
+    assert len(set(found)) == len(every)
 
 
 def test_digits_are_the_same_everywhere():

@@ -220,6 +220,35 @@ def test_a_picture_that_is_whole_in_colour_is_whole_in_grey_and_at_every_scale()
         assert whole == {mode != "F"}, mode
 
 
+def adm(image: Image.Image, size: int) -> np.ndarray:
+    """`center_crop_arr` of guided-diffusion, word for word but for its names."""
+    while min(*image.size) >= 2 * size:
+        image = image.resize(tuple(x // 2 for x in image.size), resample=Image.BOX)
+    scale = size / min(*image.size)
+    image = image.resize(tuple(round(x * scale) for x in image.size), resample=Image.BICUBIC)
+    array = np.array(image)
+    top, left = (array.shape[0] - size) // 2, (array.shape[1] - size) // 2
+    return array[top : top + size, left : left + size]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(3, 150), st.integers(3, 150), st.integers(1, 24))
+def test_the_crop_of_adm(height, width, size):
+    array = noise(height, width)
+    np.testing.assert_array_equal(fit(array, size, "adm"), adm(Image.fromarray(array), size))
+
+
+def test_the_crop_of_adm_takes_a_jpeg_at_its_full_size():
+    photo = encode(Image.fromarray(noise(100, 120)), "JPEG", quality=95)
+    with Image.open(io.BytesIO(photo)) as image:
+        np.testing.assert_array_equal(images.read(photo, 16, 3, "adm"), adm(image, 16))
+
+
+def test_the_inks_of_a_jpeg_become_colours():
+    inks = Image.new("CMYK", (16, 16), (0, 255, 255, 0))  # magenta and yellow
+    np.testing.assert_allclose(images.decode(encode(inks, "JPEG", quality=100), 3)[8, 8], RED, atol=3)
+
+
 @pytest.mark.parametrize("shape", [(1, 100_000), (100_000, 1), (1, 1), (3, 1000)])
 @pytest.mark.parametrize("mode", images.RESIZES)
 def test_a_picture_of_any_shape_fits(shape, mode):

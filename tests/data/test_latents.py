@@ -88,7 +88,7 @@ def test_any_list_of_indices_gives_what_the_files_hold(folders, dtype, shards, f
     assert captions == [fields["captions"][index] for index in indices]
     example = source[indices[-1]]
     assert example["index"] == indices[-1] and example["caption"] == captions[-1]
-    for file, name in latents.FIELDS.items():
+    for file, name in known(fields):
         np.testing.assert_array_equal(taken[name], fields[file][indices])
         np.testing.assert_array_equal(example[name], taken[name][-1])
         assert source.fields[name] == (taken[name].shape[1:], str(fields[file].dtype), name in ("latent", "features"))
@@ -124,11 +124,15 @@ def test_a_source_taken_at_once_is_the_source_taken_one_by_one():
         np.testing.assert_array_equal(at_once.arrays[name], single.arrays[name])
 
 
+def known(fields):
+    return [(file, name) for file, name in latents.FIELDS.items() if file in fields]
+
+
 def test_batches_keep_what_is_stored(folders):
     source, fields = load(folders[np.float16, SHARDS, True]), values()
     batch, captions = data.load(source, [3, 20], prepare)
     assert batch["latent"].dtype == np.float16 and captions[1] == fields["captions"][20]
-    for file, name in latents.FIELDS.items():
+    for file, name in known(fields):
         np.testing.assert_array_equal(batch[name], fields[file][[3, 20]])
     stream = data.batches(source, prepare, data.Order(COUNT, 0, flip=True))
     seen = next(stream)["latent"]

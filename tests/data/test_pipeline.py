@@ -9,6 +9,7 @@ from rfjax import data
 from rfjax.data import digits, pipeline
 from rfjax.data.digits import load as load_digits
 from rfjax.data.shapes import Shapes
+from rfjax.errors import UserError
 
 
 def prepare(examples):
@@ -119,3 +120,67 @@ def test_a_batch_holds_the_fields_that_are_named_and_its_captions(names):
 def test_as_many_threads_as_cores_make_batches(cores, expected, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
     assert pipeline.threads() == expected
+
+
+class Captioned(Numbers):
+    """Every third example has one caption; the others have two originals, and two of three of these synthetic ones."""
+
+    def __getitem__(self, index):
+        several = data.Captions((f"{index} a", f"{index} b"), (f"{index} s", f"{index} t") if index % 3 == 1 else ())
+        return super().__getitem__(index) | ({"caption": several} if index % 3 else {})
+
+
+def chosen(share, seed=0, batch=256, start=0, rows=None, count=1):
+    prepare = lambda examples: {"caption": np.array(examples.captions)}  # noqa: E731
+    order = data.Order(batch, seed, synthetic=share)
+    iterator = data.batches(Captioned(90), prepare, order, rows, start)
+    found = [next(iterator) for _ in range(count)]
+    return {name: np.concatenate([batch[name] for batch in found]) for name in found[0]}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_one_of_several_captions_is_drawn_by_its_kinds_share(share):
+    found = chosen(share, count=12)
+    numbers = np.array([int(text.split()[-1 if text.startswith("number") else 0]) for text in found["caption"]])
+    kinds = np.array([text[-1] if text[-1] in "abst" else "n" for text in found["caption"]])
+    assert set(kinds[numbers % 3 == 0]) == {"n"} and set(kinds[numbers % 3 == 2]) == {"a", "b"}
+    synthetic = np.isin(kinds, ["s", "t"])
+    mixed = numbers % 3 == 1
+    assert abs(synthetic[mixed].mean() - share) < 4 * np.sqrt(0.25 / mixed.sum())  # four standard errors at most
+    for kind, other in ("ab", "st"):
+        count = np.isin(kinds, [kind, other]).sum()
+        assert not count or abs((kinds == kind).sum() / count - 0.5) < 4 * np.sqrt(0.25 / count)
+    assert (data.SYNTHETIC in found) == (share > 0)
+    if share:
+        np.testing.assert_array_equal(found[data.SYNTHETIC], synthetic)
+
+
+def test_the_choice_depends_on_seed_and_place_alone():
+    whole = chosen(0.5, batch=8, count=4)
+    part = chosen(0.5, batch=8, count=3, start=1, rows=[1, 6])
+    for name in whole:
+        np.testing.assert_array_equal(part[name].reshape(3, 2), whole[name].reshape(4, 8)[1:, [1, 6]])
+    again, other = chosen(0.5, batch=90, start=0), chosen(0.5, batch=90, start=1)
+    kinds = [dict(text.split() for text in one["caption"] if text[0] != "n") for one in (again, other)]
+    assert kinds[0].keys() == kinds[1].keys() and kinds[0] != kinds[1]  # another epoch, other captions
+
+
+def test_everything_else_takes_the_first_original():
+    assert data.take(Captioned(9), [0, 1, 2]).captions == ["number 0", "1 a", "2 a"]
+    assert data.take_all(Captioned(9), [0, 2]).captions == ["number 0", data.Captions(("2 a", "2 b"))]
+    assert data.load(Captioned(9), [1], prepare)[1] == ["1 a"]
+
+
+def test_flips_and_captions_are_drawn_apart():
+    """The flips' bits are those of data with one caption each."""
+    source, images = Captioned(90), []
+    for order in (data.Order(8, 3, flip=True), data.Order(8, 3, flip=True, synthetic=0.5)):
+        images.append(next(data.batches(source, prepare, order))["image"])
+    np.testing.assert_array_equal(*images)
+
+
+def test_a_share_of_synthetic_captions_that_are_not_there_is_refused():
+    data.check_synthetic(Captioned(90), 0.5)
+    data.check_synthetic(Numbers(90), 0.0)
+    with pytest.raises(UserError, match=r"synthetic_share = 0.5, but none of the 64 training examples"):
+        data.check_synthetic(Numbers(90), 0.5)

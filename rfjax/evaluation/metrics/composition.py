@@ -15,7 +15,9 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, Shaped, UInt8
 from scipy import ndimage
 
-from rfjax.data.shapes import COLOURS, NUMBERS, PLURALS, RELATIONS, SHAPES, SKILLS, distance
+from rfjax.data import wording
+from rfjax.data.shapes import distance
+from rfjax.data.wording import COLOURS, NUMBERS, PLURALS, RELATIONS, SHAPES, SKILLS
 from rfjax.errors import UserError
 
 SMALLEST_IMAGE = 16  # as `Shapes`
@@ -29,6 +31,7 @@ SCALES = (0.92, 1.0, 1.08)  # radii tried, relative to the one that has the patc
 AREA = np.array([np.pi, 4 * 0.86**2, 1.85, 4 * 0.68 - 0.68**2])  # of each shape at radius 1
 DROP = np.array([0, 0, 0.85 - 1.85 / 3, 0])  # how far each shape's centre of mass is below its centre, at radius 1
 MARGIN = 0.1  # GenEval's position threshold, relative to the sum of two objects' widths
+OTHER = ", other words"  # behind a skill whose captions say it with words that training never has
 CHUNK = 2**17  # pixels that are read at once: the working arrays stay near the cache
 
 
@@ -98,13 +101,18 @@ def judge(images: Shaped[np.ndarray, "..."], captions: Sequence[str]) -> tuple[B
         raise UserError(f"a composition score needs a caption for each image, got {len(images)} and {len(captions)}")
     claims = [parse(caption) for caption in captions]
     right = np.array([holds(claim, found) for claim, found in zip(claims, read(images), strict=True)])
-    return right, [claim.skill for claim in claims]
+    skills = [
+        claim.skill + (OTHER if text != wording.in_plain_words(text) else "")
+        for claim, text in zip(claims, captions, strict=True)
+    ]
+    return right, skills
 
 
 def summarise(right: Bool[np.ndarray, " n"], skills: list[str]) -> tuple[float, float, dict[str, float]]:
     """The mean over the skills that occur, its binomial standard error, and the share of each skill."""
     skill = np.array(skills)
-    counts = {name: int((skill == name).sum()) for name in SKILLS if (skill == name).any()}
+    every = [name + words for words in ("", OTHER) for name in SKILLS]
+    counts = {name: int((skill == name).sum()) for name in every if (skill == name).any()}
     by_skill = {name: float(right[skill == name].mean()) for name in counts}
     variance = sum(p * (1 - p) / counts[name] for name, p in by_skill.items())
     return float(np.mean(list(by_skill.values()))), float(variance**0.5 / len(by_skill)), by_skill
@@ -121,13 +129,14 @@ def _patterns() -> dict[str, re.Pattern[str]]:
 
 
 def parse(caption: str) -> Claim:
-    """What a caption of `shapes` says.
+    """What a caption of `shapes` says, also in other words.
 
     Raises:
         UserError: for a caption that follows none of the templates of `shapes.describe`.
     """
+    plain = wording.in_plain_words(caption)
     for skill, pattern in _patterns().items():
-        if match := pattern.fullmatch(caption):
+        if match := pattern.fullmatch(plain):
             words = match.groups()
             if skill == "counting":
                 number = next(n for n, word in NUMBERS.items() if word == words[0])

@@ -69,7 +69,8 @@ def time_spent(study: Records) -> str:
     if not split:
         return ""
     parts = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in split.items())
-    return f"{whole:.0f} s in all: {parts}; {1 - split.get('training', 0.0) / whole:.0%} outside training steps"
+    outside = f"; {1 - split['training'] / whole:.0%} outside training steps" if "training" in split else ""
+    return f"{whole:.0f} s in all: {parts}{outside}"
 
 
 def how_made(study: Records) -> str:

@@ -240,3 +240,14 @@ def test_reading_is_fast_enough_for_training():
     start = time.process_time()
     read(images)
     assert len(images) / (time.process_time() - start) > 1500
+
+
+def test_captions_in_other_words_are_scored_apart():
+    source = Shapes("validation", 16, other_words=True)
+    images, captions = source.read(range(600))
+    found = score(images, captions)
+    assert found.value == 1 and set(found.skills) == {*SKILLS, *(f"{name}, other words" for name in SKILLS)}
+    assert sum(count for name, count in found.counts.items() if "other" in name) == 300
+    wrong = [caption if i % 2 == 0 else captions[i - 2] for i, caption in enumerate(captions)]
+    found = score(images, wrong)
+    assert all((value == 1) == ("other" not in name) for name, value in found.skills.items())
