@@ -41,8 +41,13 @@ $(VENV)/.parity: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[tests,parity]'
 	@touch $@
 
-processes: setup
+processes: setup $(VENV)/.moto
 	$(BIN)/python -m pytest tests/processes tests/launch -n 2 --dist worksteal $(ARGS)
+
+# moto's botocore asks for an older python-dateutil than Matplotlib has, and its server works with either.
+$(VENV)/.moto: $(VENV)/.ready tests/processes/moto.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement tests/processes/moto.txt
+	@touch $@
 
 kills: setup
 	KILLS=$(KILLS) SEED=$(SEED) $(BIN)/python -m pytest tests/kills $(ARGS)

@@ -1,17 +1,20 @@
 """Examples a second of each data source, beside torch's DataLoader on the same files; and whether a step waits.
 
-    python -m benchmarks.data [sources] [step] [--record]       by default both: 5 minutes on two cores
+    python -m benchmarks.data [sources] [stored] [step] [--record]       by default all: 8 minutes on two cores
 
 Writes small data sets into a temporary folder: 2,048 pictures of 96 x 96 and 256 of 384 x 384, half of them JPEG and
-half PNG, the small ones also as a TFDS data set in ArrayRecord files, and 20,000 latents of 32 x 32 x 4 in float16 with
-labels (164 MB). All of it lies in the page cache.
+half PNG, as files, in tar files and in Parquet, the small ones also as a TFDS data set in ArrayRecord files, and 20,000
+latents of 32 x 32 x 4 in float16 with labels (164 MB). All of it lies in the page cache.
 
 - sources: rfjax's own pipeline, `data.batches`, shuffled, with text encoded and batches assembled, against a DataLoader
-  that is shuffled too, with a Dataset as one would write it: Pillow's decoding and resizing for pictures, a row of
-  `np.load(mmap_mode="r")` for latents, and the default collation; the better of 0 and 2 workers, which stay alive.
-  Prints medians of ROUNDS of examples a second with the smallest and the largest, each in turn for SECONDS once the
-  batches that lay ready are gone, and the ratio of each round. shapes, digits and what rfjax keeps in memory have no
-  peer; a DataLoader decodes again in every epoch. Expect over 20,000 latents a second.
+  that is shuffled too, with a Dataset as one would write it: Pillow's decoding and resizing for pictures, the reader of
+  `webdataset` for tar files and of Hugging Face's `datasets` for Parquet, a row of `np.load(mmap_mode="r")` for
+  latents, and the default collation; the better of 0 and 2 workers, which stay alive. For each source, prints medians
+  of ROUNDS of examples a second with the smallest and the largest, each in turn for SECONDS once the batches that lay
+  ready are gone, and the ratio of each round. shapes, digits and what rfjax keeps in memory have no peer; a DataLoader
+  decodes again in every epoch. Expect ratios of at least 1, and over 20,000 latents a second.
+- stored: encodings of SD3's size, latents of 32 x 32 x 16 and text of 154 x 4096 and 2048 in float16 (1.3 MB an
+  example), in examples and bytes a second of what lies in the files, up to the arrays that go to the devices.
 - step: seconds a step of MM-DiT, d = 4, batch 64, as the loop runs it, fed by the pipeline with latents and stored
   encodings, over the same step with one batch that lies ready; the two in turn, STEPS steps each. Expect at most 1.03.
   Also prints how long each step took for its batch, until it was on its way to the device.
@@ -19,44 +22,35 @@ labels (164 MB). All of it lies in the page cache.
 
 import contextlib
 import dataclasses
+import functools
+import gc
 import importlib.util
-import io
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from benchmarks import data_files as files
+from benchmarks import data_peers as peers
 from benchmarks import page
+from benchmarks.data_files import LARGE, SMALL
+from benchmarks.data_peers import Batches
 from benchmarks.race import say, spread
 from rfjax import memory
 from rfjax.data import pipeline
 
 ROUNDS, SECONDS = 5, 1.0
-READY = 2 + max(4, pipeline.threads())  # batches: more than lie in rfjax's buffer, or for two workers of a DataLoader
-PICTURE_BATCH = 64
+READY = 3 + max(4, pipeline.threads())  # batches: more than lie in rfjax's buffer, or for two workers of a DataLoader
+BATCHES = {LARGE: 16, SMALL: 64}  # pictures
 LATENTS, LATENT, CLASSES, LATENT_BATCH = 20_000, (32, 32, 4), 1000, 256
+STORED, STORED_LATENT, STORED_TEXT, STORED_POOLED, STORED_BATCH = 512, (32, 32, 16), (154, 4096), 2048, 32
 WORKERS = (0, 2)
 DEPTH, STEP_BATCH, STEP_ROUNDS, STEPS = 4, 64, 9, 6
-
-Batches = Iterator[Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Pictures:
-    """So many square pictures of `stored` pixels a side, half JPEG and half PNG, which are to be read at `side`."""
-
-    count: int
-    stored: int
-    side: int
-
-
-SMALL, LARGE = Pictures(2048, 96, 64), Pictures(256, 384, 256)
 
 
 @dataclasses.dataclass
@@ -64,13 +58,10 @@ class Contender:
     """A source, read by rfjax or by its peer.
 
     Attributes:
-        source: in the table. batch: examples. workers: of the DataLoader; -1: rfjax. batches: without an end.
-        rates: examples a second of each round.
+        batch: examples. batches: without an end. rates: examples a second of each round.
     """
 
-    source: str
     batch: int
-    workers: int
     batches: Batches
     rates: list[float] = dataclasses.field(default_factory=list)
 
@@ -85,132 +76,20 @@ class Contender:
         self.rates.append(count / spent)
 
 
-def picture(rng: np.random.Generator, side: int) -> Image.Image:
-    """Soft patches of colour with some grain, about as large in a file as a photograph of this size."""
-    patches = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).resize((side, side), Image.BICUBIC)
-    return Image.fromarray(np.clip(np.asarray(patches) + rng.normal(0, 4, (side, side, 3)), 0, 255).astype("u1"))
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A line of the table.
 
+    Attributes:
+        source: its name. batch: examples. text: the encoder. data: of config.data.
+        peer: the batches of so many workers of a DataLoader; None without a peer.
+    """
 
-def encoded(image: Image.Image, kind: str) -> bytes:
-    """The bytes of a file."""
-    file = io.BytesIO()
-    image.save(file, kind, **({"quality": 90} if kind == "JPEG" else {}))
-    return file.getvalue()
-
-
-def write_pictures(folder: Path, pictures: Pictures) -> None:
-    """A folder as `data.folder` reads it."""
-    rng, lines = np.random.default_rng(0), []
-    folder.mkdir()
-    for number in range(pictures.count):
-        kind = ("JPEG", "PNG")[number % 2]
-        name = f"{number}.{kind.lower()}"
-        (folder / name).write_bytes(encoded(picture(rng, pictures.stored), kind))
-        lines.append(f'{{"file": "{name}", "caption": "picture number {number}", "split": "train"}}\n')
-    (folder / "captions.jsonl").write_text("".join(lines))
-
-
-def write_records(folder: Path, pictures: Path) -> None:
-    """The same pictures as a prepared TFDS data set."""
-    import tensorflow_datasets as tfds
-
-    tfds.disable_progress_bar()
-    core = tfds.core
-
-    class Builder(core.GeneratorBasedBuilder, skip_registration=True):
-        name, VERSION = "pictures", core.Version("1.0.0")
-
-        def _info(self) -> core.DatasetInfo:
-            features = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(num_classes=10)}
-            return core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True)
-
-        def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-            return {"train": self._generate_examples()}
-
-        def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
-            for number, file in enumerate(files_of(pictures)):
-                yield number, {"image": file.read_bytes(), "label": number % 10}
-
-    with contextlib.redirect_stdout(sys.stderr):  # the table alone is printed
-        Builder(data_dir=folder).download_and_prepare(file_format="array_record")
-
-
-def files_of(folder: Path) -> list[Path]:
-    """The pictures in a folder."""
-    return sorted(file for file in folder.iterdir() if file.suffix in (".jpeg", ".png"))
-
-
-def write_latents(folder: Path, count: int, shape: tuple[int, ...], **others: np.ndarray) -> None:
-    """A folder as `data.latents` reads it; others: its other files."""
-    (folder / "train").mkdir(parents=True)
-    (folder / "validation").mkdir()
-    array = np.random.default_rng(0).normal(size=(count, *shape)).astype(np.float16)
-    for name, values in {"latents": array, **others}.items():
-        np.save(folder / "train" / f"{name}.npy", values)
-        np.save(folder / "validation" / f"{name}.npy", values[:1])
-
-
-def read_picture(data: bytes, side: int) -> np.ndarray:
-    """A picture of side x side with the channels first, as torch has it."""
-    with Image.open(io.BytesIO(data)) as image:
-        return np.array(image.convert("RGB").resize((side, side), Image.BICUBIC)).transpose(2, 0, 1)
-
-
-class PictureFiles:
-    """A torch Dataset of picture files."""
-
-    def __init__(self, folder: Path, side: int) -> None:
-        self._files, self._side = files_of(folder), side
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, str]:
-        return read_picture(self._files[index].read_bytes(), self._side), f"picture number {index}"
-
-
-class Records:
-    """A torch Dataset of TFDS's own random access, with the pictures decoded as above."""
-
-    def __init__(self, folder: Path) -> None:
-        import tensorflow_datasets as tfds
-
-        builder = tfds.builder_from_directory(folder / "pictures" / "1.0.0")
-        decoders = {"image": tfds.decode.SkipDecoding()}
-        self._records = builder.as_data_source("train", decoders=decoders, file_format="array_record")
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        record = self._records[index]
-        return read_picture(record["image"], SMALL.side), int(record["label"])
-
-
-class LatentFiles:
-    """A torch Dataset of latents, memory-mapped; each worker opens the files for itself."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._arrays = folder / "train", ()
-
-    def __len__(self) -> int:
-        return LATENTS
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        self._arrays = self._arrays or tuple(
-            np.load(self._folder / f"{name}.npy", mmap_mode="r") for name in ("latents", "labels")
-        )
-        latents, labels = self._arrays
-        return np.array(latents[index]), int(labels[index])
-
-
-def torch_batches(dataset: Any, batch: int, workers: int) -> Batches:
-    """Batches of a DataLoader, drawn with replacement so that no epoch ends."""
-    from torch.utils.data import DataLoader, RandomSampler
-
-    sampler = RandomSampler(dataset, replacement=True, num_samples=2**40)
-    how: dict[str, Any] = {"persistent_workers": True, "multiprocessing_context": "spawn"} if workers else {}
-    return iter(DataLoader(dataset, batch, sampler=sampler, num_workers=workers, **how))
+    source: str
+    batch: int
+    text: Any
+    data: Mapping[str, Any]
+    peer: Callable[[int], Batches] | None = None
 
 
 def our_batches(text: Any, batch: int, **settings: Any) -> Batches:
@@ -225,70 +104,119 @@ def our_batches(text: Any, batch: int, **settings: Any) -> Batches:
     return data.batches(source, stage.prepare, data.Order(batch, 0), names=stage.names(source))
 
 
-def contenders(root: Path) -> list[Contender]:
-    """All of them, with their files in a new folder."""
+def written(root: Path) -> None:
+    """Writes all files into a new folder."""
+    for name, pictures in (("small", SMALL), ("large", LARGE)):
+        files.write_pictures(root / name, pictures)
+        files.write_tars(root / f"{name}-tars", root / name)
+        files.write_parquet(root / f"{name}-parquet", root / name)
+    files.write_records(root / "records", root / "small")
+    numbers = np.random.default_rng(0).integers(0, CLASSES, LATENTS)
+    files.write_latents(root / "latents", LATENTS, LATENT, labels=numbers)
+
+
+def rows(root: Path) -> list[Row]:
+    """All lines, with their files in this folder."""
     from rfjax.encoders.text import Labels, WordVectors
 
-    words, labels = WordVectors(8, 64, 64), Labels(CLASSES)
-    small, large, records, latents = (root / name for name in ("small", "large", "records", "latents"))
-    write_pictures(small, SMALL)
-    write_pictures(large, LARGE)
-    write_records(records, small)
-    numbers = np.random.default_rng(0).integers(0, CLASSES, LATENTS)
-    write_latents(latents, LATENTS, LATENT, labels=numbers)
-    size, larger = ({"image_size": pictures.side, "channels": 3} for pictures in (SMALL, LARGE))
-    folder, photographs = size | {"name": "folder", "path": str(small)}, larger | {"name": "folder", "path": str(large)}
-    tfds = size | {"name": "tfds", "dataset": "pictures", "data_dir": str(records), "train_split": "train"}
-    side, _, channels = LATENT
-    stored = {"name": "latents", "path": str(latents), "image_size": side, "channels": channels}
-    decoded, kept = "decoded each time", "the same, kept in memory"
-    of = {pictures: f"{pictures.stored} x {pictures.stored} pictures" for pictures in (SMALL, LARGE)}
-    ours = [
-        ("shapes, drawn at 16 x 16", PICTURE_BATCH, words, {"image_size": 16}),
-        ("digits, 8 x 8", PICTURE_BATCH, words, {"name": "digits", "image_size": 8, "channels": 1}),
-        (f"folder: {of[LARGE]}, {decoded}", PICTURE_BATCH, words, photographs | {"cache_mb": 0.0}),
-        (f"folder: {of[SMALL]}, {decoded}", PICTURE_BATCH, words, folder | {"cache_mb": 0.0}),
-        (f"folder: {kept}", PICTURE_BATCH, words, folder),
-        (f"tfds: {of[SMALL]}, {decoded}", PICTURE_BATCH, words, tfds | {"cache_mb": 0.0}),
-        (f"tfds: {kept}", PICTURE_BATCH, words, tfds),
-        ("latents, 32 x 32 x 4, float16", LATENT_BATCH, labels, stored),
+    words, decoded, kept, found = WordVectors(8, 64, 64), {"cache_mb": 0.0}, "the same, kept in memory", []
+    torch = lambda batch, dataset, *given: functools.partial(_torch, dataset, given, batch)  # noqa: E731
+    for name, pictures in (("large", LARGE), ("small", SMALL)):
+        batch, what = BATCHES[pictures], f"{pictures.stored} x {pictures.stored} pictures"
+        size = {"image_size": pictures.side, "channels": 3}
+        folder, tars, parquet = root / name, root / f"{name}-tars", root / f"{name}-parquet"
+        found += [
+            Row(f"{kind}: {what}", batch, words, size | decoded | {"name": kind, "path": str(path)}, peer)
+            for kind, path, peer in (
+                ("folder", folder, torch(batch, peers.PictureFiles, folder, pictures.side)),
+                ("webdataset", tars, functools.partial(peers.webdataset_batches, tars, pictures.side, batch)),
+                ("parquet", parquet, torch(batch, peers.datasets_of, parquet, pictures.side)),
+            )
+        ]
+    records = {"name": "tfds", "dataset": "pictures", "data_dir": str(root / "records"), "train_split": "train"} | size
+    stored = {"name": "latents", "path": str(root / "latents"), "image_size": LATENT[0], "channels": LATENT[-1]}
+    in_arrays = torch(LATENT_BATCH, peers.LatentFiles, root / "latents", LATENTS)
+    return [
+        Row("shapes, drawn at 16 x 16", batch, words, {"image_size": 16}),
+        Row("digits, 8 x 8", batch, words, {"name": "digits", "image_size": 8, "channels": 1}),
+        *found,
+        Row(f"folder: {kept}", batch, words, size | {"name": "folder", "path": str(folder)}),
+        Row(f"tfds: {what}", batch, words, records | decoded, torch(batch, peers.Records, root / "records")),
+        Row(f"tfds: {kept}", batch, words, records),
+        Row("latents, 32 x 32 x 4, float16", LATENT_BATCH, Labels(CLASSES), stored, in_arrays),
     ]
-    found = [Contender(name, batch, -1, our_batches(text, batch, **data)) for name, batch, text, data in ours]
-    if importlib.util.find_spec("torch"):
-        peers: dict[int, Any] = {2: PictureFiles(large, LARGE.side), 3: PictureFiles(small, SMALL.side)}
-        peers |= {5: Records(records), 7: LatentFiles(latents)}
-        for place, dataset in peers.items():
-            name, batch, *_ = ours[place]
-            found += [Contender(name, batch, n, torch_batches(dataset, batch, n)) for n in WORKERS]
-    return found
+
+
+def _torch(dataset: Callable[..., Any], given: Sequence[Any], batch: int, workers: int) -> Batches:
+    return peers.torch_batches(dataset(*given), batch, workers)
+
+
+def measured(row: Row) -> tuple[str, ...]:
+    """A line of the table: rfjax and its peers in turn."""
+    from statistics import median
+
+    ours = Contender(row.batch, our_batches(row.text, row.batch, **row.data))
+    others = {}
+    if row.peer and importlib.util.find_spec("torch"):
+        others = {workers: Contender(row.batch, row.peer(workers)) for workers in WORKERS}
+    taking_part = [ours, *others.values()]
+    for one in taking_part:
+        for _ in range(
+            SMALL.count // row.batch if row.batch == BATCHES[SMALL] else READY
+        ):  # an epoch of small pictures
+            next(one.batches)
+    for number in range(ROUNDS):
+        for one in taking_part if number % 2 else taking_part[::-1]:
+            one.run()
+    say(row.source)
+    peer, ratio = ("" if not row.peer or others else "torch is not installed"), ""
+    if others:
+        workers, best = max(others.items(), key=lambda item: median(item[1].rates))
+        peer = f"{spread(best.rates, 1, 0)}, {workers} workers"
+        ratio = spread([a / b for a, b in zip(ours.rates, best.rates, strict=True)])
+    return row.source, str(row.batch), spread(ours.rates, 1, 0), peer, ratio
+
+
+@contextlib.contextmanager
+def _folder() -> Any:
+    """A temporary folder, which is also that of the cache where `data.folder` keeps what it found."""
+    with tempfile.TemporaryDirectory() as temporary:
+        os.environ["XDG_CACHE_HOME"] = temporary
+        yield Path(temporary)
 
 
 def sources() -> list[str]:
-    """Reads them all in turn, and makes the table."""
-    from statistics import median
+    """Reads them all, and makes the table."""
+    lines = []
+    with _folder() as root:
+        say("writes the data sets")
+        written(root)
+        for row in rows(root):
+            lines.append(measured(row))
+            gc.collect()  # ends the processes of this line
+    return page.table(("source", "batch", "rfjax, examples/s", "DataLoader, examples/s", "ratio"), lines)
 
-    with tempfile.TemporaryDirectory() as temporary:
-        os.environ["XDG_CACHE_HOME"] = temporary  # where `data.folder` keeps what it found
-        say("writes the data sets, and starts the workers")
-        taking_part = contenders(Path(temporary))
-        for one in taking_part:
-            for _ in range(SMALL.count // PICTURE_BATCH):  # an epoch, after which rfjax has the pictures in memory
-                next(one.batches)
-        for number in range(ROUNDS):
-            for one in taking_part:
-                one.run()
-            say(f"round {number + 1} of {ROUNDS}")
-        rows = []
-        for ours in (one for one in taking_part if one.workers < 0):
-            peers = [one for one in taking_part if one.source == ours.source and one.workers >= 0]
-            peer, ratio = ("" if importlib.util.find_spec("torch") else "torch is not installed"), ""
-            if peers:
-                best = max(peers, key=lambda one: median(one.rates))
-                peer = f"{spread(best.rates, 1, 0)}, {best.workers} workers"
-                ratio = spread([a / b for a, b in zip(ours.rates, best.rates, strict=True)])
-            rows.append((ours.source, str(ours.batch), spread(ours.rates, 1, 0), peer, ratio))
-        del taking_part[:]
-    return page.table(("source", "batch", "rfjax, examples/s", "DataLoader, examples/s", "ratio"), rows)
+
+def stored() -> list[str]:
+    """Reads encodings of SD3's size, and makes the table."""
+    from rfjax.encoders.text import Stored
+
+    rng = np.random.default_rng(1)
+    text = {"context": rng.normal(size=(STORED, *STORED_TEXT)).astype(np.float16)}
+    text["pooled"] = rng.normal(size=(STORED, STORED_POOLED)).astype(np.float16)
+    side, _, channels = STORED_LATENT
+    with _folder() as root:
+        files.write_latents(root / "latents", STORED, STORED_LATENT, **text)
+        settings = {"name": "latents", "path": str(root / "latents"), "image_size": side, "channels": channels}
+        one = Contender(STORED_BATCH, our_batches(Stored(*STORED_TEXT, STORED_POOLED), STORED_BATCH, **settings))
+        for _ in range(ROUNDS):
+            one.run()
+        size = 2 * (np.prod(STORED_LATENT) + np.prod(STORED_TEXT) + STORED_POOLED)
+        figures = spread(one.rates, 1, 0), spread([rate * size / 1e9 for rate in one.rates], 1, 2)
+        del one
+    return page.table(
+        ("stored encodings", "batch", "examples/s", "GB/s"), [("SD3's size", str(STORED_BATCH), *figures)]
+    )
 
 
 def step() -> list[str]:
@@ -308,7 +236,7 @@ def step() -> list[str]:
     }
     with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
         folder = Path(temporary)
-        write_latents(folder / "latents", 1024, (shape.side, shape.side, shape.channels), **text)
+        files.write_latents(folder / "latents", 1024, (shape.side, shape.side, shape.channels), **text)
         run = networks.config(shape)
         facts = dataclasses.replace(run.data, name="latents", path=str(folder / "latents"))
         context = stack.enter_context(overheads.prepared(dataclasses.replace(run, data=facts), folder))
@@ -349,7 +277,7 @@ def step() -> list[str]:
 def main(words: Sequence[str]) -> None:
     """Runs the parts that the words name, and shows their tables."""
     memory.keep()  # as `rfjax.main` does
-    parts = {"sources": sources, "step": step}
+    parts = {"sources": sources, "stored": stored, "step": step}
     asked = [word for word in words if not word.startswith("--")] or list(parts)
     lines: list[str] = []
     for word in asked:

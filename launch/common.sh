@@ -58,6 +58,12 @@ word() { # word NAME...: dies if a setting is given and is not one word that no 
   done
 }
 
+# shared_folder: dies unless config.workdir is an absolute path or a bucket, which machines of their own can share
+shared_folder() {
+  [[ " ${arguments[*]}" =~ \ --config\.workdir=(/|gs:/|s3:/) ]] \
+    || die "name a bucket or a folder that all $1 see: --config.workdir=gs://BUCKET/FOLDER, s3://... or /..."
+}
+
 # names ARGUMENT...: prints the names of the study's runs for these flags, separated by commas. Exits with code 2 if
 # rfjax refuses the flags, before anything is started, queued or paid for. Needs no JAX.
 names() {

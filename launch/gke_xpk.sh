@@ -3,11 +3,12 @@
 #
 # Needs:       xpk with gcloud, kubectl and docker, a cluster made by `xpk cluster create`, and an image with this
 #              project and its TPU extra installed and the config file in its working directory:
-#                FROM python:3.12 / WORKDIR /rfjax / COPY . . / RUN pip install -c constraints.txt -e '.[tpu]'
-#              config.workdir: a folder that all pods see, on an `xpk storage` of type gcpfilestore, or of type gcsfuse
-#              if its bucket has a hierarchical namespace. This machine needs the project's Python to check the config.
-# Command:     CLUSTER=name TPU_TYPE=v5litepod-256 IMAGE=image STORAGE=name launch/gke_xpk.sh [--dry-run] \
-#                --config=configs/scaling.py:pod --config.workdir=/MOUNT/pod --config.only=d15 [--config.KEY=VALUE ...]
+#                FROM python:3.12 / WORKDIR /rfjax / COPY . . / RUN pip install -c constraints.txt -e '.[tpu,buckets]'
+#              config.workdir: a bucket that the pods' service account may write (docs/buckets.md), as may be the data;
+#              or a folder on an `xpk storage` of type gcpfilestore. This machine needs the project's Python to check
+#              the config.
+# Command:     CLUSTER=name TPU_TYPE=v5litepod-256 IMAGE=image launch/gke_xpk.sh [--dry-run] \
+#                --config=configs/scaling.py:pod --config.workdir=gs://BUCKET/pod --config.only=d15 [...]
 # Settings:    CLUSTER=, TPU_TYPE=, IMAGE=  xpk's names
 #              WORKLOAD=name  name of the workload (rfjax): a new one per queued run, the same to submit a run again
 #              SLICES=n       number of slices (1)
@@ -35,7 +36,7 @@ whole SLICES 1 9999
 workload=${WORKLOAD:-rfjax}
 [[ $workload =~ ^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$ ]] \
   || die "WORKLOAD=$workload must have at most 40 small letters, digits and -, a letter first"
-[[ " ${arguments[*]}" == *" --config.workdir=/"* ]] || die "name a folder that all pods see: --config.workdir=/..."
+shared_folder pods
 [[ "${arguments[*]}" != *$'\n'* ]] || die "arguments can't have line breaks: xpk writes them into one line of YAML"
 names "${arguments[@]}" >/dev/null
 recover

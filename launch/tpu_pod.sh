@@ -4,15 +4,15 @@
 #
 # Needs:       gcloud, logged in, with quota for TPUs; the project's Python on this machine, to check the config. The
 #              VM's image needs Python 3.11 or newer (Ubuntu 24.04 has it), or else INSTALL must install it.
-#              config.workdir: a folder that all workers see and that outlives the VM. SETUP mounts it: Filestore or
-#              another NFS, or a bucket by gcsfuse if it has a hierarchical namespace, because checkpoints are renamed.
-# Command:     NAME=pod ZONE=zone TYPE=v6e-64 VERSION=v6e-ubuntu-2404 SETUP='sudo mount ADDRESS:/share /mnt' \
-#                launch/tpu_pod.sh [--dry-run] --config=configs/scaling.py:pod --config.workdir=/mnt/pod [...]
+#              config.workdir: a bucket that the VM's service account may write (docs/buckets.md), as may be the data;
+#              or a folder on Filestore or another NFS that all workers see, which SETUP mounts.
+# Command:     NAME=pod ZONE=zone TYPE=v6e-64 VERSION=v6e-ubuntu-2404 \
+#                launch/tpu_pod.sh [--dry-run] --config=configs/scaling.py:pod --config.workdir=gs://BUCKET/pod [...]
 # Settings:    NAME=, ZONE=, TYPE=, VERSION=  the VM's name, zone, accelerator type and software version
 #              PROJECT=name   (gcloud's default)
 #              SPOT=0|1       a VM on demand, or a spot VM (1)
 #              SETUP=command  to run on all workers of a new VM before the installation, such as mounts
-#              INSTALL=command  to run in the tree (python3 -m venv .venv && .venv/bin/pip install ... -e '.[tpu]')
+#              INSTALL=command  to run in the tree (python3 -m venv .venv && .venv/bin/pip install ... '.[tpu,buckets]')
 #              RESTARTS=n     restarts after a preemption, a hang or a crash (100); PAUSE=n  seconds before them (10)
 #              PYTHON=path    Python on this machine (.venv's)
 # Preemption:  a spot VM disappears within seconds, and the steps after the last checkpoint are lost
@@ -31,7 +31,7 @@ need TYPE "the accelerator type"
 need VERSION "the VM's software version"
 word NAME ZONE TYPE VERSION PROJECT
 whole SPOT 0 1
-[[ " ${arguments[*]}" == *" --config.workdir=/"* ]] || die "name a folder that all workers see: --config.workdir=/..."
+shared_folder workers
 names "${arguments[@]}" >/dev/null
 recover
 arguments+=(--config.cluster.join=always) # JAX finds the other workers by the metadata server
@@ -40,7 +40,7 @@ where=(--zone="$ZONE")
 if [[ ${PROJECT:-} ]]; then where+=(--project="$PROJECT"); fi
 spot=()
 if [[ ${SPOT:-1} == 1 ]]; then spot=(--spot); fi
-install=${INSTALL:-"python3 -m venv .venv && .venv/bin/pip install --quiet -c constraints.txt -e '.[tpu]'"}
+install=${INSTALL:-"python3 -m venv .venv && .venv/bin/pip install --quiet -c constraints.txt -e '.[tpu,buckets]'"}
 tree=rfjax.tgz
 if [[ ! $dry ]]; then
   folder=$(mktemp -d)

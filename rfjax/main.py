@@ -22,6 +22,7 @@ A study that was stopped goes on with the same command. Exit codes (rfjax.errors
   130  stopped by Ctrl-C, after saving a checkpoint
 """
 
+import dataclasses
 import os
 import shlex
 import sys
@@ -32,6 +33,7 @@ STARTED = time.time()
 
 from rfjax import config as configs  # noqa: E402
 from rfjax import installed, memory, terminal  # noqa: E402
+from rfjax.buckets import mirror  # noqa: E402
 from rfjax.errors import Exit, UserError, printable  # noqa: E402
 from rfjax.flags import read_flags  # noqa: E402
 
@@ -59,11 +61,17 @@ def main(arguments: list[str]) -> int:
         print(help_text(arguments))
         return Exit.DONE
     config = read_flags(arguments)
+    with mirror.opened(config.workdir, "config.workdir", writes=True) as folder:
+        return _run(dataclasses.replace(config, workdir=folder), arguments)
+
+
+def _run(config: configs.Config, arguments: list[str]) -> int:
+    """Runs a config whose paths are of this machine."""
     if config.job == "report":
         from rfjax.study import reports  # no JAX here
 
         drawn = reports.build_report(Path(config.workdir), config.data.changed == "allow")
-        print(reports.summary(drawn, reports.write_page(drawn)))
+        print(mirror.named(reports.summary(drawn, reports.write_page(drawn))))
         return Exit.DONE
     if config.job == "plan":
         _virtual_devices(config.plan.devices)
@@ -102,5 +110,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except UserError as error:
-        print(f"rfjax: {printable(str(error))}", file=sys.stderr)
+        print(f"rfjax: {printable(mirror.named(str(error)))}", file=sys.stderr)
         sys.exit(Exit.MISTAKE)

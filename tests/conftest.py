@@ -27,6 +27,7 @@ import ml_collections
 import pytest
 from hypothesis import settings
 from launch_waiting import hear_signals
+from memory_store import memory  # noqa: F401  (a fixture)
 from tiny import tiny
 
 hear_signals()

@@ -1,22 +1,28 @@
 """Small folders as diffusers and transformers write them, with random weights; made without torch.
 
-`write_text(folder)` gives the text encoders and tokenizers of a tiny Stable Diffusion 3.
+`write_text(folder)` gives the text encoders and tokenizers of a tiny Stable Diffusion 3, `write_pipeline` all of it.
 """
 
+import atexit
 import functools
 import io
 import json
 import math
+import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from autoencoder_cases import write_vae
 from parity_cases import uniform
 
 from rfjax.encoders.language import bert, clip, t5
+from rfjax.interop import sd3
 from rfjax.tensors.layout import manifest
 from rfjax.tensors.safetensors import write_safetensors
+from rfjax.training.spec import make_run_spec
 
 TEXTS = ("a photo of a cat", "a red circle above a blue square", "the quick brown fox jumps over the lazy dog",
          "an astronaut rides a horse on the moon", "two small green triangles and one large yellow disc")  # fmt: skip
@@ -140,7 +146,40 @@ def write_text(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def write_transformer(folder: Path, side: int = 8, channels: int = 4) -> Path:
+    """A network of SD3 that reads these encoders' text, for latents of side x side x channels."""
+    sizes = {"depth": 2, "width": 32, "heads": 2, "patch": 2, "stored_positions": 8}
+    config = sd3.make_config(side, channels, (WIDTH, POOLED), sizes)
+    spec = make_run_spec(config)
+    shapes = manifest(sd3.layout(spec.model, spec.inputs, sd3.DIFFUSERS))
+    tensors = {name: weight(name, tuple(shape)) for name, shape in shapes.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_safetensors(folder, tensors.items(), tensors)
+    write_json(folder / "config.json", sd3.to_folder(spec.model, spec.inputs))
+    return folder
+
+
+def write_pipeline(folder: Path, seed: int = 0) -> Path:
+    """A tiny Stable Diffusion 3: pictures of 16 x 16, latents of 8 x 8 x 4. The seed is of its text encoders."""
+    write_text(folder, seed)
+    write_vae(folder / "vae")
+    write_transformer(folder / "transformer")
+    return folder
+
+
+@functools.cache
+def cached_text() -> Path:
+    """`write_text` into a folder of this process, which stays until it ends."""
+    folder = tempfile.mkdtemp(prefix="rfjax-pipeline-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return write_text(Path(folder))
+
+
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "blue", "circle", "square", "above", "##s", "the")
+
+TEMPLATE = [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+            {"SpecialToken": {"id": "[SEP]", "type_id": 0}}]  # fmt: skip
+SPECIAL = {word: {"id": word, "ids": [WORDS.index(word)], "tokens": [word]} for word in ("[CLS]", "[SEP]")}
 
 
 def write_sentence(folder: Path, seed: int = 0) -> Path:
@@ -159,7 +198,8 @@ def write_sentence(folder: Path, seed: int = 0) -> Path:
             "normalizer": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True,
                            "strip_accents": None, "lowercase": True},
             "pre_tokenizer": {"type": "BertPreTokenizer"},
-            "post_processor": None,
+            "post_processor": {"type": "TemplateProcessing", "single": TEMPLATE, "pair": TEMPLATE,
+                               "special_tokens": SPECIAL},
             "decoder": None,
             "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
                       "max_input_chars_per_word": 100, "vocab": {word: i for i, word in enumerate(WORDS)}},

@@ -34,12 +34,12 @@ SCALING = f"--config={ROOT / 'configs' / 'scaling.py'}"
         ([SCALING, "--config.optimizer.learning_rate=inf"], "must be a finite number"),
         ([SCALING, "--config.flow.formulation=rf/lognrm(0,1)"], "did you mean 'rf/lognorm'"),
         (
-            [SCALING, "--config.workdir=gs://bucket/study"],
-            "config.workdir = 'gs://bucket/study' is not a path of a file system",
+            [SCALING, "--config.workdir=az://bucket/study"],
+            "config.workdir = 'az://bucket/study' has the scheme az://, and rfjax reads and writes gs:// and s3://",
         ),
         (
             [SCALING, "--config.training.start_from=s3://b/run"],
-            "config.training.start_from = 's3://b/run' is not a path",
+            "config.training.start_from = 's3://b/run' is not written s3://BUCKET/FOLDER",
         ),
         ([SCALING, "--config.workdir=~nobody_here/x"], "begins with ~, but this machine knows no such home folder"),
         ([SCALING, "--steps=3"], "steps"),
@@ -137,10 +137,16 @@ def test_a_path_may_begin_at_home(monkeypatch, key):
         main.read_flags([SCALING, f"--config.{key}=~nobody-here/x"])
 
 
-@pytest.mark.parametrize("key", ["workdir", "data.path", "data.data_dir", "training.start_from"])
-def test_an_address_is_no_folder(key):
-    with pytest.raises(UserError, match=f"config.{key} = 'gs://bucket/x' is not a path of a file system"):
-        main.read_flags([SCALING, f"--config.{key}=gs://bucket/x"])
+@pytest.mark.parametrize(
+    "key", ["workdir", "data.path", "data.data_dir", "training.start_from", "text.path", "autoencoder.path"]
+)
+def test_an_address_is_kept_as_it_is_written_or_refused(key):
+    config = main.read_flags([SCALING, f"--config.{key}=gs://bucket/x"])
+    for name in key.split("."):
+        config = getattr(config, name)
+    assert config == "gs://bucket/x"
+    with pytest.raises(UserError, match=f"config.{key} = 'az://bucket/x' has the scheme az://"):
+        main.read_flags([SCALING, f"--config.{key}=az://bucket/x"])
 
 
 def test_the_name_that_data_were_given_is_kept():

@@ -4,11 +4,8 @@ A file in `configs/` starts from `default()`, an `ml_collections.ConfigDict` tha
 result and returns a frozen `Config` before anything is compiled. This package imports no JAX.
 """
 
-from rfjax.config.checks import PICTURE_CHANNELS as PICTURE_CHANNELS
 from rfjax.config.checks import check as check
 from rfjax.config.checks import check_generate as check_generate
-from rfjax.config.checks import check_z as check_z
-from rfjax.config.checks import codec_name as codec_name
 from rfjax.config.keys import Alignment as Alignment
 from rfjax.config.keys import Archive as Archive
 from rfjax.config.keys import Autoencoder as Autoencoder
@@ -29,6 +26,9 @@ from rfjax.config.keys import Study as Study
 from rfjax.config.keys import Text as Text
 from rfjax.config.keys import Training as Training
 from rfjax.config.keys import Validation as Validation
+from rfjax.config.latents import PICTURE_CHANNELS as PICTURE_CHANNELS
+from rfjax.config.latents import check_z as check_z
+from rfjax.config.latents import codec_name as codec_name
 from rfjax.config.reading import axes as axes
 from rfjax.config.reading import default as default
 from rfjax.config.reading import describe as describe

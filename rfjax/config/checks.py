@@ -4,13 +4,13 @@ import os
 from pathlib import Path
 
 from rfjax.config.keys import Config, Data, Generate, Text
+from rfjax.config.latents import encodes_pictures
 from rfjax.config.setting import setting
 from rfjax.errors import UserError
 from rfjax.lookup import is_path
 
 # The size that 0 stands for in config.data, by data source.
 OWN_SIZE = {"shapes": {"image_size": 16, "channels": 3}, "digits": {"image_size": 8, "channels": 1}}
-PICTURE_CHANNELS = (1, 3)  # grey, or red, green and blue
 
 # What config.data.path names, by data source.
 PATHS = {
@@ -103,42 +103,6 @@ def _check_shape(config: Config) -> None:
         raise UserError("a video (config.data.shape of four numbers) needs positions by formula, and not the uvit")
     if len(data.shape) == 4 and data.shape[0] % model.frame_patch:
         raise UserError(f"config.data.shape = {data.shape} has no multiple of frame_patch = {model.frame_patch} frames")
-
-
-def codec_name(data: Data) -> str:
-    """The codec that `config.data` names: the source's own, else of pictures for 1 or 3 channels, or of latents."""
-    own = data.name if data.name in ("latents", "moments") else ""
-    return data.codec or own or ("pixels" if data.channels in PICTURE_CHANNELS else "latents")
-
-
-def encodes_pictures(config: Config) -> bool:
-    """Whether an autoencoder stands between the data's pictures and the network."""
-    return bool(config.autoencoder.path) and codec_name(config.data) == "pixels"
-
-
-def check_z(config: Config, shape: tuple[int, ...]) -> None:
-    """Checks what depends on the latents that an autoencoder makes of the data's pictures.
-
-    Args:
-        config: of the run.
-        shape: of z, (h, w, channels).
-
-    Raises:
-        UserError: if the network can't be built for them, or guidance not be applied.
-    """
-    if not encodes_pictures(config):
-        return
-    model, (height, width, channels) = config.model, shape
-    made = f"the autoencoder makes latents of {height} x {width} x {channels} of config.data's pictures"
-    if height % model.patch or width % model.patch:
-        raise UserError(f"{made}, which config.model.patch = {model.patch} does not divide")
-    if 0 < model.largest_image < max(height, width):
-        raise UserError(f"{made}, and config.model.largest_image = {model.largest_image} latent pixels is smaller")
-    if config.sampling.guidance_channels > channels:
-        raise UserError(
-            f"{made}, and config.sampling.guidance_channels = {config.sampling.guidance_channels} exceeds their "
-            "channels: 0 guides all"
-        )
 
 
 def _check_model(config: Config) -> None:
@@ -264,25 +228,30 @@ def _check_generate(sample: Generate, job: str) -> None:
         )
 
 
-def check_generate(sample: Generate, run: Config) -> tuple[int, int]:
+def check_generate(sample: Generate, run: Config, own: tuple[int, int], factor: int = 1) -> tuple[int, int]:
     """Checks the job `generate` against the config `run` of a model.
 
+    Args:
+        sample: of the job.
+        run: of the model.
+        own: height and width that the network was trained at.
+        factor: pixels of a picture for one of the network's; more than 1 where an autoencoder decodes.
+
     Returns:
-        The height and width of the pictures, in the model's pixels.
+        The height and width of the pictures, in the network's pixels.
 
     Raises:
         UserError: if the model can't generate pictures of this size, with this guidance or from these prompts.
     """
-    model, text = run.model, run.text
+    model, text, patch = run.model, run.text, run.model.patch * factor
     # A checkpoint's table of positions is counted in patches, the other limits in pixels.
-    largest = model.stored_positions * model.patch or model.largest_image or run.data.image_size
+    largest = factor * (model.stored_positions * model.patch or model.largest_image or max(own))
     for name, length in (("height", sample.height), ("width", sample.width)):
-        if length % model.patch:
-            below = length // model.patch * model.patch
-            near = f"{below} or {below + model.patch}" if below else f"{model.patch}"
-            raise UserError(
-                f"config.generate.{name} = {length} is not a multiple of the model's patch, {model.patch}: take {near}"
-            )
+        if length % patch:
+            below = length // patch * patch
+            near = f"{below} or {below + patch}" if below else f"{patch}"
+            of = "the model's patch" if factor == 1 else f"a patch of the model's latents, {factor} x {model.patch}"
+            raise UserError(f"config.generate.{name} = {length} is not a multiple of {of}, {patch}: take {near}")
         if length > largest:
             raise UserError(f"config.generate.{name} = {length}, and this model has positions for {largest} at most")
     if sample.guidance != 1 and text.drop in (0, 1):
@@ -292,7 +261,7 @@ def check_generate(sample: Generate, run: Config) -> tuple[int, int]:
         )
     if sample.prompts and text.encoder == "stored":
         raise UserError(
-            "this model can't read config.generate.prompts because its text encoder is not part of rfjax: encode the "
-            "prompts with that encoder, and name an .npz file with context and pooled in config.generate.encodings"
+            "this model needs text encoders to read config.generate.prompts: name their folder in config.text.path, or "
+            "an .npz file with context and pooled in config.generate.encodings"
         )
-    return sample.height or run.data.image_size, sample.width or run.data.image_size
+    return sample.height // factor or own[0], sample.width // factor or own[1]

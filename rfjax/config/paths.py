@@ -1,26 +1,26 @@
-"""Paths in a config: `~` is expanded, and addresses of object stores are refused."""
+"""Paths in a config: `~` is expanded, and addresses of buckets are checked; `expanded` makes them local."""
 
 import dataclasses
-import re
 from pathlib import Path
 from typing import Any
 
+from rfjax import buckets
 from rfjax.errors import UserError
 
 PATHS = ("workdir", "training.start_from", "generate.source", "generate.encodings", "study.source")
-DATA = ("data.path", "data.data_dir")  # `~` is expanded when they are opened: a study records the path as written
-REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")  # gs://bucket, and gs:/bucket as Path writes it
+# `~` is expanded when these are opened: a study records the path as written.
+OPENED = ("data.path", "data.validation_path", "data.data_dir", "text.path", "autoencoder.path")
 
 
 def resolved(config: Any) -> Any:
     """The config with `~` and `~user` expanded in all keys of PATHS.
 
     Raises:
-        UserError: if this machine does not know the user, or a path is an address such as gs://bucket.
+        UserError: if this machine does not know the user, or a path is an address that is not understood.
     """
-    for key in DATA:
+    for key in OPENED:
         section, _, name = key.rpartition(".")
-        _check_local(getattr(getattr(config, section), name), f"config.{key}")
+        _check_address(getattr(getattr(config, section), name), f"config.{key}")
     for key in PATHS:
         section, _, name = key.rpartition(".")
         owner = getattr(config, section) if section else config
@@ -29,29 +29,28 @@ def resolved(config: Any) -> Any:
     return config
 
 
-def _check_local(path: str, key: str) -> None:
-    if REMOTE.match(path):
-        raise UserError(
-            f"{key} = '{path}' is not a path of a file system, and rfjax needs one for locks, renames and appended "
-            "lines: mount it (NFS, Filestore, or a bucket with a hierarchical namespace by gcsfuse) and name the folder"
-        )
+def _check_address(path: str, key: str) -> None:
+    if buckets.is_address(path):
+        buckets.place(path, key)
 
 
 def _expanded(path: str, key: str) -> str:
-    _check_local(path, key)
+    _check_address(path, key)
     return str(expanded(path, key)) if path.startswith("~") else path
 
 
 def expanded(path: str | Path, key: str) -> Path:
-    """Expands `~` and `~user` in a path.
+    """Expands `~` and `~user` in a path, and reads what an address of a bucket names into the cache.
 
     Args:
         path: as the user wrote it.
         key: the key that holds the path, for the message.
 
     Raises:
-        UserError: if this machine does not know the user, or the user has no home folder.
+        UserError: if this machine does not know the user, or the user has no home folder, or the address can't be read.
     """
+    if buckets.is_address(path):
+        return buckets.local(path, key)
     try:
         return Path(path).expanduser()
     except RuntimeError as error:

@@ -20,7 +20,7 @@ def lines(name: str, folder: Path, key: str) -> list[str]:
     Raises:
         UserError: if it can't be read.
     """
-    path = folder / expanded(name, f"config.data.{key}")
+    path = expanded(folder / expanded(name, f"config.data.{key}"), f"config.data.{key}")  # both may be in a bucket
     content = untrusted.read_bytes(path, limit=_LIMIT)
     if content is None:
         raise UserError(f"there is no file '{path}', which config.data.{key} names")

@@ -48,6 +48,7 @@ class Folder:
     Attributes:
         fields: see `types.Source`.
         files: of each example, relative to the folder.
+        readers: see `types.Source`.
         problems: every picture or line of the whole folder, in any split, that is left out, and why.
     """
 
@@ -57,7 +58,9 @@ class Folder:
         records: tuple[Record, ...],
         problems: tuple[Problem, ...],
         decode: Callable[[bytes], UInt8[np.ndarray, "H W C"]],
+        *,
         cache_mb: float,
+        readers: int,
     ) -> None:
         """See `open_source`, which finds the records, at least one, and has decoded their pictures once."""
         self.files, self.problems = tuple(record.file for record in records), problems
@@ -65,6 +68,7 @@ class Folder:
         sample = self._read(0)
         self.fields = fields_of(sample)
         self._memory = Memory(len(records), sample, cache_mb)
+        self.readers = 0 if self._memory.enabled else readers
 
     def __len__(self) -> int:
         return len(self._records)
@@ -97,7 +101,8 @@ def open_source(config: configs.Data, split: Split) -> Folder:
     """Opens one split of a folder of captioned pictures.
 
     Args:
-        config: its path, image_size, channels, resize, captions_file, validation_percent, cache_mb, max_bad, outside.
+        config: its path, image_size, channels, resize, captions_file, synthetic_key, validation_percent, cache_mb,
+            max_bad, outside and readers.
         split: "train", "validation" or "test".
 
     Raises:
@@ -108,7 +113,7 @@ def open_source(config: configs.Data, split: Split) -> Folder:
     images.check(config.image_size, config.channels, config.resize)
     folder = expanded(config.path, "config.data.path")
     file = captions.captions_file(folder, config.captions_file)
-    records, problems = captions.parse(file, config.validation_percent)
+    records, problems = captions.parse(file, config.validation_percent, config.synthetic_key or captions.SYNTHETIC_KEY)
     if not config.outside:
         paths.check_inside(folder, [os.path.relpath(file, folder)], "config.data.captions_file")
         paths.check_inside(folder, (record.file for record in records), file.name)
@@ -129,7 +134,7 @@ def open_source(config: configs.Data, split: Split) -> Folder:
             f'"split": "{split}" to lines of {file.name}'
         )
     decode = partial(images.read, size=config.image_size, channels=config.channels, mode=config.resize)
-    return Folder(folder, chosen, tuple(problems), decode, config.cache_mb)
+    return Folder(folder, chosen, tuple(problems), decode, cache_mb=config.cache_mb, readers=config.readers)
 
 
 def _pictures(folder: Path) -> set[str]:

@@ -19,6 +19,7 @@ EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif"
 _FILTER = Image.Resampling.BICUBIC
 _MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's mode
 _16_TO_8_BITS = 65535 // 255
+_TURNED = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}
 _LONGEST = 64  # times the shorter side, beyond which the longer one is cut before a crop, and not after
 
 
@@ -54,7 +55,10 @@ def _decode(data: bytes | memoryview, channels: int, at_least: int) -> Image.Ima
         with Image.open(io.BytesIO(data)) as image:
             if at_least:
                 image.draft(None, (at_least, at_least))  # only a JPEG has other scales
-            ImageOps.exif_transpose(image, in_place=True)
+            image.load()
+            # Of these formats, this is where Pillow looks for an orientation, which takes time of a small picture.
+            if image.format not in ("JPEG", "PNG") or not _TURNED.isdisjoint(image.info):
+                ImageOps.exif_transpose(image, in_place=True)
             return _to_mode(image, channels)
     except UnidentifiedImageError as error:
         raise ValueError("not a picture that Pillow reads" if len(data) else "an empty file") from error

@@ -156,15 +156,16 @@ def open_source(config: configs.Data, split: Split) -> Latents:
     """Opens one split of a folder of latents, and reads no latent yet.
 
     Args:
-        config: its path, image_size and channels (of a latent), layout, validation_percent and outside.
+        config: its path, validation_path, image_size and channels (of a latent), layout, validation_percent, outside.
         split: "train", "validation" or "test": the folder within.
 
     Raises:
         UserError: if a folder or a file is missing, damaged, or disagrees with the others or with the config.
     """
     check_split(split)
-    root = expanded(config.path, "config.data.path")
-    divided = split != "test" and not (root / "validation").is_dir()
+    key = "validation_path" if split == "validation" and config.validation_path else "path"
+    root = expanded(getattr(config, key), f"config.data.{key}")
+    divided = split != "test" and not config.validation_path and not (root / "validation").is_dir()
     folder = root / ("train" if divided else split)
     _check_folder(root, folder)
     files = _files(folder)
@@ -185,7 +186,9 @@ def open_source(config: configs.Data, split: Split) -> Latents:
     if not sum(latents.counts):
         raise UserError(f"'{folder}' holds no latents: its files have no rows")
     channels = config.channels * (2 if main == MOMENTS else 1)
-    first = _channels_first(latents, config.image_size, channels, config.layout)
+    encoding = read_encoding(root, "train" if divided else split, latents.counts)
+    layout = config.layout or ("nhwc" if encoding else "")  # as the job writes it
+    first = _channels_first(latents, config.image_size, channels, layout)
     mirrored = arrays.get(names[FLIPPED])
     if mirrored and (mirrored.shape, mirrored.dtype) != (latents.shape, latents.dtype):
         raise UserError(
@@ -193,7 +196,6 @@ def open_source(config: configs.Data, split: Split) -> Latents:
             f"{latents.dtype} of shape {latents.shape}: they must be of the same pictures"
         )
     chosen = _share(root, latents, split, config.validation_percent) if divided else None
-    encoding = read_encoding(root, "train" if divided else split, latents.counts)
     return Latents(arrays, MAIN[main], lines, first, chosen, encoding)
 
 

@@ -107,7 +107,7 @@ class Table:
         try:
             if shards.stamp(path) != group.stamp:
                 raise UserError(f"'{path}' changed since the run began: start it again")
-            with pq.ParquetFile(path) as file:
+            with shards.opened(path) as raw, pq.ParquetFile(raw) as file:
                 table = file.read_row_group(group.number, columns=found.read, use_threads=False).combine_chunks()
         except pyarrow.ArrowException as error:
             return f"a damaged row group ({_first_line(error)})"
@@ -189,7 +189,7 @@ def _footer(folder: Path, name: str) -> _Footer:
     path = folder / name
     try:
         stamp = shards.stamp(path)
-        with pq.ParquetFile(path) as file:
+        with shards.opened(path) as raw, pq.ParquetFile(raw) as file:
             about, schema = file.metadata, file.schema_arrow
             groups = [about.row_group(number) for number in range(about.num_row_groups)]
             sizes = []

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int64
 
+from rfjax.data import readers
 from rfjax.data.types import Arranged, Captions, Examples, Source, flipped, take, take_all
 from rfjax.errors import UserError
 
@@ -114,6 +115,19 @@ class _Rows:
         return grain.MapDataset.range(self.count).shuffle(self.order.seed).repeat()
 
 
+def reading(source: Source, rows: int) -> tuple[Callable[..., Examples], int]:
+    """What reads examples as `take_all` does, in other processes if the source asks for them, and in how many threads.
+
+    Args:
+        rows: how many are read at once.
+    """
+    count = getattr(source, "readers", 0)
+    count = threads() if count < 0 else count
+    if not count:
+        return functools.partial(take_all, source), threads()
+    return readers.of(source, count, rows).take, count + 1  # one prepares while the others wait for the processes
+
+
 def batches(
     source: Source,
     prepare: Prepare,
@@ -139,16 +153,18 @@ def batches(
 
     def assemble(places: Sequence[tuple[int, int]]) -> Batch:
         positions, indices = zip(*places, strict=True)
-        examples, synthetic = draw_captions(take_all(source, indices, names), order, positions)
+        examples, synthetic = draw_captions(read(indices, names), order, positions)
         if order.flip:
             examples = _flipped(examples, source, order.seed, positions, indices)
         batch = prepare(examples) | {"slot": (np.asarray(positions) % order.batch).astype(np.int32)}
         return batch | {SYNTHETIC: synthetic} if order.synthetic else batch
 
+    own = range(order.batch) if rows is None else rows
+    read, count = reading(source, len(own))
     shuffled = source.shuffled if isinstance(source, Arranged) else getattr(source, "shuffles", True)
-    chosen = _Rows(len(source), shuffled, order, range(order.batch) if rows is None else rows, start)
+    chosen = _Rows(len(source), shuffled, order, own, start)
     ready = grain.MapDataset.source(chosen).map(assemble)
-    options = grain.ReadOptions(num_threads=threads(), prefetch_buffer_size=batches_ready())
+    options = grain.ReadOptions(num_threads=count, prefetch_buffer_size=batches_ready())
     return iter(ready.to_iter_dataset(options))
 
 

@@ -62,9 +62,7 @@ class Pictures:
         readers: see `types.Source`.
     """
 
-    def __init__(
-        self, records: Records, where: str, config: configs.Data, problems: Sequence[Problem] = (), readers: int = 0
-    ) -> None:
+    def __init__(self, records: Records, where: str, config: configs.Data, problems: Sequence[Problem] = ()) -> None:
         """Checks the problems that are known, and reads the first record.
 
         Args:

@@ -3,10 +3,12 @@
 import functools
 import os
 import re
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
-from rfjax import untrusted
+from rfjax import buckets, untrusted
 from rfjax.config.paths import expanded
 from rfjax.data import paths
 from rfjax.data.types import Split
@@ -48,15 +50,12 @@ def find(path: str, suffix: str, split: Split, outside: bool) -> tuple[Path, lis
     Raises:
         UserError: if there are none.
     """
-    root = expanded(path, "config.data.path")
-    if root.is_file():
-        root, found = root.parent, [root.name]
-    else:
-        found = sorted(_below(root, suffix))
+    remote = buckets.is_address(path)
+    root, found = _in_bucket(path, suffix) if remote else _here(path, suffix)
     if not found:
-        what = "is not a folder" if not root.is_dir() else f"has no {suffix} files"
+        what = "is not a folder" if not (remote or root.is_dir()) else f"has no {suffix} files"
         raise UserError(f"config.data.path = '{path}' {what}: it must be a folder of them, or one file")
-    if not outside:
+    if not (outside or remote):
         paths.check_inside(root, found, f"'{root}'")
     named = {name: split_in(name) for name in found}
     mixed = "validation" not in named.values()
@@ -67,6 +66,25 @@ def find(path: str, suffix: str, split: Split, outside: bool) -> tuple[Path, lis
             f"config.data.path = '{path}' has {len(found)} {suffix} files, and none whose name says '{split}'"
         )
     return root, files, mixed and split != "test"
+
+
+def _here(path: str, suffix: str) -> tuple[Path, list[str]]:
+    root = expanded(path, "config.data.path")
+    return (root.parent, [root.name]) if root.is_file() else (root, sorted(_below(root, suffix)))
+
+
+def _in_bucket(path: str, suffix: str) -> tuple[Path, list[str]]:
+    """The folder as a Path, such as s3:/bucket/folder, which `opened`, `stamp` and `read_at` take, and its files."""
+    place = buckets.place(path, "config.data.path")
+    if place.name.lower().endswith(suffix) and place.entry():
+        return Path(str(place.parent)), [place.name]
+    names = [entry.name for entry in place.entries() if entry.name.lower().endswith(suffix)]
+    return Path(str(place)), [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+
+
+def opened(path: Path) -> BinaryIO:
+    """A file of the data set for reading, here or in a bucket; errors as of `untrusted.regular`."""
+    return buckets.opened(path) if buckets.is_address(path) else untrusted.regular(path, paths.ANY_SIZE)
 
 
 def _below(root: Path, suffix: str) -> Iterable[str]:
@@ -96,7 +114,15 @@ class _Opened:
 
 
 def stamp(path: Path) -> tuple[int, int]:
-    """A regular file's size in bytes and time of change in ns; errors as of `untrusted.regular`."""
+    """A regular file's size in bytes and time of change in ns; errors as of `untrusted.regular`.
+
+    An object in a bucket has a number of its content in place of the time.
+    """
+    if buckets.is_address(path):
+        found = buckets.place(path, "config.data.path").entry()
+        if found is None:
+            raise UserError(f"there is no object '{path}'")
+        return found.size, zlib.crc32(found.tag.encode())
     with untrusted.regular(path, paths.ANY_SIZE) as file:
         status = os.fstat(file.fileno())
         return status.st_size, status.st_mtime_ns
@@ -119,6 +145,8 @@ def read_at(path: Path, offset: int, size: int, known: tuple[int, int]) -> bytes
     Raises:
         UserError: if the file changed since, or can't be read.
     """
+    if buckets.is_address(path):
+        return _read_object(path, offset, size)
     try:
         file = _opened(path, known)
         if file.stamp() != known:
@@ -131,6 +159,16 @@ def read_at(path: Path, offset: int, size: int, known: tuple[int, int]) -> bytes
             data += more
     except OSError as error:
         raise UserError(f"'{path}' was good when the run began, and can't be read now ({error.strerror})") from error
+    if len(data) != size:
+        raise UserError(f"'{path}' ends before byte {offset + size:,}: it changed since the run began")
+    return data
+
+
+def _read_object(path: Path, offset: int, size: int) -> bytes:
+    try:
+        data = buckets.place(path, "config.data.path").read(offset, offset + size)
+    except FileNotFoundError as error:
+        raise UserError(f"'{path}' was there when the run began, and is gone now") from error
     if len(data) != size:
         raise UserError(f"'{path}' ends before byte {offset + size:,}: it changed since the run began")
     return data

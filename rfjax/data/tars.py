@@ -20,7 +20,8 @@ import numpy as np
 from jaxtyping import Float64, Int32, Int64
 
 from rfjax import files, untrusted
-from rfjax.data import paths, verified
+from rfjax.buckets import is_address
+from rfjax.data import shards, verified
 from rfjax.data.captions import point
 from rfjax.errors import UserError
 
@@ -80,8 +81,7 @@ def indices(folder: Path, names: Sequence[str]) -> list[Index]:
 
 def _index(path: Path) -> Index:
     try:
-        status = os.stat(path)
-        stamp = (status.st_size, status.st_mtime_ns)
+        stamp = shards.stamp(path)
         cache = _cache_file(path)
         known = cache and _load(cache, stamp)
         if known:
@@ -101,7 +101,7 @@ def build(path: Path, stamp: tuple[int, int]) -> Index:
     first: list[int] = []
     members: list[tuple[int, int, int]] = []
     fields: dict[str, int] = {}
-    with untrusted.regular(path, paths.ANY_SIZE) as file:
+    with shards.opened(path) as file:
         start = file.read(2)
         file.seek(0)
         if kind := _ZIPPED.get(start):
@@ -162,7 +162,7 @@ class _Walk:
 
 def _cache_file(path: Path) -> Path | None:
     root = verified.cache_folder("each start reads the names in all tar files")
-    name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:24]
+    name = hashlib.sha256(os.fsencode(path if is_address(path) else path.resolve())).hexdigest()[:24]
     return root and root / "tars" / name[:2] / f"{name}.npz"
 
 

@@ -31,7 +31,7 @@ class Tfds:
     fraction `max_bad` of the records.
 
     Attributes:
-        fields: see `types.Source`.
+        fields, readers: see `types.Source`.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class Tfds:
         files: Sequence[str],
         cache_mb: float,
         max_bad: float,
+        readers: int = 0,
     ) -> None:
         """See `open_source`, which finds the arguments; `decode` raises ValueError for a bad image feature."""
         self._records, self._where, self._features, self._max_bad = records, where, features, max_bad
@@ -52,11 +53,27 @@ class Tfds:
         sample = self._read(0)
         self.fields = fields_of(sample)
         self._memory = Memory(len(records), sample, cache_mb)
+        self.readers = 0 if self._memory.enabled or features.latent else readers
 
     @property
     def problems(self) -> tuple[Problem, ...]:
         """The bad records among those that were read, by position."""
         return tuple(problem for _, problem in sorted(self._bad.items()))
+
+    def broken(self, index: int) -> str:
+        """See `types.Lenient`."""
+        return self._bad[index].reason if index in self._bad else ""
+
+    def found(self) -> dict[int, Problem]:
+        """See `types.Lenient`."""
+        return dict(self._bad)
+
+    def add(self, bad: Mapping[int, Problem]) -> None:
+        """See `types.Lenient`."""
+        new = bad.keys() - self._bad.keys()
+        self._bad |= bad
+        if new:
+            check_problems(self.problems, len(self), self._max_bad, self._where)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -87,8 +104,7 @@ class Tfds:
             try:
                 return self._decode(self._record(position) if known is None else known, index)
             except ValueError as error:
-                self._bad[position] = Problem(f"record {position}", str(error))
-                check_problems(self.problems, len(self), self._max_bad, self._where)
+                self.add({position: Problem(f"record {position}", str(error))})
         raise UserError(f"{self._where}: none of its {len(self)} records is good")
 
     def _record(self, position: int) -> Mapping[str, Any]:
@@ -152,7 +168,7 @@ def open_source(config: configs.Data, split: Split) -> Tfds:
             given), data_dir ("": $TFDS_DATA_DIR, else ~/tensorflow_datasets), train_split and validation_split (such as
             "train[:95%]" or "train[:100]+test"), image_size and channels (of a picture, or of a stored latent), resize,
             image_key, caption_key (without it, a text of CAPTION_KEYS, or none if label_key is given), label_key,
-            caption_template, cache_mb, max_bad and outside.
+            caption_template, cache_mb, max_bad, outside and readers.
         split: "train", "validation" or "test".
 
     Raises:
@@ -186,7 +202,8 @@ def open_source(config: configs.Data, split: Split) -> Tfds:
             raise UserError(f"the {what} stores latents of shape {stored}, but image_size and channels say {shape}")
         decode = partial(_latent, shape=shape)
     where = f"{config.dataset} {spec}"
-    return Tfds(records, where, features, decode, files=files, cache_mb=config.cache_mb, max_bad=config.max_bad)
+    limits = {"cache_mb": config.cache_mb, "max_bad": config.max_bad, "readers": config.readers}
+    return Tfds(records, where, features, decode, files=files, **limits)
 
 
 def _damaged(error: RuntimeError) -> bool:

@@ -88,7 +88,8 @@ class Source(Protocol):
     A source is deterministic (an index always gives the same example), picklable, and safe to read from several
     threads. Reads may share their arrays, and these may be read-only: copy an array before you write into it. An index
     outside of 0 <= index < len(source) raises IndexError. A source whose neighbours are independent may set
-    `shuffles = False`; then it is read in order.
+    `shuffles = False`; then it is read in order. One whose reading takes long may set `readers`, the number of
+    processes that read it for training; -1: one for each core (`rfjax.data.readers`).
     """
 
     @property

@@ -5,7 +5,6 @@ decodes, tokenises, looks up. `encode` runs on the mesh, in one jitted program b
 with weights that are placed once and never trained.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -75,11 +74,9 @@ def make_text_encoder(config: configs.Text) -> TextEncoder:
     return lookup.find(config.encoder, TEXT, "text.encoder")(config)
 
 
-def make_prompt_encoder(config: configs.Text) -> TextEncoder:
-    """The encoder of new texts: for stored encodings it is the one that made them, if config.text.path names it."""
-    if config.encoder == "stored" and config.path:
-        config = dataclasses.replace(config, encoder="sd3" if config.layout == "sd3" else "sentence")
-    return make_text_encoder(config)
+def prompt_encoder(config: configs.Text) -> str:
+    """The name of the encoder of new texts; for stored encodings, of the kind that makes such ones."""
+    return config.encoder if config.encoder != "stored" else "sd3" if config.layout == "sd3" else "sentence"
 
 
 def make_codec(config: configs.Config) -> Codec:

@@ -7,12 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Shaped, UInt8
 
 from rfjax import data, flow
 from rfjax.encoders import Encoder
+from rfjax.encoders.codec import to_pixels
 from rfjax.evaluation.metrics import Metric
-from rfjax.evaluation.sampler import Sampleable, SamplerSettings, sample_batch
+from rfjax.evaluation.sampler import Sampleable, SamplerSettings, decodes_apart, jit_decode, sample_batch
 from rfjax.evaluation.validation import gather
 
 
@@ -38,6 +39,33 @@ def first_prompts(source: data.Source, encoders: Sequence[Encoder], count: int) 
     found = data.take(source, [i % len(source) for i in range(count)], names)
     true = codec.prepare(found.arrays, found.captions)
     return Prompts(tuple(found.captions), text.prepare(found.arrays, found.captions), true)
+
+
+def true_pictures(
+    network: Sampleable, prompts: Prompts, count: int, place: Callable[[Any], jax.Array] = jnp.asarray
+) -> UInt8[np.ndarray, "k *S2"] | None:
+    """The data set's own pictures of the first captions, as many as `count`; None if there are none.
+
+    Stored latents are decoded, where there is a decoder.
+
+    Args:
+        network: whose codec encodes and decodes.
+        prompts: with the data set's arrays, or without them.
+        count: of pictures.
+        place: puts rows on the devices.
+    """
+    codec, rows = network.codec, {name: array[:count] for name, array in (prompts.true or {}).items()}
+    if (found := rows.get("image")) is not None:
+        return found if found.dtype == np.uint8 else to_pixels(found)
+    if not rows or not decodes_apart(codec):
+        return None
+
+    def encode(weights: Any, rows: Any, index: Any) -> jax.Array:
+        return codec.encode(weights, rows, jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(index))
+
+    index = place(np.arange(len(next(iter(rows.values()))), dtype=np.int32))
+    z = jax.jit(encode)(network.frozen, {name: place(array) for name, array in rows.items()}, index)
+    return gather(jit_decode(codec, index.sharding)(network.frozen, z))
 
 
 @dataclass(frozen=True)
@@ -113,6 +141,19 @@ def generate(
     counts = zip(metrics, states, strict=True) if network.codec.pictures and not broken else ()
     scores = {key: value for metric, state in counts for key, value in metric.result(state).items()}
     return Generated(z, images, broken, np.concatenate(lengths), evaluations, schedule, scores)
+
+
+def score(
+    metrics: Sequence[Metric], images: Shaped[np.ndarray, "n *S"], texts: Sequence[str], batch: int
+) -> dict[str, Any]:
+    """What metrics find in pictures that are all there, `batch` of them at a time."""
+    found: dict[str, Any] = {}
+    for metric in metrics:
+        state = metric.init()
+        for start in range(0, len(images), batch):
+            state = metric.update(state, jnp.asarray(images[start : start + batch]), texts[start : start + batch])
+        found |= metric.result(state)
+    return found
 
 
 def record(made: Generated, count: int, settings: SamplerSettings, metrics: Sequence[Metric]) -> dict[str, Any]:

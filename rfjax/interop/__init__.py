@@ -81,6 +81,12 @@ def inspect(tensors: Tensors, layout: str = "", options: ImportOptions = DEFAULT
     return CheckpointInfo(name, config)
 
 
+def read_config(path: Path, layout: str, options: ImportOptions = DEFAULTS) -> configs.Config:
+    """The config of another project's checkpoint, of which no weight is read; errors as of `read`."""
+    with options.open(path) as tensors:
+        return inspect(tensors, layout, options).config
+
+
 def read(path: Path, layout: str, mesh: configs.Mesh, dtype: Any = None, options: ImportOptions = DEFAULTS) -> Weights:
     """Opens another project's checkpoint and puts each tensor on the devices.
 

@@ -32,9 +32,10 @@ from rfjax.jsonl import write_json
 from rfjax.study import archive_parts
 from rfjax.study.archive_parts import IMAGES, NAME
 from rfjax.study.folder import Session, describe_environment
-from rfjax.study.generate import describe_sampling, prepare_folder, preset_applied
+from rfjax.study.generate import prepare_folder, preset_applied
 from rfjax.study.jobs import Job, Task
 from rfjax.study.model_source import label_of, open_network
+from rfjax.study.pictures import describe_sampling
 from rfjax.training import mesh as meshes
 from rfjax.training.context import check_shapes
 from rfjax.training.encode import EncodeStage
@@ -189,7 +190,7 @@ class Archive:
     def about(self) -> dict[str, Any]:
         """All that the bytes of the archive depend on, as plain values."""
         codec, marks = self.network.codec, np.asarray(fingerprint(self.model.params)).tobytes()
-        return describe_sampling(self.config, self.model, self.network) | {
+        return describe_sampling(self.config, self.model, codec.shape) | {
             "count": self.count,
             "batch": self.batch,
             "labels": self.config.archive.labels,

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from rfjax.buckets import mirror
 from rfjax.errors import printable
 
 QUIET_SECONDS = 60.0  # between lines if there is no terminal
@@ -38,7 +39,7 @@ class StudyDisplay:
 
     def say(self, text: str, style: str | None = None) -> None:
         """Prints one or more lines that stay, without characters that move the cursor."""
-        self.console.print(printable(text), style=style, markup=False)
+        self.console.print(printable(mirror.named(text)), style=style, markup=False)
 
     @contextmanager
     def run(self, name: str, steps: int, step_flops: float) -> Iterator["RunDisplay"]:

@@ -19,11 +19,12 @@ from typing import Any
 import jax
 
 from rfjax import files, installed, ownership
+from rfjax.buckets import mirror
 from rfjax.compiling import Compilations
 from rfjax.config import Config, differences
 from rfjax.errors import UserError
 from rfjax.jsonl import plain, write_json
-from rfjax.study import locks, records, reports
+from rfjax.study import bucket_locks, locks, records, reports
 from rfjax.training.processes import from_first
 from rfjax.training.stop import Interrupted, Stop
 from rfjax.untrusted import Unreadable
@@ -46,6 +47,7 @@ class Session:
     def close(self, config: Config) -> str:
         """Writes the report and this session's line, and returns the summary for the terminal."""
         began = time.time()
+        mirror.refresh(Path(config.workdir))  # what other jobs have done
         drawn = reports.build_report(Path(config.workdir))
         self.add({"report": time.time() - began})
         line = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": time.time() - self.started}
@@ -83,7 +85,8 @@ def prepare_folder(config: Config, names: list[str]) -> str:
             for name in names:
                 (folder / "runs" / name).mkdir(exist_ok=True)
             files.clean(folder)
-            write_json(path, {"config": config.to_dict(), "runs": names, **describe_environment()})
+            written = config.to_dict() | {"workdir": mirror.named(config.workdir)}
+            write_json(path, {"config": written, "runs": names, **describe_environment()})
     except OSError as error:
         raise UserError(f"the work folder {folder} can't be written ({error.strerror}): set config.workdir") from error
     return warning
@@ -104,7 +107,7 @@ class Claim:
     """The result of an attempt to lock a run; on process 0 with this job's lock, or the other job that has it."""
 
     turn: Turn
-    lock: locks.Lock | None = None
+    lock: locks.Lock | bucket_locks.BucketLock | None = None
     held: locks.Held | None = None
 
 
@@ -137,7 +140,7 @@ def claim(
                 "another job has taken the run: nothing is lost, the other job continues it"
             )
 
-    with claimed.lock, ownership.owned(folder, check):
+    with claimed.lock, ownership.owned(folder, check), mirror.published(folder):
         if claimed.lock.note:
             say(f"{folder.name}: {claimed.lock.note}")
         files.clean(folder, folder / "samples")
@@ -163,6 +166,8 @@ def _wait_for(
         if turn == Turn.FAILED:
             raise UserError(f"process 0 of this job could not take the lock of {folder}: see its message")
         if turn != Turn.WAIT:
+            if jax.process_index() != 0:
+                mirror.refresh(folder)
             return Claim(turn, claimed.lock, claimed.held)
         if stop.granted():
             raise Interrupted(f"stopped while waiting for {folder.name}", stop.code)
@@ -180,9 +185,13 @@ def _decide(folder: Path, minutes: float, complete: Callable[[], bool], stop: St
         if jax.process_count() > 1:  # JAX receives this signal and informs the other processes
             os.kill(os.getpid(), signal.SIGTERM)
 
-    if complete() and not (folder / locks.NAME).exists():
+    place = mirror.place_of(folder)
+    mirror.refresh(folder)
+    held = bucket_locks.is_held(place / locks.NAME) if place else (folder / locks.NAME).exists()
+    if complete() and not held:
         return Claim(Turn.COMPLETE)
-    lock = locks.take(folder, minutes, alarm)
+    lock = bucket_locks.take(place / locks.NAME, minutes, alarm) if place else locks.take(folder, minutes, alarm)
+    mirror.refresh(folder)
     if isinstance(lock, locks.Held):
         if complete():
             return Claim(Turn.COMPLETE)

@@ -1,39 +1,41 @@
 """The job `generate`: makes a captioned montage with one model, a run's or another project's."""
 
 import errno
+import functools
 import hashlib
-import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from rfjax import config as configs
-from rfjax import data, files, names
+from rfjax import data, files
 from rfjax.config import Config
+from rfjax.config.paths import expanded
 from rfjax.errors import UserError
-from rfjax.evaluation import generation, montage
-from rfjax.evaluation.generation import Prompts
+from rfjax.evaluation import generation
+from rfjax.evaluation.generation import Generated, Prompts
 from rfjax.evaluation.metrics import Metric, make_metrics
-from rfjax.evaluation.sampler import Sampleable, make_settings
+from rfjax.evaluation.sampler import Sampleable, SamplerSettings, decodes_apart, make_settings
 from rfjax.jsonl import write_json
+from rfjax.study import offload, pictures
 from rfjax.study.encodings import read_encodings
 from rfjax.study.folder import Session, describe_environment
 from rfjax.study.jobs import Job, Task
-from rfjax.study.model_source import label_of, open_network
+from rfjax.study.model_source import Found, check_guided, find_model, label_of
+from rfjax.study.offload import Parts
 from rfjax.training import mesh as meshes
 from rfjax.training.context import check_shapes
-from rfjax.training.encode import EncodeStage
+from rfjax.training.encode import EncodeStage, place_weights
 from rfjax.training.log import Display
 from rfjax.training.stop import Interrupted, Stop
 from rfjax.training.weights import Weights
-from rfjax.untrusted import Unreadable, read_json
 
-LARGEST_TILE = 512  # pixels for a picture's longer side in the grid; the .npz file has them all
+Watch = tuple[Display, Stop]  # what shows the progress, and what may end it
 
 
 def make_job(config: Config, started: float) -> Job:
@@ -51,15 +53,17 @@ def make_job(config: Config, started: float) -> Job:
     """
     config = preset_applied(config)
     request, folder = config.generate, Path(config.workdir)
-    encoded = read_encodings(Path(request.encodings)) if request.encodings else None
-    model, stage, network = open_network(config)
-    prompts = find_prompts(request, encoded, model)
+    encoded = read_encodings(expanded(request.encodings, "config.generate.encodings")) if request.encodings else None
+    found = find_model(config)
+    shape = found.size(request)
+    check_guided(config, shape[-1])
+    prompts = find_prompts(request, encoded, found)
     prepare_folder(folder)
     label, count = label_of(Path(request.source)), len(prompts.texts)
     # Scores are for a data set's own captions at its own size, and a Fréchet distance needs two pictures.
-    own = prompts.true is not None and count > 1 and network.codec == model.spec.codec
-    metrics = make_metrics(model.config) if own else ()
-    gallery = Gallery(config, model, network, prompts, stage, label, metrics)
+    own = prompts.true is not None and count > 1 and shape == found.spec.codec.shape
+    metrics = make_metrics(found.config) if own else ()
+    gallery = Gallery(config, found, shape, prompts, label, metrics)
     rounds = -(-count // min(request.batch, count))
     task = Task(label, folder, rounds, 1, lambda: False, gallery.make, gallery.summary)
     return Job(config, [task], Session(started), rounds, shared=False)
@@ -80,66 +84,128 @@ class Gallery:
 
     Attributes:
         config: of the job.
-        model: the weights and the run that they are of.
-        network: the same, at the size of the pictures.
+        found: the model, of which no weight is read yet.
+        shape: of z.
         prompts: what to show.
-        stage: the encoders.
         label: a short name of the model.
         metrics: of the pictures.
     """
 
     config: Config
-    model: Weights
-    network: Sampleable
+    found: Found
+    shape: tuple[int, ...]
     prompts: Prompts
-    stage: EncodeStage
     label: str
     metrics: tuple[Metric, ...]
 
+    @property
+    def batch(self) -> int:
+        """Pictures at once."""
+        return min(self.config.generate.batch, len(self.prompts.texts))
+
     def make(self, display: Display, stop: Stop) -> dict[str, Any]:
         """Generates the pictures and writes the files; `stop` ends it at the next Ctrl-C."""
-        request, count, began = self.config.generate, len(self.prompts.texts), time.monotonic()
-        one, batch = configs.Setting(request.steps, request.guidance), min(request.batch, len(self.prompts.texts))
+        request, count, began, parts = (
+            self.config.generate,
+            len(self.prompts.texts),
+            time.monotonic(),
+            Parts(display.say),
+        )
+        one = configs.Setting(request.steps, request.guidance)
         settings = make_settings(self.config.sampling, one, seed=request.seed)
-        mesh = meshes.make_mesh(self.config.mesh)
+        model, made = (self._apart if request.offload else self._together)(settings, parts, (display, stop))
+        seconds = time.monotonic() - began
+        record, about = generation.record(made, count, settings, self.metrics), describe(self, model)
+        path = pictures.free_name(
+            Path(self.config.workdir), f"{self.label}_{settings.sampler}_{one.name}_seed{request.seed}", about
+        )
+        record = {key: value for key, value in record.items() if key not in about}
+        if jax.process_index() == 0:
+            pictures.write(path, made, self.prompts.texts, request, f"{self.label}: {pictures.sentence(about)}")
+            plain = {"settings": about, "found": record, "parts": parts.found, "seconds": seconds}
+            write_json(path.with_suffix(".json"), plain | describe_environment())
+        split = {"samples": seconds}
+        return {"path": path, "about": about, **record, "parts": parts.lines(), "split_seconds": split}
+
+    def _together(self, settings: SamplerSettings, parts: Parts, watch: Watch) -> tuple[Weights, Generated]:
+        """All networks are on the devices together."""
+        mesh, encoders = meshes.make_mesh(self.config.mesh), self.found.spec.encoders
+        names = ("autoencoder", "text", *(one.name for one in encoders[2:]))
+        weights = [
+            parts.read(name, functools.partial(place_weights, one.weights(), mesh))
+            for name, one in zip(names, encoders, strict=True)
+        ]
+        stage, model = EncodeStage(encoders, tuple(weights)), self._load(parts)
+        with parts.running("network"):
+            made = self._generate(model.sampleable(stage, self.shape), self.prompts, stage.condition, settings, watch)
+        return model, made
+
+    def _apart(self, settings: SamplerSettings, parts: Parts, watch: Watch) -> tuple[Weights, Generated]:
+        """One network is on the devices at a time."""
+        mesh, encoders = meshes.make_mesh(self.config.mesh), self.found.spec.encoders
+        encoded = offload.encode_prompts(encoders[1], self.prompts, self.batch, mesh, parts)
+        model = self._load(parts)
+        nothing = EncodeStage(encoders, ((),) * len(encoders))
+        network = offload.without_decoder(model.sampleable(nothing, self.shape))
+        with parts.running("network"):
+            made = self._generate(network, encoded.prompts, encoded.condition, settings, watch)
+        model = replace(model, params=())
+        if decodes_apart(codec := encoders[0]):
+            del network
+            codec = replace(codec, shape=self.shape)
+            images = offload.decode(codec, made.z, self.batch, mesh, parts)
+            scores = {} if made.broken else generation.score(self.metrics, images, self.prompts.texts, self.batch)
+            made = replace(made, images=images, scores=scores)
+        return model, made
+
+    def _load(self, parts: Parts) -> Weights:
+        loaded: list[Weights] = []
+
+        def load() -> Any:
+            loaded.append(self.found.load())
+            return loaded[0].params
+
+        parts.read("network", load)
+        return loaded[0]
+
+    def _generate(
+        self,
+        network: Sampleable,
+        prompts: Prompts,
+        condition: Callable[[dict[str, Any]], Any],
+        settings: SamplerSettings,
+        watch: Watch,
+    ) -> Generated:
+        count, (display, stop), mesh = len(prompts.texts), watch, meshes.make_mesh(self.config.mesh)
 
         def place(values: Any) -> jax.Array:
             if stop.granted():
                 raise Interrupted("stopped while drawing", stop.code)
             return meshes.place(values, mesh)
 
-        display.say("compiling the sampler and drawing")
-        made = generation.generate(
-            self.network,
-            self.prompts,
+        return generation.generate(
+            network,
+            prompts,
             settings,
-            batch,
-            encode=self.stage.condition,
+            self.batch,
+            encode=condition,
             place=place,
-            metrics=self.metrics,
+            metrics=self.metrics if network.codec.pictures else (),
             keep=count,
-            tell=lambda done: display.advance(-(-done // batch), f"{done} of {count} pictures"),
+            tell=lambda done: display.advance(-(-done // self.batch), f"{done} of {count} pictures"),
         )
-        seconds, found = time.monotonic() - began, generation.record(made, count, settings, self.metrics)
-        about, name = describe(self), f"{self.label}_{settings.sampler}_{one.name}_seed{request.seed}"
-        path = free_name(Path(self.config.workdir), name, about)
-        found = {key: value for key, value in found.items() if key not in about}
-        if jax.process_index() == 0:
-            _write(path, self, made, f"{self.label}: {_sentence(about)}")
-            record = {"settings": about, "found": found, "seconds": seconds, **describe_environment()}
-            write_json(path.with_suffix(".json"), record)
-        return {"path": path, "about": about, **found, "split_seconds": {"samples": seconds}}
 
     def summary(self, result: dict[str, Any], seconds: float) -> str:
         about = result["about"]
         lines = [
-            f"{self.label}: {_sentence(about)}",
+            f"{self.label}: {pictures.sentence(about)}",
+            *result["parts"],
             f"{about['count']} drawn in {seconds:.1f} s: {result['path']}, .npz and .json",
         ]
-        if not self.network.codec.pictures:
+        if not self.found.spec.codec.pictures:
             lines.append(
-                f"latents of {about['image'][-1]} channels have no decoder here: the grid shows their first three "
-                "principal components as colours, the .npz file has their values"
+                f"latents of {about['image'][-1]} channels have no decoder here, for config.autoencoder.path names "
+                "none: the grid shows their first three principal components as colours, the .npz file has their values"
             )
         quantities = [one for metric in self.metrics for one in metric.quantities if result.get(one.key) is not None]
         found = [
@@ -168,7 +234,7 @@ def prepare_folder(folder: Path) -> None:
         raise UserError(f"the folder {folder} can't be written ({error.strerror}): set config.workdir") from error
 
 
-def find_prompts(request: configs.Generate, encoded: Prompts | None, model: Weights) -> Prompts:
+def find_prompts(request: configs.Generate, encoded: Prompts | None, model: Found) -> Prompts:
     """What to generate: the encodings of a file, the prompts, or the first captions of the run's validation data.
 
     Raises:
@@ -201,80 +267,11 @@ def find_prompts(request: configs.Generate, encoded: Prompts | None, model: Weig
         ) from error
 
 
-def describe(gallery: Gallery) -> dict[str, Any]:
+def describe(gallery: Gallery, model: Weights) -> dict[str, Any]:
     """All that the pictures depend on, as plain values."""
     arrays, texts = gallery.prompts.arrays, gallery.prompts.texts
-    return describe_sampling(gallery.config, gallery.model, gallery.network) | {
+    return pictures.describe_sampling(gallery.config, model, gallery.shape) | {
         "count": len(texts),
         "captions": list(texts),
         "text": hashlib.sha256(b"".join(arrays[name].tobytes() for name in sorted(arrays))).hexdigest()[:16],
     }
-
-
-def describe_sampling(config: Config, model: Weights, network: Sampleable) -> dict[str, Any]:
-    """What pictures depend on besides what they show, as plain values."""
-    request, sampling, shape = config.generate, config.sampling, network.codec.shape
-    return {
-        "source": str(Path(request.source).resolve()),
-        "layout": request.layout,
-        "weights": request.weights,
-        "step": model.step,
-        "backbone": model.config.model.backbone,
-        "formulation": model.config.flow.formulation,
-        "image": list(shape),
-        "sampler": sampling.sampler,
-        "steps": request.steps,
-        "guidance": request.guidance,
-        "guidance_interval": [sampling.guidance_low, sampling.guidance_high],
-        "guidance_channels": sampling.guidance_channels or shape[-1],
-        "grid": names.schedule_of(sampling.schedule, network.formulation.name),
-        "shift": sampling.shift,
-        "diffusion": sampling.diffusion if sampling.sampler == "euler_maruyama" else None,
-        "seed": request.seed,
-    }
-
-
-def _sentence(settings: dict[str, Any]) -> str:
-    """The settings in a line, the usual ones left out."""
-    low, high = settings["guidance_interval"]
-    channels, every = settings["guidance_channels"], settings["image"][-1]
-    parts = [
-        settings["formulation"],
-        f"{settings['weights']} weights of step {settings['step']}" if settings["step"] else "imported weights",
-        f"{settings['sampler']}, {settings['steps']} steps",
-        f"noise {settings['diffusion']}" if settings["diffusion"] else "",
-        f"times {settings['grid']}" if settings["grid"] != "uniform" else "",
-        f"shift {settings['shift']:g}" if settings["shift"] != 1 else "",
-        f"guidance {settings['guidance']:g}" + (f" for t in [{low:g}, {high:g}]" if (low, high) != (0, 1) else ""),
-        f"on {channels} of {every} channels" if channels < every else "",
-        f"seed {settings['seed']}",
-        "{} x {} x {}".format(*settings["image"]),
-    ]
-    return ", ".join(filter(None, parts))
-
-
-def free_name(folder: Path, name: str, settings: dict[str, Any]) -> Path:
-    """The path NAME.png, or NAME_2.png and so on where the names before it belong to other settings."""
-    plain, number, path = json.loads(json.dumps(settings)), 1, folder / f"{name}.png"
-    while path.with_suffix(".json").exists():
-        try:
-            known = (read_json(path.with_suffix(".json")) or {}).get("settings")
-        except Unreadable:
-            known = None  # not ours: left alone
-        if known == plain:
-            break
-        number += 1
-        path = folder / f"{name}_{number}.png"
-    return path
-
-
-def _write(path: Path, gallery: Gallery, made: generation.Generated, note: str) -> None:
-    """The montage, and the arrays beside it."""
-    texts, request = list(gallery.prompts.texts), gallery.config.generate
-    images = made.z if made.images is None else made.images
-    shown = montage.preview(made.z) if made.images is None else made.images
-    room = min(max(montage.TILE, *shown.shape[1:3]), LARGEST_TILE)
-    with files.atomic(path) as partial:
-        montage.montage(shown, texts, request.columns, note, room).save(partial, format="PNG")
-    with files.atomic(path.with_suffix(".npz")) as partial, partial.open("wb") as file:  # by name, numpy adds an ending
-        np.savez(file, images=images, captions=np.array(texts), seed=np.uint32(request.seed))

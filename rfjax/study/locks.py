@@ -135,7 +135,7 @@ def take(folder: Path, stale_minutes: float, alarm: Callable[[], None] = lambda:
         if _create(path, text):
             return ours()
         if seen := _look(path):
-            other, silent = _read(seen.text), max(_now(path) - seen.sign, 0) / 1e9
+            other, silent = read_holder(seen.text), max(_now(path) - seen.sign, 0) / 1e9
             who, reason = str(other or "its file names no process"), _void(seen, silent, stale)
             doubtful = bool(reason or silent > seconds_of_doubt(stale) or (other and other.replaced()))
             held = Held(who, silent, seen.sign, doubtful)
@@ -151,7 +151,7 @@ def take(folder: Path, stale_minutes: float, alarm: Callable[[], None] = lambda:
 
 def _void(seen: _Seen, silent: float, stale: float) -> str:
     """Why a lock is void, or ""."""
-    if other := _read(seen.text):
+    if other := read_holder(seen.text):
         return other.void(silent, stale)
     # An unreadable lock is being made, or its process was killed while it made the lock.
     return "it is damaged" if silent > stale else ""
@@ -196,7 +196,7 @@ def _look(path: Path) -> _Seen | None:
         raise
 
 
-def _read(text: str) -> Holder | None:
+def read_holder(text: str) -> Holder | None:
     """The holder that a lock's text names, or None if the text is damaged."""
     try:
         known = Holder(**parse_json(text, NAME))

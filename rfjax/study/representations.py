@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from rfjax import data, flow, models
+from rfjax.buckets import mirror
 from rfjax.config import Config
 from rfjax.errors import UserError
 from rfjax.jsonl import FILE, read_lines, write_json
@@ -85,7 +86,7 @@ def find(config: Config) -> tuple[list[Subject], list[str]]:
     Raises:
         UserError: if there is none.
     """
-    source = Path(config.study.source)
+    source = mirror.reading(config.study.source, "config.study.source")
     if not config.study.source or not source.exists():
         raise UserError(
             f"config.study.source = '{config.study.source}' must be the folder of a study or of a run, or a checkpoint"

@@ -12,6 +12,7 @@ import jax
 
 from rfjax import config as configs
 from rfjax import data, models
+from rfjax.buckets import mirror
 from rfjax.config import Config
 from rfjax.data.identity import Identity
 from rfjax.errors import UserError
@@ -39,7 +40,7 @@ def make_job(config: Config, started: float) -> Job:
         UserError: if the source is no study, has no complete run, or was trained on data that are not these.
     """
     session = Session(started)
-    source = records.read(Path(config.study.source))
+    source = records.read(mirror.reading(config.study.source, "config.study.source"))
     complete = [run for run in source.runs if run.state == "complete"]
     if not complete:
         raise UserError(f"no run of {config.study.source} is complete: finish that study first")
@@ -146,7 +147,7 @@ def sample(run: records.RunRecord, found: Record, config: Config, display: Displ
             )
             scores[name] = generation.record(made, config.sampling.count, one, metrics)
             lines.write("scores", read.step, weights="ema", setting=name, **scores[name])
-            save_pictures(folder / "samples", name, made, replace(prompts, true=None), spec.codec)
+            save_pictures(folder / "samples", name, made, prompts.texts)
             display.advance(number, f"{name} drawn")
     check_ours(folder)
     if first:

@@ -10,6 +10,7 @@ import jax
 
 from rfjax import config as configs
 from rfjax import data, flow, models
+from rfjax.buckets import mirror
 from rfjax.config import Config
 from rfjax.data import paths
 from rfjax.errors import UserError, nearest
@@ -96,7 +97,8 @@ def check(run: Run, *, new: bool = True) -> float:
     make_metrics(run.config)
     flow.formulation(run.config.flow.formulation, run.config.flow.shift)
     if new and run.config.training.start_from:
-        weights.check_start(Path(run.config.training.start_from), run.config, spec)
+        start = mirror.reading(run.config.training.start_from, "config.training.start_from")
+        weights.check_start(start, run.config, spec)
     return models.measure(spec.model, spec.inputs).train_flops * run.config.training.batch
 
 

@@ -1,24 +1,27 @@
-"""Checkpoints of a run by Orbax: the state and the seconds spent, with a fingerprint that tells damage.
+"""Checkpoints of a run by Orbax, or in a bucket by `parts`: the state and the seconds spent, with a fingerprint.
 
 Batch k is a function of the config and of k, so the state's step says all that there is to know about the data.
 """
 
 import contextlib
 import itertools
-import math
+import os
 import re
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from rfjax import files, ownership
+from rfjax.buckets import Unavailable, mirror
 from rfjax.errors import UserError
+from rfjax.training import parts
+from rfjax.training.checkpoint_files import Progress, is_finished, load, small_whole
 from rfjax.training.fingerprint import fingerprint
 from rfjax.training.processes import all_agree, check_ours, from_first
 from rfjax.training.state import State
@@ -31,39 +34,6 @@ ROOM = 1.1  # free space asked for before a save, over the size of the state
 
 class Damaged(UserError):
     """A checkpoint that can't be read, or whose numbers are not those that were saved."""
-
-
-class Progress(NamedTuple):
-    """What a run knows besides its state.
-
-    Attributes:
-        seconds: of training so far.
-        measured: the step at which everything was measured last; -1: never.
-        best_step: the step of the lowest validation loss of the averaged weights, which is `best_loss`; -1: none yet.
-    """
-
-    seconds: float = 0.0
-    measured: int = -1
-    best_step: int = -1
-    best_loss: float = math.inf
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        return {name: np.asarray(value, PROGRESS[name]) for name, value in self._asdict().items()}
-
-
-PROGRESS = {"seconds": np.float32, "measured": np.int32, "best_step": np.int32, "best_loss": np.float64}
-# What fields of the state were called when `progress` was `seconds` alone: a checkpoint from then is read by this map.
-BEFORE = {"ema_params": "average", "opt_state": "moments"}
-
-
-def small_whole() -> ocp.Context:
-    """Within it, arrays below a MiB for each device that has a copy are saved whole by one of them.
-
-    Orbax would have each save a slice, and compile a program for each size and place of a slice.
-    """
-    context = ocp.Context()
-    context.array.saving.min_slice_bytes_for_replica_parallel = 2**20
-    return context
 
 
 class Checkpoints:
@@ -96,6 +66,7 @@ class Checkpoints:
             for path in folder.iterdir():
                 if LEFT.fullmatch(path.name):
                     _remove(path)
+            parts.clean(folder)
         all_agree(True)
 
     @property
@@ -127,28 +98,42 @@ class Checkpoints:
         """
         self.wait()
         check_ours(self._folder)
-        step = int(state.step)
-        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-        if (free := shutil.disk_usage(self._folder).free) < ROOM * size:
-            raise files.FullDisk(
-                f"a checkpoint takes {size / 1e6:,.1f} MB, and {self._folder} has {free / 1e6:,.1f} MB left: make "
-                f"room, and the same command goes on from step {self.latest or 0}"
-            )
+        step, remote = int(state.step), mirror.place_of(self._folder)
+        if not remote:
+            self._check_room(state)
         if step == self._latest:
             return
         if jax.process_index() == 0 and _exists(self._folder / str(step)):
             self._put_aside(step)
         all_agree(True)
         tree = {"state": state, "progress": progress.arrays(), "fingerprint": fingerprint(state)}
+        write = self._write_parts if remote else self._write_by_orbax
+        self._saving = step, self._thread.submit(write(step, tree))
+
+    def _check_room(self, state: State) -> None:
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        if (free := shutil.disk_usage(self._folder).free) < ROOM * size:
+            raise files.FullDisk(
+                f"a checkpoint takes {size / 1e6:,.1f} MB, and {self._folder} has {free / 1e6:,.1f} MB left: make "
+                f"room, and the same command goes on from step {self.latest or 0}"
+            )
+
+    def _write_by_orbax(self, step: int, tree: dict[str, Any]) -> Callable[[], None]:
+        """Copies the arrays; returns what the thread does: not until it is on the disk may others be removed."""
         with small_whole(), files.full_disk(self._folder):
             response = ocp.save_checkpointables_async(self._path(step), {"run": tree})
 
-        def finish() -> None:  # in a thread: not until it is on the disk may others be removed
+        def finish() -> None:
             response.result()  # if it were not asked for, Orbax would leave a thread and three descriptors
             if jax.process_index() == 0:
                 files.sync_tree(self._folder / str(step))
 
-        self._saving = step, self._thread.submit(finish)
+        return finish
+
+    def _write_parts(self, step: int, tree: dict[str, Any]) -> Callable[[], None]:
+        token = from_first(int.from_bytes(os.urandom(3)))
+        saved = parts.copy_out(tree, token)
+        return lambda: parts.write(saved, self._folder / str(step))
 
     def wait(self) -> None:
         """Waits for what is being written, then removes the checkpoints that it makes superfluous."""
@@ -169,6 +154,7 @@ class Checkpoints:
             for step in [step for step in self.finished() if step <= self._latest][: -self._keep]:
                 if not self._every or step % self._every:
                     removed = self._folder / f"{step}.removed"
+                    parts.remove(self._folder / str(step))
                     (self._folder / str(step)).rename(removed)  # so that a kill leaves no half of a checkpoint
                     _remove(removed)
 
@@ -207,6 +193,7 @@ class Checkpoints:
         aside.mkdir(exist_ok=True)
         names = itertools.chain([str(step)], (f"{step}_{number}" for number in itertools.count(2)))
         target = next(aside / name for name in names if not _exists(aside / name))
+        parts.move(self._folder / str(step), target)
         shutil.move(self._folder / str(step), target)
 
     def restore(self, abstract: State, step: int | None = None) -> tuple[State, Progress]:
@@ -220,13 +207,19 @@ class Checkpoints:
         if step is None and (step := from_first(max(self.finished(), default=NONE))) == NONE:
             raise UserError(f"{self._folder} has no checkpoint yet: train the run first")
         where, loaded, reason = f"the checkpoint {self._folder / str(step)}", None, ""
+        away = None
         try:
+            mirror.refresh(self._folder)  # what process 0 has written
             if is_finished(self._folder / str(step)):
-                loaded = _load(self._path(step), abstract)
+                loaded = load(self._path(step), abstract)
             else:
                 reason = "it is no folder that a save has finished"
+        except Unavailable as error:
+            away = error
         except Exception as error:  # Orbax, TensorStore and JSON each raise errors of their own
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        if mirror.place_of(self._folder) and not all_agree(away is None):  # nothing is known of the checkpoint
+            raise away or Unavailable(f"{where} can't be read by another process of this job: it says why")
         if not all_agree(loaded is not None):
             raise Damaged(f"{where} can't be read ({reason or 'another process could not'})")
         same = np.asarray(fingerprint(loaded["state"])) == loaded["fingerprint"]
@@ -250,27 +243,6 @@ class Checkpoints:
                 self._retire()
         finally:
             self._thread.shutdown()
-
-
-def _load(path: Path, abstract: State) -> dict[str, Any]:
-    """The state, the progress and the fingerprint in a finished checkpoint, of this version or of the one before."""
-    fingerprint = np.zeros(len(jax.tree.leaves(abstract)), np.uint32)
-    if "progress" in ocp.checkpointables_metadata(path).metadata["run"]:
-        wanted = {"state": abstract, "progress": Progress().arrays(), "fingerprint": fingerprint}
-        loaded = ocp.load_checkpointables(path, {"run": wanted})["run"]
-        return loaded | {"progress": Progress(**{name: value.item() for name, value in loaded["progress"].items()})}
-    named = {BEFORE.get(name, name): getattr(abstract, name) for name in ("step", "params", *BEFORE, "health")}
-    older = {"state": named | {"loss_sum": abstract.sums["loss"]}, "seconds": np.float32(0), "fingerprint": fingerprint}
-    loaded = ocp.load_checkpointables(path, {"run": jax.tree.map(lambda x: x, older)})["run"]
-    old = loaded["state"]
-    fields = {name: old[BEFORE.get(name, name)] for name in ("step", "params", *BEFORE, "health")}
-    state = abstract.replace(**fields, sums={"loss": old["loss_sum"]})
-    return loaded | {"state": state, "progress": Progress(float(loaded["seconds"]))}
-
-
-def is_finished(path: Path) -> bool:
-    """Whether Orbax has finished a checkpoint: its metadata, which it writes last, and its tree are there."""
-    return (path / "_CHECKPOINT_METADATA").is_file() and (path / "run").is_dir()
 
 
 def _exists(path: Path) -> bool:

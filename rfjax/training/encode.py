@@ -65,7 +65,7 @@ class EncodeStage:
 
     def condition(self, arrays: Mapping[str, Any]) -> Any:
         """The conditioning of prepared text on the devices."""
-        return _jit_condition(self.encoders[1])(self.weights[1], arrays)
+        return jit_condition(self.encoders[1])(self.weights[1], arrays)
 
 
 def place_weights(weights: Any, mesh: Mesh) -> Any:
@@ -99,7 +99,7 @@ def jit_encode(encoders: tuple[Encoder, ...], rows: Sharding | None = None) -> C
 
 
 @functools.cache
-def _jit_condition(text: Any) -> Callable[..., Any]:
+def jit_condition(text: Any) -> Callable[..., Any]:
     def condition(weights: Any, arrays: Any) -> Any:
         rows = len(next(iter(arrays.values())))
         keys = jax.random.split(jax.random.key(0), rows)

@@ -2,12 +2,13 @@
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rfjax import data
 from rfjax.config import Config
-from rfjax.encoders import make_codec, make_prompt_encoder
+from rfjax.encoders import make_codec, make_text_encoder, prompt_encoder
 from rfjax.tensors.fingerprint import DIGITS, fingerprint_of
 
 
@@ -31,4 +32,5 @@ def check_encodings(config: Config, source: data.Source) -> None:
     if config.autoencoder.path:
         encoding.check("autoencoder", fingerprints(make_codec(config)), "autoencoder.path")
     if config.text.path:
-        encoding.check("text", fingerprints(make_prompt_encoder(config.text)), "text.path")
+        text = replace(config.text, encoder=prompt_encoder(config.text))
+        encoding.check("text", fingerprints(make_text_encoder(text)), "text.path")

@@ -3,13 +3,13 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from rfjax import data
+from rfjax.buckets import mirror
 from rfjax.jsonl import write_json
 from rfjax.training import mesh as meshes
 from rfjax.training import recovery
@@ -122,7 +122,9 @@ class _Training:
         context.doing("drawing the initial weights")
         state = initial_state(context.spec, context.mesh, config.training.seed)
         start = config.training.start_from
-        return (stored.start_from(Path(start), state, context.spec, config) if start else state), Progress()
+        if start:
+            state = stored.start_from(mirror.reading(start, "config.training.start_from"), state, context.spec, config)
+        return state, Progress()
 
     def enter_phase(self) -> bool:
         """Takes the spec of the next update; returns whether it is another one than before."""

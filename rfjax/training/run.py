@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rfjax.buckets import mirror
 from rfjax.config import Config, differences
 from rfjax.errors import UserError
 from rfjax.jsonl import number, write_json
@@ -84,7 +85,8 @@ class Run:
         return [sentence for sentence in (read_result(self.folder).trouble, self._known()[1]) if sentence]
 
     def write_config(self) -> None:
-        write_json(self.folder / CONFIG, self.config.to_dict())
+        written = self.config.to_dict()
+        write_json(self.folder / CONFIG, written | {"workdir": mirror.named(written["workdir"])})
 
     def restore_config(self) -> None:
         """Writes the config of a complete run again if it is missing; training does so for the others."""

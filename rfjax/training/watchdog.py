@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rfjax import files
+from rfjax.buckets import mirror
 from rfjax.config import Recovery
 from rfjax.errors import Exit, UserError
 
+PUBLISHING = 30.0  # seconds for a bucket to get the file before the process ends
 LOOKS = 10  # as many times as this within the time that may pass
 
 
@@ -58,5 +60,8 @@ class Watchdog:
             faulthandler.dump_traceback(file)
         print(f"\n{sentence}; {path} says where each thread is", file=sys.stderr, flush=True)
         if self._settings.hang_exits:
+            ending = threading.Thread(target=mirror.publish, args=(self._folder,), daemon=True)
+            ending.start()  # the store may be what the run waits for
+            ending.join(PUBLISHING)
             print(f"ending with exit code {Exit.HUNG}, to be started again", file=sys.stderr, flush=True)
             os._exit(Exit.HUNG)

@@ -170,7 +170,9 @@ def kept_steps(folder: Path) -> tuple[int, ...]:
         saved.close()
 
 
-def read_weights(folder: Path, mesh: configs.Mesh, average: bool = True, step: int | None = None) -> Weights:
+def read_weights(
+    folder: Path, mesh: configs.Mesh, average: bool = True, step: int | None = None, config: Config | None = None
+) -> Weights:
     """Reads the weights in a run's folder: those of a checkpoint, or the ones that were written by `write`.
 
     Args:
@@ -178,11 +180,12 @@ def read_weights(folder: Path, mesh: configs.Mesh, average: bool = True, step: i
         mesh: the devices.
         average: take the average of the weights, where the run has one.
         step: of the checkpoint; None: the newest.
+        config: of the same network, with other encoders perhaps; None: the run's own.
 
     Raises:
         UserError: if the folder is not a run's, has no weights yet, or is of another version.
     """
-    config = read_config(folder)
+    config = config or read_config(folder)
     made, spec = meshes.make_mesh(mesh), make_run_spec(config)
     if (folder / FOLDER).is_dir():
         return Weights(config, spec, _read_tree((folder / FOLDER).absolute(), abstract(spec, made)), 0)

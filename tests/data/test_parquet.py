@@ -214,7 +214,7 @@ def batches(source, count, **options):
 
 
 def test_a_run_goes_on_at_any_step_and_processes_share_it(folder):
-    load_one = lambda: load(folder, window_mb=1e-3, cache_mb=0.0)  # noqa: E731
+    load_one = lambda: load(folder, window_mb=1e-3, cache_mb=0.0, readers=0)  # noqa: E731
     whole = batches(load_one(), 15)
     first, second = batches(load_one(), 3, start=4), batches(load_one(), 8, start=7)  # resumed twice
     for expected, found in zip(whole[4:], [*first, *second], strict=True):
@@ -229,7 +229,7 @@ def test_a_run_goes_on_at_any_step_and_processes_share_it(folder):
 
 
 def test_a_run_reads_no_more_groups_than_its_window(folder, monkeypatch):
-    source, read = load(folder, window_mb=1e-3, cache_mb=0.0), []
+    source, read = load(folder, window_mb=1e-3, cache_mb=0.0, readers=0), []
     table = source._records
     load_group = table._load
     monkeypatch.setattr(table, "_load", lambda number: read.append(number) or load_group(number))

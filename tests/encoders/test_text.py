@@ -125,9 +125,12 @@ def test_stored_encodings_come_before_captions_and_in_float32(encoder, dtype):
     arrays = stored(encoder, 2, dtype)
     prepared = encoder.prepare(arrays | {"image": np.zeros((2, 1))}, ["a caption"] * 2)
     assert set(prepared) == {"context", "pooled"}
-    for name, array in prepared.items():
-        assert array.dtype == np.float32
-        np.testing.assert_array_equal(array, arrays[name].astype(np.float32))
+    assert {array.dtype for array in prepared.values()} == {np.dtype(np.float16 if dtype == np.float16 else np.float32)}
+    cond = encode(encoder, prepared)
+    for name, array in arrays.items():
+        made = getattr(cond, name)
+        assert made.dtype == np.float32
+        np.testing.assert_array_equal(made, array.astype(np.float32))
 
 
 @pytest.mark.parametrize("missing", ["context", "pooled"])

@@ -79,7 +79,7 @@ DRY = {
          "pyproject.toml", "constraints.txt", "configs", "rfjax"],
         ["gcloud", "compute", "tpus", "tpu-vm", "scp", "rfjax.tgz", "pod:rfjax.tgz", "--zone=zone", "--worker=all"],
         ssh("mkdir -p rfjax && tar -xzf rfjax.tgz -C rfjax && cd rfjax && python3 -m venv .venv && "
-            ".venv/bin/pip install --quiet -c constraints.txt -e '.[tpu]'"),
+            ".venv/bin/pip install --quiet -c constraints.txt -e '.[tpu,buckets]'"),
         ssh("cd rfjax && flock --timeout 600 --conflict-exit-code 75 run.lock .venv/bin/python -m rfjax.main "
             f"{CONFIG} {WORKDIR} {HANG} --config.cluster.join=always"),
     ],
@@ -148,8 +148,9 @@ def test_the_array_has_the_names_of_the_runs(fakes):
     [
         ("local.sh", ["two", CONFIG], {}, "the first argument must be the number of processes"),
         ("tpu_pod.sh", [CONFIG, WORKDIR], {"NAME": "pod", "ZONE": "zone"}, "set TYPE, the accelerator type: TYPE=..."),
-        ("tpu_pod.sh", [CONFIG], NEEDED["tpu_pod.sh"], "name a folder that all workers see: --config.workdir=/..."),
-        ("tpu_pod.sh", [CONFIG, "--config.workdir=gs://b"], NEEDED["tpu_pod.sh"], "name a folder that all workers"),
+        ("tpu_pod.sh", [CONFIG], NEEDED["tpu_pod.sh"], "name a bucket or a folder that all workers see: --config."),
+        ("tpu_pod.sh", [CONFIG, "--config.workdir=az://b"], NEEDED["tpu_pod.sh"], "name a bucket or a folder that all"),
+        ("gke_xpk.sh", [CONFIG, "--config.workdir=x"], NEEDED["gke_xpk.sh"], "name a bucket or a folder that all pods"),
         ("gke_xpk.sh", [CONFIG, WORKDIR], {}, "set CLUSTER, the name of the cluster: CLUSTER=..."),
         ("gke_xpk.sh", [CONFIG, WORKDIR], NEEDED["gke_xpk.sh"] | {"WORKLOAD": "A"}, "WORKLOAD=A must have at most 40"),
         ("gke_xpk.sh", [CONFIG, WORKDIR, "--config.study.name=a\nb"], NEEDED["gke_xpk.sh"], "can't have line breaks"),

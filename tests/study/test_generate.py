@@ -13,7 +13,7 @@ from tiny import begun_run, run_job, tiny
 from rfjax import config as configs
 from rfjax import interop, main, memory
 from rfjax.errors import UserError
-from rfjax.study import generate, model_source
+from rfjax.study import generate, model_source, pictures
 from rfjax.training.spec import make_run_spec
 from rfjax.training.weights import Weights
 
@@ -117,9 +117,9 @@ def test_a_mistake_is_one_sentence_before_a_folder_is_made(source, tmp_path, val
 def test_what_lies_in_the_folder_already_is_never_mistaken_for_ours(tmp_path):
     for content in ("", "[" * 99999, "[1]", '{"settings": 5}', "\udcff"):
         (tmp_path / "x.json").write_text(content, errors="surrogateescape")
-        assert generate.free_name(tmp_path, "x", {"a": 1}) == tmp_path / "x_2.png"
+        assert pictures.free_name(tmp_path, "x", {"a": 1}) == tmp_path / "x_2.png"
     (tmp_path / "x.json").write_text('{"settings": {"a": 1}}')
-    assert generate.free_name(tmp_path, "x", {"a": 1}) == tmp_path / "x.png"
+    assert pictures.free_name(tmp_path, "x", {"a": 1}) == tmp_path / "x.png"
 
 
 def test_a_long_name_of_a_model_is_cut(tmp_path):
@@ -162,6 +162,7 @@ def imported(monkeypatch, tmp_path, **sections):
         return Weights(config, spec, params, 0)
 
     monkeypatch.setattr(interop, "read", read_checkpoint)
+    monkeypatch.setattr(interop, "read_config", lambda path, layout: config)
     path = tmp_path / "SiT.pt"
     path.write_text("weights")
     return path, asked, params
@@ -203,7 +204,7 @@ def test_a_checkpoint_of_another_project_draws_latents_of_class_labels(monkeypat
 
 def test_encodings_from_a_file_stand_for_prompts(monkeypatch, tmp_path):
     path, *_ = imported(monkeypatch, tmp_path, text={"encoder": "stored", "length": 8, "width": 8, "pooled_width": 6})
-    for values, words in (({"prompts": ("a",)}, "name an .npz file"), ({}, r"^give config\.generate\.encodings")):
+    for values, words in (({"prompts": ("a",)}, "or an .npz file"), ({}, r"^give config\.generate\.encodings")):
         with pytest.raises(UserError, match=words):
             sample(tmp_path / "out", path, **values)
 

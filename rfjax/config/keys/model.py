@@ -99,14 +99,15 @@ class Model:
     )
     largest_image: int = key(
         0,
-        "Sets the longest image side, in pixels, for which positions exist (SD3 5.3.2). 0 takes data.image_size.",
+        "Sets the longest image side, in the network's pixels (latent pixels with an autoencoder), for which positions "
+        "exist (SD3 5.3.2). 0 takes that of the training images.",
         low=0,
         high=65_536,
     )
     base_image: int = key(
         0,
-        "Sets the image side, in pixels, at which neighbouring patches lie 1 apart (SD3: 256 pixels, which are 32 "
-        "latent pixels). 0 takes data.image_size.",
+        "Sets the image side, in the network's pixels, at which neighbouring patches lie 1 apart (SD3: 256 pixels, "
+        "which are 32 latent pixels). 0 takes that of the training images.",
         low=0,
         high=65_536,
     )

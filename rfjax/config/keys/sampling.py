@@ -135,17 +135,22 @@ class Generate:
         low=0,
         high=LARGEST_SEED,
     )
+    offload: bool = key(
+        False,
+        "Keeps only one network on the devices at a time: each text encoder, then the network, then the autoencoder. "
+        "It takes less memory, and the weights are read from their files as they are needed.",
+    )
     height: int = key(
         0,
-        "Sets the height of the pictures in pixels, or in latent pixels for a model of latents. 0 takes the training "
-        "size.",
+        "Sets the height of the pictures in pixels, or in latent pixels for a model of latents without an autoencoder. "
+        "0 takes the training size.",
         low=0,
         high=65_536,
     )
     width: int = key(
         0,
-        "Sets the width of the pictures in pixels, or in latent pixels for a model of latents. 0 takes the training "
-        "size.",
+        "Sets the width of the pictures in pixels, or in latent pixels for a model of latents without an autoencoder. "
+        "0 takes the training size.",
         low=0,
         high=65_536,
     )

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from rfjax import config as configs
+from rfjax.config.paths import expanded
 from rfjax.encoders.autoencoder.loading import Autoencoder, open_autoencoder
 from rfjax.encoders.autoencoder.names import HALVES
 from rfjax.encoders.codec import LOG_VARIANCES, Latents, Moments, Pixels, shape_of, to_network, to_pixels
@@ -48,6 +49,11 @@ class AutoencoderCodec:
     def encodes(self) -> bool:
         """Whether it runs the encoder: for pictures."""
         return isinstance(self.inner, Pixels)
+
+    @property
+    def factor(self) -> int:
+        """Pixels of a picture for one of z, in height and in width."""
+        return self.autoencoder.arch.factor
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -119,7 +125,7 @@ def make(config: configs.Config, name: str) -> AutoencoderCodec:
         UserError: if there is no autoencoder, or it does not fit the data.
     """
     own, data = config.autoencoder, config.data
-    opened = open_autoencoder(own.path, own.precision)
+    opened = open_autoencoder(expanded(own.path, "config.autoencoder.path"), own.precision)
     arch, shape = opened.arch, shape_of(data)
     if arch.outputs not in configs.PICTURE_CHANNELS:
         raise UserError(f"{opened.path} decodes to {arch.outputs} channels, which are no picture: 1 or 3 are")

@@ -118,7 +118,7 @@ class Encoder(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, pixels: Float[Array, "B H W 3"]) -> Float[Array, "B h w 2*Z"]:
+    def __call__(self, pixels: Float[Array, "B H W I"]) -> Float[Array, "B h w Z2"]:
         arch, dtype = self.arch, self.dtype
         x = conv(arch.widths[0], dtype, "conv_in")(pixels)
         for level, channels in enumerate(arch.widths):
@@ -143,7 +143,7 @@ class Decoder(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, latent: Float[Array, "B h w Z"]) -> Float[Array, "B H W 3"]:
+    def __call__(self, latent: Float[Array, "B h w Z"]) -> Float[Array, "B H W O"]:
         arch, dtype = self.arch, self.dtype
         x = latent.astype(dtype)
         if arch.post_quant:

@@ -100,7 +100,7 @@ class BertEncoder(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, ids: Int[Array, "B L"], mask: Bool[Array, "B L"]) -> Float32[Array, "B L D"]:
+    def __call__(self, ids: Int[Any, "B L"], mask: Bool[Any, "B L"]) -> Float32[Array, "B L D"]:
         """Encodes at most `arch.positions` tokens."""
         arch = self.arch
         x = Table(arch.vocabulary, arch.width, self.dtype, name="tokens")(ids)

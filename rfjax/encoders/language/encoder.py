@@ -127,7 +127,10 @@ class LanguageEncoder:
 
     def encode(self, weights: Any, batch: Mapping[str, Array], keys: Array) -> TextConditioning:
         """The conditioning of tokens, or of stored encodings."""
-        made = (batch[CONTEXT], batch[POOLED]) if CONTEXT in batch else self.states(weights, batch)
+        if CONTEXT in batch:
+            made = batch[CONTEXT].astype(jnp.float32), batch[POOLED].astype(jnp.float32)
+        else:
+            made = self.states(weights, batch)
         return TextConditioning(*made, self.groups, self._empty(weights, made) if self.null == "empty" else None)
 
     def _empty(self, weights: Any, like: States) -> States:

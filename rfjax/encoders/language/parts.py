@@ -113,7 +113,7 @@ class Table(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, ids: Int[Array, "*B"]) -> Float[Array, "*B D"]:
+    def __call__(self, ids: Int[Any, "*B"]) -> Float[Array, "*B D"]:
         table = self.param("embedding", nn.initializers.zeros, (self.count, self.width), self.dtype)
         return jnp.take(table, ids, axis=0).astype(jnp.float32)
 

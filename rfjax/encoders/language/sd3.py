@@ -17,6 +17,7 @@ from jaxtyping import Array
 
 from rfjax import config as configs
 from rfjax.conditioning import Group
+from rfjax.config.paths import expanded
 from rfjax.encoders.language.encoder import LanguageEncoder, Part, States
 from rfjax.encoders.language.tokens import Tokenizer
 from rfjax.encoders.language.tower import CONFIG, Tower, open_tower
@@ -94,7 +95,7 @@ def make(config: configs.Text) -> SD3Text:
     Raises:
         UserError: if a folder or a tokenizer is missing, or its widths are not those of the config.
     """
-    folder = Path(config.path)
+    folder = expanded(config.path, "config.text.path")
     if not folder.is_dir():
         raise UserError(f"config.text.path = '{config.path}' is no folder: name a local diffusers pipeline")
     parts = []

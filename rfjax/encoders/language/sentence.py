@@ -15,6 +15,7 @@ from jaxtyping import Array
 
 from rfjax import config as configs
 from rfjax import untrusted
+from rfjax.config.paths import expanded
 from rfjax.encoders.language.encoder import LanguageEncoder, Part, States
 from rfjax.encoders.language.tokens import Tokenizer
 from rfjax.encoders.language.tower import open_tower
@@ -50,7 +51,7 @@ def make(config: configs.Text) -> Sentence:
     Raises:
         UserError: if there is none, or its widths are not those of the config.
     """
-    folder = Path(config.path) if config.path else packaged()
+    folder = expanded(config.path, "config.text.path") if config.path else packaged()
     tower = open_tower(folder, "bert", config.precision)
     tokens = Tokenizer(str(folder), "bert", config.length)
     tokens.check()

@@ -130,7 +130,7 @@ class T5Encoder(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, ids: Int[Array, "B L"]) -> Float32[Array, "B L D"]:
+    def __call__(self, ids: Int[Any, "B L"]) -> Float32[Array, "B L D"]:
         """Encodes any number of tokens."""
         arch = self.arch
         table = self.param("relative", nn.initializers.zeros, (arch.buckets, arch.heads))

@@ -22,6 +22,7 @@ LARGEST = 2**26  # bytes of a tokenizer's file; T5's have 2 MB
 CHARACTERS = 128  # of a text are read for each token that there is room for: no published token is longer
 HALVES = re.compile("[\ud800-\udfff]")  # of a character beyond U+FFFF, which is no text
 SPACES = re.compile(r"[ \t\r\n]+")
+WHITE = re.compile("\x85")  # a space to Unicode, and not to sentencepiece
 CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 JSON, VOCABULARY, MERGES, PIECES = "tokenizer.json", "vocab.json", "merges.txt", "spiece.model"
 MAPS = ("special_tokens_map.json", "tokenizer_config.json")  # which say the special tokens, the first one first
@@ -48,7 +49,7 @@ KINDS = {
                       ("bos_token", "eos_token", "pad_token")),
     "clip_g": Special("<|startoftext|>", "<|endoftext|>", "!", ((JSON,), (VOCABULARY, MERGES)),
                       ("bos_token", "eos_token", "pad_token")),
-    "t5": Special("", "</s>", "<pad>", ((PIECES,), (JSON,)), ("", "eos_token", "pad_token")),
+    "t5": Special("", "</s>", "<pad>", ((JSON,), (PIECES,)), ("", "eos_token", "pad_token")),
     "bert": Special("[CLS]", "[SEP]", "[PAD]", ((JSON,),), ("cls_token", "sep_token", "pad_token")),
 }  # fmt: skip
 
@@ -165,6 +166,10 @@ def _opened(path: str, kind: str) -> Opened:
         if files == (PIECES,):
             return _pieces(folder / PIECES)
         read = _vocabulary(folder, special) if VOCABULARY in files else _json(folder / JSON)
+        start, end, pad = (_said(folder, role, own) for role, own in zip(special.roles, special[:3], strict=True))
+        # As in transformers: where a text has a special token's letters, that is the token, such as CLIP G's "!".
+        known = [token for token in (start, end, pad) if read.token_to_id(token) is not None]
+        read.add_special_tokens(known)
     except UserError:
         raise
     except BaseException as error:  # tokenizers' panics are no Exception
@@ -180,7 +185,6 @@ def _opened(path: str, kind: str) -> Opened:
             )
         return found
 
-    start, end, pad = (_said(folder, role, own) for role, own in zip(special.roles, special[:3], strict=True))
     encode = lambda text: read.encode(text, add_special_tokens=False).ids  # noqa: E731
     return Opened(encode, (number(start),) if start else (), number(end), number(pad))
 
@@ -220,7 +224,7 @@ def _vocabulary(folder: Path, special: Special) -> Any:
     known = untrusted.read_json(folder / VOCABULARY, limit=LARGEST, fix=FIX) or {}
     text = (untrusted.read_bytes(folder / MERGES, limit=LARGEST, fix=FIX) or b"").decode(errors="replace")
     pairs = [tuple(line.split(" ")) for line in text.split("\n") if line.strip() and not line.startswith("#version")]
-    start, end, _ = (_said(folder, role, own) for role, own in zip(special.roles, special[:3], strict=True))
+    end = _said(folder, special.roles[1], special.end)
     read = library.Tokenizer(
         models.BPE(vocab=known, merges=pairs, continuing_subword_prefix="", end_of_word_suffix="</w>", unk_token=end)
     )
@@ -228,14 +232,23 @@ def _vocabulary(folder: Path, special: Special) -> Any:
     read.normalizer = normal.Sequence([normal.NFC(), spaces, normal.Lowercase()])
     words = pre.Split(library.Regex(CLIP_WORDS), behavior="removed", invert=True)
     read.pre_tokenizer = pre.Sequence([words, pre.ByteLevel(add_prefix_space=False)])
-    read.add_special_tokens([token for token in (start, end) if token in known])
     return read
 
 
 def _pieces(path: Path) -> Opened:
-    """T5's model of the library `sentencepiece`."""
+    """T5's model of the library `sentencepiece`; around it, what T5TokenizerFast does to special tokens and spaces."""
     processor = _library("sentencepiece").SentencePieceProcessor()
     processor.LoadFromSerializedProto(untrusted.read_bytes(path, limit=LARGEST, fix=FIX) or b"")
     if processor.eos_id() < 0:
         raise UserError(f"{path} has no end token, which T5 needs: {FIX}")
-    return Opened(processor.EncodeAsIds, (), processor.eos_id(), max(processor.pad_id(), 0))
+    numbers = [each for each in (processor.eos_id(), processor.pad_id(), processor.unk_id()) if each >= 0]
+    special = {processor.IdToPiece(each): each for each in numbers}
+    split = re.compile(f"({'|'.join(map(re.escape, special))})")
+
+    def encode(text: str) -> list[int]:
+        found: list[int] = []
+        for part in split.split(WHITE.sub(" ", text)):
+            found += [special[part]] if part in special else processor.EncodeAsIds(part)
+        return found
+
+    return Opened(encode, (), processor.eos_id(), max(processor.pad_id(), 0))

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import SingleDeviceSharding
-from jaxtyping import Array
 
 from rfjax import untrusted
 from rfjax.encoders.language import bert, clip, t5
@@ -98,7 +97,7 @@ class Tower:
             found["projection"] = self._identity()
         return jax.tree_util.tree_map_with_path(lambda path, _: found[_name(path)], tree)
 
-    def __call__(self, weights: Any, ids: Array, *mask: Array) -> Any:
+    def __call__(self, weights: Any, ids: Any, *mask: Any) -> Any:
         """The states of tokens (B, L): `clip.ClipStates`, or (B, L, D) of T5 and BERT.
 
         Args:

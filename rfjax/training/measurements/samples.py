@@ -8,8 +8,6 @@ import jax
 import numpy as np
 
 from rfjax import config as configs
-from rfjax.encoders import Codec
-from rfjax.encoders.codec import to_pixels
 from rfjax.evaluation import generation, montage
 from rfjax.evaluation.metrics import make_metrics
 from rfjax.evaluation.sampler import Sampleable, all_settings
@@ -71,7 +69,8 @@ class Samples:
                     )
                     found = generation.record(made, config.count, one, metrics)
                     if at.final and number == 0:
-                        save_pictures(context.run.folder / "samples", weights, made, prompts, spec.codec)
+                        true = generation.true_pictures(network, prompts, config.shown, place)
+                        save_pictures(context.run.folder / "samples", weights, made, prompts.texts, true)
                 yield "scores", {"weights": weights, "setting": name, **found}
         if at.final:
             first = next(iter(settings.values()))
@@ -88,13 +87,11 @@ class Samples:
 
 
 def save_pictures(
-    folder: Path, name: str, made: generation.Generated, prompts: generation.Prompts, codec: Codec
+    folder: Path, name: str, made: generation.Generated, texts: Sequence[str], true: np.ndarray | None = None
 ) -> None:
     """Saves the pictures that were kept and, beside them, the true ones of their captions; latents are no pictures."""
     if not len(made.z) or made.images is None or jax.process_index() != 0:
         return
-    texts = prompts.texts[: len(made.images)]
-    montage.save(folder, name, made.images, texts)
-    if prompts.true and (true := prompts.true.get("image")) is not None:
-        true = true[: len(made.images)]
-        montage.save(folder, "data", true if true.dtype == np.uint8 else to_pixels(true), texts)
+    montage.save(folder, name, made.images, texts[: len(made.images)])
+    if true is not None:
+        montage.save(folder, "data", true[: len(made.images)], texts[: len(made.images)])
