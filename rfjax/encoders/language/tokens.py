@@ -92,6 +92,11 @@ class Cuts:
         with self._lock:
             return {name: count for name, count in self._cut.items() if count}
 
+    def sentence(self) -> str:
+        """What was cut, for the user; empty if nothing was."""
+        parts = ", ".join(f"{count:,} for {name}" for name, count in self.cut.items())
+        return f"of {self.texts:,} texts that were read, some were too long and are cut: {parts}" if parts else ""
+
 
 @dataclass(frozen=True)
 class Tokenizer:
