@@ -53,6 +53,8 @@ def make_job(config: Config, started: float) -> Job:
     sources = {split: data.open_source(config.data, split) for split in dict.fromkeys(config.encode.splits)}
     if not sources:
         raise UserError("config.encode.splits is empty: name the splits to encode")
+    if "train" in sources:
+        data.check_synthetic(sources["train"], config.data.synthetic_share)
     shards = [
         shard
         for split, source in sources.items()
