@@ -32,7 +32,7 @@ from rfjax.training import encodings
 from rfjax.training import mesh as meshes
 from rfjax.training.encode import EncodeStage
 from rfjax.training.log import Display
-from rfjax.training.processes import check_ours
+from rfjax.training.processes import all_from_first, check_ours
 from rfjax.training.stop import Interrupted, Stop
 
 NAMED_REASONS = 3  # of broken examples, in a record
@@ -66,12 +66,14 @@ def make_job(config: Config, started: float) -> Job:
     meshes.check_batch("encode.batch", config.encode.batch, mesh)
     trouble = prepare_folder(config, [])
     about = {"encoders": fingerprints(programs), "encode": config.to_dict()["encode"]}
-    missing = [shard for shard in shards if encode_shards.read_record(root, shard) is None]
-    if jax.process_index() == 0:
+    first = jax.process_index() == 0  # which decides: another job may end a shard meanwhile
+    there = [first and encode_shards.read_record(root, shard) is not None for shard in shards]
+    missing = [shard for shard, done in zip(shards, all_from_first(there), strict=True) if not done]
+    if first:
         for shard in missing:
             shard.folder(root).mkdir(parents=True, exist_ok=True)
     encoding = Encoding(config, programs, sources, shards, about, sum(shard.stop - shard.start for shard in missing))
-    if not missing and jax.process_index() == 0:
+    if not missing and first:
         encode_shards.write_index(root, shards, about)
     session.add({"start-up": time.time() - started})
     tasks = [

@@ -21,6 +21,13 @@ def from_first(value: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.int32(value))) if jax.process_count() > 1 else int(value)
 
 
+def all_from_first(values: list[bool]) -> list[bool]:
+    """What process 0 says of each of several things."""
+    if jax.process_count() == 1:
+        return values
+    return np.asarray(multihost_utils.broadcast_one_to_all(np.asarray(values, bool))).tolist()
+
+
 def check_ours(folder: Path) -> None:
     """Asks process 0, which has the run's lock, whether it still has it; all processes come here before a write.
 
