@@ -4,11 +4,11 @@ A file in `configs/` starts from `default()`, an `ml_collections.ConfigDict` tha
 result and returns a frozen `Config` before anything is compiled. This package imports no JAX.
 """
 
-from rfjax.config.checks import PICTURE_CHANNELS as PICTURE_CHANNELS
 from rfjax.config.checks import check as check
 from rfjax.config.checks import check_generate as check_generate
-from rfjax.config.checks import check_z as check_z
-from rfjax.config.checks import codec_name as codec_name
+from rfjax.config.codecs import PICTURE_CHANNELS as PICTURE_CHANNELS
+from rfjax.config.codecs import check_z as check_z
+from rfjax.config.codecs import codec_name as codec_name
 from rfjax.config.keys import Alignment as Alignment
 from rfjax.config.keys import Archive as Archive
 from rfjax.config.keys import Autoencoder as Autoencoder

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from rfjax.config.codecs import encodes_pictures
 from rfjax.config.keys import Config, Data, Generate, Text
 from rfjax.config.setting import setting
 from rfjax.errors import UserError
@@ -10,7 +11,6 @@ from rfjax.lookup import is_path
 
 # The size that 0 stands for in config.data, by data source.
 OWN_SIZE = {"shapes": {"image_size": 16, "channels": 3}, "digits": {"image_size": 8, "channels": 1}}
-PICTURE_CHANNELS = (1, 3)  # grey, or red, green and blue
 
 # What config.data.path names, by data source.
 PATHS = {
@@ -100,42 +100,6 @@ def _check_shape(config: Config) -> None:
         raise UserError("a video (config.data.shape of four numbers) needs positions by formula, and not the uvit")
     if len(data.shape) == 4 and data.shape[0] % model.frame_patch:
         raise UserError(f"config.data.shape = {data.shape} has no multiple of frame_patch = {model.frame_patch} frames")
-
-
-def codec_name(data: Data) -> str:
-    """The codec that `config.data` names: the source's own, else of pictures for 1 or 3 channels, or of latents."""
-    own = data.name if data.name in ("latents", "moments") else ""
-    return data.codec or own or ("pixels" if data.channels in PICTURE_CHANNELS else "latents")
-
-
-def encodes_pictures(config: Config) -> bool:
-    """Whether an autoencoder stands between the data's pictures and the network."""
-    return bool(config.autoencoder.path) and codec_name(config.data) == "pixels"
-
-
-def check_z(config: Config, shape: tuple[int, ...]) -> None:
-    """Checks what depends on the latents that an autoencoder makes of the data's pictures.
-
-    Args:
-        config: of the run.
-        shape: of z, (h, w, channels).
-
-    Raises:
-        UserError: if the network can't be built for them, or guidance not be applied.
-    """
-    if not encodes_pictures(config):
-        return
-    model, (height, width, channels) = config.model, shape
-    made = f"the autoencoder makes latents of {height} x {width} x {channels} of config.data's pictures"
-    if height % model.patch or width % model.patch:
-        raise UserError(f"{made}, which config.model.patch = {model.patch} does not divide")
-    if 0 < model.largest_image < max(height, width):
-        raise UserError(f"{made}, and config.model.largest_image = {model.largest_image} latent pixels is smaller")
-    if config.sampling.guidance_channels > channels:
-        raise UserError(
-            f"{made}, and config.sampling.guidance_channels = {config.sampling.guidance_channels} exceeds their "
-            "channels: 0 guides all"
-        )
 
 
 def _check_model(config: Config) -> None:
