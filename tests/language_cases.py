@@ -54,6 +54,7 @@ class Case:
 
 CLIP = {"vocab_size": 100, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2,
         "max_position_embeddings": 16, "projection_dim": 24, "eos_token_id": 2, "bos_token_id": 0}  # fmt: skip
+BARE = {key: value for key, value in CLIP.items() if key != "projection_dim"}  # of a whole CLIP, which says it itself
 T5 = {"vocab_size": 100, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 3, "num_heads": 6,
       "feed_forward_proj": "gated-gelu"}  # fmt: skip
 BERT = {"vocab_size": 100, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2,
@@ -64,7 +65,7 @@ CASES = [
     Case("clip-l", "CLIPTextModelWithProjection", "clip", CLIP | {"hidden_act": "quick_gelu"}),
     Case("clip-g", "CLIPTextModelWithProjection", "clip", CLIP | {"hidden_act": "gelu", "eos_token_id": 99}),
     Case("clip-alone", "CLIPTextModel", "clip", CLIP | {"eos_token_id": 7}),
-    Case("clip-whole", "CLIPModel", "clip", {"text_config": CLIP, "vision_config": PICTURES, "projection_dim": 24}),
+    Case("clip-whole", "CLIPModel", "clip", {"text_config": BARE, "vision_config": PICTURES, "projection_dim": 24}),
     Case("t5", "T5EncoderModel", "t5", T5, length=140),
     Case("t5-whole", "T5ForConditionalGeneration", "t5", T5 | {"relative_attention_max_distance": 20}, 40, "encoder"),
     Case("bert", "BertModel", "bert", BERT),

@@ -17,6 +17,9 @@ def changed(**sections):
     return c
 
 
+SD3 = {"encoder": "sd3", "path": "pipeline", "length": 154}
+
+
 @pytest.mark.parametrize(
     ("sections", "words"),
     [
@@ -31,6 +34,18 @@ def changed(**sections):
         ({"model": {"backbone": "dit", "dual_blocks": 1}}, "must be at most 0 for 'dit' of depth 2"),
         ({"model": {"dual_blocks": 5}}, "must be at most 2 for 'mmdit' of depth 2"),
         ({"model": {"learn_sigma": True}}, "config.model.learn_sigma works with dit and sit, not with 'mmdit'"),
+        ({"text": {"width": 0}}, "config.text.width = 0 takes the size of 'sd3' or 'sentence': 'words' needs a number"),
+        ({"text": {"encoder": "stored", "null": "empty"}}, "which 'stored' can't: set it to 'zeros'"),
+        ({"text": {"encoder": "sd3"}}, "config.text.path must name the folder of a diffusers pipeline"),
+        ({"text": SD3 | {"parts": ()}}, "config.text.parts is empty"),
+        ({"text": SD3 | {"parts": ("clip",)}}, "did you mean 'clip_"),
+        ({"text": SD3 | {"length": 77}}, "CLIP has 77 tokens, and T5 needs more"),
+        ({"text": SD3 | {"length": 76, "parts": ("clip_l",)}}, "CLIP has 77 tokens, without T5's"),
+        (
+            {"text": SD3 | {"length": 77, "parts": ("clip_l",)}, "model": {"backbone": "mmdit3"}},
+            "length > 77 for 'sd3'",
+        ),
+        ({"text": {"encoder": "sentence"}, "model": {"backbone": "mmdit3"}}, "has weights for two kinds of text"),
         ({"text": {"encoder": "labels"}}, "with config.text.encoder = 'labels', take dit or sit"),
         ({"data": {"name": "shape"}}, "did you mean 'shapes'"),
         ({"data": {"image_size": 8}}, "at least 16 pixels"),

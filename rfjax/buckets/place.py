@@ -22,6 +22,7 @@ from rfjax.errors import UserError, one_line
 ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")  # gs://bucket, and gs:/bucket as Path writes it
 BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,220}[A-Za-z0-9]")
 LONGEST_KEY = 1024  # bytes of an object's name, on both stores
+CHUNK = 2**25  # bytes of a request, of which an object has at most 10,000
 MANY = 1000  # objects that one request removes
 
 
@@ -129,7 +130,7 @@ class Place:
         mode = condition if isinstance(condition, str) else dict(condition)
         try:
             with _told(self):
-                return _version(store.put(self._store, self.key, data, mode=mode))
+                return _version(store.put(self._store, self.key, data, mode=mode, chunk_size=CHUNK))
         except FileNotFoundError as error:
             if mode in ("create", "overwrite"):
                 raise Unavailable(f"there is no bucket {self.scheme}://{self.bucket}: make it first") from error

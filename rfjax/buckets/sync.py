@@ -114,7 +114,7 @@ class Mirror:
     def publish(self) -> None:
         """Writes all changes to the bucket, oldest first, and returns once it has them.
 
-        Files of a folder that another job has taken (`rfjax.ownership`) are left out.
+        Files of a folder that another job has taken (`rfjax.ownership`) are left out, now and later.
 
         Raises:
             UserError: if the bucket can't be written.
@@ -125,17 +125,23 @@ class Mirror:
             stamps = {name: stamp for name in self._local() if (stamp := _stamp(self.folder / name))}
             changed = [name for name, stamp in stamps.items() if self._stamp_known(name) != stamp]
             for name in sorted(changed, key=lambda name: (stamps[name][0], name)):
-                with contextlib.suppress(ownership.FolderTaken, FileNotFoundError):
-                    ownership.check_ours(self.folder / name)
-                    self._known[name] = self._send(name, stamps[name])
-            gone = [name for name in self._known if name not in stamps and not (self.folder / name).exists()]
-            for name in gone:
-                if name.endswith(SENT):
+                if not self._ours(name):
+                    self._known[name] = _Known("", stamps[name])  # never sent: the next `refresh` reads the other job's
                     continue
-                with contextlib.suppress(ownership.FolderTaken):
-                    ownership.check_ours(self.folder / name)
+                with contextlib.suppress(FileNotFoundError):
+                    self._known[name] = self._send(name, stamps[name])
+            gone = [name for name in self._known if name not in stamps and not name.endswith(SENT)]
+            for name in [name for name in gone if not (self.folder / name).exists()]:
+                if self._ours(name):
                     self.source.remove([name])
-                    del self._known[name]
+                del self._known[name]
+
+    def _ours(self, name: str) -> bool:
+        try:
+            ownership.check_ours(self.folder / name)
+        except ownership.FolderTaken:
+            return False
+        return True
 
     def _stamp_known(self, name: str) -> tuple[int, int, int] | None:
         known = self._known.get(name)

@@ -62,6 +62,9 @@ def _check_data(data: Data) -> None:
         raise UserError(f"'{data.name}' has no size of its own: set config.data.image_size and config.data.channels")
     if data.name == "shapes" and (data.channels not in (0, 3) or 0 < data.image_size < 16):
         raise UserError("the data set 'shapes' draws images of 3 channels and at least 16 pixels: see config.data")
+    for name in ("alt_text", "other_words"):
+        if getattr(data, name) and data.name != "shapes":
+            raise UserError(f"config.data.{name} is for the data set 'shapes' alone, not for '{data.name}'")
     if data.name in ("shapes", "digits") and data.flip:
         raise UserError(f"config.data.flip would make captions of '{data.name}' wrong: switch it off")
     if data.name == "tfds" and not data.dataset:

@@ -14,6 +14,7 @@ from rfjax.data.pipeline import batches_ready as batches_ready
 from rfjax.data.pipeline import check_synthetic as check_synthetic
 from rfjax.data.pipeline import draw_captions as draw_captions
 from rfjax.data.pipeline import load as load
+from rfjax.data.pipeline import reading as reading
 from rfjax.data.pipeline import threads as threads
 from rfjax.data.types import Captions as Captions
 from rfjax.data.types import Examples as Examples

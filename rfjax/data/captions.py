@@ -7,6 +7,7 @@ import os
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -56,23 +57,25 @@ def captions_file(folder: Path, name: str) -> Path:
     raise UserError(f"the folder {str(folder)!r} has no {' or '.join(names)}{hint}")
 
 
-def parse(path: Path, percent: float) -> tuple[list[Record], list[Problem]]:
+def parse(path: Path, percent: float, synthetic: str = SYNTHETIC_KEY) -> tuple[list[Record], list[Problem]]:
     """Reads the lines, and names the problems of those that can't be used.
 
     Args:
         path: of the captions file.
         percent: of the pictures in the validation split, 0..100.
+        synthetic: the key of the synthetic captions.
 
     Raises:
         UserError: if the file can't be read, is UTF-16, or takes more memory than this machine has.
     """
     records, problems = [], []
+    read = partial(_parse_line, percent=percent, synthetic=synthetic)
     try:
         with untrusted.regular(path, paths.ANY_SIZE) as file:
             lines = EXPANSION * os.fstat(file.fileno()).st_size
             paths.check_memory(f"'{path}', with all its lines,", lines, "prepare a TensorFlow Datasets data set of it")
             for number, line in enumerate(_lines(file, path), start=1):
-                _parse_line(line, f"{path.name} line {number}", percent, records, problems)
+                read(line, f"{path.name} line {number}", records, problems)
     except OSError as error:
         raise UserError(f"'{path}' can't be read ({error.strerror})") from error
     return records, problems
@@ -91,7 +94,9 @@ def _lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
         yield from line.splitlines() if more is line else [line]
 
 
-def _parse_line(line: bytes, place: str, percent: float, records: list[Record], problems: list[Problem]) -> None:
+def _parse_line(
+    line: bytes, place: str, records: list[Record], problems: list[Problem], *, percent: float, synthetic: str
+) -> None:
     """Adds a line to the records or to the problems."""
     if not line.strip():
         return
@@ -106,15 +111,15 @@ def _parse_line(line: bytes, place: str, percent: float, records: list[Record], 
         if not file:
             raise ValueError('no "file"')
         file = os.path.normpath(file.replace("\\", "/")).replace(os.sep, "/")
-        original, synthetic = _texts(fields, CAPTION_KEYS), _texts(fields, (SYNTHETIC_KEY,))
+        original, made = _texts(fields, CAPTION_KEYS), _texts(fields, (synthetic,))
         if not original:
             raise ValueError("no caption")
-        if any("\ud800" <= letter <= "\udfff" for letter in "".join((file, *original, *synthetic))):
+        if any("\ud800" <= letter <= "\udfff" for letter in "".join((file, *original, *made))):
             raise ValueError("half of a surrogate pair, which is no character")
         split = fields.get("split") or split_of(file, percent)
         if split not in SPLITS:
             raise ValueError(f"unknown split {split!r}{nearest(str(split), SPLITS)}")
-        records.append(Record(file, caption_of(original, synthetic), split))
+        records.append(Record(file, caption_of(original, made), split))
     except RecursionError:
         problems.append(Problem(place, "nested too deeply"))
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are among them

@@ -25,6 +25,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from rfjax import terminal, untrusted
+from rfjax.buckets import is_address
 from rfjax.config.paths import expanded
 from rfjax.data import prepared
 from rfjax.errors import UserError
@@ -145,6 +146,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data_dir", type=Path, default=Path(DATA_DIR), help="the folder of prepared TFDS data sets")
     options = parser.parse_args(arguments)
     try:
+        if is_address(options.data_dir):
+            raise UserError(
+                f"--data_dir={options.data_dir} is in a bucket: prepare a local folder, and copy that there"
+            )
         source, data_dir = (expanded(getattr(options, name), f"--{name}") for name in ("source", "data_dir"))
         folder, written = prepare(source, data_dir)
     except UserError as error:

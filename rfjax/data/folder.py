@@ -101,8 +101,8 @@ def open_source(config: configs.Data, split: Split) -> Folder:
     """Opens one split of a folder of captioned pictures.
 
     Args:
-        config: its path, image_size, channels, resize, captions_file, validation_percent, cache_mb, max_bad, outside
-            and readers.
+        config: its path, image_size, channels, resize, captions_file, synthetic_key, validation_percent, cache_mb,
+            max_bad, outside and readers.
         split: "train", "validation" or "test".
 
     Raises:
@@ -113,7 +113,7 @@ def open_source(config: configs.Data, split: Split) -> Folder:
     images.check(config.image_size, config.channels, config.resize)
     folder = expanded(config.path, "config.data.path")
     file = captions.captions_file(folder, config.captions_file)
-    records, problems = captions.parse(file, config.validation_percent)
+    records, problems = captions.parse(file, config.validation_percent, config.synthetic_key or captions.SYNTHETIC_KEY)
     if not config.outside:
         paths.check_inside(folder, [os.path.relpath(file, folder)], "config.data.captions_file")
         paths.check_inside(folder, (record.file for record in records), file.name)

@@ -186,7 +186,9 @@ def open_source(config: configs.Data, split: Split) -> Latents:
     if not sum(latents.counts):
         raise UserError(f"'{folder}' holds no latents: its files have no rows")
     channels = config.channels * (2 if main == MOMENTS else 1)
-    first = _channels_first(latents, config.image_size, channels, config.layout)
+    encoding = read_encoding(root, "train" if divided else split, latents.counts)
+    layout = config.layout or ("nhwc" if encoding else "")  # as the job writes it
+    first = _channels_first(latents, config.image_size, channels, layout)
     mirrored = arrays.get(names[FLIPPED])
     if mirrored and (mirrored.shape, mirrored.dtype) != (latents.shape, latents.dtype):
         raise UserError(
@@ -194,7 +196,6 @@ def open_source(config: configs.Data, split: Split) -> Latents:
             f"{latents.dtype} of shape {latents.shape}: they must be of the same pictures"
         )
     chosen = _share(root, latents, split, config.validation_percent) if divided else None
-    encoding = read_encoding(root, "train" if divided else split, latents.counts)
     return Latents(arrays, MAIN[main], lines, first, chosen, encoding)
 
 

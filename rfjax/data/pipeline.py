@@ -115,6 +115,19 @@ class _Rows:
         return grain.MapDataset.range(self.count).shuffle(self.order.seed).repeat()
 
 
+def reading(source: Source, rows: int) -> tuple[Callable[..., Examples], int]:
+    """What reads examples as `take_all` does, in other processes if the source asks for them, and in how many threads.
+
+    Args:
+        rows: how many are read at once.
+    """
+    count = getattr(source, "readers", 0)
+    count = threads() if count < 0 else count
+    if not count:
+        return functools.partial(take_all, source), threads()
+    return readers.of(source, count, rows).take, count + 1  # one prepares while the others wait for the processes
+
+
 def batches(
     source: Source,
     prepare: Prepare,
@@ -146,14 +159,12 @@ def batches(
         batch = prepare(examples) | {"slot": (np.asarray(positions) % order.batch).astype(np.int32)}
         return batch | {SYNTHETIC: synthetic} if order.synthetic else batch
 
-    count = getattr(source, "readers", 0)
-    count = threads() if count < 0 else count
     own = range(order.batch) if rows is None else rows
-    read = readers.of(source, count, len(own)).take if count else functools.partial(take_all, source)
+    read, count = reading(source, len(own))
     shuffled = source.shuffled if isinstance(source, Arranged) else getattr(source, "shuffles", True)
     chosen = _Rows(len(source), shuffled, order, own, start)
     ready = grain.MapDataset.source(chosen).map(assemble)
-    options = grain.ReadOptions(num_threads=count + 1 if count else threads(), prefetch_buffer_size=batches_ready())
+    options = grain.ReadOptions(num_threads=count, prefetch_buffer_size=batches_ready())
     return iter(ready.to_iter_dataset(options))
 
 

@@ -214,18 +214,18 @@ def _places(folder: Path, files: list[str], found: list[tars.Index], config: con
             f"the field '{config.image_key}', which config.data.image_key names" if config.image_key else "a picture"
         )
         raise UserError(f"the {where} have no sample with {named}; they have: {listed}")
-    keys = _first_keys(folder, files, found) if JSON in fields else {}
+    keys, texts = _first_keys(folder, files, found) if JSON in fields else {}, fields - {JSON, *PICTURES}
 
     def place(name: str, setting: str) -> Place | None:
         if not name:
             return None
-        if (field := name.lower().removeprefix(".")) in fields:
+        if (field := name.lower().removeprefix(".")) in texts:
             return Place(field)
         if name in keys:
             return Place(JSON, name)
         raise UserError(
             f"the {where} have no field and no key of .json '{name}', which config.data.{setting} names"
-            f"{nearest(name, [*fields, *keys])}"
+            f"{nearest(name, [*texts, *keys])}"
         )
 
     caption = place(config.caption_key, "caption_key")

@@ -50,6 +50,7 @@ def hidden_states(
     batch: int,
     place: Callable[[Any], jax.Array] = jnp.asarray,
     full: bool = False,
+    null: Any = None,
 ) -> Float32[np.ndarray, "d n D"]:
     """The patch mean of the image tokens after each block, at one noise level and without conditioning.
 
@@ -66,11 +67,13 @@ def hidden_states(
         batch: examples on the devices at once.
         place: spreads rows over the devices.
         full: compile with full effort.
+        null: the conditioning of a batch that says nothing, on the devices; None: the null of zeros.
 
     Returns:
         The states, whole on the host of every process.
     """
-    null = jax.tree.map(lambda leaf: place(np.zeros((batch, *leaf.shape), leaf.dtype)), cond).null()
+    if null is None:
+        null = jax.tree.map(lambda leaf: place(np.zeros((batch, *leaf.shape), leaf.dtype)), cond).null()
     run, how = jit_states(model, full), (formulation, np.float32(t))
     found = stream(lambda rows: run(params, how, rows["z"], rows["slot"], null), load, examples, batch)
     return np.ascontiguousarray(found.transpose(1, 0, 2))

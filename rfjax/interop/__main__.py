@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rfjax import terminal
+from rfjax.buckets import is_address, mirror
 from rfjax.errors import UserError
 from rfjax.interop import layouts
 from rfjax.tensors.safetensors import MAX_SHARD
@@ -35,9 +36,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     described = {"inspect": "print what a checkpoint holds", "import": "make a run's folder from a checkpoint"}
     for name, what in described.items():
         command = commands.add_parser(name, help=what)
-        command.add_argument("source", type=Path, help="a diffusers folder, a .safetensors or a .pt file")
+        command.add_argument("source", type=_read, help="a diffusers folder, a .safetensors or a .pt file")
         if name == "import":
-            command.add_argument("folder", type=Path, help="the run's folder to make")
+            command.add_argument("folder", type=_written, help="the run's folder to make")
         command.add_argument(
             "--layout", default="", help="layout of the checkpoint; default: recognised from its names"
         )
@@ -45,13 +46,23 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         command.add_argument("--variant", default="", help="which of a folder's copies to read, such as fp16")
         command.add_argument("--allow-outside", action="store_true", help="also read files outside the folder")
     command = commands.add_parser("export", help="write a run's weights as another project's checkpoint")
-    command.add_argument("folder", type=Path, help="a run's folder, such as work/scaling/runs/d6")
-    command.add_argument("target", type=Path, help="the folder or file to write")
+    command.add_argument("folder", type=_read, help="a run's folder, such as work/scaling/runs/d6")
+    command.add_argument("target", type=_written, help="the folder or file to write")
     command.add_argument("--layout", required=True, help="layout to write")
     command.add_argument("--weights", default="ema", choices=("ema", "raw"), help="averaged or final weights")
     command.add_argument("--dtype", default="", choices=("", *DTYPES), help="type of the tensors; default: unchanged")
     command.add_argument("--shard-bytes", type=int, default=MAX_SHARD, help="largest file of a folder, in bytes")
     return parser.parse_args(arguments)
+
+
+def _read(path: str) -> Path:
+    return mirror.reading(path, "the checkpoint")
+
+
+def _written(path: str) -> Path:
+    if is_address(path):
+        raise UserError(f"'{path}' is in a bucket, and this command writes to a local folder: copy that to the bucket")
+    return Path(path)
 
 
 def main(arguments: list[str]) -> int:

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from rfjax import config as configs
 from rfjax import flow, models
+from rfjax.buckets import mirror
 from rfjax.config import Config
 from rfjax.errors import Exit, UserError, nearest
 from rfjax.jsonl import write_json
@@ -68,7 +69,8 @@ def run(config: Config, started: float) -> int:
         check(one, devices)
     path = Path(config.workdir) / "plan.json"
     plans: dict[Any, RunPlan] = {}
-    record = {"config": config.to_dict(), "jax": jax.__version__, "plans": []}
+    written = config.to_dict() | {"workdir": mirror.named(config.workdir)}
+    record = {"config": written, "jax": jax.__version__, "plans": []}
     console = Console(highlight=False, soft_wrap=True, markup=False)
     for name, one in wanted.items():
         spec = make_run_spec(one)
@@ -84,7 +86,7 @@ def run(config: Config, started: float) -> int:
         write_json(path, record)
     except OSError as error:
         raise UserError(f"the plan can't be written to {path}: {error.strerror}") from error
-    console.print(f"plan written to {path} after {time.time() - started:.0f} s")
+    console.print(f"plan written to {mirror.named(str(path))} after {time.time() - started:.0f} s")
     return Exit.DONE
 
 

@@ -107,8 +107,7 @@ def trace(config: Config, devices: Sequence[jax.Device]) -> TracedStep:
     stage = steps.jit_update(spec, mesh).trace(state, *rows)
     counted = read_program(stage.jaxpr, mesh.size)
     weights, batch = local_bytes(state.params), local_bytes(rows)
-    frozen = [one.abstract_weights() for one in (*spec.encoders, *spec.features) if hasattr(one, "abstract_weights")]
-    encoders = sum(local_bytes(meshes.with_shardings(tree, mesh)) for tree in frozen)
+    encoders = frozen_bytes(spec, mesh)
     _, before = encoding(spec, min(config.training.batch // meshes.sharing(mesh), config.autoencoder.batch))
     memory = DeviceMemory(
         parameters=weights,
@@ -122,6 +121,12 @@ def trace(config: Config, devices: Sequence[jax.Device]) -> TracedStep:
         traced_peak=local_bytes(state) + encoders + batch + max(counted.peak, before),
     )
     return TracedStep(stage, mesh, counted, memory, sum(x.size for x in jax.tree.leaves(state.params)))
+
+
+def frozen_bytes(spec: RunSpec, mesh: Mesh) -> int:
+    """Bytes on a device of the weights of frozen encoders that can tell them without reading them."""
+    able = [one for one in (*spec.encoders, *spec.features) if hasattr(one, "abstract_weights")]
+    return sum(local_bytes(meshes.with_shardings(one.abstract_weights(), mesh)) for one in able)
 
 
 def arguments(config: Config, spec: RunSpec, mesh: Mesh) -> tuple[Any, Any]:

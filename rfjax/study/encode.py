@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from rfjax import data
+from rfjax.buckets import mirror
 from rfjax.config import Config
 from rfjax.encoders.codec import Pixels
 from rfjax.errors import UserError
@@ -199,6 +200,8 @@ class Encoding:
         record |= {"memory": self._memory(), "seconds": dict(clock)}
         if first:
             encode_shards.write_record(root, shard, record)
+            mirror.publish(root)  # first, so that of two jobs with the last shards one sees both
+            mirror.refresh(root / encode_shards.SHARDS)
             encode_shards.write_index(root, self.shards, self.about)
         return {**record, "name": shard.name, "split_seconds": dict(clock)}
 

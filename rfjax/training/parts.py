@@ -33,6 +33,7 @@ MANIFEST = "parts.json"
 THREADS = 16  # requests at the same time
 AHEAD = 32  # arrays that are read before they are put on the devices
 PATIENCE = 600.0  # seconds without a new part after which a save has failed
+WAIT = 0.2  # seconds between two looks for the parts of other processes
 BLOCK = 2**26  # bytes of a piece that is sent
 
 Bounds = tuple[tuple[int, int], ...]  # start and stop along each axis
@@ -76,7 +77,8 @@ def copy_out(tree: Any, token: int) -> Saved:
             chosen.append((array, _bounds((slice(None),) * np.ndim(leaf), np.shape(leaf)), leaf))
     pieces, values, start = [], [], 0
     for array, bounds, value in chosen:
-        copied = np.array(value, order="C")  # a copy: the update that follows reuses the devices' memory
+        # A CPU's array is the device's memory, which the update that follows reuses.
+        copied = np.array(value, order="C") if jax.default_backend() == "cpu" else np.asarray(value, order="C")
         pieces.append(Piece(array, copied.dtype.name, bounds, name, start))
         values.append(copied)
         start += copied.nbytes
@@ -133,7 +135,7 @@ def _wait_for(place: Place, token: str, count: int) -> dict[str, int]:
             raise UserError(
                 f"{place}: {count - len(found)} of {count} processes have written no part of this checkpoint"
             )
-        time.sleep(0.2)
+        time.sleep(WAIT)
 
 
 def _table(place: Place, name: str, size: int) -> dict[str, Any]:

@@ -93,16 +93,27 @@ def test_lines_of_several_jobs_are_all_kept(pair, memory):
 
 
 def test_a_folder_that_another_job_has_taken_is_not_written(pair, memory):
-    one, _ = pair
+    one, two = pair
 
     def check():
         raise ownership.FolderTaken("another has it")
 
-    files.write(one.folder / "runs/d1/x", "1")
-    files.write(one.folder / "runs/d2/x", "1")
+    for name in ("runs/d1/x", "runs/d1/y", "runs/d2/x"):
+        files.write(one.folder / name, "1")
+    one.publish()
+    two.refresh(two.folder)
+    files.write(two.folder / "runs/d1/x", "by the job that has it now")
+    two.publish()
+    for name in ("runs/d1/x", "runs/d1/z", "runs/d2/x"):
+        files.write(one.folder / name, "late")
+    (one.folder / "runs/d1/y").unlink()
     with ownership.owned(one.folder / "runs/d1", check):
         one.publish()
-    assert names(memory / "study") == ["runs/d2/x"]
+    one.publish()  # later, when nothing says any more that the folder was taken
+    there = {"runs/d1/x": "by the job that has it now", "runs/d1/y": "1", "runs/d2/x": "late"}
+    assert read(memory / "study") == there
+    one.refresh(one.folder)
+    assert {name: (one.folder / name).read_text() for name in there} == there
 
 
 def test_arrays_and_locks_are_no_part_of_it_and_what_is_sent_once_is_not_kept(pair, memory):

@@ -122,6 +122,10 @@ def test_lines_may_have_several_captions_and_synthetic_ones(pictures):
     names = list(source.names())
     assert names[0] == before[0].rsplit("\0", 1)[0] + "\0a kite\0red kite\0\0A red kite on a blue sky."
     assert names[2:] == before[2:]
+    lines[0]["by_a_model"] = lines[0].pop("synthetic")
+    write(pictures, lines)
+    assert load(pictures)[0]["caption"].synthetic == ()
+    assert load(pictures, synthetic_key="by_a_model")[0]["caption"].synthetic == ("A red kite on a blue sky.",)
 
 
 def test_hugging_face_metadata_is_found(pictures):

@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import makers
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rfjax import config as configs
 from rfjax import data
@@ -184,6 +186,22 @@ def test_a_file_keeps_its_index_in_every_part(shards):
     for name in tars.Index.__dataclass_fields__:
         for other in (kept, again):
             np.testing.assert_array_equal(getattr(made, name), getattr(other, name))
+
+
+@settings(max_examples=60)
+@given(place=st.integers(0, 6000), damage=st.binary(min_size=1, max_size=40), end=st.integers(0, 20_000))
+def test_of_a_damaged_file_no_member_lies_beyond_its_end(tmp_path_factory, place, damage, end):
+    path = tmp_path_factory.mktemp("damaged") / "a.tar"
+    makers.write_tar(path, [makers.sample(number, "png") for number in range(3)])
+    content = path.read_bytes()
+    path.write_bytes((content[:place] + damage + content[place + len(damage) :])[: max(end, place)])
+    size = path.stat().st_size
+    try:
+        found = tars.build(path, (size, 0))
+    except UserError as error:
+        assert "\n" not in str(error)
+    else:
+        assert (found.offset >= 0).all() and (found.size >= 0).all() and (found.offset + found.size <= size).all()
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,14 @@ def test_at_t_0_there_is_no_noise_and_at_1_there_is_nothing_else(monkeypatch):
     near(other[1], ends[1])
 
 
+def test_no_text_is_what_the_caller_says():
+    def null(value):
+        return jax.tree.map(lambda leaf: jnp.full((4, *leaf.shape), value, leaf.dtype), SMALL.cond)
+
+    near(measure(make("mmdit"), weights("mmdit"), null=null(0)), whole("mmdit"))
+    assert np.abs(measure(make("mmdit"), weights("mmdit"), null=null(1)) - whole("mmdit")).max() > 1e-3
+
+
 @pytest.mark.parametrize("batch", [1, 3, 11, 16])
 def test_neither_the_batch_nor_a_ragged_last_one_matters(batch):
     near(measure(make("dit"), weights("dit"), batch=batch), whole("dit"))

@@ -5,6 +5,7 @@ import os
 import time
 
 import jax
+import pipelines
 import pytest
 
 from rfjax import config as configs
@@ -233,3 +234,18 @@ def test_pictures_are_planned_as_bytes_whatever_latents_are(config):
     run = configs.parse(config)
     spec, mesh = make_run_spec(run), meshes.make_mesh(run.mesh)
     assert tracing.arguments(run, spec, mesh)[0]["z"].dtype == "uint8"
+
+
+def test_a_plan_counts_frozen_text_encoders_by_their_shards(config, tmp_path):
+    """Of their config.json alone: no weights are there."""
+    folder = pipelines.write_text(tmp_path)
+    for path in folder.rglob("*.safetensors"):
+        path.unlink()
+    config.text.update(encoder="sd3", path=str(folder), length=97, width=0, pooled_width=0)
+    run = configs.parse(config)
+    spec, mesh = make_run_spec(run), meshes.make_mesh(run.mesh)
+    leaves = jax.tree.leaves(meshes.with_shardings(spec.text.abstract_weights(), mesh))
+    local = sum(4 * math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in leaves)
+    assert tracing.frozen_bytes(spec, mesh) == local < 4 * sum(leaf.size for leaf in leaves)
+    config.text.precision = "bfloat16"
+    assert tracing.frozen_bytes(make_run_spec(configs.parse(config)), mesh) < 0.7 * local

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from makers import write_coco, write_tars
+from makers import encoded as as_file
+from makers import write_coco, write_tar, write_tars
 from PIL import Image
 from pipelines import POOLED, WIDTH, write_pipeline
 from tiny import run_job
@@ -184,7 +185,11 @@ def test_a_killed_job_goes_on_to_the_same_bytes(folders, sd3, tmp_path):
 
 
 def test_moments_flips_and_pixels_are_read_back(sd3, tmp_path):
-    write_tars(tmp_path / "shards", 8, shards=1)
+    noise = np.random.default_rng(0).integers(0, 256, (8, SIDE, SIDE, 3), np.uint8)
+    pictures = (
+        (f"{i:09}", {"png": as_file(Image.fromarray(one), "png"), "txt": f"{i}"}) for i, one in enumerate(noise)
+    )
+    write_tar(tmp_path / "shards" / "00000.tar", pictures)
     source = ("--config.data.name=webdataset", f"--config.data.path={tmp_path / 'shards'}")
     flags = (*source, "--config.data.validation_percent=0", "--config.encode.text=False")
     assert (
@@ -207,3 +212,4 @@ def test_moments_flips_and_pixels_are_read_back(sd3, tmp_path):
     )
     for i in range(8):
         np.testing.assert_array_equal(pixels[i]["image"], shards[i]["image"])
+        np.testing.assert_array_equal(pixels[i]["image"], noise[i])

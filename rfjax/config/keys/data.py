@@ -137,8 +137,9 @@ class Data:
     )
     synthetic_key: str = key(
         "",
-        "Names the column of `parquet`, or the field or key of .json of `webdataset` that holds a synthetic caption, "
-        "which a model wrote. Empty takes none.",
+        "Names the column of `parquet`, the field or key of .json of `webdataset`, or the key in the captions file of "
+        "`folder` that holds a synthetic caption, which a model wrote. Empty takes `synthetic` of `folder` and none of "
+        "the others.",
     )
     caption_template: str = key(
         "a photo of a {}",

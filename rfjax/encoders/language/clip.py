@@ -86,6 +86,7 @@ def read_clip(settings: Mapping[str, Any], where: str) -> Clip:
     """
     inner = settings.get("text_config") if settings.get("model_type") == "clip" else settings
     found = Fields(inner, where)
+    whole = found if inner is settings else Fields(settings, where)  # which has the projection of both towers
     # A tower whose class has no projection keeps its width, whatever its config says.
     alone = "CLIPTextModel" in (settings.get("architectures") or ())
     width = found.whole("hidden_size", 512)
@@ -96,7 +97,7 @@ def read_clip(settings: Mapping[str, Any], where: str) -> Clip:
         hidden=found.whole("intermediate_size", 2048),
         vocabulary=found.whole("vocab_size", 49408),
         positions=found.whole("max_position_embeddings", 77),
-        projected=width if alone else found.whole("projection_dim", 512),
+        projected=width if alone else whole.whole("projection_dim", 512),
         activation=found.choice("hidden_act", "quick_gelu", ACTIVATIONS),
         epsilon=found.number("layer_norm_eps", 1e-5),
         eos=found.whole("eos_token_id", 49407, low=0),

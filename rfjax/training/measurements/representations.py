@@ -128,7 +128,15 @@ class Representations:
             batch=context.config.representations.batch,
             place=context.place,
             full=context.spec.full_opt,
+            null=self._null(context),
         )
+
+    def _null(self, context: RunContext) -> Any:
+        """No text, where that is the empty prompt of an encoder; else None."""
+        if getattr(context.spec.inputs.cond, "empty", None) is None:
+            return None
+        empty = context.spec.text.prompts([""] * context.config.representations.batch)
+        return context.encode.condition({name: context.place(x) for name, x in empty.items()}).null()
 
     def _neighbours(self, context: RunContext, name: str, encoder: FeatureEncoder) -> Neighbours:
         if name not in self._known:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pages
@@ -11,10 +12,12 @@ from synthetic import STEPS, begin, change_lines, finished, score_line, write_ru
 from tiny import tiny
 
 from rfjax import config as configs
+from rfjax import main
 from rfjax.data.wording import SKILLS
 from rfjax.study import records, reports
 from rfjax.study.reports import captions, paper
 
+CONFIG = Path(__file__).parents[3] / "configs" / "captions.py"
 SHARES = {"data.synthetic_share": (0.0, 0.5)}
 NOISE = {0: 0.01, 1: -0.02, 2: 0.03}
 
@@ -113,6 +116,14 @@ def test_what_is_missing_is_said(tmp_path):
     page = reports.write_page(reports.build_report(alone)).read_text()
     pages.check(page)
     assert "there is nothing to compare" in page
+
+
+def test_the_study_s_runs_differ_in_captions_alone():
+    runs = [run for _, run in configs.runs(main.read_flags([f"--config={CONFIG}"]))]
+    assert len(runs) == 10
+    for first, second in zip(runs[:5], runs[5:], strict=True):
+        changed = configs.differences(first.to_dict(), second.to_dict())
+        assert [sentence.split()[0] for sentence in changed] == ["data.synthetic_share"]
 
 
 def test_the_paper_s_table_is_the_one_of_the_facts():
