@@ -6,9 +6,6 @@ result and returns a frozen `Config` before anything is compiled. This package i
 
 from rfjax.config.checks import check as check
 from rfjax.config.checks import check_generate as check_generate
-from rfjax.config.codecs import PICTURE_CHANNELS as PICTURE_CHANNELS
-from rfjax.config.codecs import check_z as check_z
-from rfjax.config.codecs import codec_name as codec_name
 from rfjax.config.keys import Alignment as Alignment
 from rfjax.config.keys import Archive as Archive
 from rfjax.config.keys import Autoencoder as Autoencoder
@@ -29,6 +26,9 @@ from rfjax.config.keys import Study as Study
 from rfjax.config.keys import Text as Text
 from rfjax.config.keys import Training as Training
 from rfjax.config.keys import Validation as Validation
+from rfjax.config.latents import PICTURE_CHANNELS as PICTURE_CHANNELS
+from rfjax.config.latents import check_z as check_z
+from rfjax.config.latents import codec_name as codec_name
 from rfjax.config.reading import axes as axes
 from rfjax.config.reading import default as default
 from rfjax.config.reading import describe as describe

@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from rfjax.config.codecs import encodes_pictures
 from rfjax.config.keys import Config, Data, Generate, Text
+from rfjax.config.latents import encodes_pictures
 from rfjax.config.setting import setting
 from rfjax.errors import UserError
 from rfjax.lookup import is_path

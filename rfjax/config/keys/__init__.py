@@ -5,8 +5,9 @@ import json
 from typing import Any
 
 from rfjax.config.keys.alignment import Alignment
-from rfjax.config.keys.data import Autoencoder, Data, Text
+from rfjax.config.keys.data import Data
 from rfjax.config.keys.encode import Encode
+from rfjax.config.keys.encoders import Autoencoder, Text
 from rfjax.config.keys.machines import Cluster, Mesh, Plan
 from rfjax.config.keys.model import Flow, Model
 from rfjax.config.keys.representations import Representations

@@ -1,4 +1,4 @@
-"""Which codec a config names, and what must fit once an autoencoder makes latents of pictures."""
+"""What depends on an autoencoder between the data's pictures and the network."""
 
 from rfjax.config.keys import Config, Data
 from rfjax.errors import UserError
