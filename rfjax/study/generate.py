@@ -200,6 +200,7 @@ class Gallery:
         lines = [
             f"{self.label}: {pictures.sentence(about)}",
             *result["parts"],
+            *filter(None, [cuts.sentence() if (cuts := getattr(self.found.spec.text, "cuts", None)) else ""]),
             f"{about['count']} drawn in {seconds:.1f} s: {result['path']}, .npz and .json",
         ]
         if not self.found.spec.codec.pictures:

@@ -55,6 +55,8 @@ def train(run: Run, display: Display, stop: Stop) -> dict[str, Any]:
                 except Diverged as trouble:
                     state = training.go_back(trouble)
         result = training.finish(state)
+        if (cuts := getattr(context.spec.text, "cuts", None)) and (said := cuts.sentence()):
+            display.warn(f"{run.name}: {said}")
     result["split_seconds"] = context.clock.total()
     check_ours(run.folder)
     if jax.process_index() == 0:

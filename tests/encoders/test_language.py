@@ -126,6 +126,7 @@ def test_long_captions_are_cut_counted_and_fast(folder):
     assert found["t5_ids"][0, -1] == 1
     assert encoder.cuts.cut == {"clip_l": 11, "clip_g": 11, "t5": 11}
     assert encoder.cuts.texts == 12
+    assert encoder.cuts.sentence().endswith("cut: 11 for clip_l, 11 for clip_g, 11 for t5")
     encoder.prompts([" " * 10**6 + "cat" + "\n" * 10**6])  # white space is none of the text
     assert encoder.cuts.cut["t5"] == 11
 
@@ -320,6 +321,8 @@ MISTAKES = [
     (lambda p: (p / "tokenizer" / "tokenizer.json").write_text("{}"), {}, r"tokenizer\.json is no tokenizer"),
     (lambda p: (p / "tokenizer_3" / "spiece.model").write_bytes(b"\0\1no"), {}, r"spiece\.model is no tokenizer"),
     (lambda p: (p / "tokenizer_3" / "spiece.model").write_bytes(b""), {}, r"spiece\.model is no tokenizer"),
+    (lambda p: pipelines.write_clip_tokenizer(p / "tokenizer", merges=(*pipelines.MERGES, "a t")), {},
+     r"has 527 tokens, and its network knows 526"),
     (change("tokenizer/special_tokens_map.json", pad_token="[nope]"), {}, r"has no token '\[nope\]'"),
 ]  # fmt: skip
 

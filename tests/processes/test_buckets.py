@@ -40,7 +40,6 @@ def small():
     c = tiny()
     c.training.update(steps=STEPS, log_every=2, checkpoint_every=3, validate_every=12, keep_checkpoints=2)
     c.sampling.count = 0
-    c.cluster.stale_minutes = 0.2
     configs.axes(c, {"model.depth": (1, 2)})
     return c
 

@@ -104,7 +104,7 @@ class LanguageEncoder:
             UserError: if weights or a tokenizer are missing, or of another network.
         """
         for part in self.parts:
-            part.tokenizer.load()
+            part.tokenizer.load(part.tower.arch.vocabulary)
         return {part.name: part.tower.weights() for part in self.parts}
 
     def prepare(self, arrays: Mapping[str, np.ndarray], captions: Sequence[str]) -> dict[str, np.ndarray]:

@@ -92,6 +92,11 @@ class Cuts:
         with self._lock:
             return {name: count for name, count in self._cut.items() if count}
 
+    def sentence(self) -> str:
+        """What was cut, for the user; empty if nothing was."""
+        parts = ", ".join(f"{count:,} for {name}" for name, count in self.cut.items())
+        return f"of {self.texts:,} texts that were read, some were too long and are cut: {parts}" if parts else ""
+
 
 @dataclass(frozen=True)
 class Tokenizer:
@@ -115,9 +120,20 @@ class Tokenizer:
             what = "has no" if folder.is_dir() else "is missing: it should hold"
             raise UserError(f"the tokenizer's folder {folder} {what} {needed}")
 
-    def load(self) -> None:
-        """Reads the files, so that a mistake is found early; raises UserError as `__call__`."""
-        _opened(self.path, self.kind)
+    def load(self, vocabulary: int) -> None:
+        """Reads the files, so that a mistake is found early.
+
+        Args:
+            vocabulary: how many tokens the network knows.
+
+        Raises:
+            UserError: as `__call__`, or if there are tokens that the network does not know.
+        """
+        if (count := _opened(self.path, self.kind).count) > vocabulary:
+            raise UserError(
+                f"the tokenizer in {self.path} has {count} tokens, and its network knows {vocabulary}: take the one "
+                "that came with the weights"
+            )
 
     def __call__(self, texts: Sequence[str]) -> Tokens:
         """Tokenises texts.
@@ -149,12 +165,14 @@ class Opened:
 
     Attributes:
         encode: a text -> its tokens, without special ones. start, end, pad: the special ones.
+        count: the largest number of a token, plus one.
     """
 
     encode: Callable[[str], list[int]]
     start: tuple[int, ...]
     end: int
     pad: int
+    count: int
 
 
 @functools.cache
@@ -186,7 +204,9 @@ def _opened(path: str, kind: str) -> Opened:
         return found
 
     encode = lambda text: read.encode(text, add_special_tokens=False).ids  # noqa: E731
-    return Opened(encode, (number(start),) if start else (), number(end), number(pad))
+    return Opened(
+        encode, (number(start),) if start else (), number(end), number(pad), 1 + max(read.get_vocab().values())
+    )
 
 
 def _said(folder: Path, role: str, own: str) -> str:
@@ -251,4 +271,4 @@ def _pieces(path: Path) -> Opened:
             found += [special[part]] if part in special else processor.EncodeAsIds(part)
         return found
 
-    return Opened(encode, (), processor.eos_id(), max(processor.pad_id(), 0))
+    return Opened(encode, (), processor.eos_id(), max(processor.pad_id(), 0), processor.GetPieceSize())

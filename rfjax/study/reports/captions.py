@@ -195,7 +195,12 @@ def _arms(findings: Findings) -> str:
         name = widgets.dotted(escape(arm.label), to_hex(colour[arm.label]))
         rows.append([name, f"{len(arm.values.get('loss', {}))} of {len(arm.runs)}", *_counted(arm)])
     header = ["arm", "complete runs", "synthetic captions", "original captions", "share of synthetic ones"]
-    return section("Arms", header, rows, "Captions as the runs counted them in training, all seeds together.")
+    return section(
+        "Arms",
+        header,
+        rows,
+        "Captions as the runs counted them in training, all seeds together. Runs of a share of 0 count none.",
+    )
 
 
 def _counted(arm: Arm) -> list[str]:

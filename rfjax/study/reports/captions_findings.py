@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from rfjax import analysis
 from rfjax.analysis.multipliers import Estimate, over_seeds
 from rfjax.evaluation.quantity import Quantity
@@ -64,10 +66,15 @@ class Arm:
         return over_seeds(found) if found else None
 
     def less(self, other: "Arm", key: str) -> Estimate | None:
-        """The mean over the seeds of both of what this arm has more than the other."""
+        """The mean over the seeds of both of what this arm has more than the other.
+
+        Where nothing varies, as in shares of few right pictures, nothing is known of what might: there is no interval.
+        """
         mine, theirs = self.values.get(key, {}), other.values.get(key, {})
         found = [mine[seed] - theirs[seed] for seed in mine if seed in theirs]
-        return over_seeds(found) if found else None
+        if not found:
+            return None
+        return over_seeds(found) if np.ptp(found) > 1e-9 else Estimate(float(np.mean(found)), None, None)
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,12 @@ def test_differences_are_paired_by_seed(tmp_path):
     assert (first.counts, second.counts) == (None, (453, 507))
 
 
+def test_differences_that_do_not_vary_have_no_interval(tmp_path):
+    found = find(write(tmp_path / "s"))
+    ((first, second),) = found.pairs
+    assert second.less(first, "loss") == (0, None, None)
+
+
 def test_the_page_stands_beside_the_paper(tmp_path):
     folder = write(tmp_path / "s")
     built = reports.build_report(folder)
