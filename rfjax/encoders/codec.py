@@ -17,6 +17,9 @@ from rfjax.errors import UserError
 class Codec(Protocol):
     """An `Encoder` of the data itself, whose output "z" can be decoded.
 
+    One with a large network may also say `at_once` and `decodes_at_once`, how many rows a device encodes and decodes at
+    a time (`parts.in_parts`), and `example`, the shape of what it reads of an example if it is not that of z.
+
     Attributes:
         shape: of one z, channels last.
         pictures: whether `decode` gives pictures.

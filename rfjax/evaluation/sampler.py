@@ -139,7 +139,7 @@ def sample_batch(
 
 def decodes_apart(codec: Codec) -> bool:
     """Whether a codec decodes by a network of its own: its program is then compiled once for all samplers."""
-    return codec.pictures and bool(getattr(codec, "at_once", 0))
+    return codec.pictures and bool(getattr(codec, "decodes_at_once", 0))
 
 
 @functools.cache
@@ -147,10 +147,10 @@ def jit_decode(codec: Codec, rows: Sharding | None = None) -> Callable[[Any, Any
     """(the codec's weights, z) -> pictures, jitted, as many at a time as the codec says.
 
     Args:
-        codec: with an attribute `at_once`.
+        codec: with an attribute `decodes_at_once`.
         rows: how the rows of z are spread.
     """
-    return jax.jit(in_parts(codec.decode, codec.at_once, rows))
+    return jax.jit(in_parts(codec.decode, codec.decodes_at_once, rows))
 
 
 @functools.cache

@@ -142,6 +142,7 @@ def test_stored_latents_are_z_and_stored_moments_are_scaled(folder):
     encode = lambda **arrays: codec.encode((), jax.tree.map(jnp.asarray, codec.prepare(arrays, [""] * 3)), KEYS)  # noqa: E731
     z = encode(latent=stored)
     np.testing.assert_array_equal(z, stored)
+    assert codec.at_once == 0 and codec.decodes_at_once == 8  # only decoding is done in parts
     assert set(codec.weights()) == set(codec.abstract_weights()) == {"decoder"}  # the encoder is not read
     codec = make_codec(config_of(folder, **latents(codec="moments", moments="mode")))
     both = np.concatenate([stored, stored], axis=-1)
@@ -162,7 +163,7 @@ def test_parts_on_a_mesh_give_the_same_latents(folder):
     found = []
     for devices, one in ((1, (1, 1, 1)), (8, mesh)):
         made = meshes.make_mesh(configs.Mesh(*one), jax.devices()[:devices])
-        stage = EncodeStage.place((dataclasses.replace(codec, at_once=16 if devices == 1 else 1),), made)
+        stage = EncodeStage.place((dataclasses.replace(codec, decodes_at_once=16 if devices == 1 else 1),), made)
         batch = meshes.put_rows({"image": images, "slot": slots}, 16, made)
         found.append(np.asarray(stage(batch, jnp.uint32(0), jnp.int32(0))["z"]))
     np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-5)

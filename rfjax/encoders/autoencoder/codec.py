@@ -31,7 +31,7 @@ class AutoencoderCodec:
         inner: reads the data set: `Pixels` of pictures, or `Latents` or `Moments` of what was encoded before.
         shape: of z, (h, w, Z).
         posterior: of an encoded picture: "sample" draws the latent, "mode" takes its mean.
-        at_once: rows that a device encodes or decodes at once, see `parts`.
+        decodes_at_once: rows that a device decodes at once, see `parts`; pictures are encoded so, too.
         rounding: of decoded pixels, see `to_pixels`.
     """
 
@@ -39,7 +39,7 @@ class AutoencoderCodec:
     inner: Pixels | Latents | Moments
     shape: tuple[int, ...]
     posterior: str = "sample"
-    at_once: int = 8
+    decodes_at_once: int = 8
     rounding: str = "sit"
 
     name: ClassVar[str] = "z"
@@ -54,6 +54,11 @@ class AutoencoderCodec:
     def factor(self) -> int:
         """Pixels of a picture for one of z, in height and in width."""
         return self.autoencoder.arch.factor
+
+    @property
+    def at_once(self) -> int:
+        """Rows that a device encodes at once; 0, all of them, where no network encodes."""
+        return self.decodes_at_once if self.encodes else 0
 
     @property
     def reads(self) -> tuple[str, ...]:
