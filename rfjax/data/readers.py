@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rfjax import memory
 from rfjax.data.types import Examples, Field, Lenient, Source, take_all
 from rfjax.errors import UserError
 
@@ -142,7 +143,7 @@ class _Process:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 env=os.environ | {"JAX_PLATFORMS": "cpu"},
-                start_new_session=True,  # out of reach of Ctrl-C
+                process_group=0,  # out of reach of Ctrl-C; a session of its own would get a larger share of the cores
             )
 
     def send(self, what: bytes) -> None:
@@ -227,9 +228,9 @@ def _bytes(fields: Mapping[str, Field], rows: int) -> int:
     )
 
 
-def _views(memory: mmap.mmap, fields: Mapping[str, Field], rows: int) -> dict[str, np.ndarray]:
+def _views(region: mmap.mmap, fields: Mapping[str, Field], rows: int) -> dict[str, np.ndarray]:
     places = _places(fields, rows)
-    return {name: np.ndarray((rows, *field.shape), field.dtype, memory, places[name]) for name, field in fields.items()}
+    return {name: np.ndarray((rows, *field.shape), field.dtype, region, places[name]) for name, field in fields.items()}
 
 
 def _opened(pickled: bytes) -> Any:
@@ -250,9 +251,10 @@ def serve() -> None:
     """The life of such a process: reads the source, then one request after another, until the socket is closed."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    memory.keep()
     logging.disable(logging.WARNING)  # this process counts the broken records, and says so
     connection, shared = Connection(int(sys.argv[2])), int(sys.argv[3])
-    memory = mmap.mmap(shared, os.fstat(shared).st_size)
+    region = mmap.mmap(shared, os.fstat(shared).st_size)
     with contextlib.suppress(EOFError, OSError):  # the other side is gone
         source: Any = None
         pickled, known = connection.recv_bytes(), 0
@@ -262,7 +264,7 @@ def serve() -> None:
                 source = _opened(pickled) if source is None else source
                 examples = take_all(source, indices, names)
                 fields = {name: source.fields[name] for name in names}
-                for name, view in _views(memory, fields, len(indices)).items():
+                for name, view in _views(region, fields, len(indices)).items():
                     view[...] = examples.arrays[name]
                 bad = source.found() if isinstance(source, Lenient) else {}
                 reply = _Reply(examples.captions, bad if len(bad) > known else {})
