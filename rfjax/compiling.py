@@ -6,6 +6,8 @@ On a CPU a short run can take longer to compile than to train. Other measures fo
 
 import functools
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +18,27 @@ QUICK = ({"xla_backend_optimization_level": 1}, {"xla_cpu_use_fusion_emitters": 
 
 
 @functools.cache
-def quick_options() -> dict[str, bool | int] | None:
+def quick_options() -> dict[str, Any] | None:
     """Options of `jax.jit(compiler_options=...)` for low effort: those of QUICK that JAX has, on a CPU."""
-    if jax.default_backend() != "cpu":
-        return None
-    options: dict[str, bool | int] = {}
+    return _known(QUICK) if jax.default_backend() == "cpu" else None
+
+
+# XLA for CPUs multiplies in float32. Without this it copies the bfloat16 weights of all blocks before a scan over them,
+# which takes twice their memory once more; with it, those of one block at a time.
+NARROW = ({"xla_disable_hlo_passes": "while-loop-invariant-code-motion"},)
+
+
+@functools.cache
+def narrow_options() -> dict[str, Any] | None:
+    """Options for programs that scan over weights in half precision: those of NARROW that JAX has, on a CPU."""
+    return _known(NARROW) if jax.default_backend() == "cpu" else None
+
+
+def _known(wanted: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Those options that JAX has."""
+    options: dict[str, Any] = {}
     probe = jax.jit(lambda x: x + 1).lower(jnp.float32(0))
-    for option in QUICK:
+    for option in wanted:
         try:
             probe.compile(compiler_options=option)
         except jax.errors.JaxRuntimeError:
@@ -45,9 +61,14 @@ def worth_full_opt(flops: float, worth: float = MIN_FLOPS_FOR_FULL_OPT) -> bool:
     return jax.default_backend() != "cpu" or flops > worth
 
 
-def options(full: bool) -> dict[str, bool | int] | None:
-    """Options of `jax.jit(compiler_options=...)` for full or low effort."""
-    return None if full else quick_options()
+def options(full: bool, *, narrow: bool = False) -> dict[str, Any] | None:
+    """Options of `jax.jit(compiler_options=...)`.
+
+    Args:
+        full: whether the compiler makes its full effort.
+        narrow: whether the program scans over weights in half precision.
+    """
+    return {**((not full and quick_options()) or {}), **((narrow and narrow_options()) or {})} or None
 
 
 NOTED_SECONDS = 0.3  # programs that compile faster, such as single operations, are counted together

@@ -10,13 +10,12 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, Sharding
 from jaxtyping import Array
 
-from rfjax.compiling import options
 from rfjax.config import Config
 from rfjax.encoders import Encoder, make_codec, make_text_encoder
 from rfjax.encoders.features import make_feature_encoder
 from rfjax.encoders.parts import in_parts
 from rfjax.errors import UserError
-from rfjax.training.encode import STREAM, place_weights
+from rfjax.training.encode import STREAM, encoding_options, place_weights
 
 AUTOENCODER, TEXT, FEATURES = "autoencoder", "text", "features"
 FLIP_STREAM = 1  # of an example's key: 0 is for the picture as it is
@@ -119,7 +118,7 @@ def _jit(program: Program, rows: Sharding) -> Callable[..., Arrays]:
         return in_parts(one, at_once, rows)(weights, batch, keys)
 
     at_once = getattr(program.encoder, "at_once", 0)
-    return jax.jit(run, out_shardings=rows, compiler_options=options(full=at_once > 0))
+    return jax.jit(run, out_shardings=rows, compiler_options=encoding_options((program.encoder,)))
 
 
 def place(programs: tuple[Program, ...], mesh: Mesh) -> tuple[Any, ...]:

@@ -1,7 +1,7 @@
 """The encode stage: one jitted program on the mesh between loading and the step."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,8 +94,16 @@ def jit_encode(encoders: tuple[Encoder, ...], rows: Sharding | None = None) -> C
             made[one.name] = in_parts(one.encode, getattr(one, "at_once", 0), rows)(own, batch, keys)
         return made
 
+    return jax.jit(encode, out_shardings=rows, compiler_options=encoding_options(encoders))
+
+
+def encoding_options(encoders: Sequence[Encoder]) -> dict[str, Any] | None:
+    """The compiler's options for a program of encoders."""
     networks = any(getattr(one, "at_once", 0) for one in encoders)  # which take a third less time with full effort
-    return jax.jit(encode, out_shardings=rows, compiler_options=options(full=networks))
+    leaves = [
+        leaf for one in encoders if hasattr(one, "abstract_weights") for leaf in jax.tree.leaves(one.abstract_weights())
+    ]
+    return options(networks, narrow=any(leaf.dtype.itemsize < 4 for leaf in leaves))
 
 
 @functools.cache
@@ -105,4 +113,4 @@ def jit_condition(text: Any) -> Callable[..., Any]:
         keys = jax.random.split(jax.random.key(0), rows)
         return text.encode(weights, arrays, keys)
 
-    return jax.jit(condition)
+    return jax.jit(condition, compiler_options=encoding_options((text,)))
