@@ -17,8 +17,8 @@ from rfjax.encoders import Encoder
 from rfjax.errors import UserError
 from rfjax.evaluation.metrics import make_metrics
 from rfjax.models.counting import abstract_parameters
+from rfjax.training import encodings, provenance
 from rfjax.training import mesh as meshes
-from rfjax.training import provenance
 from rfjax.training.clock import Clock
 from rfjax.training.encode import EncodeStage
 from rfjax.training.log import Display
@@ -143,6 +143,7 @@ def open_context(run: Run, display: Display, stop: Stop) -> Iterator[RunContext]
             shapes = check_mesh(config, spec, mesh)
             sources = provenance.open_and_admit(run, display.warn)
             check_shapes(sources["train"], spec)
+            encodings.admit(run, (*spec.encoders, *spec.features), config.data.changed == "allow")
             if jax.process_index() == 0:
                 run.write_config()
                 table = parameter_overview.get_parameter_overview(shapes, include_stats=False)
