@@ -43,6 +43,7 @@ $(VENV)/.parity: $(VENV)/.ready
 
 processes: setup $(VENV)/.moto
 	$(BIN)/python -m pytest tests/processes tests/launch -n 2 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -m job -n 2 --dist worksteal $(ARGS)
 
 # moto's botocore asks for an older python-dateutil than Matplotlib has, and its server works with either.
 $(VENV)/.moto: $(VENV)/.ready tests/processes/moto.txt

@@ -194,6 +194,7 @@ def study(folder, workdir, **values):
     return configs.parse(c)
 
 
+@pytest.mark.job
 def test_a_run_trains_on_moments(folder, tmp_path):
     assert run_job(runner, study(folder, tmp_path), 0.0) == Exit.DONE
     (run,) = records.read(tmp_path).runs

@@ -122,6 +122,7 @@ def whole():
     return gradients(config, spec, (1, 1, 1))
 
 
+@pytest.mark.job
 def test_the_loss_and_its_gradient_do_not_depend_on_mesh_remat_and_accumulation(whole):
     config, spec = aligned(model={**DEEP, "remat": "full"}, training={"accumulate": 2})
     (terms, grads), (expected, reference) = gradients(config, spec, (1, 2, 2)), whole
@@ -181,6 +182,7 @@ def test_the_branch_adds_the_projector_and_no_second_forward_pass(backbone):
 
 
 # A run.
+@pytest.mark.job
 def test_alignment_ends_where_the_config_says_and_a_resumed_run_ends_alike(tmp_path, capsys):
     c = tiny()
     c.workdir = str(tmp_path)
