@@ -35,6 +35,7 @@ def load(indices, put=lambda x: x):
 WHOLE = validation.measure(network, load, batch=N, **OPTIONS)
 
 
+@pytest.mark.job
 @settings(max_examples=8)
 @given(st.sampled_from([1, 3, 5, 8, 16, 31, 48, 64]))
 def test_the_loss_does_not_depend_on_the_batch_nor_on_a_ragged_last_one(batch):

@@ -158,6 +158,7 @@ def gradients(shape):
     )
 
 
+@pytest.mark.job
 def test_a_step_has_the_three_terms_on_every_mesh():
     (found, ours), (others, theirs) = gradients((1, 1, 1)), gradients((2, 2, 2))
     assert set(found) == {"loss", "mse", "bound"}

@@ -38,6 +38,7 @@ def test_encoding_is_planned(config):
     assert str(tracing.z_type(stored, make_run_spec(stored))) == config.plan.latents
 
 
+@pytest.mark.job
 def test_the_plan_of_a_run_names_it(config):
     made = plan_run("run", config, jax.devices("cpu")[:1], Progress(lambda doing: None))
     weights = sum(leaf.size * 4 for leaf in jax.tree.leaves(make_run_spec(config).codec.abstract_weights()))

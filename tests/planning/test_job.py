@@ -52,6 +52,7 @@ def shares(config):
     return found
 
 
+@pytest.mark.job
 def test_a_plan_equals_closed_forms_and_what_is_compiled(config, monkeypatch):
     monkeypatch.setattr(job, "_advice", lambda *a: ())
     config.model.depth = 3  # two blocks in a loop, and the last

@@ -99,6 +99,7 @@ def test_a_fresh_adapter_changes_nothing():
     assert paths(state.opt_state[1][0].mu) == paths(state.params)  # nothing is kept for frozen weights
 
 
+@pytest.mark.job
 def test_factors_learn_beside_weights_that_stay_on_every_mesh():
     config, spec = make()
     spec = dataclasses.replace(spec, adapter=RankOne())
@@ -128,6 +129,7 @@ def test_factors_learn_beside_weights_that_stay_on_every_mesh():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), *ends)
 
 
+@pytest.mark.job
 @pytest.mark.parametrize(("shape", "remat"), zip(MESHES, ("none", "full"), strict=True), ids=str)
 def test_gradients_are_those_of_the_merged_weights(shape, remat):
     """Without shards, remat or accumulation: the loss of what `weights_of` gives, differentiated by the factors."""

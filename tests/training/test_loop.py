@@ -207,6 +207,7 @@ def test_numbers_that_changed_are_noticed_by_their_fingerprint(whole):
     np.testing.assert_array_equal(fingerprint.fingerprint_on_devices(spread), known)
 
 
+@pytest.mark.job
 def test_a_run_goes_on_with_another_mesh(whole, tmp_path):
     """Eight devices sharing the batch, then four sharing weights and heads: the same within rounding."""
     run = make_run(tmp_path)
@@ -312,6 +313,7 @@ def test_a_loss_explodes_when_it_is_many_times_the_recent_ones():
     assert int(known.after(81.0, False, 5, 0.0).bad_step) == 5
 
 
+@pytest.mark.job
 def test_attention_is_measured_block_by_block(tmp_path):
     run = make_run(tmp_path, training={"attention_every": 4, "validate_every": 0}, model={"depth": 3})
     loop.train(run, Silent(), stop.Stop())

@@ -45,6 +45,7 @@ def accuracy(features, labels):
     return (found == labels[64:]).mean()
 
 
+@pytest.mark.job
 def test_it_learns_to_tell_digits_from_their_labels():
     encoder = make_feature_encoder("trained@labels", digits())
     assert isinstance(encoder, FeatureEncoder) and encoder.grid == (2, 2) and encoder.width == 64

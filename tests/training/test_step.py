@@ -110,6 +110,7 @@ def test_gradients_depend_neither_on_what_is_computed_again_nor_on_accumulation(
     same_gradients(gradients_on((2, 2, 2), remat, accumulate), gradients_on((1, 1, 1)))
 
 
+@pytest.mark.job
 @pytest.mark.parametrize("backbone", ["crossdit", "uvit"])
 def test_training_does_not_depend_on_the_mesh(backbone):
     config, spec = make(model={"remat": "full", "backbone": backbone, "patch": 2 if backbone == "uvit" else 4})
