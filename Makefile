@@ -1,6 +1,6 @@
 # make study   sets up, then runs the scaling study        make test   sets up, then runs all tests that need no torch
 # make parity  adds torch, diffusers and transformers, and compares with them live (RECORD=1 writes down what make test repeats)
-# make processes  several processes at one study, the launch scripts, and whole jobs that take long
+# make processes  several processes at one study, the launch scripts, buckets, and whole jobs or compilations that take long
 # make kills   kills a small study at random moments: its results must equal an uninterrupted one's (KILLS=30 SEED=0)
 # make walk    tries seven wild values for every key of a config: each is refused in a sentence, or runs
 # All make .venv on their own; run them in any order, as often as you like. PYTHON=python3.13 picks another Python.
