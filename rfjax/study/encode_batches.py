@@ -30,7 +30,7 @@ class Loaded(NamedTuple):
 
     Attributes:
         start: the index of its first example.
-        count: how many examples it has; its rows after them repeat the first.
+        count: how many examples it has; its rows after them repeat the last that is read here.
         arrays: what goes to the devices, `good` included: whether each example could be read.
         captions: of each row.
         reasons: on examples that could not be read.
@@ -75,7 +75,7 @@ class Loader:
         size, source = self.config.encode.batch, self.sources[shard.split]
         count = min(size, shard.stop - start)
         rows = meshes.rows_here(size, self.mesh)
-        indices = [start + (row if row < count else 0) for row in rows]
+        indices = [start + row for row in rows if row < count] or [start]
         own = [LABEL] if LABEL in source.fields else []
         names = list(dict.fromkeys([*self.stage.names(source), *own]))
         examples, broken = _take(source, indices, names)
@@ -89,7 +89,10 @@ class Loader:
         good = np.array([index not in broken for index in indices])
         arrays[SYNTHETIC] = synthetic & (shard.split == "train")
         arrays |= {"slot": np.asarray(indices, np.int32), "good": good}
-        return Loaded(start, count, arrays, examples.captions, [f"example {i}: {why}" for i, why in broken.items()])
+        filled = np.minimum(np.arange(len(rows)), len(indices) - 1)  # rows behind the last example repeat it
+        arrays = {name: values[filled] for name, values in arrays.items()}
+        captions = [examples.captions[i] for i in filled]
+        return Loaded(start, count, arrays, captions, [f"example {i}: {why}" for i, why in broken.items()])
 
 
 def _take(source: data.Source, indices: list[int], names: list[str]) -> tuple[data.Examples, dict[int, str]]:

@@ -86,6 +86,9 @@ def test_what_was_stored_is_read_back_with_its_shapes_and_types(folders):
     assert source[3]["caption"] == "number 3"
     assert source.encoding.encoders["text"].keys() == {"clip_l", "clip_g", "t5"}
     assert len(opened(folders, "validation")) == 16
+    index = json.loads((folders / "train" / "encoding.json").read_text())
+    assert index["splits"]["train"]["rows"] == [16, 16, 8]
+    assert index["splits"]["train"]["cut"] <= COUNT  # rows that fill up a batch are not counted
 
 
 def pod(folders, workdir, *flags):
