@@ -9,7 +9,7 @@
 The sampler is REPA's: Euler-Maruyama's method in 250 steps without guidance (`repa-sde-250`); `sit-sde-250` is SiT's.
 All processes of a cluster draw each batch together. A job that was killed goes on with the same command and ends in the
 same bytes. Expect work/archive/samples.npz with `arr_0`, uint8 (N, H, W, C), and `arr_1`, the labels, and
-work/archive/archive.json with all settings. Where the model has no decoder here, `arr_0` holds float32 latents, to be
+work/archive/archive.json with all settings. Where the model has no autoencoder, `arr_0` holds float32 latents, to be
 decoded before the evaluation. The disk needs twice the size of the archive: 20 GB for 50,000 pictures of 256 x 256.
 """
 

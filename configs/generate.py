@@ -11,15 +11,18 @@ or DiT takes class labels, by number:
 
     ... --config.generate.source=SiT-XL-2-256.pt --config.generate.prompts="('207', '360')" --config.generate.guidance=4
 
-Stable Diffusion 3's text encoders are not part of rfjax: encode the prompts with them and save `context` (n, L, E),
-`pooled` (n, P) and, if you like, `captions` (n) by numpy.savez:
+A pipeline of Stable Diffusion 3 brings its text encoders and its autoencoder (pip install -e '.[text]'); `offload`
+keeps one network on the devices at a time. A run takes the encoders that its config names; config.text.path and
+config.autoencoder.path of this job take the place of either. Encodings from elsewhere may stand for prompts: an .npz
+file with `context` (n, L, E), `pooled` (n, P) and, if you like, `captions` (n), in config.generate.encodings.
 
-    ... --config.generate.source=stable-diffusion-3-medium-diffusers --config.generate.encodings=prompts.npz
-        --config.sampling.shift=3 --config.generate.guidance=5 --config.generate.steps=28
+    ... --config.generate.source=stable-diffusion-3-medium-diffusers --config.generate.prompts="('a red bicycle',)"
+        --config.sampling.shift=3 --config.sampling.schedule=sd3-ref --config.generate.guidance=5
+        --config.generate.steps=28 --config.generate.offload=True
 
 Expect three files in work/samples, named after the model and the settings: a captioned grid (.png), the pictures as
-they were drawn (.npz) and all the settings (.json). The same command gives the same bits. Latents have no decoder here:
-the grid shows their first three principal components as colours. Seconds for the models of the scaling study.
+they were drawn (.npz) and all the settings (.json). The same command gives the same bits. Latents without an
+autoencoder are shown by their first three principal components as colours. Seconds for the models of the scaling study.
 """
 
 import ml_collections

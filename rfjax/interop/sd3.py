@@ -134,7 +134,7 @@ def _group(model: MMDiT, layer: int) -> tuple[str, Index]:
 
 
 def make_config(image_size: int, channels: int, text: tuple[int, int], model: Mapping[str, Any]) -> Config:
-    """The config of a network without data, whose text encoders are not part of rfjax.
+    """The config of a network without data, whose text is encoded elsewhere until a job names its encoders.
 
     Args:
         image_size: side of the latents.
