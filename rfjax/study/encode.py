@@ -1,8 +1,8 @@
 """The job `encode`: stores a data set's latents, text encodings and features once, for the source `latents`.
 
 A shard is a task: jobs share the work by the shards' locks, and a killed job begins its unfinished shard anew. What is
-stored of an example depends on the seed and the example's index alone, so the same command gives the same bytes. The
-text that SD3's training reads is encoded once as well (App. E), which costs 1.2 kB to 630 kB an example (Table 7).
+stored of an example depends on the seed and the example's index alone, so the same command gives the same bytes. SD3
+encodes pictures and text once as well (App. E); Table 7 has what each encoder's outputs take on the disk.
 """
 
 import collections

@@ -29,14 +29,12 @@ class Loaded(NamedTuple):
     """A batch on the host, this process's rows of it.
 
     Attributes:
-        start: the index of its first example.
         count: how many examples it has; its rows after them repeat the last that is read here.
         arrays: what goes to the devices, `good` included: whether each example could be read.
         captions: of each row.
         reasons: on examples that could not be read.
     """
 
-    start: int
     count: int
     arrays: dict[str, np.ndarray]
     captions: list[str]
@@ -92,7 +90,7 @@ class Loader:
         filled = np.minimum(np.arange(len(rows)), len(indices) - 1)  # rows behind the last example repeat it
         arrays = {name: values[filled] for name, values in arrays.items()}
         captions = [examples.captions[i] for i in filled]
-        return Loaded(start, count, arrays, captions, [f"example {i}: {why}" for i, why in broken.items()])
+        return Loaded(count, arrays, captions, [f"example {i}: {why}" for i, why in broken.items()])
 
 
 def _take(source: data.Source, indices: list[int], names: list[str]) -> tuple[data.Examples, dict[int, str]]:

@@ -1,4 +1,4 @@
-"""A fingerprint of a network's weights in files: the same wherever they lie, in milliseconds even for large ones."""
+"""A fingerprint of a network's weights in files: the same wherever they lie, from a few kilobytes of each tensor."""
 
 import hashlib
 import json
