@@ -8,6 +8,7 @@ from rfjax.config.keys.alignment import Alignment
 from rfjax.config.keys.data import Data
 from rfjax.config.keys.encode import Encode
 from rfjax.config.keys.encoders import Autoencoder, Text
+from rfjax.config.keys.evaluation import Evaluate
 from rfjax.config.keys.machines import Cluster, Mesh, Plan
 from rfjax.config.keys.model import Flow, Model
 from rfjax.config.keys.representations import Representations
@@ -58,6 +59,7 @@ class Config:
     generate: Generate = dataclasses.field(default_factory=Generate)
     archive: Archive = dataclasses.field(default_factory=Archive)
     encode: Encode = dataclasses.field(default_factory=Encode)
+    evaluate: Evaluate = dataclasses.field(default_factory=Evaluate)
     study: Study = dataclasses.field(default_factory=Study)
 
     def to_dict(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from rfjax.encoders.autoencoder.description import Architecture
@@ -15,6 +16,8 @@ from rfjax.encoders.autoencoder.description import Architecture
 EPSILON = 1e-6  # of every GroupNorm
 MOST_LOGITS = 2**25  # of attention at one time, 128 MiB of float32: those of 5792 pixels of the lowest level
 SAME, BELOW = ((1, 1), (1, 1)), ((0, 1), (0, 1))  # padding of a 3 x 3 convolution; of one that halves the resolution
+# Which of three weights fall on which of two pixels: for even output pixels of a doubled picture, and for odd ones.
+SUMS = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float32)
 
 
 class GroupNorm(nn.Module):
@@ -33,11 +36,16 @@ class GroupNorm(nn.Module):
         batch, *_, channels = x.shape
         scale = self.param("scale", nn.initializers.ones, (channels,)).astype(jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (channels,)).astype(jnp.float32)
-        wide = x.astype(jnp.float32)
-        grouped = wide.reshape(batch, -1, self.groups, channels // self.groups)
-        mean = grouped.mean((1, 3), keepdims=True)
-        variance = jnp.square(grouped - mean).mean((1, 3), keepdims=True)
-        out = ((grouped - mean) * jax.lax.rsqrt(variance + EPSILON)).reshape(x.shape) * scale + bias
+        wide = x.astype(jnp.float32).reshape(batch, -1, channels)
+
+        def group_mean(values: Float[Array, "B N C"]) -> Float[Array, "B 1 C"]:
+            # Over the pixels first: sums of whole rows are vectorised.
+            means = values.mean(1).reshape(batch, self.groups, channels // self.groups).mean(-1)
+            return jnp.repeat(means, channels // self.groups, axis=-1)[:, None]
+
+        mean = group_mean(wide)
+        variance = group_mean(jnp.square(wide - mean))
+        out = ((wide - mean) * (jax.lax.rsqrt(variance + EPSILON) * scale) + bias).reshape(x.shape)
         return (nn.silu(out) if self.silu else out).astype(x.dtype)
 
 
@@ -153,12 +161,42 @@ class Decoder(nn.Module):
             for number in range(arch.resnets + 1):
                 x = Resnet(channels, arch, dtype, name=f"level_{level}_{number}")(x)
             if level < len(arch.widths) - 1:
-                x = conv(channels, dtype, f"up_{level}")(doubled(x))
+                x = ConvOfDoubled(channels, dtype, name=f"up_{level}")(x)
         return conv(arch.outputs, dtype, "conv_out")(GroupNorm(arch.groups, name="norm")(x))
 
 
-def doubled(x: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 C"]:
-    """Each pixel as 2 x 2."""
-    batch, height, width, channels = x.shape
-    wide = jnp.broadcast_to(x[:, :, None, :, None], (batch, height, 2, width, 2, channels))
-    return wide.reshape(batch, 2 * height, 2 * width, channels)
+class ConvOfDoubled(nn.Module):
+    """A 3 x 3 convolution of the picture with each pixel as 2 x 2, by 4 / 9 of the products.
+
+    Output row 2 i sees the rows i - 1 and i of the small picture, row 2 i + 1 the rows i and i + 1; columns alike. So
+    each of the four kinds of output pixels is a 2 x 2 convolution of the small picture, with the sums of those weights
+    that fall on one pixel.
+
+    Attributes:
+        channels: of the result.
+        dtype: of the products.
+    """
+
+    channels: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 D"]:
+        batch, height, width, inputs = x.shape
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (3, 3, inputs, self.channels))
+        bias = self.param("bias", nn.initializers.zeros, (self.channels,))
+        narrow = kernel.astype(jnp.float32).reshape(9, -1)
+
+        def part(row: int, column: int) -> Float[Array, "B H W D"]:
+            """The output pixels of even or odd rows and columns."""
+            sums = np.kron(SUMS[row], SUMS[column])  # (4, 9)
+            small = (
+                jnp.matmul(sums, narrow, precision="highest").reshape(2, 2, inputs, self.channels).astype(self.dtype)
+            )
+            padding = ((1 - row, row), (1 - column, column))
+            numbers = ("NHWC", "HWIO", "NHWC")
+            return jax.lax.conv_general_dilated(x.astype(self.dtype), small, (1, 1), padding, dimension_numbers=numbers)
+
+        rows = [jnp.stack([part(row, 0), part(row, 1)], axis=3) for row in (0, 1)]
+        out = jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, self.channels)
+        return out + bias.astype(self.dtype)
