@@ -20,10 +20,10 @@ import numpy as np
 
 from benchmarks import page
 from benchmarks.race import Contender, Work, cores, race, ratios, rounds_of, spread
-from rfjax.memory import keep
 from rfjax.encoders.language.bert import Bert
 from rfjax.encoders.language.clip import Clip
 from rfjax.encoders.language.t5 import T5
+from rfjax.memory import keep
 
 PEERS = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
 

@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float32, Shaped, UInt8
+from rfjax.evaluation.statistics import Estimate
+from rfjax.evaluation.statistics.references import Reference
 
 from rfjax import config as configs
 from rfjax.encoders.embedding import Embedder, TextEmbedder, make_embedder
 from rfjax.errors import UserError
 from rfjax.evaluation.quantity import Quantity
-from rfjax.evaluation.statistics import Estimate
-from rfjax.evaluation.statistics.references import Reference
 from rfjax.evaluation.validation import gather
 
 
@@ -44,21 +44,21 @@ class Vectors:
 
 @dataclass(frozen=True)
 class Score:
-    """A number from vectors of pictures.
+    """Numbers from vectors of pictures.
 
     Attributes:
         embedder: an entry of `EMBEDDERS`, or `MODULE:NAME`.
-        reads: the outputs that it is computed from.
-        quantity: the number, its label and direction; `error` is the key of its standard error.
-        compute: the vectors -> the number.
+        reads: the outputs that they are computed from.
+        quantities: the numbers, with labels and directions; `error` is the key of a standard error.
+        compute: the vectors -> each number by its quantity's key.
         compares: what it needs of the reference: "nothing", "moments", or "features" of its pictures.
         texts: whether it reads the captions' vectors.
     """
 
     embedder: str
     reads: tuple[str, ...]
-    quantity: Quantity
-    compute: Callable[[Vectors], Estimate]
+    quantities: tuple[Quantity, ...]
+    compute: Callable[[Vectors], Mapping[str, Estimate]]
     compares: Literal["nothing", "moments", "features"] = "nothing"
     texts: bool = False
 
@@ -161,7 +161,7 @@ class EmbeddedMetric:
     quantities: tuple[Quantity, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "quantities", tuple(score.quantity for score in self.scores))
+        object.__setattr__(self, "quantities", tuple(one for score in self.scores for one in score.quantities))
 
     def init(self) -> State:
         return State()
@@ -173,12 +173,16 @@ class EmbeddedMetric:
             UserError: for what is no batch of pictures.
         """
         if images.ndim != 4 or images.shape[-1] not in (1, 3) or images.dtype != np.uint8:
-            raise UserError(f"{self.opened.embedder.name} measures pictures, uint8 (n, H, W, 1 or 3), not {images.shape}")
+            raise UserError(
+                f"{self.opened.embedder.name} measures pictures, uint8 (n, H, W, 1 or 3), not {images.shape}"
+            )
         rows = state.rows or Rows.of(images)
         whole = isinstance(images, jax.Array) and len(images) == rows.size
         placed = images if whole else rows.place(gather(images) if isinstance(images, jax.Array) else images)
         placed = jnp.repeat(placed, 3, axis=-1) if placed.shape[-1] == 1 else placed
-        found = {name: values[: len(images)] for name, values in self.opened.embed(placed).items() if name in self._reads}
+        found = {
+            name: values[: len(images)] for name, values in self.opened.embed(placed).items() if name in self._reads
+        }
         texts = state.texts
         if any(score.texts for score in self.scores):
             texts = (*texts, self.opened.embed_text(captions, rows))
@@ -206,13 +210,14 @@ class EmbeddedMetric:
         found: dict[str, Any] = {"count": len(state.captions)}
         protocols, notes = {}, []
         for score in self.scores:
-            key, made = score.quantity.key, score.compute(vectors)
-            found[key] = made.value
-            if score.quantity.error:
-                found[score.quantity.error] = made.stderr
-            found |= {f"{key}_{name}": value for name, value in made.extras.items()}
-            protocols[key] = self._protocol(score, reference)
-            notes += [note for note in made.notes if note not in notes]
+            made = score.compute(vectors)
+            for one in score.quantities:
+                found[one.key] = made[one.key].value
+                if one.error:
+                    found[one.error] = made[one.key].stderr
+                found |= {f"{one.key}_{name}": value for name, value in made[one.key].extras.items()}
+                protocols[one.key] = self._protocol(score, reference)
+                notes += [note for note in made[one.key].notes if note not in notes]
         return found | {"protocols": protocols, "notes": notes}
 
     def _protocol(self, score: Score, reference: Reference | None) -> dict[str, str]:
