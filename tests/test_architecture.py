@@ -32,7 +32,7 @@ ALLOWED = {
     "ownership": {"errors"},
     "disk": {"errors"},
     "files": {"errors", "untrusted", "ownership", "disk"},
-    "evaluation": GROUND | {"compiling", "files", "names"} | {"flow", "models", "data", "encoders"},
+    "evaluation": GROUND | {"compiling", "files", "names"} | {"flow", "models", "data", "encoders", "tensors"},
     "training": GROUND
     | {"compiling", "files", "jsonl", "ownership"}
     | {"flow", "models", "data", "encoders", "objectives", "evaluation", "analysis", "tensors"},
