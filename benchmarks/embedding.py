@@ -23,6 +23,12 @@ from benchmarks import page
 from benchmarks.race import Contender, Work, cores, race, ratios, rounds_of, spread
 
 THEIR_BATCH = 64
+KINDS = {  # memory format, and whether torch.compile
+    "eager": ("contiguous_format", False),
+    "eager, channels last": ("channels_last", False),
+    "compiled": ("contiguous_format", True),
+    "compiled, channels last": ("channels_last", True),
+}
 PEERS = all(importlib.util.find_spec(name) for name in ("torch", "torch_fidelity"))
 
 
@@ -112,13 +118,9 @@ def main(arguments: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "x.pth")
         write_weights(Path(path))
-        contenders = [Contender(f"rfjax, batch {batch}", ours, (path, count, batch, side), warm=False)
-                      for batch in batches]  # fmt: skip
-        if PEERS:
-            kinds = {"eager": ("contiguous_format", False), "eager, channels last": ("channels_last", False),
-                     "compiled": ("contiguous_format", True), "compiled, channels last": ("channels_last", True)}  # fmt: skip
-            contenders += [Contender(f"torch-fidelity, {name}", theirs, (path, count, side, *kind), warm=False)
-                           for name, kind in kinds.items()]  # fmt: skip
+        contenders = [Contender(f"rfjax, batch {n}", ours, (path, count, n, side), warm=False) for n in batches]
+        for name, kind in KINDS.items() if PEERS else ():
+            contenders.append(Contender(f"torch-fidelity, {name}", theirs, (path, count, side, *kind), warm=False))
         found = race(contenders, rounds_of(arguments, 3))
     own, others = found[: len(batches)], found[len(batches) :]
     best, rows = min(own, key=lambda times: times.median), []
