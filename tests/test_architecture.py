@@ -101,6 +101,7 @@ OTHERWISE = {  # what else is called so, and why it leaves no half-written file
     "interop/__init__.py": ["transfer.dump("],  # no file
     "tensors/pt.py": ["archive.open("],  # within a temporary file
     "encoders/autoencoder/loading.py": ["transfer.dump("],  # no file
+    "encoders/embedding/convert.py": ["transfer.dump("],  # no file
     "study/encode_shards.py": ["values.tofile("],  # a temporary file
     "study/archive_parts.py": ["archive.open("],  # within temporary files
     "study/pictures.py": ["np.savez(file,"],  # a temporary file

@@ -12,7 +12,7 @@ class Evaluate:
     inception: str = key(
         "",
         "Names the file of the Inception network of FID: torch-fidelity's or pytorch-fid's .pth, TensorFlow's "
-        "classify_image_graph_def.pb, or .safetensors converted from either by `python -m rfjax.interop`.",
+        "classify_image_graph_def.pb, or .safetensors converted by `python -m rfjax.encoders.embedding.convert`.",
     )
     protocol: str = key(
         "adm",
