@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -111,7 +111,7 @@ def _array(path: Path, name: str) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _member(path: Path, name: str) -> Iterator[IO[bytes]]:
+def _member(path: Path, name: str) -> Iterator[zipfile.ZipExtFile]:
     try:
         archive = zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile) as error:
@@ -129,7 +129,7 @@ def _member(path: Path, name: str) -> Iterator[IO[bytes]]:
             yield file
 
 
-def _header(path: Path, file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def _header(path: Path, file: zipfile.ZipExtFile) -> tuple[tuple[int, ...], np.dtype[Any]]:
     try:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -141,7 +141,7 @@ def _header(path: Path, file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]
     return shape, dtype
 
 
-def _read(path: Path, file: IO[bytes], size: int) -> bytes:
+def _read(path: Path, file: zipfile.ZipExtFile, size: int) -> bytes:
     try:
         found = file.read(size)
     except Exception as error:  # a wrong checksum

@@ -8,7 +8,6 @@ from PIL import Image
 
 from rfjax import config as configs
 from rfjax.errors import UserError
-from rfjax.evaluation import picture_sets
 from rfjax.evaluation.picture_sets import PictureSet, open_set, open_split
 
 
@@ -111,5 +110,3 @@ def test_a_split_of_a_data_set():
     assert images.shape == (5, 8, 8, 3)
     assert all(texts)
     assert "shapes, validation, 5 pictures" in found.name
-    with pytest.raises(UserError, match="no pictures"):
-        picture_sets.open_split(configs.Data(name="none"), "train", 5)

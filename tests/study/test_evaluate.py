@@ -81,7 +81,7 @@ def test_an_archive_and_a_folder_of_the_same_pictures_are_alike(tmp_path, pictur
         (tmp_path / "folder" / f"{number}.txt").write_text(f"picture {number}")
     values = []
     for source in (pictures, tmp_path / "folder"):
-        config = settings_of(tmp_path / source.name, source, evaluate__reference=str(pictures))
+        config = settings_of(tmp_path / f"of {source.stem}", source, evaluate__reference=str(pictures))
         assert run_job(evaluate, config, 0.0) == 0
         (record,) = records(config).values()
         values.append(record["scores"])
