@@ -142,3 +142,34 @@ def test_a_checkpoint_that_is_not_there(tmp_path, run_folder):
 
     with pytest.raises(UserError, match="checkpoints of the steps 4, 8"):
         find_model(asked)
+
+
+def test_a_study_measures_along_its_runs_and_shows_it(tmp_path):
+    from rfjax.study import runner
+
+    c = tiny()
+    c.workdir = str(tmp_path / "study")
+    c.model.depth = 1
+    c.training.validate_every = 4
+    c.evaluate.reference_count = 12
+    c.sampling.update(metrics=("own", "toy_embedder:FD"), along=True, weights="ema")
+    assert run_job(runner, configs.parse(c), 0.0) == 0
+    (path,) = (tmp_path / "study" / "runs").glob("*/metrics.jsonl")
+    scores = [line for line in map(json.loads, path.read_text().splitlines()) if line["kind"] == "scores"]
+    assert len(scores) == 2
+    assert all(line["toy_fd"] > 0 and line["toy_fd_stderr"] > 0 and line["score"] >= 0 for line in scores)
+    assert "FD toy" in (tmp_path / "study" / "report" / "index.html").read_text()
+
+
+def test_a_reference_that_is_none_is_refused_before_training(tmp_path):
+    from rfjax.study import runner
+
+    c = tiny()
+    c.workdir = str(tmp_path / "study")
+    c.evaluate.reference = str(tmp_path / "none.npz")
+    c.sampling.metrics = ("toy_embedder:FD",)
+    with pytest.raises(UserError, match=r"there is no .*none\.npz"):
+        runner.make_job(configs.parse(c), 0.0)
+    c.evaluate.reference, c.sampling.metrics = "train", ("fid",)
+    with pytest.raises(UserError, match=r"config\.evaluate\.inception"):
+        runner.make_job(configs.parse(c), 0.0)

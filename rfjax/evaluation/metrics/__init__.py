@@ -85,6 +85,8 @@ def make_metrics(config: configs.Config) -> tuple[Metric, ...]:
     own = (config.data.name,) if config.data.name in METRICS else ()
     names = [one for name in config.sampling.metrics for one in (own if name == OWN else (name,))]
     found = [lookup.find(name, METRICS, "sampling.metrics") for name in dict.fromkeys(names)]
+    if any(isinstance(one, Score) and one.compares != "nothing" for one in found):
+        reference_sets.check(config)
     networks = dict.fromkeys(one.embedder for one in found if isinstance(one, Score))
     embedded = [
         EmbeddedMetric(

@@ -14,8 +14,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from rfjax.evaluation.statistics import moments, references
-from rfjax.evaluation.statistics.references import Reference
 
 from rfjax import config as configs
 from rfjax.config.paths import expanded
@@ -23,6 +21,8 @@ from rfjax.errors import UserError
 from rfjax.evaluation import archives, picture_sets
 from rfjax.evaluation.metrics.embedded import Opened, Rows
 from rfjax.evaluation.picture_sets import PictureSet
+from rfjax.evaluation.statistics import moments, references
+from rfjax.evaluation.statistics.references import Reference
 
 SPLITS = ("train", "validation", "test")
 FOLDER = "references"
@@ -49,16 +49,35 @@ def reference(config: configs.Config, opened: Opened, rows: Rows, features: bool
     if wanted in SPLITS:
         pictures = picture_sets.open_split(config.data, wanted, config.evaluate.reference_count)
         return _of_pictures(config, opened, rows, pictures, config.to_dict()["data"])
-    path = Path(expanded(wanted, KEY))
-    if not path.exists():
-        raise UserError(
-            f"{KEY}: there is no {path}: name statistics (.npz), an archive, a folder of pictures, or a split"
-        )
-    if path.is_file() and (path.suffix in PICKLES or archives.members(path) & STATISTICS):
+    path = _path(config)
+    if _is_statistics(path):
         return _of_file(config, opened, rows, path, features)
     pictures = picture_sets.open_set(path, classes(config))
     stamp = path.stat()
     return _of_pictures(config, opened, rows, pictures, {"size": stamp.st_size, "time": stamp.st_mtime_ns})
+
+
+def check(config: configs.Config) -> None:
+    """Refuses a reference that can't be opened, before anything is drawn.
+
+    Raises:
+        UserError: if there is none of this name, or it holds no pictures and no statistics.
+    """
+    if config.evaluate.reference in SPLITS:
+        picture_sets.open_split(config.data, config.evaluate.reference, 2)
+    elif not _is_statistics(path := _path(config)):
+        picture_sets.open_set(path)
+
+
+def _path(config: configs.Config) -> Path:
+    path = Path(expanded(config.evaluate.reference, KEY))
+    if not path.exists():
+        raise UserError(f"{KEY}: there is no {path}: name statistics (.npz), an archive, a folder, or a split")
+    return path
+
+
+def _is_statistics(path: Path) -> bool:
+    return path.is_file() and (path.suffix in PICKLES or bool(archives.members(path) & STATISTICS))
 
 
 def classes(config: configs.Config) -> tuple[str, ...]:
