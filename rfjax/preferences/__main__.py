@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rfjax import terminal
-from rfjax.errors import UserError, nearest, one_line, printable
+from rfjax.errors import Exit, UserError, nearest, one_line, printable
 from rfjax.preferences.pairs import QUESTIONS
 
 REPEATS = 0.08  # share of the pairs that come twice
@@ -130,7 +130,7 @@ def _serve(given: argparse.Namespace) -> int:
             ballots.close()
     finally:
         file.close()
-    return 0
+    return Exit.DONE
 
 
 def _report(given: argparse.Namespace, arguments: list[str]) -> int:
@@ -149,7 +149,7 @@ def _report(given: argparse.Namespace, arguments: list[str]) -> int:
     except OSError as error:
         raise UserError(f"the report can't be written to {given.out} ({error.strerror or error})") from error
     _say("\n".join(lines))
-    return 0
+    return Exit.DONE
 
 
 def _say(text: str) -> None:
@@ -161,4 +161,7 @@ if __name__ == "__main__":
         sys.exit(main(sys.argv[1:]))
     except UserError as mistake:
         print(f"rfjax: {printable(str(mistake))}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(Exit.MISTAKE)
+    except KeyboardInterrupt:
+        print("\nrfjax: stopped", file=sys.stderr)
+        sys.exit(Exit.INTERRUPTED)

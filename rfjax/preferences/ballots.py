@@ -207,7 +207,7 @@ def checked_rater(name: object) -> str:
 
 def encoded(picture: Picture, size: int) -> bytes:
     """A PNG file of the pixels alone, whatever the picture's own file says beside them."""
-    pixels, memory = picture.open(), io.BytesIO()
+    pixels, memory = picture.decode(), io.BytesIO()
     shown = shown_size(picture, size)
     if shown != pixels.size:
         pixels = pixels.resize(shown, Image.Resampling.LANCZOS)

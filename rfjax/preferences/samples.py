@@ -47,7 +47,7 @@ class Picture:
     digest: str
     where: str
 
-    def open(self) -> Image.Image:
+    def decode(self) -> Image.Image:
         """Its pixels in RGB, turned as EXIF says, without anything else that the file holds.
 
         Raises:

@@ -103,6 +103,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.FORBIDDEN, "this server has another name: open the address that it printed")
         elif self.path == "/":
             self._send(HTTPStatus.OK, "text/html; charset=utf-8", self.server.page)
+        elif self.path == "/favicon.ico":  # which browsers ask for
+            self._send(HTTPStatus.NO_CONTENT, "image/png", b"")
         elif found := PICTURE.fullmatch(self.path):
             try:
                 self._send(HTTPStatus.OK, "image/png", self.server.ballots.picture(found[1]))

@@ -232,6 +232,7 @@ def test_pictures_and_buttons_fit_the_window(browser, tmp_path, width, height, m
         sizes = {name: (right - left, bottom - top) for name, left, top, right, bottom in boxes}
         assert sizes["left"] == pytest.approx(sizes["right"], abs=1)
         assert browser.run("document.documentElement.scrollHeight <= window.innerHeight")
+        browser.picture(f"voting_{width}x{height}.png")
     browser.view(1280, 800)
 
 
@@ -245,6 +246,19 @@ def test_a_page_of_a_server_that_has_stopped_says_so(browser, tmp_path):
         browser.wait("document.body.dataset.state === 'intro'")
         browser.key("Enter")
         browser.wait(READY)
-    browser.key("1")
-    browser.wait("document.getElementById('say').textContent.includes('does not answer')")
-    assert counted(tmp_path) == ()
+        browser.call(
+            "Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=0, uploadThroughput=0
+        )
+        browser.key("1")
+        browser.wait("document.getElementById('say').textContent.includes('does not answer')")
+        assert len(counted(tmp_path)) == 1
+        browser.call(
+            "Network.emulateNetworkConditions", offline=False, latency=0, downloadThroughput=-1, uploadThroughput=-1
+        )
+        browser.key("2")
+        browser.wait("document.getElementById('count').textContent.startsWith('1 of ')")
+        assert [vote.choice for vote in counted(tmp_path)] == ["right"]
+    browser.wait(READY)
+    browser.key("1")  # the server has given its file back
+    browser.wait("document.getElementById('say').textContent.includes('can\\'t be written')")
+    assert len(counted(tmp_path)) == 1

@@ -3,7 +3,7 @@
 from collections import Counter
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from preference_cases import picture, sets
 from scipy.stats import binomtest, kstest
@@ -18,6 +18,7 @@ def some(count):
     return tuple(Pair(f"{i:04}", f"prompt {i}", ("a", "b"), (HERE, HERE)) for i in range(count))
 
 
+@settings(max_examples=20)
 @given(st.integers(1, 60), st.floats(0, 1), st.integers(0, 40), st.text(max_size=8), st.integers(0, 9))
 def test_every_pair_comes_once_and_repeats_come_later_with_sides_swapped(count, repeats, limit, rater, seed):
     shown = showings(some(count), "quality", rater, seed=seed, repeats=repeats, limit=limit)

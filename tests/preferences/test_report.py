@@ -1,6 +1,7 @@
 """From votes to the page: what is found, what is said, and what is refused."""
 
 import csv
+import html
 import json
 import math
 
@@ -123,7 +124,7 @@ def test_the_report_s_files(tmp_path, capsys):
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     pages.check(page)
     for words in ("Krippendorff's alpha", "against d3", "same on repeats", "Spearman's correlation", "votes a pair"):
-        assert words in page, words
+        assert words in html.unescape(page), words
     assert (tmp_path / "out" / "ratings.png").read_bytes().startswith(b"\x89PNG")
     with (tmp_path / "out" / "ratings.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -147,7 +148,7 @@ def test_few_votes_make_a_page_too(tmp_path, votes, said):
     report.write(read_votes([path]), {}, tmp_path / "out", ["report"])
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     pages.check(page)
-    assert said in page and "<b>x" not in page
+    assert said in html.unescape(page) and "<b>x" not in page
     json.loads((tmp_path / "out" / "ratings.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
 
 

@@ -4,8 +4,14 @@ import contextlib
 import http.client
 import io
 import json
+import os
 import re
+import signal
 import socket
+import subprocess
+import sys
+import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +25,7 @@ from rfjax.preferences.server import Server
 from rfjax.preferences.votes import VotesFile, read_votes
 
 JUST = {"rater": "ann"}
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -133,7 +140,7 @@ def test_nothing_but_the_page_and_what_was_shown_is_served(server, tmp_path):
     for path in (
         "/votes.jsonl", "/one/0.png", "/../votes.jsonl", "/%2e%2e/etc/passwd", "//etc/passwd", "/picture/",
         "/picture/../x", "/picture/" + "0" * 32, showing["left"] + "/", showing["left"] + "?x", "/page.html", "/?x",
-        showing["left"].upper(), "/picture/0.png", "/next", "/favicon.ico", f"http://127.0.0.1:{server.port}/etc/passwd",
+        showing["left"].upper(), "/picture/0.png", "/next", f"http://127.0.0.1:{server.port}/etc/passwd",
     ):  # fmt: skip
         status, _, answer = request(server, "GET", path)
         assert status == 404 and "error" in json.loads(answer), path
@@ -204,6 +211,30 @@ def test_a_picture_that_breaks_leaves_its_pair_out(tmp_path):
         _, after = post(server, "/next", JUST)
         assert after["prompt"] != showing["prompt"] and after["total"] == 4
         assert len(said) == 1 and f"{number}.png is no picture" in said[0] and "left out" in said[0]
+
+
+def test_the_command_serves_until_it_is_stopped_and_goes_on(tmp_path):
+    """Also after SIGKILL, which leaves what was voted; Ctrl-C says how many votes there are."""
+    sets(tmp_path)
+    words = [sys.executable, "-m", "rfjax.preferences", "serve", "--votes", "votes.jsonl", "--questions", "following"]
+    words += ["--samples", "one=one", "two=two"]
+    for number, (signum, code) in enumerate(((signal.SIGKILL, -9), (signal.SIGINT, 0)), start=1):
+        process = subprocess.Popen(
+            words, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True
+        )
+        with process:
+            printed = [process.stdout.readline() for _ in range(3)]
+            assert "3 pairs" in printed[0] and f"; {number - 1} are there" in printed[1]
+            found = re.fullmatch(r"open http://127.0.0.1:(\d+)/#(\S+)\n", printed[2])
+            server = types.SimpleNamespace(port=int(found[1]), token=found[2])
+            _, showing = post(server, "/next", JUST)
+            assert showing["done"] == number - 1
+            assert post(server, "/vote", JUST | {"item": showing["item"], "choice": "left", "ms": 1})[0] == 200
+            process.send_signal(signum)
+            assert process.wait(30) == code
+            rest = process.stdout.read()
+    assert "stopped; 2 votes are in votes.jsonl, and the same command goes on" in rest
+    assert len(counted(tmp_path)) == 2
 
 
 def test_a_connection_goes_on_after_a_refusal(server):
