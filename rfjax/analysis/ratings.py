@@ -10,7 +10,9 @@ next one (Ford 1957). Where they don't, `connection` says who is unbeaten, winle
 virtual tie between every two models makes the strengths finite; no interval is given for these models then.
 
 Several votes on one prompt are no independent votes: intervals resample whole prompts, and raters too where there are
-enough of them (a weight for each prompt times one for each rater, Owen 2007), and are percentiles.
+enough of them (a weight for each prompt times one for each rater, Owen 2007), and are percentiles. Measured coverage of
+the 95 % intervals, four models of which each prompt suits some better (a normal effect of 1 on the strengths), 200
+simulations: with 3 raters 89 % over 8 prompts, 93 % over 20 and 40, 94 % over 128; 97 % with 8 raters, 40 prompts.
 """
 
 import math

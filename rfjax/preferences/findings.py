@@ -199,8 +199,8 @@ def resolution(one: Asked) -> str:
     counts = sorted(int(r.votes[i, j]) for i in range(len(r.names)) for j in range(i) if r.votes[i, j] > 0)
     middle = statistics.median_low(counts)
     return (
-        f"{one.question}: {middle} votes a pair (the median) give a win rate near one half to ± "
-        f"{half_width(middle):.1%} at best, as if each vote were independent; here {one.raters} "
+        f"{one.question.capitalize()}: {middle} votes a pair (the median) tell a win rate near one half to ± "
+        f"{100 * half_width(middle):.1f} points at best, as if each vote were independent; {one.raters} "
         f"rater{'s'[: one.raters - 1]} judged {one.prompts} prompt{'s'[: one.prompts - 1]}."
     )
 
@@ -240,6 +240,13 @@ def _place(question: str) -> tuple[int, str]:
     return names.index(question) if question in names else len(names), question
 
 
-def models_of(findings: Findings) -> str:
-    """The models in a phrase."""
-    return listed(sorted({name for one in findings.asked for name in one.ratings.names}))
+def subtitle(findings: Findings) -> str:
+    """Who was compared, by how many votes."""
+    best: dict[str, float] = {}
+    for one in findings.asked:
+        for name, rating in zip(one.ratings.names, one.ratings.rating.tolist(), strict=True):
+            best[name] = max(rating, best.get(name, rating))
+    once, raters = sum(one.votes for one in findings.asked), len(findings.raters)
+    again = findings.everyone.votes - once
+    names = listed(sorted(best, key=lambda name: -best[name]))
+    return f"{names}: {once:,} votes and {again:,} repeats by {raters} rater{'s'[: raters - 1]}"

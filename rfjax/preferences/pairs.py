@@ -28,7 +28,7 @@ class Question:
 QUESTIONS = {
     "quality": Question(
         "Which picture is of higher quality and more pleasing?",
-        "Both were drawn for the text below. Judge beauty and craft: light, composition, sharpness, no broken parts.",
+        "Both were drawn for one text. Judge beauty and craft: light, composition, sharpness, no broken parts.",
     ),
     "following": Question(
         "Which picture shows better what the text says?",

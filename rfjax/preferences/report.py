@@ -23,8 +23,8 @@ from rfjax.preferences.findings import (
     analyse,
     describe,
     in_percent,
-    models_of,
     resolution,
+    subtitle,
     to_json,
 )
 from rfjax.preferences.pairs import QUESTIONS
@@ -89,8 +89,8 @@ def draw(findings: Findings) -> Figure:
     figure, panels = plt.subplots(
         1, len(findings.asked), figsize=(1.2 + 3.9 * len(findings.asked), 1.2 + ROW * most), sharex=True, squeeze=False
     )
-    names = sorted({name for one in findings.asked for name in one.ratings.names})
-    colour = drawing.colours(names)
+    names = dict.fromkeys(one.ratings.names[i] for one in findings.asked for i in _order(one)[::-1])
+    colour = drawing.colours(list(names))
     for axes, one in zip(panels[0], findings.asked, strict=True):
         r, order = one.ratings, _order(one)
         for place, i in enumerate(order):
@@ -107,10 +107,6 @@ def draw(findings: Findings) -> Figure:
 def render(findings: Findings, svg: str, command: str) -> str:
     """The whole page."""
     said = [describe(one) for one in findings.asked]
-    votes = sum(one.votes for one in findings.asked)
-    subtitle = (
-        f"{models_of(findings)}: {votes:,} votes by {len(findings.raters)} rater{'s'[: len(findings.raters) - 1]}"
-    )
     body = [
         widgets.headline([sentence for sentence, _ in said], int(all(clear for _, clear in said))),
         widgets.warnings(findings.warnings),
@@ -119,7 +115,7 @@ def render(findings: Findings, svg: str, command: str) -> str:
         _raters(findings),
         _method(findings, command),
     ]
-    return page.shell(TITLE, subtitle, body)
+    return page.shell(TITLE, subtitle(findings), body)
 
 
 def _question(one: Asked, losses: Mapping[str, float]) -> str:
@@ -140,8 +136,6 @@ def _question(one: Asked, losses: Mapping[str, float]) -> str:
         f"The question: {asked} Ties: {in_percent(one.ties)}; both bad: {in_percent(one.bad)}; each gives half a point "
         "to either side.",
         _agreed(one),
-        f"Intervals of ratings resample whole {r.resampled or 'prompts'}; those of win rates (the row's model against "
-        "the column's) are at each end the wider of Wilson's and the resamples'.",
     ]
     if one.correlation:
         notes.append(_correlated(one.correlation))
@@ -197,13 +191,18 @@ def _cell(found: Share) -> str:
 
 def _method(findings: Findings, command: str) -> str:
     lines = [widgets.note(resolution(one)) for one in findings.asked if one.votes]
+    drawn = sorted({one.ratings.resampled for one in findings.asked} - {""})
+    spans = (
+        f"95 % intervals: those of ratings resample whole {' or '.join(drawn) or 'prompts'}; those of win rates (the "
+        "row's model against the column's) are at each end the wider of Wilson's and the resamples'."
+    )
     told = (
         "Ratings: Bradley-Terry strengths by maximum likelihood, 1000 + 400 / ln 10 times the strength; 100 more "
         "mean 64 % of the points, 200 mean 76 %. ± 5 points of a win rate take some 380 independent votes a pair, ± 3 "
         "some 1,060; votes on one prompt are not independent, so more prompts tell more than more raters."
     )
     return (
-        f"<h2>What this many votes can tell</h2>{''.join(lines)}{widgets.note(told)}"
+        f"<h2>What this many votes can tell</h2>{''.join(lines)}{widgets.note(told)}{widgets.note(spans)}"
         f"<h2>How this was made</h2><pre>{escape(command)}</pre>"
     )
 

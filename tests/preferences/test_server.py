@@ -68,13 +68,17 @@ def test_a_rater_votes_on_all_pairs_and_the_file_names_what_was_seen(server, tmp
     }
 
 
-def test_answers_name_no_model_and_no_file(server, tmp_path):
-    _, showing = post(server, "/next", JUST)
-    text = json.dumps(showing).replace(showing["prompt"], "")
-    assert not re.search(r"\b(one|two|png|captions)\b|" + re.escape(str(tmp_path)), text.replace(*["two dogs", ""]))
-    assert re.fullmatch(r"/picture/[0-9a-f]{32}", showing["left"]) and showing["left"] != showing["right"]
-    other = post(server, "/next", {"rater": "bob"})[1]
-    assert {other["left"], other["right"], other["item"]}.isdisjoint({showing["left"], showing["right"]})
+def test_answers_name_no_model_and_no_file(tmp_path):
+    with serving(tmp_path, ("secret_d3", "secret_d6")) as server:
+        _, showing = post(server, "/next", JUST)
+        other = post(server, "/next", {"rater": "bob"})[1]
+        answers = [request(server, "GET", shown[side])[2] for shown in (showing, other) for side in ("left", "right")]
+        answers += [json.dumps(shown).encode() for shown in (showing, other)]
+        assert not any(word in answer for answer in answers for word in (b"secret", b".png", str(tmp_path).encode()))
+        assert re.fullmatch(r"/picture/[0-9a-f]{32}", showing["left"]) and showing["left"] != showing["right"]
+        assert {other["left"], other["right"], other["item"]}.isdisjoint(map(str, showing.values()))
+        post(server, "/vote", JUST | {"item": showing["item"], "choice": "left", "ms": 5})
+        assert {counted(tmp_path)[0].left, counted(tmp_path)[0].right} == {"secret_d3", "secret_d6"}
 
 
 def test_a_vote_that_is_posted_twice_counts_once(server, tmp_path):
