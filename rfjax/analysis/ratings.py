@@ -241,13 +241,15 @@ def _resamples(duels: Sequence[Duel], names: Sequence[str], seed: int) -> tuple[
     raters = {rater: i for i, rater in enumerate(dict.fromkeys(duel.rater for duel in duels))}
     if len(prompts) < FEWEST_PROMPTS:
         return np.zeros((0, m, m)), ""
+    cells = {key: i for i, key in enumerate(dict.fromkeys((duel.prompt, duel.rater) for duel in duels))}
+    rows = [cells[duel.prompt, duel.rater] for duel in duels]
     sides = [(place[d.first], place[d.second]) for d in duels]
     columns = [i * m + j for i, j in sides] + [j * m + i for i, j in sides]
     values = [d.points for d in duels] + [1 - d.points for d in duels]
-    table = csr_array((values, (np.tile(np.arange(len(duels)), 2), columns)), shape=(len(duels), m * m))
-    of_prompt, of_rater = np.array([prompts[d.prompt] for d in duels]), np.array([raters[d.rater] for d in duels])
+    table = csr_array((values, (rows + rows, columns)), shape=(len(cells), m * m))  # what falls together is summed
+    of_prompt, of_rater = np.array([(prompts[prompt], raters[rater]) for prompt, rater in cells]).T
     both, found = len(raters) >= FEWEST_RATERS, []
-    per = max(CHUNK // len(duels), 1)
+    per = max(CHUNK // len(cells), 1)
     for start in range(0, RESAMPLES, per):
         count = min(per, RESAMPLES - start)
         weights = rng.multinomial(len(prompts), np.full(len(prompts), 1 / len(prompts)), count)[:, of_prompt]

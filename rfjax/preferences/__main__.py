@@ -69,7 +69,7 @@ def named(words: Sequence[str], key: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for word in words:
         name, equals, value = word.partition("=")
-        if not equals or not value or not re.fullmatch(r"[\w.,() /-]+", name) or len(name) > LONGEST_NAME:
+        if not equals or not value or not re.fullmatch(r"[\w.,()@ /-]+", name) or len(name) > LONGEST_NAME:
             raise UserError(f"{key} '{one_line(word)}' must be NAME=VALUE, such as d6=...")
         if name in found:
             raise UserError(f"{key} has '{name}' twice: give each its own name")

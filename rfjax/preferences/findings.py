@@ -156,9 +156,11 @@ def _asked(votes: Sequence[Vote], question: str, losses: Mapping[str, float]) ->
 
 
 def _correlation(ratings: Ratings, losses: Mapping[str, float]) -> Correlation | str:
-    both = [(losses[name], value) for name, value in zip(ratings.names, ratings.rating, strict=True) if name in losses]
+    """Checkpoints of one run, named RUN@STEP, are no independent points."""
+    names = [name for name in ratings.names if name in losses]
+    found = [float(ratings.rating[ratings.names.index(name)]) for name in names]
     try:
-        return spearman(*zip(*both, strict=True)) if both else "no loss of a model of this question is given"
+        return spearman([losses[name] for name in names], found, groups=[name.partition("@")[0] for name in names])
     except TooFewPoints as error:
         return str(error).removesuffix(".")
 

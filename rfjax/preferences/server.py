@@ -23,6 +23,7 @@ import sys
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import TCPServer
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -61,6 +62,11 @@ class Server(ThreadingHTTPServer):
             what = getattr(error, "strerror", None) or error
             raise UserError(f"the server can't listen on {host}, port {port} ({what}): try --port 0") from error
         self.host, self.port = host, self.server_address[1]
+
+    def server_bind(self) -> None:
+        """Without the standard library's question to a name server."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]
 
     @property
     def address(self) -> str:

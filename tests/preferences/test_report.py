@@ -1,6 +1,7 @@
 """From votes to the page: what is found, what is said, and what is refused."""
 
 import csv
+import dataclasses
 import html
 import json
 import math
@@ -103,6 +104,10 @@ def test_ratings_follow_the_loss(findings):
     assert isinstance(found, Correlation) and found.value == -1 and found.n == 4
     few = analyse(simulated(), {"d3": 1.0}).asked[0].correlation
     assert few == "a correlation with an interval needs 4 points or more, not 1"
+    names = {"d3": "d3@100", "d6": "d3@200", "d9": "d6@100", "d12": "d6@200"}
+    renamed = [dataclasses.replace(v, left=names[v.left], right=names[v.right]) for v in simulated().counted]
+    found = analyse(Votes(tuple(renamed)), {names[name]: loss for name, loss in LOSSES.items()}).asked[0].correlation
+    assert "come from 2 groups" in found.note
     for losses, said in (({"d4": 1.0}, "none of the models .did you mean"), ({"d3": math.nan}, "must be finite")):
         with pytest.raises(UserError, match=said):
             analyse(simulated(prompts=1), losses)

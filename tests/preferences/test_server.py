@@ -1,6 +1,8 @@
 """The server over HTTP on the loopback: a rater's way through it, and what it refuses."""
 
+import concurrent.futures
 import contextlib
+import errno
 import http.client
 import io
 import json
@@ -89,6 +91,37 @@ def test_a_vote_that_is_posted_twice_counts_once(server, tmp_path):
     status, answer = post(server, "/vote", body)
     assert (status, answer["error"]) == (409, "this vote is in the file already, and counts once")
     assert (tmp_path / "votes.jsonl").read_bytes() == before and len(counted(tmp_path)) == 1
+
+
+def test_many_posts_at_once_are_one_vote(server, tmp_path):
+    _, showing = post(server, "/next", JUST)
+    body = JUST | {"item": showing["item"], "choice": "left", "ms": 5}
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        found = sorted(status for status, _ in pool.map(lambda _: post(server, "/vote", body), range(16)))
+    assert found == [200] + [409] * 15 and len(counted(tmp_path)) == 1
+
+
+def test_a_vote_that_can_t_be_written_is_said_and_can_be_given_again(server, tmp_path, monkeypatch, capsys):
+    _, showing = post(server, "/next", JUST)
+    body = JUST | {"item": showing["item"], "choice": "left", "ms": 5}
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda file, data: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+        status, answer = post(server, "/vote", body)
+    assert (status, answer["error"]) == (500, "the vote can't be written: the terminal says why")
+    assert "votes.jsonl (Input/output error)" in capsys.readouterr().err
+    assert post(server, "/vote", body)[0] == 200 and len(counted(tmp_path)) == 1
+
+
+def test_it_listens_on_ipv6_too(tmp_path):
+    with contextlib.closing(VotesFile(tmp_path / "votes.jsonl")) as file:
+        ballots = Ballots(Plan(make_pairs(sets(tmp_path)), ("quality",)), file, b"s" * 32)
+        try:
+            server = Server(("::1", 0), ballots)
+        except UserError as error:
+            pytest.skip(f"this machine has no IPv6: {error}")
+        with server:
+            assert server.address.startswith(f"http://[::1]:{server.port}/#") and not server.open_to_others
+            assert server.knows(f"[::1]:{server.port}") and not server.knows(f"[::2]:{server.port}")
 
 
 def stranger(server, showing):

@@ -12,7 +12,7 @@ from preference_cases import vote
 
 from rfjax.errors import UserError
 from rfjax.preferences import votes as module
-from rfjax.preferences.votes import CHOICES, Votes, VotesFile, read_votes
+from rfjax.preferences.votes import CHOICES, Vote, Votes, VotesFile, read_votes
 
 texts = st.text(max_size=12)
 VOTES = st.builds(
@@ -147,6 +147,21 @@ def test_a_line_that_is_no_vote_does_not_count(tmp_path, changed):
     missing = {key: value for key, value in json.loads(vote().line()).items() if key != next(iter(changed))}
     (tmp_path / "votes").write_bytes(vote(pair="1").line() + json.dumps(missing).encode() + b"\n")
     assert read_votes([tmp_path / "votes"]).damaged == 1
+
+
+@given(st.binary(max_size=200) | st.lists(st.one_of(st.binary(max_size=20), VOTES.map(Vote.line))).map(b"".join))
+def test_whatever_a_file_holds_it_is_read_or_refused_in_a_sentence(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("any") / "votes.jsonl"
+    path.write_bytes(content)
+    try:
+        read = read_votes([path])
+        with contextlib.closing(VotesFile(path)) as file:
+            file.add(vote(pair="new"))
+    except UserError as error:
+        assert str(path) in str(error) and "\n" not in str(error)
+        assert path.read_bytes() == content
+    else:
+        assert read_votes([path]).counted == (*read.counted, vote(pair="new"))
 
 
 def test_several_files_are_read_as_one(tmp_path):
