@@ -140,9 +140,15 @@ def test_a_file_is_written_under_a_temporary_name():
 @pytest.mark.parametrize(
     "module",
     [
-        "rfjax.main", "rfjax.config", "rfjax.analysis", "rfjax.study.reports", "rfjax.study.locks", "rfjax.data.tfds",
-        "rfjax.preferences.report", "rfjax.preferences.server",
-    ],  # fmt: skip
+        "rfjax.main",
+        "rfjax.config",
+        "rfjax.analysis",
+        "rfjax.study.reports",
+        "rfjax.study.locks",
+        "rfjax.data.tfds",
+        "rfjax.preferences.report",
+        "rfjax.preferences.server",
+    ],
 )
 def test_what_needs_no_jax_imports_none(module):
     code = f"import sys; sys.modules['jax'] = None; sys.modules['tensorflow'] = None; import {module}"
