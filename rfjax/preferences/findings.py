@@ -188,11 +188,15 @@ def describe(one: Asked) -> tuple[str, int]:
     order = sorted(range(len(r.names)), key=lambda i: -r.rating[i])
     top, second = (r.names[i] for i in order[:2])
     value, low, high = r.ahead(top, second)
-    span = f" (95 % {low:+.0f} to {high:+.0f})" if math.isfinite(low) else ", without an interval"
-    clear = math.isfinite(low) and low > 0
-    verb = "is rated above" if clear else "and"
-    rest = f" by {value:.0f} points{span}" if clear else f" can't be told apart: {value:+.0f} points{span}"
-    return f"{one.question.capitalize()}: {top} {verb} {second}{rest}, from {one.votes:,} votes.", int(clear)
+    if not math.isfinite(low):
+        found, clear = f"is rated above {second} by {value:.0f} points, without an interval", False
+    else:
+        clear = low > 0
+        found = (
+            f"is rated above {second} by {value:.0f}" if clear else f"and {second} can't be told apart: {value:+.0f}"
+        )
+        found += f" points (95 % {low:+.0f} to {high:+.0f})"
+    return f"{one.question.capitalize()}: {top} {found}, from {one.votes:,} votes.", int(clear)
 
 
 def resolution(one: Asked) -> str:

@@ -16,7 +16,7 @@ from rfjax.analysis.correlation import Correlation
 from rfjax.errors import UserError
 from rfjax.preferences import report
 from rfjax.preferences.__main__ import main
-from rfjax.preferences.findings import analyse, duels
+from rfjax.preferences.findings import analyse, describe, duels
 from rfjax.preferences.votes import Votes, read_votes
 
 STRENGTH = {"d3": 0.0, "d6": 0.8, "d9": 1.2, "d12": 2.0}
@@ -80,6 +80,14 @@ def test_true_strengths_lie_in_the_intervals():
                 _, low, high = asked.ratings.ahead(one, other)
                 held.append(low <= 400 / math.log(10) * (STRENGTH[one] - STRENGTH[other]) <= high)
     assert sum(held) >= 8
+
+
+def test_what_is_said_of_the_first_two():
+    votes = [vote(pair=str(i), prompt=str(i), choice="left" if i % 2 else "right") for i in range(40)]
+    assert "can't be told apart: +0 points (95 %" in describe(analyse(Votes(tuple(votes)), {}).asked[0])[0]
+    votes = [vote(pair=str(i), prompt=str(i)) for i in range(9)]  # 9.5 points to 0.5, with the virtual tie
+    said = "Quality: one is rated above two by 512 points, without an interval, from 9 votes."
+    assert describe(analyse(Votes(tuple(votes)), {}).asked[0]) == (said, 0)
 
 
 def test_a_rater_who_prefers_a_side_is_named_and_one_who_is_steady_is_not(findings):
