@@ -36,7 +36,7 @@ setup(
     cmdclass={"build_py": WithConfigs},
     python_requires=">=3.11",
     packages=find_namespace_packages(include=["rfjax", "rfjax.*"], exclude=["*.__pycache__"]),  # not all have __init__
-    package_data={"rfjax.study.reports": ["style.css"]},
+    package_data={"rfjax.preferences": ["page.html"], "rfjax.study.reports": ["style.css"]},
     install_requires=[
         "absl-py",
         "clu",
