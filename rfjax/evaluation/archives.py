@@ -53,11 +53,11 @@ class ArchiveSet:
                 yield np.frombuffer(found, np.uint8).reshape(count, *self.shape), list(texts)
 
 
-def open_archive(path: Path, classes: Sequence[str] = ()) -> ArchiveSet:
+def open_archive(path: Path, by_label: Sequence[str] = ()) -> ArchiveSet:
     """Opens an archive, ADM's or ours; only the header of its pictures is read.
 
     Args:
-        classes: as of `open_set`.
+        by_label: as of `open_set`.
 
     Raises:
         UserError: if it is none, or holds latents.
@@ -73,7 +73,7 @@ def open_archive(path: Path, classes: Sequence[str] = ()) -> ArchiveSet:
         )
     if len(shape) != 4 or shape[3] not in (1, 3) or min(shape) < 1:
         raise UserError(f"{path}: {IMAGES} has the shape {shape}, and pictures are (N, H, W, 1 or 3)")
-    captions = _captions(path, shape[0], classes)
+    captions = _captions(path, shape[0], by_label)
     return ArchiveSet(path, shape[0], shape[1:], captions)
 
 
@@ -86,15 +86,15 @@ def members(path: Path) -> set[str]:
         return set()
 
 
-def _captions(path: Path, count: int, classes: Sequence[str]) -> tuple[str, ...] | None:
+def _captions(path: Path, count: int, by_label: Sequence[str]) -> tuple[str, ...] | None:
     there = members(path)
     if CAPTIONS in there:
         found = [str(text) for text in _array(path, CAPTIONS)]
-    elif LABELS in there and classes:
+    elif LABELS in there and by_label:
         labels = _array(path, LABELS).astype(np.int64).ravel()
-        if len(labels) and (labels.min() < 0 or labels.max() >= len(classes)):
-            raise UserError(f"{path}: its labels go to {labels.max()}, and {len(classes)} names of classes were given")
-        found = [f"a photo of a {classes[label]}" for label in labels]
+        if len(labels) and (labels.min() < 0 or labels.max() >= len(by_label)):
+            raise UserError(f"{path}: its labels go to {labels.max()}, and {len(by_label)} names of classes were given")
+        found = [by_label[label] for label in labels]
     else:
         return None
     if len(found) != count:

@@ -50,12 +50,12 @@ class PictureSet(Protocol):
         ...
 
 
-def open_set(path: Path, classes: Sequence[str] = ()) -> PictureSet:
+def open_set(path: Path, by_label: Sequence[str] = ()) -> PictureSet:
     """Opens an archive or a folder.
 
     Args:
         path: an .npz file with `arr_0`, or a folder of pictures.
-        classes: names of the labels of an archive's `arr_1`, which then stand as captions "a photo of a NAME".
+        by_label: captions of the labels 0, 1, ... of an archive's `arr_1`.
 
     Raises:
         UserError: if it is neither, or holds no pictures.
@@ -64,7 +64,7 @@ def open_set(path: Path, classes: Sequence[str] = ()) -> PictureSet:
         return open_folder(path)
     if path.suffix != ".npz":
         raise UserError(f"{path} is neither a folder of pictures nor an archive (.npz with {IMAGES})")
-    return open_archive(path, classes)
+    return open_archive(path, by_label)
 
 
 @dataclass(frozen=True)

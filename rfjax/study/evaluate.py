@@ -18,13 +18,13 @@ from typing import Any
 import jax
 
 from rfjax import config as configs
+from rfjax import data
 from rfjax.buckets import mirror
 from rfjax.config import Config
 from rfjax.config.paths import expanded
 from rfjax.errors import UserError
 from rfjax.evaluation import picture_sets
 from rfjax.evaluation.metrics import OWN, make_metrics
-from rfjax.evaluation.metrics.reference_sets import classes
 from rfjax.study import archive, archive_parts, evaluate_reconstructions, records
 from rfjax.study.evaluate_sets import Measured, measure, summary
 from rfjax.study.folder import Session, prepare_folder
@@ -38,6 +38,7 @@ from rfjax.training.log import Display
 from rfjax.training.stop import Interrupted, Stop
 
 AUTOENCODER = "autoencoder"  # of config.evaluate.source
+LABELLED = 10_000  # examples among which captions of labels are looked for
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,33 @@ def _settings(name: str, source: Path, step: int, kinds: Sequence[str], config: 
     ]
 
 
+def by_label(config: Config, owner: Config | None) -> tuple[str, ...]:
+    """Captions of class labels: of the names in `config.evaluate.classes_file`, or as a model's own data write them.
+
+    Args:
+        config: of the job.
+        owner: the config of a model of class labels; None of other pictures.
+
+    Raises:
+        UserError: if the file can't be read.
+    """
+    if config.evaluate.classes_file:
+        path = Path(expanded(config.evaluate.classes_file, "config.evaluate.classes_file"))
+        try:
+            names = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"config.evaluate.classes_file: {path} can't be read ({error})") from error
+        return tuple(f"a photo of a {name.strip()}" for name in names if name.strip())
+    if owner is None or owner.data.name == "none":
+        return ()
+    source = data.open_source(owner.data, "validation")
+    if "label" not in source.fields:
+        return ()
+    found = data.take(source, range(min(len(source), LABELLED)), ["label"])
+    captions = dict(zip(found.arrays["label"].tolist(), found.captions, strict=True))
+    return tuple(captions.get(label, "") for label in range(max(captions) + 1))
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """One set's part of the job.
@@ -160,8 +188,9 @@ class Evaluation:
         drawn = self._draw(display, stop) if subject.drawn else None
         seconds = {"samples": time.monotonic() - began}
         path = self.folder / archive_parts.NAME if subject.drawn else subject.source
-        pictures = picture_sets.open_set(path, classes(self.config))
         owner = drawn.model.config if drawn else self.config
+        labelled = drawn is not None and drawn.model.spec.text.classes
+        pictures = picture_sets.open_set(path, by_label(self.config, owner if labelled else None))
         metrics = make_metrics(self._measuring(owner))
         began = time.monotonic()
         found = measure(metrics, pictures, self.config, functools.partial(self._place, stop), display)

@@ -38,7 +38,7 @@ def test_labels_become_captions_by_the_names_of_classes(tmp_path):
     path = tmp_path / "samples.npz"
     np.savez(path, arr_0=pictures(3), arr_1=np.array([1, 0, 1]))
     assert not open_set(path).captioned
-    assert read(open_set(path, ["cat", "dog"]), 2)[1] == ["a photo of a dog", "a photo of a cat", "a photo of a dog"]
+    assert read(open_set(path, ["a cat", "a dog"]), 2)[1] == ["a dog", "a cat", "a dog"]
     with pytest.raises(UserError, match="labels go to 1, and 1 names"):
         open_set(path, ["cat"])
 

@@ -17,6 +17,7 @@ def make(config: configs.Config) -> ToyMetric:
     """The metric for pictures of the config's size; its first use in a process trains the reader, in seconds."""
     size, channels = config.data.image_size, config.data.channels
     return ToyMetric(
+        label="classifier accuracy",
         shape=(size, size, channels),
         judge=_judge,
         score=_score,

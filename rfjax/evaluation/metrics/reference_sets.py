@@ -52,7 +52,7 @@ def reference(config: configs.Config, opened: Opened, rows: Rows, features: bool
     path = _path(config)
     if _is_statistics(path):
         return _of_file(config, opened, rows, path, features)
-    pictures = picture_sets.open_set(path, classes(config))
+    pictures = picture_sets.open_set(path)
     stamp = path.stat()
     return _of_pictures(config, opened, rows, pictures, {"size": stamp.st_size, "time": stamp.st_mtime_ns})
 
@@ -78,19 +78,6 @@ def _path(config: configs.Config) -> Path:
 
 def _is_statistics(path: Path) -> bool:
     return path.is_file() and (path.suffix in PICKLES or bool(archives.members(path) & STATISTICS))
-
-
-def classes(config: configs.Config) -> tuple[str, ...]:
-    """The names of class labels in `config.evaluate.classes_file`, a line each; none without it."""
-    if not config.evaluate.classes_file:
-        return ()
-    path = Path(expanded(config.evaluate.classes_file, "config.evaluate.classes_file"))
-    try:
-        return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"config.evaluate.classes_file: {path} can't be read ({error}): a name of a class a line"
-        ) from error
 
 
 def _of_file(config: configs.Config, opened: Opened, rows: Rows, path: Path, features: bool) -> Reference:

@@ -19,6 +19,7 @@ def make(config: configs.Config) -> ToyMetric:
     """The metric for pictures of the config's size."""
     size = config.data.image_size
     return ToyMetric(
+        label="composition score",
         shape=(size, size, 3),
         judge=_judge,
         score=composition.summarise,
