@@ -40,7 +40,7 @@ class Cover(NamedTuple):
 
 
 def precision_recall(
-    reference: Float[np.ndarray, "m F"],
+    reference: Float[np.ndarray, "m E"],
     samples: Float[np.ndarray, "n F"],
     k: int = NEIGHBOURS,
     protocol: squares.Protocol = "exact",
