@@ -103,10 +103,10 @@ def test_kid_is_torch_fidelity_s(peer):
 
 @pytest.mark.parametrize("ram", [True, False])
 def test_precision_and_recall_are_torch_fidelity_s(peer, ram):
+    """Its first input is the generated one since 0.4.0; before, it was the real one."""
     prc = peer("torch_fidelity", "metric_prc", ["utils"])
-    theirs = prc.prc_features_to_metric(
-        torch.from_numpy(TRUE), torch.from_numpy(DRAWN), save_cpu_ram=ram, verbose=False
-    )
+    drawn, true = torch.from_numpy(DRAWN), torch.from_numpy(TRUE)
+    theirs = prc.prc_features_to_metric(drawn, true, save_cpu_ram=ram, verbose=False)
     precision, recall = precision_recall(TRUE, DRAWN)
     # A distance that is a radius to a bit may fall on either side: one picture of 600.
     assert precision.value == pytest.approx(theirs["precision"], abs=1.1 / 600)
