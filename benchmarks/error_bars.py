@@ -214,7 +214,8 @@ def main(folder: Path = FOLDER, sets: int = SETS) -> int:
                 rows += frechet_rows(world, n, sets)
             rows += other_rows(world, NEIGHBOURS[width], sets)
             print(f"{width} features, {world.case}", file=sys.stderr, flush=True)
-    rows.sort(key=lambda r: ([x.number for x in rows].index(r.number), r.features))
+    order = list(dict.fromkeys(r.number for r in rows))
+    rows.sort(key=lambda r: (order.index(r.number), r.features))
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "error_bars.csv").open("w", newline="") as file:
         writer = csv.writer(file)

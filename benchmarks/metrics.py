@@ -1,4 +1,4 @@
-"""What the numbers of evaluation cost on the host: seconds and the largest memory of a process each.
+"""What the numbers of evaluation cost on the host: seconds, of a processor's too, and the largest memory of a process.
 
     python -m benchmarks.metrics [NAME ...] [width=N] [count=N]      by default all, 10,000 pictures of 2,048 features
 
@@ -85,9 +85,11 @@ def main(names: list[str], count: int, width: int) -> int:
     """Runs each in a process of its own, or the only one here."""
     if len(names) == 1:
         found = NAMES[names[0]](count, width)
+        used = time.process_time()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         load = os.getloadavg()[0]
-        print(f"{names[0]:24} {count:,} x {width:,}: {found}; {peak / 1e9:.2f} GB at most; load {load:.1f}", flush=True)
+        costs = f"{used:.1f} s of processors in all, {peak / 1e9:.2f} GB at most, load {load:.1f}"
+        print(f"{names[0]:24} {count:,} x {width:,}: {found}; {costs}", flush=True)
         return 0
     for name in names or NAMES:
         more = [f"count={count}", f"width={width}"]

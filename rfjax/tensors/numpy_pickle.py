@@ -91,6 +91,11 @@ def _encoded(text: Any, *_: Any) -> bytes:
     return text.encode("latin-1")
 
 
+def _no_bytes() -> bytes:
+    """How pickles of protocol 2 write bytes of length 0."""
+    return b""
+
+
 def _real(value: Any, levels: int = 2) -> Any:
     """Arrays in place of what stands for them; statistics are at most two dicts deep."""
     if isinstance(value, _Array | _Dtype):
@@ -105,6 +110,7 @@ _MEANINGS = (
         "numpy.dtype": pickled.Allowed(_Dtype),
         "numpy.ndarray": None,
         "_codecs.encode": pickled.Allowed(_encoded),
+        "__builtin__.bytes": pickled.Allowed(_no_bytes),
         "collections.OrderedDict": pickled.Allowed(pickled.ordered),
     }
     | {f"numpy.{core}.multiarray._reconstruct": pickled.Allowed(lambda *_: _Array()) for core in ("core", "_core")}

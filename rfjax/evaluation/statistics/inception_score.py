@@ -57,12 +57,12 @@ def _score(logits: Float[np.ndarray, "n C"]) -> tuple[float, float]:
     logs = scipy.special.log_softmax(logits.astype(np.float64), axis=1)
     classes = np.exp(logs)
     own, total, n = (classes * logs).sum(axis=1), classes.sum(axis=0), len(logs)
-    whole = own.mean() + _entropy(total / n)
+    whole = own.mean() + float(_entropy((total / n)[None])[0])
     others = np.concatenate([_entropy((total - part) / (n - 1)) for part in np.array_split(classes, n // 512 + 1)])
     without = np.exp((own.sum() - own) / (n - 1) + others)
     return float(np.exp(whole)), jackknife(without)
 
 
-def _entropy(classes: Float64[np.ndarray, "*n C"]) -> Float64[np.ndarray, "*n"]:
+def _entropy(classes: Float64[np.ndarray, "n C"]) -> Float64[np.ndarray, " n"]:
     """In nats; a difference of sums may be below 0 by rounding."""
     return scipy.special.entr(np.maximum(classes, 0)).sum(axis=-1)

@@ -30,7 +30,7 @@ class Sums(NamedTuple):
     back: Float64[np.ndarray, " m"]
 
 
-def kid(reference: Float[np.ndarray, "m F"], samples: Float[np.ndarray, "n F"]) -> Estimate:
+def kid(reference: Float[np.ndarray, "m E"], samples: Float[np.ndarray, "n F"]) -> Estimate:
     """The kernel Inception distance of all pictures: the unbiased estimate with k(x, y) = (x.y / F + 1)^3.
 
     Bińkowski et al. 2018. Unbiased: two samples of one distribution have 0 on average, and may be below it, whatever
@@ -54,7 +54,7 @@ def kid(reference: Float[np.ndarray, "m F"], samples: Float[np.ndarray, "n F"]) 
 
 
 def kid_subsets(
-    reference: Float[np.ndarray, "m F"],
+    reference: Float[np.ndarray, "m E"],
     samples: Float[np.ndarray, "n F"],
     subsets: int = SUBSETS,
     size: int = SUBSET,
@@ -83,7 +83,7 @@ def kid_subsets(
     return Estimate(float(values.mean()), extras=extras)
 
 
-def cmmd(reference: Float[np.ndarray, "m F"], samples: Float[np.ndarray, "n F"]) -> Estimate:
+def cmmd(reference: Float[np.ndarray, "m E"], samples: Float[np.ndarray, "n F"]) -> Estimate:
     """CMMD: 1000 times the biased estimate with k(x, y) = exp(-|x - y|^2 / (2 10^2)) of unit vectors of CLIP.
 
     Jayasumana et al. 2024 and their public code, which keeps k(x, x), drops the last partial batch, and reads CLIP

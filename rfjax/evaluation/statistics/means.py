@@ -43,7 +43,7 @@ def mean_of(values: Float[np.ndarray, " n"], groups: Sequence[Hashable] | None =
 
 def mean_cosine(
     images: Float[np.ndarray, "n F"],
-    texts: Float[np.ndarray, "n F"],
+    texts: Float[np.ndarray, "m E"],
     prompts: Sequence[Hashable] | None = None,
     scale: float = 1.0,
 ) -> Estimate:

@@ -10,7 +10,7 @@ NEIGHBOURS = 5  # Naeem et al. and dgm-eval
 
 
 def density_coverage(
-    reference: Float[np.ndarray, "m F"], samples: Float[np.ndarray, "n F"], k: int = NEIGHBOURS
+    reference: Float[np.ndarray, "m E"], samples: Float[np.ndarray, "n F"], k: int = NEIGHBOURS
 ) -> tuple[Estimate, Estimate]:
     """Density, the mean number of the reference's balls that a sample is in, over k; coverage, the share of balls
     that hold a sample.
