@@ -4,8 +4,8 @@
 
 The peer needs torch, and torch-fidelity: pip install --no-deps torch-fidelity. Weights are random and float32; both
 resize as TensorFlow 1, and give the pool and the logits. Every contender has a process of its own with the same cores,
-and all work in turn; medians with the smallest and the largest of the rounds. torch-fidelity works on batches of 64, its
-default; rfjax on `batch`, several of which may be given: batch=16,32.
+and all work in turn; medians with the smallest and the largest of the rounds. torch-fidelity works on batches of 64,
+its default; rfjax on `batch`, several of which may be given: batch=16,32.
 """
 
 import functools

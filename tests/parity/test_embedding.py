@@ -12,6 +12,7 @@ from pathlib import Path
 
 import embedding_cases as cases
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -102,7 +103,10 @@ class TestInception:
         theirs = module.interpolate_bilinear_2d_like_tensorflow1x(
             nchw(pictures).float(), size=(299, 299), align_corners=False
         )
-        assert np.abs(np.asarray(resize(pictures, 299, "tf1")) - theirs.permute(0, 2, 3, 1).numpy()).max() < 1e-4
+        assert (
+            np.abs(np.asarray(resize(jnp.asarray(pictures), 299, "tf1")) - theirs.permute(0, 2, 3, 1).numpy()).max()
+            < 1e-4
+        )
 
 
 @pytest.mark.parametrize("side", [32, 100, 256, 299, 512])
@@ -110,7 +114,7 @@ def test_the_resize_of_pytorch_fid(side):
     """Which is torch's, of pictures from 0 to 1, and then 2 x - 1."""
     pictures = images(side, width=side + 9)
     theirs = nn.functional.interpolate(nchw(pictures) / LEVELS, size=(299, 299), mode="bilinear", align_corners=False)
-    found = np.asarray(Inception("", "pytorch-fid").pixels(pictures))
+    found = np.asarray(Inception("", "pytorch-fid").pixels(jnp.asarray(pictures)))
     assert np.abs(found - (2 * theirs - 1).permute(0, 2, 3, 1).numpy()).max() < 1e-6
 
 
@@ -122,7 +126,7 @@ def test_the_resize_of_clean_fid(side):
     pictures[0, :, : side // 2] = 0
     pictures[0, :, side // 2 :] = LEVELS  # where bicubic overshoots
     theirs = np.stack([resizer(picture) for picture in pictures])
-    found = np.asarray(Inception("", "clean").pixels(pictures)) * 128 + 128
+    found = np.asarray(Inception("", "clean").pixels(jnp.asarray(pictures))) * 128 + 128
     assert np.abs(found - theirs).max() < 5e-3
 
 

@@ -40,7 +40,7 @@ def convolve(
     return out + weights["bias"]
 
 
-def product(kernel: Array | np.ndarray, x: Float[Array, "B H W C"]) -> Float[Array, "B H W D"]:
+def product(kernel: Array | np.ndarray, x: Float[Array, "*B C"]) -> Float[Array, "*B D"]:
     """A 1 x 1 convolution without bias, of a kernel (C, D)."""
     return jnp.matmul(x, kernel, precision=EXACT)
 

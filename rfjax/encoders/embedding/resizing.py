@@ -11,7 +11,6 @@ from jaxtyping import Array, Float, UInt8
 from rfjax.encoders.vision.resampling import resize_matrix
 
 RULES = ("tf1", "bilinear", "bicubic")
-HALF = np.float32(0.5)
 
 
 def matrix(rule: str, target: int, source: int) -> Float[np.ndarray, "target source"]:
@@ -27,14 +26,17 @@ def matrix(rule: str, target: int, source: int) -> Float[np.ndarray, "target sou
     """
     if rule == "bicubic":
         return resize_matrix(target, source, "antialias")
-    places, scale = np.arange(target, dtype=np.float32), np.float32(source) / np.float32(target)
-    places = places * scale if rule == "tf1" else np.maximum((places + HALF) * scale - HALF, np.float32(0))
+    scale, pixels = np.float32(source) / np.float32(target), np.arange(target)
+    if rule == "tf1":
+        places = pixels.astype(np.float32) * scale
+    else:  # one rounding at the end, as a processor's fused multiplication and addition has it
+        places = np.maximum((pixels + 0.5) * np.float64(scale) - 0.5, 0).astype(np.float32)
     low = np.minimum(places.astype(np.int64), source - 1)
     high = np.minimum(low + 1, source - 1)
     share = (places - low.astype(np.float32)).astype(np.float64)
-    found, rows = np.zeros((target, source)), np.arange(target)
-    found[rows, low] = 1 - share
-    found[rows, high] += share
+    found = np.zeros((target, source))
+    found[pixels, low] = 1 - share
+    found[pixels, high] += share
     return found
 
 

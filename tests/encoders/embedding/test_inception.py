@@ -4,6 +4,7 @@ and what is said of files that hold something else."""
 import zipfile
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from embedding_cases import (
@@ -100,7 +101,7 @@ def test_protocols_have_names_and_say_what_they_do(file):
 def test_the_range_of_what_the_network_sees(protocol, lowest, highest):
     ends = np.zeros((1, 40, 30, 3), np.uint8)
     ends[:, 20:] = 255  # bicubic overshoots at the step, unless it is clipped
-    x = np.asarray(Inception("", protocol).pixels(ends))
+    x = np.asarray(Inception("", protocol).pixels(jnp.asarray(ends)))
     assert x.shape == (1, 299, 299, 3)
     np.testing.assert_allclose([x.min(), x.max()], [lowest, highest], atol=1e-6)
 
@@ -110,9 +111,9 @@ def test_pools_are_those_of_a_loop():
     windows = [[x[:, max(0, i - 1) : i + 2, max(0, j - 1) : j + 2] for j in range(6)] for i in range(5)]
     mean = np.stack([np.stack([w.mean((1, 2)) for w in row], 1) for row in windows], 1)
     most = np.stack([np.stack([w.max((1, 2)) for w in row], 1) for row in windows], 1)
-    np.testing.assert_allclose(convolution.average_pool(x), mean, rtol=0, atol=1e-6)
-    np.testing.assert_array_equal(convolution.max_pool_same(x), most)
-    np.testing.assert_array_equal(convolution.max_pool(x), most[:, 1:-1:2, 1:-1:2])
+    np.testing.assert_allclose(convolution.average_pool(jnp.asarray(x)), mean, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(convolution.max_pool_same(jnp.asarray(x)), most)
+    np.testing.assert_array_equal(convolution.max_pool(jnp.asarray(x)), most[:, 1:-1:2, 1:-1:2])
 
 
 # Files that hold something else

@@ -2,6 +2,7 @@
 
 import math
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from embedding_cases import images
@@ -20,9 +21,8 @@ def looped(rule, target, values):
     for j in range(target):
         place = np.float32(j) * (np.float32(source) / np.float32(target))
         if rule == "bilinear":
-            place = max(
-                np.float32(0), np.float32(j + 0.5) * (np.float32(source) / np.float32(target)) - np.float32(0.5)
-            )
+            scale = float(np.float32(source) / np.float32(target))
+            place = np.float32(max(0, (j + 0.5) * scale - 0.5))
         low = min(math.floor(place), source - 1)
         share = float(place - np.float32(low))
         found.append((1 - share) * values[low] + share * values[min(low + 1, source - 1)])
@@ -55,7 +55,7 @@ def test_doubling_by_hand():
 @pytest.mark.parametrize("shape", [(20, 33), (64, 17), (299, 40)])
 def test_bicubic_is_pillows_in_float_mode(shape):
     picture = images(shape[0], 1, shape[1])
-    found = np.asarray(resize(picture, 50, "bicubic"))
+    found = np.asarray(resize(jnp.asarray(picture), 50, "bicubic"))
     channels = [Image.fromarray(picture[0, ..., c].astype(np.float32)) for c in range(3)]
     expected = np.stack([np.asarray(channel.resize((50, 50), Image.BICUBIC)) for channel in channels], -1)
     np.testing.assert_allclose(found[0], expected, rtol=0, atol=5e-3)  # of 255: Pillow keeps its weights as floats
@@ -64,7 +64,7 @@ def test_bicubic_is_pillows_in_float_mode(shape):
 @pytest.mark.parametrize("rule", RULES)
 def test_pictures_are_resized_along_both_axes(rule):
     picture = images(12, 2, 19)
-    found = np.asarray(resize(picture, 15, rule))
+    found = np.asarray(resize(jnp.asarray(picture), 15, rule))
     expected = np.einsum("mh,nw,bhwc->bmnc", matrix(rule, 15, 12), matrix(rule, 15, 19), picture.astype(np.float64))
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
