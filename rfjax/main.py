@@ -90,10 +90,11 @@ def _run(config: configs.Config, arguments: list[str]) -> int:
         return job.run(config, STARTED)
     joined = cluster.join(config.cluster)
     environment.open_devices()
-    from rfjax.study import archive, encode, generate, jobs, representations, resampling, runner
+    from rfjax.study import archive, encode, generate, jobs, representations, resampling, runner, suites
     from rfjax.training.stop import Interrupted
 
     others = {"generate": generate, "archive": archive, "encode": encode, "representations": representations}
+    others["suite"] = suites
     kind = others.get(config.job, resampling if config.study.report == "sampling" else runner)
     try:
         return jobs.run(kind.make_job(config, STARTED))
