@@ -98,7 +98,18 @@ def describe(found: Findings) -> list[str]:
         )
     if found.right_prompts is not None:
         said.append(f"{100 * found.right_prompts:.1f} % of the prompts have a right picture among theirs.")
-    return [*said, f"{drawn}; judged by the official scorer ({found.path})."]
+    return [*said, f"{drawn}; {protocol(found)}; judged by the official scorer ({found.path})."]
+
+
+def protocol(found: Findings) -> str:
+    """How the pictures were made, in a line."""
+    about = found.about
+    if "sampler" not in about:
+        return "not drawn here, so the sampler is not known"
+    return (
+        f"{about['sampler']}, {about['steps']} steps, guidance {about['guidance']:g}, seed {about['seed']}, "
+        f"{about['per_prompt']} pictures a prompt"
+    )
 
 
 def _number(found: Findings, value: float) -> str:
@@ -128,7 +139,7 @@ def _scores(found: Findings) -> str:
         "Pictures of one prompt succeed and fail together, so the interval over prompts is the honest one; Wilson's "
         "takes all pictures for independent, as most papers do."
     )
-    return section("Scores", header, rows, said)
+    return section("Scores", header, rows, f"Pictures: {protocol(found)}.", said)
 
 
 def _cells(found: Findings, row: Row) -> list[str]:

@@ -71,6 +71,7 @@ def test_scores_by_skill_stand_beside_table_5(geneval):
     assert found.overall.low is None  # skills of a single prompt have no spread
     assert "Beside the paper&#x27;s Table 5" in text and "<b>0.47</b>" in text.replace("0.48", "0.47")
     assert "GenEval has 553 prompts of 4 pictures; here are 6 of 4." in text and "8 pixels wide" in text
+    assert text.count("euler, 50 steps, guidance 5, seed 0, 4 pictures a prompt") == 2
     assert plain["skills"]["colors"]["wilson"] == pytest.approx(colors.wilson)
     assert (geneval / "report" / "suites.csv").read_text().count("\n") == 7
 
