@@ -54,6 +54,8 @@ def make_job(config: Config, started: float) -> Job:
         UserError: for what the user can mend, before anything is compiled: also for results of other prompts.
     """
     config = preset_applied(replace(config, study=replace(config.study, report=REPORT)))
+    if config.suite.results and not is_address(config.suite.results):  # for the report, wherever it is made again
+        config = replace(config, suite=replace(config.suite, results=str(Path(config.suite.results).absolute())))
     session, root, first = Session(started), Path(config.workdir), jax.process_index() == 0
     suite, prompts, count = read(config)
     placed = suite.files(prompts, count)

@@ -8,7 +8,7 @@ from typing import Any
 from rfjax.errors import UserError, one_line
 from rfjax.untrusted import Unreadable, parse_json, read_text
 
-LONGEST_PROMPT = 10_000  # characters; DPG-Bench's longest has about 2,000
+LONGEST_PROMPT = 10_000  # characters; DPG-Bench's longest has 891
 FIX = "take the file of the official repository"
 
 
