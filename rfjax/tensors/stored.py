@@ -129,6 +129,11 @@ class Tensors:
     def names(self) -> tuple[str, ...]:
         return tuple(self._entries)
 
+    @property
+    def entries(self) -> dict[str, Entry]:
+        """name -> where the tensor lies."""
+        return dict(self._entries)
+
     def shape(self, name: str) -> tuple[int, ...]:
         return self._entries[name].shape
 

@@ -24,6 +24,7 @@ class Study:
             "captions",
             "encode",
             "suites",
+            "evaluate",
         ),
         paths=True,
     )

@@ -80,19 +80,23 @@ class Tower:
         Raises:
             UserError: if there are none, or they are not those of the config.
         """
-        found, tree = {}, self.abstract_weights()
-        wanted = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
         tensors = open_tensors(self.path)
         try:
-            layout = self._layout(tensors)
-            transfer.check(tensors, layout, KINDS[self.kind].ignored)
-            for dtype in {leaf.dtype for leaf in wanted.values()}:
-                part = {path: pieces for path, pieces in layout.items() if wanted[path].dtype == dtype}
-                shapes = {path: wanted[path] for path in part}
-                found |= transfer.defer(tensors, part, shapes, dtype, ignore=("",))
+            return self.weights_of(tensors)
         except BaseException:
             tensors.close()
             raise
+
+    def weights_of(self, tensors: Tensors) -> dict[str, Any]:
+        """The same of tensors that are open, and stay so until the last is placed."""
+        found, tree = {}, self.abstract_weights()
+        wanted = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        layout = self._layout(tensors)
+        transfer.check(tensors, layout, KINDS[self.kind].ignored)
+        for dtype in {leaf.dtype for leaf in wanted.values()}:
+            part = {path: pieces for path, pieces in layout.items() if wanted[path].dtype == dtype}
+            shapes = {path: wanted[path] for path in part}
+            found |= transfer.defer(tensors, part, shapes, dtype, ignore=("",))
         if "projection" in wanted and "projection" not in found:
             found["projection"] = self._identity()
         return jax.tree_util.tree_map_with_path(lambda path, _: found[_name(path)], tree)

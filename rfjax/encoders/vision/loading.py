@@ -60,13 +60,18 @@ def open_source(path: Path, heads: int = 0) -> Source:
     else:
         what, tensors = None, open_pt(path).tensors
     try:
-        family = FAMILIES[what.family if what else "mocov3"]
-        names = _names(tensors, family, what.family if what else "MoCo v3")
-        what = what or _describe_moco(tensors, names, heads)
-        _check(what, tensors, names)
+        return source_of(what, tensors, heads)
     except BaseException:
         tensors.close()
         raise
+
+
+def source_of(what: Description | None, tensors: Tensors, heads: int = 0) -> Source:
+    """The same of tensors that are open; what: None for those of MoCo v3."""
+    family = FAMILIES[what.family if what else "mocov3"]
+    names = _names(tensors, family, what.family if what else "MoCo v3")
+    what = what or _describe_moco(tensors, names, heads)
+    _check(what, tensors, names)
     return Source(what, tensors, names)
 
 

@@ -150,7 +150,7 @@ def norm(arch: Architecture, name: str) -> nn.LayerNorm:
 
 
 class ViT(nn.Module):
-    """Pictures -> patch tokens, row by row.
+    """Pictures -> patch tokens, row by row; and before them, if `whole`, the prefix's.
 
     Its weights `prefix` are the class token, with its position, and the registers; `positions` are the patches' own.
 
@@ -158,11 +158,13 @@ class ViT(nn.Module):
         arch: the options.
         grid: rows and columns of patches.
         dtype: of the matrix products; all else is float32.
+        whole: whether the class token and the registers come too, before the patches.
     """
 
     arch: Architecture
     grid: tuple[int, int]
     dtype: Any = jnp.float32
+    whole: bool = False
 
     @nn.compact
     def __call__(self, pixels: Float[Array, "B H W 3"]) -> Float[Array, "B N D"]:
@@ -183,5 +185,5 @@ class ViT(nn.Module):
             Block, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=nn.broadcast, length=arch.depth
         )
         x, _ = blocks(arch, self.dtype, name="blocks")(x, rotation)
-        x = x[:, arch.prefix :]
+        x = x if self.whole else x[:, arch.prefix :]
         return norm(arch, "norm")(x) if arch.final_norm else x

@@ -9,8 +9,8 @@ from jaxtyping import Bool, Shaped
 from rfjax import config as configs
 from rfjax.data import digits
 from rfjax.evaluation.metrics import classifier
-from rfjax.evaluation.metrics.frechet import Gaussian, fit_gaussian, frechet_distance
 from rfjax.evaluation.metrics.toy import Judged, ToyMetric
+from rfjax.evaluation.statistics.frechet import Gaussian, fit_gaussian, frechet_distance
 
 
 def make(config: configs.Config) -> ToyMetric:

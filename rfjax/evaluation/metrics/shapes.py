@@ -9,8 +9,8 @@ from jaxtyping import Shaped
 from rfjax import config as configs
 from rfjax.data.shapes import Shapes
 from rfjax.evaluation.metrics import composition, features
-from rfjax.evaluation.metrics.frechet import Gaussian, fit_gaussian, frechet_distance
 from rfjax.evaluation.metrics.toy import Judged, ToyMetric
+from rfjax.evaluation.statistics.frechet import Gaussian, fit_gaussian, frechet_distance
 
 REFERENCE_IMAGES = 4096  # of the data set, which is endless
 

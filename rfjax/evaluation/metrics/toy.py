@@ -15,8 +15,8 @@ from jaxtyping import Array, Bool, Float, Shaped, UInt8
 
 from rfjax.errors import UserError
 from rfjax.evaluation.metrics import features
-from rfjax.evaluation.metrics.frechet import Gaussian, fit_gaussian, frechet_distance, frechet_error
 from rfjax.evaluation.quantity import STANDARD, Quantity
+from rfjax.evaluation.statistics.frechet import Gaussian, fit_gaussian, frechet_distance, frechet_error
 
 
 class Judged(NamedTuple):

@@ -29,6 +29,7 @@ NAMES = (
     "captions",
     "encode",
     "suites",
+    "evaluate",
 )
 REPORTS = {name: f"rfjax.study.reports.{name}:REPORT" for name in NAMES}
 

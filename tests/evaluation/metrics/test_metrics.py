@@ -15,8 +15,8 @@ from rfjax.data.shapes import SKILLS, Shapes
 from rfjax.errors import UserError
 from rfjax.evaluation.metrics import composition, features, make_metrics, shapes
 from rfjax.evaluation.metrics import digits as digit_metric
-from rfjax.evaluation.metrics.frechet import fit_gaussian, frechet_distance, frechet_error
 from rfjax.evaluation.quantity import STANDARD
+from rfjax.evaluation.statistics.frechet import fit_gaussian, frechet_distance, frechet_error
 from rfjax.training import mesh as meshes
 
 
