@@ -91,7 +91,7 @@ def _run(config: configs.Config, arguments: list[str]) -> int:
         return job.run(config, STARTED)
     joined = cluster.join(config.cluster)
     environment.open_devices()
-    from rfjax.study import archive, encode, evaluate, generate, jobs, representations, resampling, runner
+    from rfjax.study import archive, encode, evaluate, generate, jobs, representations, resampling, runner, suites
     from rfjax.training.stop import Interrupted
 
     others = {
@@ -100,6 +100,7 @@ def _run(config: configs.Config, arguments: list[str]) -> int:
         "encode": encode,
         "evaluate": evaluate,
         "representations": representations,
+        "suite": suites,
     }
     kind = others.get(config.job, resampling if config.study.report == "sampling" else runner)
     try:

@@ -108,6 +108,7 @@ OTHERWISE = {  # what else is called so, and why it leaves no half-written file
     "study/archive_parts.py": ["archive.open("],  # within temporary files
     "study/pictures.py": ["np.savez(file,"],  # a temporary file
     "study/reports/drawing.py": ["figure.savefig(text,"],  # memory
+    "study/reports/suites.py": ["picture.save("],  # memory
     "study/reports/widgets.py": ["strip.crop("],  # memory
     "training/tensorboard.py": ["path.open('r+b')"],  # cuts off what is half-written
     "training/loop.py": ["self.saved.save(", "self.save("],  # Orbax renames whole checkpoints

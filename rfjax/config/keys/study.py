@@ -23,6 +23,7 @@ class Study:
             "representations",
             "captions",
             "encode",
+            "suites",
             "evaluate",
         ),
         paths=True,

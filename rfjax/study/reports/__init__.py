@@ -28,6 +28,7 @@ NAMES = (
     "representations",
     "captions",
     "encode",
+    "suites",
     "evaluate",
 )
 REPORTS = {name: f"rfjax.study.reports.{name}:REPORT" for name in NAMES}
