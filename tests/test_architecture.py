@@ -106,6 +106,7 @@ OTHERWISE = {  # what else is called so, and why it leaves no half-written file
     "encoders/embedding/convert.py": ["transfer.dump("],  # no file
     "study/encode_shards.py": ["values.tofile("],  # a temporary file
     "study/archive_parts.py": ["archive.open("],  # within temporary files
+    "study/evaluate_sets.py": ["montage.save("],  # rfjax's own
     "study/pictures.py": ["np.savez(file,"],  # a temporary file
     "study/reports/drawing.py": ["figure.savefig(text,"],  # memory
     "study/reports/suites.py": ["picture.save("],  # memory

@@ -83,10 +83,12 @@ def _wrap(text: str, font: Any, width: int) -> list[str]:
     return lines
 
 
-def save(folder: Path, name: str, pictures: UInt8[np.ndarray, "n H W C"], captions: Sequence[str]) -> None:
+def save(
+    folder: Path, name: str, pictures: UInt8[np.ndarray, "n H W C"], captions: Sequence[str], columns: int = 4
+) -> None:
     """Writes NAME.png, a captioned montage, and NAME_tiles.png, the bare pictures in one row for the report."""
     row = np.concatenate(list(pictures), axis=1)
     tiles = Image.fromarray(row[..., 0] if row.shape[-1] == 1 else row[..., :3])
-    for image, file in ((montage(pictures, captions), f"{name}.png"), (tiles, f"{name}_tiles.png")):
+    for image, file in ((montage(pictures, captions, columns), f"{name}.png"), (tiles, f"{name}_tiles.png")):
         with files.atomic(folder / file) as partial:
             image.save(partial, format="PNG")

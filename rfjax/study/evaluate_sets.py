@@ -19,6 +19,8 @@ from rfjax.study.reports.evaluate import RESULT, SHOWN
 from rfjax.training.log import Display
 from rfjax.training.processes import check_ours
 
+COLUMNS = 8  # of the pictures that the report shows
+
 
 @dataclass
 class Found:
@@ -91,7 +93,7 @@ class Measured:
         check_ours(folder)
         if jax.process_index() == 0:
             if found.images:
-                montage.save(folder, SHOWN, np.concatenate(found.images), found.captions)
+                montage.save(folder, SHOWN, np.concatenate(found.images), found.captions, COLUMNS)
             write_json(folder / RESULT, plain(result))
         return result
 

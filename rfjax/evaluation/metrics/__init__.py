@@ -19,6 +19,7 @@ from rfjax.evaluation.quantity import Quantity
 OWN = "own"  # the data set's own scores, where it has any
 METRICS = {
     "shapes": "rfjax.evaluation.metrics.shapes:make",
+    "shapes@geneval": "rfjax.evaluation.metrics.shapes_geneval:make",
     "digits": "rfjax.evaluation.metrics.digits:make",
     **{
         name: f"rfjax.evaluation.metrics.scores:{name.upper()}"

@@ -173,16 +173,25 @@ def sections(study: Records, found: Findings) -> list[str]:
 
 def _protocols(found: Findings) -> str:
     """How each number was made."""
-    names = ("embedder", "network", "resize", "scaling", "file", "sha256", "reference", "reference_count")
+    names = {
+        "embedder": "name",
+        "network": "network",
+        "resize": "resize",
+        "scaling": "scaling",
+        "file": "file",
+        "sha256": "its SHA-256",
+        "reference": "reference",
+        "reference_count": "its pictures",
+    }
     seen: dict[tuple[str, ...], dict[str, None]] = {}
     for one in found.quantities:
         for record in found.sets:
             made = record["protocols"].get(one.key)
             if made:
                 seen.setdefault(tuple(str(made.get(name, NONE)) for name in names), {})[one.label] = None
-    rows = [[escape(", ".join(labels)), *map(escape, values)] for values, labels in seen.items()]
-    header = ["", "name", "network", "resize", "scaling", "file", "sha256", "reference", "its pictures"]
-    return section("How they were measured", header, rows)
+    rows = [[title, *(escape(values[i]) for values in seen)] for i, title in enumerate(names.values()) if seen]
+    said = "A data set's own scores are not among these: rfjax/evaluation/metrics says how each is made."
+    return section("How they were measured", ["", *map(", ".join, seen.values())], rows, said)
 
 
 def _sampling(found: Findings) -> str:
@@ -248,7 +257,7 @@ def _pictures(folder: Path, record: Mapping[str, Any]) -> str:
         return ""
     coded = base64.b64encode(data).decode()
     title = f"<h2>Pictures of {escape(record['name'])}</h2>"
-    return f"{title}<img class=wide alt='' src='data:image/png;base64,{coded}'>" + note(
+    return f"{title}<img class=sheet alt='' src='data:image/png;base64,{coded}'>" + note(
         f"The first {len(record['captions'])} of {record['count']:,} pictures."
     )
 
