@@ -62,6 +62,6 @@ def _few(smallest: int, width: int) -> tuple[str, ...]:
         return ()
     return (
         f"The smallest of the sizes that are extrapolated from, {smallest:,}, is below {ENOUGH} times {width:,} "
-        f"features, where the excess is not 1 / size: take {10 * ENOUGH * width:,} pictures or more, else the result is "
-        "off by more than its error.",
+        f"features, where the excess is not 1 / size: the result is off by more than its error; take "
+        f"{10 * ENOUGH * width:,} pictures or more.",
     )
