@@ -9,6 +9,7 @@ from rfjax.evaluation.statistics import frechet as distances
 POINTS = 15  # Chong & Forsyth 2020
 LARGEST_FIRST = 5000  # dgm-eval: the smallest size is this, or a tenth of the pictures
 SEED = 0
+ENOUGH = 2  # pictures of the smallest size over features: docs/results/metrics
 
 
 def frechet_infinity(
@@ -17,13 +18,15 @@ def frechet_infinity(
     """The intercept of the distances of 15 subsets over 1 / size (Chong & Forsyth 2020; as dgm-eval computes it).
 
     Sizes are evenly spaced from min(5000, n / 10) to n, each subset is drawn without replacement and independently of
-    the others, the line is an ordinary least-squares fit; dgm-eval's generator has no seed, ours has. A distance's
-    excess is 1 / n only for n well above the number of features, and the reference is taken as exact.
+    the others, the line is an ordinary least-squares fit; dgm-eval's generator has no seed, ours has. The reference is
+    taken as exact. A distance's excess is 1 / n only if all sizes are well above the number of features: with twice as
+    many the excess is gone but for a twelfth, with fewer the intercept is far off, and a note says so.
 
     The standard error: the intercept is a sum of distances with weights that are known, and to first order each is a
     mean of `influence` over its subset; so each picture's part in the intercept is known, and the error is the root of
-    the sum of their squares. It holds both the pictures' own luck and that of the subsets, and is larger than the
-    error of one distance: 2 to 3 times at 15 sizes. It leaves out the second order, which matters at the floor.
+    the sum of their squares. It holds both the pictures' own luck and that of the subsets, and is 1.2 to 2 times the
+    error of one distance. It leaves out the second order: at the floor of true pictures it is a fifth too small
+    (docs/results/metrics).
 
     Returns:
         The intercept; extras have "slope", the excess times n, and "at_count", the distance of all pictures.
@@ -44,7 +47,7 @@ def frechet_infinity(
         parts[rows] += intercept[place] / len(rows)
     moved = distances.influence(features, fit, reference, factor)  # the last subset is the whole set
     extras = {"slope": float(slope @ values), "at_count": float(values[-1]), "count": float(n)}
-    notes = distances.scarce(int(sizes[0]), features.shape[1])
+    notes = _few(int(sizes[0]), features.shape[1])
     return Estimate(float(intercept @ values), float(np.linalg.norm(parts * moved)), extras, notes)
 
 
@@ -52,3 +55,13 @@ def _weights(x: Float64[np.ndarray, " k"]) -> tuple[Float64[np.ndarray, " k"], F
     """Of the values in a least-squares line over x: their weights in the intercept, and in the slope."""
     slope = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
     return 1 / len(x) - x.mean() * slope, slope
+
+
+def _few(smallest: int, width: int) -> tuple[str, ...]:
+    if smallest >= ENOUGH * width:
+        return ()
+    return (
+        f"The smallest of the sizes that are extrapolated from, {smallest:,}, is below {ENOUGH} times {width:,} "
+        f"features, where the excess is not 1 / size: the result is off by more than its error; take "
+        f"{10 * ENOUGH * width:,} pictures or more.",
+    )

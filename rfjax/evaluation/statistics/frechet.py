@@ -65,8 +65,8 @@ def frechet(
     The error is the infinitesimal jackknife: the root of the mean square of the distance's influence function
     (`influence`), over sqrt(n - 1). It leaves out that the distance itself is too large by order 1 / n (see
     `extrapolation`), and what another reference would change, unless `reference_features` are given; that is in
-    `extras["reference_stderr"]`. Close to the floor of true pictures, where the influence is mostly noise, it is too
-    large: docs/results/metrics.
+    `extras["reference_stderr"]`. It is right to a tenth for n far above the number of features, and up to 1.5 times too
+    large at the floor of true pictures, where influences are mostly noise (docs/results/metrics).
 
     Args:
         features: of the generated pictures.

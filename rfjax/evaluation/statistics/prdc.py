@@ -19,7 +19,8 @@ def density_coverage(
     exceed 1. For two sets of one distribution density is near 1, coverage near 1 - 2^-k if m = n.
 
     Standard errors: density is a mean over samples, given the reference. Coverage's is the exact jackknife: a ball is
-    lost with the only sample that it holds. What another reference would change is left out: it moves the balls.
+    lost with the only sample that it holds; near full coverage it is 1.5 times too large (docs/results/metrics). What
+    another reference would change is left out: it moves the balls.
 
     Raises:
         UserError: for fewer than k + 2 vectors of a set, NaN, or different widths.

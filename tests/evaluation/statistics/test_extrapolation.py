@@ -37,5 +37,8 @@ def test_few_pictures_are_refused_or_said():
     reference = Gaussian(np.zeros(4), np.eye(4), 0)
     with pytest.raises(UserError, match="at least 20"):
         frechet_infinity(np.zeros((19, 4)), reference)
-    (note,) = frechet_infinity(np.random.default_rng(0).normal(size=(40, 4)), reference).notes
-    assert note.startswith("4 pictures for 4 features")
+    features = np.random.default_rng(0).normal(size=(80, 4))
+    (note,) = frechet_infinity(features[:79], reference).notes
+    assert note.startswith("The smallest of the sizes that are extrapolated from, 7, is below 2 times 4 features")
+    assert note.endswith("take 80 pictures or more.")
+    assert frechet_infinity(features, reference).notes == ()
