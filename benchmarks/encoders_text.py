@@ -23,6 +23,7 @@ from benchmarks.race import Contender, Work, cores, race, ratios, rounds_of, spr
 from rfjax.encoders.language.bert import Bert
 from rfjax.encoders.language.clip import Clip
 from rfjax.encoders.language.t5 import T5
+from rfjax.memory import keep
 
 PEERS = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
 
@@ -72,6 +73,7 @@ def clock_of(alone: bool) -> Callable[[], float]:
 def ours(shape: Shape, batch: int, alone: bool) -> Work:
     """Our tower, with the compiler's full effort."""
     clock = clock_of(alone)
+    keep()  # as `rfjax.main` does
     import jax
 
     from rfjax.compiling import options

@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks import page
 from benchmarks.race import PEERS, Contender, Work, cores, race, ratios, rounds_of, spread
+from rfjax.memory import keep
 
 HALVES = ("encoder", "decoder")
 WIDTHS, RESNETS, LATENT, FACTOR = (128, 256, 512, 512), 2, 16, 8  # of SD3
@@ -49,6 +50,7 @@ def our_weights(half: str) -> Any:
 
 def ours(half: str, batch: int, side: int) -> Work:
     """rfjax's."""
+    keep()  # as `rfjax.main` does
     import jax
 
     from rfjax.encoders.autoencoder import Autoencoder

@@ -10,6 +10,7 @@ Examples:
   python -m rfjax.main --config=configs/scaling.py --config.job=plan      what it needs on a machine, without one
   python -m rfjax.main --config=configs/generate.py                         pictures from one of its models
   python -m rfjax.main --config=configs/archive.py                          50,000 of them in one file, for evaluators
+  python -m rfjax.main --config=configs/evaluate.py                         FID and its kin of models or pictures
   python -m rfjax.main --config=configs/encode.py                           a data set's latents and text, stored once
   python -m rfjax.main --config=configs/scaling.py --help                 every key of that config, with its meaning
 
@@ -90,10 +91,17 @@ def _run(config: configs.Config, arguments: list[str]) -> int:
         return job.run(config, STARTED)
     joined = cluster.join(config.cluster)
     environment.open_devices()
-    from rfjax.study import archive, encode, generate, jobs, representations, resampling, runner
+    from rfjax.study import archive, encode, evaluate, generate, jobs, representations, resampling, runner, suites
     from rfjax.training.stop import Interrupted
 
-    others = {"generate": generate, "archive": archive, "encode": encode, "representations": representations}
+    others = {
+        "generate": generate,
+        "archive": archive,
+        "encode": encode,
+        "evaluate": evaluate,
+        "representations": representations,
+        "suite": suites,
+    }
     kind = others.get(config.job, resampling if config.study.report == "sampling" else runner)
     try:
         return jobs.run(kind.make_job(config, STARTED))

@@ -32,7 +32,7 @@ ALLOWED = {
     "ownership": {"errors"},
     "disk": {"errors"},
     "files": {"errors", "untrusted", "ownership", "disk"},
-    "evaluation": GROUND | {"compiling", "files", "names"} | {"flow", "models", "data", "encoders"},
+    "evaluation": GROUND | {"compiling", "files", "names"} | {"flow", "models", "data", "encoders", "tensors"},
     "training": GROUND
     | {"compiling", "files", "jsonl", "ownership"}
     | {"flow", "models", "data", "encoders", "objectives", "evaluation", "analysis", "tensors"},
@@ -41,6 +41,7 @@ ALLOWED = {
     "study": GROUND
     | {"interop", "files", "installed", "jsonl", "ownership"}
     | {"flow", "models", "data", "encoders", "evaluation", "training", "analysis", "names", "compiling"},
+    "preferences": {"errors", "untrusted", "files", "jsonl", "terminal", "analysis", "study"},
     "planning": GROUND | {"flow", "jsonl", "models", "training", "analysis"},
     "flags": GROUND | {"installed"},
     "main": GROUND | {"study", "training", "planning", "memory", "installed", "terminal", "flags"},
@@ -99,12 +100,15 @@ OTHERWISE = {  # what else is called so, and why it leaves no half-written file
     "data/fashion_mnist.py": ["Image.fromarray(image).save(png,"],  # memory
     "data/tars.py": ["np.savez(file,"],  # a temporary file
     "interop/__init__.py": ["transfer.dump("],  # no file
+    "preferences/ballots.py": ["pixels.save("],  # memory
     "tensors/pt.py": ["archive.open("],  # within a temporary file
     "encoders/autoencoder/loading.py": ["transfer.dump("],  # no file
+    "encoders/embedding/convert.py": ["transfer.dump("],  # no file
     "study/encode_shards.py": ["values.tofile("],  # a temporary file
     "study/archive_parts.py": ["archive.open("],  # within temporary files
     "study/pictures.py": ["np.savez(file,"],  # a temporary file
     "study/reports/drawing.py": ["figure.savefig(text,"],  # memory
+    "study/reports/suites.py": ["picture.save("],  # memory
     "study/reports/widgets.py": ["strip.crop("],  # memory
     "training/tensorboard.py": ["path.open('r+b')"],  # cuts off what is half-written
     "training/loop.py": ["self.saved.save(", "self.save("],  # Orbax renames whole checkpoints
@@ -137,7 +141,16 @@ def test_a_file_is_written_under_a_temporary_name():
 
 @pytest.mark.parametrize(
     "module",
-    ["rfjax.main", "rfjax.config", "rfjax.analysis", "rfjax.study.reports", "rfjax.study.locks", "rfjax.data.tfds"],
+    [
+        "rfjax.main",
+        "rfjax.config",
+        "rfjax.analysis",
+        "rfjax.study.reports",
+        "rfjax.study.locks",
+        "rfjax.data.tfds",
+        "rfjax.preferences.report",
+        "rfjax.preferences.server",
+    ],
 )
 def test_what_needs_no_jax_imports_none(module):
     code = f"import sys; sys.modules['jax'] = None; sys.modules['tensorflow'] = None; import {module}"

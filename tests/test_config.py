@@ -87,6 +87,8 @@ SD3 = {"encoder": "sd3", "path": "pipeline", "length": 154}
         ({"sampling": {"settings": ("repa-sde@3",)}}, "such as 'repa-sde-250@1.8' (did you mean 'repa-sde-250'?)"),
         ({"sampling": {"settings": ("repa-ode-50@1.5",)}, "text": {"drop": 0.0}}, "use 'repa-ode-50@1.0'"),
         ({"generate": {"preset": "repa"}}, "config.generate.preset = 'repa' is not one of its choices"),
+        ({"suite": {"name": "genval"}}, "did you mean 'geneval'"),
+        ({"suite": {"per_prompt": -1}}, "config.suite.per_prompt = -1 must be from 0 to 10000"),
         ({"archive": {"rounding": "floor"}}, "config.archive.rounding = 'floor' is not one of its choices"),
         (
             {"generate": {"source": "x", "prompts": ("7",)}, "": {"job": "archive"}},

@@ -48,8 +48,8 @@ def files(folder, pattern="*.py"):
 def test_a_wheel_has_all_modules_and_the_configs(built):
     """Also those of folders without an __init__.py."""
     folder, names = built
-    style = "rfjax/study/reports/style.css"
-    assert (folder / "lib" / style).exists() and style in names
+    for file in ("rfjax/study/reports/style.css", "rfjax/preferences/page.html"):
+        assert (folder / "lib" / file).exists() and file in names
     ours = {f"rfjax/{name}" for name in files(folder / "tree" / "rfjax")}
     assert files(folder / "lib") == ours | {f"rfjax/configs/{name}" for name in files(folder / "tree" / "configs")}
     assert "rfjax/training/loop.py" in ours

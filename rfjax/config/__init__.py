@@ -24,6 +24,7 @@ from rfjax.config.keys import Recovery as Recovery
 from rfjax.config.keys import Representations as Representations
 from rfjax.config.keys import Sampling as Sampling
 from rfjax.config.keys import Study as Study
+from rfjax.config.keys import Suite as Suite
 from rfjax.config.keys import Text as Text
 from rfjax.config.keys import Training as Training
 from rfjax.config.keys import Validation as Validation

@@ -7,7 +7,10 @@ from typing import Any
 from rfjax import buckets
 from rfjax.errors import UserError
 
-PATHS = ("workdir", "training.start_from", "generate.source", "generate.encodings", "study.source")
+PATHS = (
+    "workdir", "training.start_from", "generate.source", "generate.encodings", "study.source", "suite.prompts",
+    "suite.results",
+)  # fmt: skip
 # `~` is expanded when these are opened: a study records the path as written.
 OPENED = ("data.path", "data.validation_path", "data.data_dir", "text.path", "autoencoder.path")
 

@@ -37,6 +37,7 @@ OPERATIONAL = (
     "training.measurements",
     "generate",
     "archive",
+    "suite",
     "study",
 )
 
@@ -152,7 +153,7 @@ def _flatten(values: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, 
 
 MOST_RUNS = 10_000  # of a study
 LONGEST_NAME = 200  # characters of a run's name: a folder's name may have 255 bytes
-BASE_ONLY = ("study", "generate", "archive", "plan", "cluster")  # sections that have one value for all runs
+BASE_ONLY = ("study", "generate", "archive", "suite", "plan", "cluster")  # sections that have one value for all runs
 
 
 def runs(config: Config) -> list[tuple[str, Config]]:

@@ -10,7 +10,6 @@ must see each record once, such as one that encodes them, asks `broken` after re
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -18,8 +17,8 @@ from jaxtyping import UInt8
 
 from rfjax import config as configs
 from rfjax.data import images
-from rfjax.data.types import Captions, Example, Memory, Problem, check_index, check_problems, fields_of, written_out
-from rfjax.errors import UserError
+from rfjax.data.broken import Broken
+from rfjax.data.types import Captions, Example, Memory, Problem, check_index, fields_of, written_out
 
 Bytes = bytes | memoryview
 
@@ -71,10 +70,8 @@ class Pictures:
             config: its image_size, channels, resize, cache_mb, max_bad and readers.
             problems: what was left out.
         """
-        self._records, self._where, self._max_bad = records, where, config.max_bad
-        self._left_out, self._bad = tuple(problems), dict[int, Problem]()
-        self._total = len(records) + len(problems)
-        check_problems(self._left_out, self._total, config.max_bad, where)
+        self._records = records
+        self._broken = Broken(len(records), config.max_bad, where, problems)
         self._decode: Callable[[Bytes], UInt8[np.ndarray, "H W C"]] = partial(
             images.read, size=config.image_size, channels=config.channels, mode=config.resize
         )
@@ -86,26 +83,19 @@ class Pictures:
     @property
     def problems(self) -> tuple[Problem, ...]:
         """What was left out, then the broken records among those that were read, by position."""
-        return (*self._left_out, *(problem for _, problem in sorted(self._bad.items())))
+        return self._broken.problems
 
     def broken(self, index: int) -> str:
         """See `types.Lenient`."""
-        return self._bad[index].reason if index in self._bad else ""
+        return self._broken.reason(index)
 
     def found(self) -> dict[int, Problem]:
         """See `types.Lenient`."""
-        return dict(self._bad)
+        return self._broken.found()
 
     def add(self, bad: Mapping[int, Problem]) -> None:
         """See `types.Lenient`."""
-        new = bad.keys() - self._bad.keys()
-        self._bad |= bad
-        if not new:
-            return
-        count = len(self._left_out) + len(self._bad)
-        often = count & (count - 1) == 0  # a line in the log for 1, 2, 4, 8, ... of them
-        if often or count > self._max_bad * self._total:
-            check_problems(self.problems, self._total, self._max_bad, self._where)
+        self._broken.add(bad)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -115,21 +105,12 @@ class Pictures:
         return self._memory.get(index) or self._memory.put(self._read(index))
 
     def _read(self, index: int) -> Example:
-        """The example at `index`, or the next good one in its place."""
-        for position in chain(range(index, len(self)), range(index)):
-            if position in self._bad:
-                continue
-            try:
-                record = self._records.read(position)
-                example: Example = {"image": self._decode(record.data), "caption": record.caption, "index": index}
-            except ValueError as error:
-                self.add({position: Problem(self._records.name(position), str(error))})
-                continue
-            if record.label is not None:
-                example["label"] = np.int64(record.label)
-            return example
-        first = f" ({self._bad[0]})" if self._bad else ""
-        raise UserError(f"{self._where}: none of its {len(self)} records is good{first}")
+        def read(position: int) -> Example:
+            record = self._records.read(position)
+            example: Example = {"image": self._decode(record.data), "caption": record.caption, "index": index}
+            return example if record.label is None else example | {"label": np.int64(record.label)}
+
+        return self._broken.first_good(index, read, self._records.name)
 
     def names(self) -> Iterator[str]:
         """See `types.Named`."""

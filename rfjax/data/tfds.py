@@ -7,7 +7,6 @@ reader of TFDS 4.9 ignores slices. Only its files are read: nothing here downloa
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,10 @@ from jaxtyping import Float32
 
 from rfjax import config as configs
 from rfjax.data import images, prepared
+from rfjax.data.broken import Broken
 from rfjax.data.features import Features, find_features
 from rfjax.data.prepared import first_line
-from rfjax.data.types import Example, Memory, Problem, Split, check_index, check_problems, check_split, fields_of
+from rfjax.data.types import Example, Memory, Problem, Split, check_index, check_split, fields_of
 from rfjax.errors import UserError
 
 _BLOCK = 32  # records
@@ -47,9 +47,9 @@ class Tfds:
         readers: int = 0,
     ) -> None:
         """See `open_source`, which finds the arguments; `decode` raises ValueError for a bad image feature."""
-        self._records, self._where, self._features, self._max_bad = records, where, features, max_bad
+        self._records, self._where, self._features = records, where, features
         self._decode_image, self._files = decode, files
-        self._bad: dict[int, Problem] = {}
+        self._broken = Broken(len(records), max_bad, where)
         sample = self._read(0)
         self.fields = fields_of(sample)
         self._memory = Memory(len(records), sample, cache_mb)
@@ -58,22 +58,19 @@ class Tfds:
     @property
     def problems(self) -> tuple[Problem, ...]:
         """The bad records among those that were read, by position."""
-        return tuple(problem for _, problem in sorted(self._bad.items()))
+        return self._broken.problems
 
     def broken(self, index: int) -> str:
         """See `types.Lenient`."""
-        return self._bad[index].reason if index in self._bad else ""
+        return self._broken.reason(index)
 
     def found(self) -> dict[int, Problem]:
         """See `types.Lenient`."""
-        return dict(self._bad)
+        return self._broken.found()
 
     def add(self, bad: Mapping[int, Problem]) -> None:
         """See `types.Lenient`."""
-        new = bad.keys() - self._bad.keys()
-        self._bad |= bad
-        if new:
-            check_problems(self.problems, len(self), self._max_bad, self._where)
+        self._broken.add(bad)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -97,15 +94,12 @@ class Tfds:
 
     def _read(self, index: int, record: Mapping[str, Any] | None = None) -> Example:
         """The example at `index`, whose record may have been read already, or the next good one."""
-        for position in chain(range(index, len(self)), range(index)):
-            if position in self._bad:
-                continue
+
+        def read(position: int) -> Example:
             known = record if position == index else None
-            try:
-                return self._decode(self._record(position) if known is None else known, index)
-            except ValueError as error:
-                self.add({position: Problem(f"record {position}", str(error))})
-        raise UserError(f"{self._where}: none of its {len(self)} records is good")
+            return self._decode(self._record(position) if known is None else known, index)
+
+        return self._broken.first_good(index, read, lambda position: f"record {position}")
 
     def _record(self, position: int) -> Mapping[str, Any]:
         """Reads a record. A damaged one is a ValueError; one that can't be read now is a UserError."""

@@ -72,10 +72,12 @@ def find_model(config: Config) -> Found:
         raise UserError(f"{source} is the folder of a study: let config.generate.source be one of its runs{such}")
     if not request.layout and is_run(source):
         own = weights.read_config(source)
+        check_step(source, request.step)
         chosen = with_encoders(own, config)
 
         def read() -> Weights:
-            return weights.read_weights(source, config.mesh, request.weights == "ema", config=chosen)
+            step = request.step or None
+            return weights.read_weights(source, config.mesh, request.weights == "ema", step, config=chosen)
     else:
         from rfjax import interop
 
@@ -88,6 +90,13 @@ def find_model(config: Config) -> Found:
     spec = make_run_spec(chosen)
     _check_text(chosen, own, spec)
     return Found(chosen, spec, read)
+
+
+def check_step(source: Path, step: int) -> None:
+    """Raises UserError if a run has no checkpoint of this step."""
+    if step and step not in (kept := weights.kept_steps(source)):
+        there = ", ".join(map(str, kept)) or "none"
+        raise UserError(f"config.generate.step = {step}: the run in {source} has checkpoints of the steps {there}")
 
 
 def with_encoders(own: Config, asked: Config, pipeline: Path | None = None) -> Config:

@@ -2,7 +2,7 @@
 
 Python's own unpickler allocates memory that a few bytes request (a memo of 2^32 entries, a text of 2^60 bytes), hashes
 nested tuples in exponential time, and sets attributes on any object. Here memory and time are linear in the pickle's
-length, keys are plain, and only a `Record` has attributes.
+length, keys are plain, and only a `Record` or a `Whole` has attributes.
 """
 
 import pickletools
@@ -26,6 +26,16 @@ class Allowed(NamedTuple):
 
 class Record(dict):
     """An object's attributes."""
+
+
+class Whole(dict):
+    """An object that keeps the state that the pickle gives it as it is.
+
+    Attributes:
+        state: None until then.
+    """
+
+    state: Any = None
 
 
 def record() -> Record:
@@ -156,7 +166,9 @@ class _Machine:
         """Sets attributes of a record; those that torch sets on a state dict (version numbers) are left out."""
         state = self.stack.pop()
         made = self._top(dict)
-        if isinstance(made, Record):
+        if isinstance(made, Whole):
+            made.state = state
+        elif isinstance(made, Record):
             parts = state if isinstance(state, tuple) else (state,)
             for part in parts:
                 made.update(_pairs([x for pair in (part or {}).items() for x in pair]))

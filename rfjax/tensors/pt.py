@@ -1,4 +1,4 @@
-"""torch's zip files (.pt) without torch: `open_pt` reads a checkpoint's state dicts, `write_pt` writes one.
+"""torch's files (.pt) without torch: `open_pt` reads a checkpoint's state dicts, `write_pt` writes one, a zip file.
 
 A pickle is a program that may call anything. This reader knows the few names that tensors and plain records need, and
 gives each a harmless meaning; pickled.py runs the rest. Any other name is an error before anything is called.
@@ -15,7 +15,7 @@ import numpy as np
 
 from rfjax import files, untrusted
 from rfjax.errors import UserError, nearest, one_line
-from rfjax.tensors import pickled
+from rfjax.tensors import legacy, pickled
 from rfjax.tensors.stored import (
     ANY_SIZE,
     DTYPES,
@@ -38,7 +38,6 @@ STORAGE_NAMES = {DTYPES[kind]: name for name, kind in STORAGES.items() if name !
 PREFERRED = ("ema", "model", "state_dict", "delta")  # the order of DiT's and SiT's loaders, then of others
 LARGEST_PICKLE = 2**24  # bytes; the pickle of a network with its optimizer's state has half a million
 EXPANSION = 8  # tensors that share storage may take this many times the file's length
-LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, 2)[:-1]  # torch.save before 1.6 begins with this number
 ALIGNMENT = 64  # bytes, as torch's own writer
 ZIP64 = 0x7FFFFFFF  # bytes, beyond which an entry's size needs the zip format's extension
 ZIP64_FIELD = 20  # bytes of that extension in an entry's local header
@@ -80,6 +79,7 @@ class _Reader:
             "torch._utils._rebuild_tensor_v3": lambda storage, start, shape, strides, _gradient, _hooks, kind, *_: (
                 self.tensor(storage, start, shape, strides, kind)
             ),
+            "torch._utils._rebuild_tensor": self.tensor,  # before 0.4
             "torch._utils._rebuild_parameter": lambda value, *_: value,
             "torch._utils._rebuild_parameter_with_state": lambda value, *_: value,
             "torch.Size": lambda items=(): tuple(items),
@@ -97,7 +97,7 @@ class _Reader:
         )
 
     def storage(self, pid: Any) -> _Storage:
-        _, kind, key, _, count = pid
+        _, kind, key, _, count, *_ = pid
         if not (isinstance(kind, str) and isinstance(key, str)):
             raise pickled.Damaged("a storage has no name")
         if key not in self.entries:
@@ -147,7 +147,7 @@ def open_pt(path: str | Path, part: str | None = None) -> Checkpoint:
         UserError: if the file is of another kind or damaged, or its pickle names anything but tensors.
     """
     path = Path(path)
-    data, entries, size = _unzip(path)
+    data, entries, size = _opened(path)
     reader = _Reader(path, entries)
     try:
         top = pickled.load(data, reader.find, reader.storage)
@@ -182,12 +182,12 @@ def _holds_tensors(value: Any) -> bool:
     return isinstance(value, dict) and any(isinstance(item, Entry) for item in value.values())
 
 
-def _unzip(path: Path) -> tuple[bytes, dict[str, tuple[int, int]], int]:
+def _opened(path: Path) -> tuple[bytes, dict[str, tuple[int, int]], int]:
     """A torch file's pickle, key of a storage -> its offset and length in the file, and the file's length."""
     with untrusted.regular(path, ANY_SIZE) as file:
-        start = file.read(len(LEGACY))
-        if start == LEGACY:
-            raise UserError(f"{path} has torch's old format: load it with a current torch and torch.save it again")
+        start = file.read(len(legacy.MAGIC))
+        if start == legacy.MAGIC:
+            return legacy.records(file, path, KINDS, LARGEST_PICKLE)
         try:
             with zipfile.ZipFile(file) as archive:
                 return *_records(archive, file, path), os.fstat(file.fileno()).st_size

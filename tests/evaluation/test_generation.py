@@ -16,9 +16,9 @@ from rfjax.encoders.text import WordVectors
 from rfjax.errors import UserError
 from rfjax.evaluation import generation
 from rfjax.evaluation.metrics import classifier
-from rfjax.evaluation.metrics.frechet import fit_gaussian, frechet_distance
 from rfjax.evaluation.quantity import Quantity
 from rfjax.evaluation.sampler import Sampleable, all_settings, noise
+from rfjax.evaluation.statistics.frechet import fit_gaussian, frechet_distance
 
 SHAPE = (8, 8, 1)
 

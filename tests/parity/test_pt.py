@@ -92,18 +92,30 @@ def test_reads_a_training_checkpoint_of_a_real_module(tmp_path):
     assert_same(open_pt(tmp_path / "x.pt", "model").tensors, model.state_dict())
 
 
-def test_refuses_whole_modules_and_old_files_and_reads_narrow_floats(tmp_path):
+def test_refuses_whole_modules_and_reads_narrow_floats(tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pt")
     with pytest.raises(UserError, match=r"wants to call `torch\.nn\.modules\.linear\.Linear`"):
         open_pt(tmp_path / "module.pt")
-    torch.save({"w": torch.ones(2)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    with pytest.raises(UserError, match="torch's old format"):
-        open_pt(tmp_path / "old.pt")
     torch.save({"w": torch.ones(2).to(torch.float8_e4m3fn)}, tmp_path / "narrow.pt")
     assert open_pt(tmp_path / "narrow.pt").tensors.read("w").astype(np.float32).tolist() == [1, 1]
     safetensors.torch.save_file({"w": torch.ones(2).to(torch.float8_e4m3fn)}, tmp_path / "narrow.safetensors")
     with open_tensors(tmp_path / "narrow.safetensors") as found:
         assert found.read("w").astype(np.float32).tolist() == [1, 1]
+
+
+def test_reads_files_of_the_format_before_torch_1_6(tmp_path):
+    base = torch.arange(12, dtype=torch.float32)
+    state = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4)).state_dict()
+    state |= {"view": base[2:8].view(2, 3), "transposed": base.view(3, 4).T, "half": torch.ones(3, dtype=torch.half)}
+    torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    assert_same(open_pt(tmp_path / "old.pth").tensors, state)
+    torch.save({"model": state, "steps": 7}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    checkpoint = open_pt(tmp_path / "old.pth")
+    assert (checkpoint.part, checkpoint.rest) == ("model", {"steps": 7})
+    assert_same(checkpoint.tensors, state)
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pth", _use_new_zipfile_serialization=False)
+    with pytest.raises(UserError, match="wants to call"):
+        open_pt(tmp_path / "module.pth")
 
 
 @pytest.mark.parametrize("mapped", [False, True])

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfjax.errors import UserError
-from rfjax.tensors import pt
+from rfjax.tensors import legacy, pt
 from rfjax.tensors.pt import open_pt, write_pt
 
 KINDS = list(pt.STORAGE_NAMES)
@@ -341,7 +341,6 @@ def test_damaged_files_are_named(tmp_path):
     for data, fault in (
         (whole[:-30], "cut short or damaged"),
         (b"\x80\x02}.", "not a zip file"),
-        (pt.LEGACY + b".", "torch's old format"),
         (b"", "not a zip file"),
         (whole.replace(b"}(", b"})"), "cut short or damaged"),  # the checksum
     ):
@@ -365,3 +364,83 @@ def test_writing_what_torch_lacks(tmp_path):
     with pytest.raises(ValueError, match="are missing"):
         write_pt(tmp_path / "x.pt", [], {"w": SIX})
     assert os.listdir(tmp_path) == []
+
+
+# Files of torch before 1.6
+
+
+MACHINE = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
+
+
+def save_old(path, value, keys, *data, machine=MACHINE):
+    """A torch file as torch wrote them before 1.6, by hand."""
+    parts = [legacy.MAGIC + b"."]
+    parts += [b"\x80\x02" + encode(part) + b"." for part in (1001, machine, value, keys)]
+    parts += [len(array).to_bytes(8, "little") + array.tobytes() for array in data]
+    path.write_bytes(b"".join(parts))
+    return path
+
+
+SHORTS = np.arange(5, dtype=np.int16)
+TWO = {"w": tensor(), "part": tensor(start=2, shape=(2,), strides=(1,)), "n": tensor("Short", "7", 5, 1, (4,), (1,))}
+
+
+def test_old_files_are_read(tmp_path):
+    """With storages in another order than the tensors that use them."""
+    for value in (TWO, {"state_dict": TWO, "epoch": 3}):
+        checkpoint = open_pt(save_old(tmp_path / "x.pth", value, ["7", "0"], SHORTS, SIX))
+        with checkpoint.tensors as found:
+            np.testing.assert_array_equal(found.read("w"), SIX.reshape(2, 3), strict=True)
+            np.testing.assert_array_equal(found.read("part"), SIX[2:4], strict=True)
+            np.testing.assert_array_equal(found.read("n"), SHORTS[1:], strict=True)
+    assert (checkpoint.part, checkpoint.rest) == ("state_dict", {"epoch": 3})
+
+
+def test_tensors_of_torch_before_0_4(tmp_path):
+    old = Call(Name("torch._utils _rebuild_tensor"), (Storage("Float", "0", 6), 0, (2, 3), (3, 1)))
+    with open_pt(save_old(tmp_path / "x.pth", {"w": old}, ["0"], SIX)).tensors as found:
+        np.testing.assert_array_equal(found.read("w"), SIX.reshape(2, 3), strict=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "keys", "data", "fault"),
+    [
+        (STATE, ["0"], [SIX[:5]], r"storage 0 ends beyond the file's"),
+        (STATE, ["0"], [np.zeros(7, np.float32)], "storage 0 does not have the 6 elements"),
+        (STATE, ["0", "1"], [SIX], "its list of storages is not that of its tensors"),
+        (STATE, ["0", "0"], [SIX], "its list of storages is not that of its tensors"),
+        (STATE, {"0": 1}, [SIX], "its list of storages is not that of its tensors"),
+        (STATE, [0], [SIX], "its list of storages is not that of its tensors"),
+        ({"w": tensor("ComplexFloat")}, ["0"], [SIX], "of an unknown type"),
+        (STATE | {"v": tensor(count=5)}, ["0"], [SIX], "storage 0 has two sizes"),
+        (STATE | {"v": tensor(shape=(9,), strides=(1,))}, ["0"], [SIX], r"\(9,\) reaches beyond its 24 bytes"),
+        (STATE | {"v": Call(Name("os system"), ("true",))}, ["0"], [SIX], "wants to call `os.system`"),
+    ],
+)
+def test_old_files_that_are_damaged(tmp_path, value, keys, data, fault):
+    with pytest.raises(UserError, match=rf"x\.pth.*{fault}"):
+        open_pt(save_old(tmp_path / "x.pth", value, keys, *data))
+
+
+def test_an_old_file_of_another_machine(tmp_path):
+    for machine in (MACHINE | {"little_endian": False}, {}, 3):
+        with pytest.raises(UserError, match="big-endian"):
+            open_pt(save_old(tmp_path / "x.pth", STATE, ["0"], SIX, machine=machine))
+
+
+@given(st.data())
+def test_any_change_of_an_old_file_is_read_or_refused(tmp_path_factory, data):
+    path = save_old(tmp_path_factory.mktemp("old") / "x.pth", TWO, ["7", "0"], SHORTS, SIX)
+    whole = bytearray(path.read_bytes())
+    place = data.draw(st.integers(0, len(whole) - 1))
+    if data.draw(st.booleans()):
+        del whole[place:]
+    else:
+        whole[place] = data.draw(st.integers(0, 255))
+    path.write_bytes(whole)
+    try:
+        with open_pt(path).tensors as found:
+            for name in found.names:
+                found.read(name)
+    except UserError:
+        pass

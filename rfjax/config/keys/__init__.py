@@ -14,6 +14,7 @@ from rfjax.config.keys.model import Flow, Model
 from rfjax.config.keys.representations import Representations
 from rfjax.config.keys.sampling import Archive, Generate, Sampling
 from rfjax.config.keys.study import Study
+from rfjax.config.keys.suite import Suite
 from rfjax.config.keys.training import Optimizer, Recovery, Training, Validation
 from rfjax.config.rules import key
 
@@ -26,9 +27,11 @@ class Config:
         "study",
         "Chooses the job: `study` trains the runs and writes the report, `report` rewrites the report from the files "
         "of a study, `generate` makes pictures with one model, `archive` makes very many in one file for evaluators, "
+        "`evaluate` measures the pictures of models, archives or folders by the papers' metrics, "
+        "`suite` draws the prompts of a benchmark in its own layout and reads its scores, "
         "`encode` turns a data set into stored latents, text encodings and features, `representations` measures the "
         "hidden states of the models of study.source, `plan` computes what the study needs on other devices.",
-        choices=("study", "report", "generate", "archive", "encode", "representations", "plan"),
+        choices=("study", "report", "generate", "archive", "evaluate", "suite", "encode", "representations", "plan"),
     )
     workdir: str = key(
         "work/scaling", "Names the folder that the study, or the pictures of `generate` or `archive`, are written to."
@@ -60,6 +63,7 @@ class Config:
     archive: Archive = dataclasses.field(default_factory=Archive)
     encode: Encode = dataclasses.field(default_factory=Encode)
     evaluate: Evaluate = dataclasses.field(default_factory=Evaluate)
+    suite: Suite = dataclasses.field(default_factory=Suite)
     study: Study = dataclasses.field(default_factory=Study)
 
     def to_dict(self) -> dict[str, Any]:

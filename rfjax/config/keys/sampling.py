@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from rfjax.config.rules import LARGEST_SEED, key
+from rfjax.config.rules import LARGEST_SEED, MOST_STEPS, key
 from rfjax.config.setting import LARGEST_GUIDANCE, PRESETS
 from rfjax.config.setting import MOST_STEPS as MOST_SAMPLER_STEPS
 
@@ -34,8 +34,10 @@ class Sampling:
     )
     metrics: tuple[str, ...] = key(
         ("own",),
-        "Lists the metrics of the pictures: `own` is the data set's own score (`shapes` and `digits` have one), others "
-        "are named as MODULE:NAME.",
+        "Lists the metrics of the pictures: `own` is the data set's own score (`shapes` and `digits` have one); those "
+        "of the papers are fid, sfid, fid_infinity, inception_score, precision_recall, density_coverage, kid, "
+        "clip_score, clip_fid, cmmd, fd_dinov2, fd_efficientnet, pickscore and hps, whose networks config.evaluate "
+        "names; others are named as MODULE:NAME.",
     )
     sampler: str = key(
         "euler",
@@ -110,6 +112,7 @@ class Generate:
         "Chooses the weights of a run: `ema` takes the moving average, `raw` the trained weights themselves.",
         choices=("ema", "raw"),
     )
+    step: int = key(0, "Chooses the checkpoint of a run by its step. 0 takes the newest.", low=0, high=MOST_STEPS)
     steps: int = key(
         25,
         "Sets the number of sampler steps. More steps are more accurate and take proportionally longer.",

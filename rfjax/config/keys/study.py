@@ -23,6 +23,8 @@ class Study:
             "representations",
             "captions",
             "encode",
+            "suites",
+            "evaluate",
         ),
         paths=True,
     )

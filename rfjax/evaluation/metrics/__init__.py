@@ -4,6 +4,7 @@ A metric is made for one run and one set of pictures: `init`, then `update` for 
 processes all of them call it alike, with pictures that are spread over the mesh.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,12 +12,33 @@ from jaxtyping import Array, UInt8
 
 from rfjax import config as configs
 from rfjax import lookup
+from rfjax.evaluation.metrics import reference_sets
+from rfjax.evaluation.metrics.embedded import EmbeddedMetric, Score, opened
 from rfjax.evaluation.quantity import Quantity
 
 OWN = "own"  # the data set's own scores, where it has any
 METRICS = {
     "shapes": "rfjax.evaluation.metrics.shapes:make",
     "digits": "rfjax.evaluation.metrics.digits:make",
+    **{
+        name: f"rfjax.evaluation.metrics.scores:{name.upper()}"
+        for name in (
+            "fid",
+            "sfid",
+            "fid_infinity",
+            "inception_score",
+            "precision_recall",
+            "density_coverage",
+            "kid",
+            "clip_score",
+            "clip_fid",
+            "cmmd",
+            "fd_dinov2",
+            "fd_efficientnet",
+            "pickscore",
+            "hps",
+        )
+    },
 }
 
 
@@ -55,9 +77,23 @@ class Metric(Protocol):
 def make_metrics(config: configs.Config) -> tuple[Metric, ...]:
     """The metrics that `config.sampling.metrics` names; "own" stands for the data set's own, or for none.
 
+    Scores of one network become one metric, so that it runs once over the pictures. Its weights are read here.
+
     Raises:
-        UserError: if there is no metric of a name.
+        UserError: if there is no metric of a name, or a network's file can't be read.
     """
     own = (config.data.name,) if config.data.name in METRICS else ()
     names = [one for name in config.sampling.metrics for one in (own if name == OWN else (name,))]
-    return tuple(lookup.find(name, METRICS, "sampling.metrics")(config) for name in names)
+    found = [lookup.find(name, METRICS, "sampling.metrics") for name in dict.fromkeys(names)]
+    if any(isinstance(one, Score) and one.compares != "nothing" for one in found):
+        reference_sets.check(config)
+    networks = dict.fromkeys(one.embedder for one in found if isinstance(one, Score))
+    embedded = [
+        EmbeddedMetric(
+            opened(network, config),
+            tuple(one for one in found if isinstance(one, Score) and one.embedder == network),
+            functools.partial(reference_sets.reference, config),
+        )
+        for network in networks
+    ]
+    return (*(make(config) for make in found if not isinstance(make, Score)), *embedded)

@@ -1,14 +1,15 @@
 """The composition score: does an image of `shapes` show what its caption says, in GenEval's six skills?
 
-As GenEval (Ghosh et al. 2023) does with a detector, `read` finds the objects in an image, and `holds` checks them
-against the caption's text. The reader works by synthesis: a connected patch of one colour is compared with the four
-shapes as `shapes.render` would render them at the patch's centre and size, and the most similar one is taken.
+As GenEval (Ghosh et al. 2023) does with a detector, `read` finds the objects in an image, and a rule checks them
+against the caption's text. `holds`, the rule of the metric `shapes`, accepts any object of a kind, which is laxer than
+GenEval's own rule (`shapes_geneval`). The reader works by synthesis: a connected patch of one colour is compared with
+the four shapes as `shapes.render` would render them at the patch's centre and size, and the most similar one is taken.
 """
 
 import functools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,13 +38,17 @@ CHUNK = 2**17  # pixels that are read at once: the working arrays stay near the 
 
 @dataclass(frozen=True)
 class Found:
-    """An object found in an image; centre and radius in units of the image side, origin at the top left."""
+    """An object found in an image; centre and radius in units of the image side, origin at the top left.
+
+    `confidence` is the share of its squared coverage that its shape explains.
+    """
 
     kind: str
     colour: str
     x: float
     y: float
     radius: float
+    confidence: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,9 @@ class Claim:
     objects: tuple[tuple[str, str | None], ...]
     count: int
     relation: str | None = None
+
+
+Rule = Callable[[Claim, Sequence[Found]], bool]  # whether what was found is what a caption says
 
 
 @dataclass(frozen=True)
@@ -95,12 +103,15 @@ def score(images: Shaped[np.ndarray, "..."], captions: Sequence[str]) -> Composi
     return Composition(value, stderr, by_skill, {name: skills.count(name) for name in by_skill})
 
 
-def judge(images: Shaped[np.ndarray, "..."], captions: Sequence[str]) -> tuple[Bool[np.ndarray, " n"], list[str]]:
-    """Whether each image shows what its caption says, and which skill that asks for; arguments as in `score`."""
+def judge(
+    images: Shaped[np.ndarray, "..."], captions: Sequence[str], rule: Rule | None = None
+) -> tuple[Bool[np.ndarray, " n"], list[str]]:
+    """Whether each image shows what its caption says, by `holds` or another rule, and which skill that asks for."""
+    rule = rule or holds
     if len(images) != len(captions) or not len(captions):
         raise UserError(f"a composition score needs a caption for each image, got {len(images)} and {len(captions)}")
     claims = [parse(caption) for caption in captions]
-    right = np.array([holds(claim, found) for claim, found in zip(claims, read(images), strict=True)])
+    right = np.array([rule(claim, found) for claim, found in zip(claims, read(images), strict=True)])
     skills = [
         claim.skill + (OTHER if text != wording.in_plain_words(text) else "")
         for claim, text in zip(claims, captions, strict=True)
@@ -150,10 +161,11 @@ def parse(caption: str) -> Claim:
 
 
 def holds(claim: Claim, found: Sequence[Found]) -> bool:
-    """Whether the objects found are what the caption says, by GenEval's rules (evaluate_images.py).
+    """Whether the objects found are what the caption says, by the rule of the metric `shapes`.
 
     Counting asks for that number of the kind and no more; all others for at least one of each object named, in its
-    colour if it names one. A relation holds if it does so between any two of the kinds named.
+    colour if it names one. A relation holds if it does so between any two of the kinds named. GenEval looks at the most
+    confident object of a kind alone: see `shapes_geneval.holds`.
     """
     named = [[o for o in found if o.kind == kind and colour in (None, o.colour)] for kind, colour in claim.objects]
     if claim.skill == "counting":
@@ -202,7 +214,8 @@ def _read(images: UInt8[np.ndarray, "n S S 3"]) -> list[list[Found]]:
     found: list[list[Found]] = [[] for _ in images]
     names = list(COLOURS)
     for k in np.flatnonzero((unlike < UNLIKE) & (radius > RADII[0]) & (radius < RADII[1])).tolist():
-        found[place[k]].append(Found(SHAPES[kind[k]], names[tint[k]], float(x[k]), float(y[k]), float(radius[k])))
+        size, sure = float(radius[k]), 1 - float(unlike[k])
+        found[place[k]].append(Found(SHAPES[kind[k]], names[tint[k]], float(x[k]), float(y[k]), size, sure))
     return found
 
 

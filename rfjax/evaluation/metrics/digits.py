@@ -9,14 +9,15 @@ from jaxtyping import Bool, Shaped
 from rfjax import config as configs
 from rfjax.data import digits
 from rfjax.evaluation.metrics import classifier
-from rfjax.evaluation.metrics.frechet import Gaussian, fit_gaussian, frechet_distance
 from rfjax.evaluation.metrics.toy import Judged, ToyMetric
+from rfjax.evaluation.statistics.frechet import Gaussian, fit_gaussian, frechet_distance
 
 
 def make(config: configs.Config) -> ToyMetric:
     """The metric for pictures of the config's size; its first use in a process trains the reader, in seconds."""
     size, channels = config.data.image_size, config.data.channels
     return ToyMetric(
+        label="classifier accuracy",
         shape=(size, size, channels),
         judge=_judge,
         score=_score,

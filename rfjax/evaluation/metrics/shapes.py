@@ -9,8 +9,8 @@ from jaxtyping import Shaped
 from rfjax import config as configs
 from rfjax.data.shapes import Shapes
 from rfjax.evaluation.metrics import composition, features
-from rfjax.evaluation.metrics.frechet import Gaussian, fit_gaussian, frechet_distance
 from rfjax.evaluation.metrics.toy import Judged, ToyMetric
+from rfjax.evaluation.statistics.frechet import Gaussian, fit_gaussian, frechet_distance
 
 REFERENCE_IMAGES = 4096  # of the data set, which is endless
 
@@ -19,6 +19,7 @@ def make(config: configs.Config) -> ToyMetric:
     """The metric for pictures of the config's size."""
     size = config.data.image_size
     return ToyMetric(
+        label="composition score",
         shape=(size, size, 3),
         judge=_judge,
         score=composition.summarise,

@@ -5,8 +5,8 @@ that it belongs to. Only these are kept.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -15,8 +15,8 @@ from jaxtyping import Array, Bool, Float, Shaped, UInt8
 
 from rfjax.errors import UserError
 from rfjax.evaluation.metrics import features
-from rfjax.evaluation.metrics.frechet import Gaussian, fit_gaussian, frechet_distance, frechet_error
 from rfjax.evaluation.quantity import STANDARD, Quantity
+from rfjax.evaluation.statistics.frechet import Gaussian, fit_gaussian, frechet_distance, frechet_error
 
 
 class Judged(NamedTuple):
@@ -38,6 +38,7 @@ class ToyMetric:
     """A `Metric`: the share of pictures that are right, and the Fréchet distance to the train split.
 
     Attributes:
+        label: of the score, in the field's words.
         shape: of a picture, (H, W, C).
         judge: (uint8 pictures, captions) -> Judged.
         score: (right, parts) -> the score, its standard error, and the share of each part.
@@ -45,13 +46,18 @@ class ToyMetric:
         floor: number of pictures -> the distance of as many true pictures that the reference does not hold.
     """
 
+    label: str
     shape: tuple[int, int, int]
     judge: Callable[[Shaped[np.ndarray, "b H W C"], Sequence[str]], Judged]
     score: Callable[[Bool[np.ndarray, " n"], list[str]], tuple[float, float, dict[str, float]]]
     reference: Callable[[], Gaussian]
     floor: Callable[[int], float]
 
-    quantities: ClassVar[tuple[Quantity, ...]] = STANDARD
+    @property
+    def quantities(self) -> tuple[Quantity, ...]:
+        """The score and the distance."""
+        score, distance = STANDARD
+        return replace(score, label=self.label), distance
 
     def init(self) -> list[Judged]:
         return []

@@ -19,7 +19,18 @@ from rfjax.jsonl import plain
 from rfjax.study import comparable, records
 from rfjax.study.reports import drawing, page, widgets
 
-NAMES = ("scaling", "formulations", "sampling", "architectures", "repa", "representations", "captions", "encode")
+NAMES = (
+    "scaling",
+    "formulations",
+    "sampling",
+    "architectures",
+    "repa",
+    "representations",
+    "captions",
+    "encode",
+    "suites",
+    "evaluate",
+)
 REPORTS = {name: f"rfjax.study.reports.{name}:REPORT" for name in NAMES}
 
 

@@ -12,7 +12,7 @@ from rfjax.analysis.race import Entrant, describe_race
 from rfjax.study.records import Records
 from rfjax.study.reports import paper, widgets
 from rfjax.study.reports.architectures_findings import Findings, analyse, label, to_json
-from rfjax.study.reports.compare import SCORES, dataset_name, floor_sentence, floors_of, label_of
+from rfjax.study.reports.compare import dataset_name, floor_sentence, floors_of
 from rfjax.study.reports.drawing import Figures, colours, log_ticks
 from rfjax.study.reports.page import Report
 from rfjax.study.reports.widgets import NONE, Tables, escape, section, small
@@ -53,8 +53,7 @@ def tables(study: Records, findings: Findings) -> Tables:
 
 def figures(study: Records, findings: Findings) -> Figures:
     """Fig. 4 and beside it the same against compute: a row of panels for each quantity that was measured."""
-    dataset = next((run.dataset for run in study.runs if run.dataset in SCORES), "")
-    labels = {"loss": "validation loss"} | {q.key: label_of(q, dataset) for q in findings.quantities}
+    labels = {"loss": "validation loss"} | {q.key: q.label for q in findings.quantities}
     rows = {key: text for key, text in labels.items() if findings.measured(key)}
     if not rows:
         return {}

@@ -12,17 +12,11 @@ from rfjax.study.run_records import number
 
 RATE = "optimizer.learning_rate"
 NOUNS = {"higher": "score", "lower": "distance"}
-SCORES = {"shapes": "composition score", "digits": "classifier accuracy"}  # data set -> its score in the field's words
 
 
 def quantities_of(runs: Iterable[RunRecord]) -> tuple[Quantity, ...]:
     """The quantities of all runs, each once by its key, in the order of the runs."""
     return tuple({q.key: q for run in runs for q in run.quantities}.values()) or STANDARD
-
-
-def label_of(quantity: Quantity, dataset: str) -> str:
-    """What a figure calls a quantity on a data set."""
-    return SCORES.get(dataset, quantity.label) if quantity.label == "score" else quantity.label
 
 
 def listed(words: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from rfjax import names
 from rfjax.analysis import Contest
 from rfjax.study.records import Records
 from rfjax.study.reports import paper, widgets
-from rfjax.study.reports.compare import dataset_name, known_floors, label_of, listed
+from rfjax.study.reports.compare import dataset_name, known_floors, listed
 from rfjax.study.reports.formulations_figures import HIGHLIGHT, TABLE_2_STEPS, colour, figures, table_2_settings
 from rfjax.study.reports.formulations_findings import Findings, Setting, analyse, to_json, variant_of
 from rfjax.study.reports.page import Report
@@ -152,12 +152,12 @@ def _quality(findings: Findings) -> str:
     contest = findings.contest
     ours = {s: contest.measures[s] for s in table_2_settings(contest)}
     header, cells = ["variant"], []
-    for setting, measured in ours.items():
+    for measured in ours.values():
         for q in findings.quantities:
             errors = {v: f" ± {e:.2g}" for v, m in measured.items() if math.isfinite(e := m.errors[q.key])}
             drawn = {v: m.values[q.key] for v, m in measured.items() if m.drawn}
             cells.append(bold_best(drawn, q.form, q.better, errors))
-            header.append(label_of(q, setting.dataset).removesuffix(" distance"))
+            header.append(q.label.removesuffix(" distance"))
     for field, (better, form) in TABLE_2.items():
         cells.append(bold_best({v: getattr(row, field) for v, row in paper.TABLE_2.items()}, form, better))
     shown = [v for v in contest.variants if any(v in found for found in ours.values())]

@@ -14,7 +14,6 @@ from rfjax.analysis import Contest, Setting
 from rfjax.evaluation.quantity import Quantity
 from rfjax.study.records import Records
 from rfjax.study.reports import paper
-from rfjax.study.reports.compare import label_of
 from rfjax.study.reports.drawing import Figures, log_ticks
 from rfjax.study.reports.formulations_findings import Findings
 
@@ -105,7 +104,7 @@ def draw_fronts(contest: Contest, settings: Sequence[Setting], score: Quantity, 
         if first:
             axes.plot(*zip(*first, strict=True), color="black", lw=0.9, ls="--", zorder=0, label="first front")
             axes.legend(fontsize=8, loc="lower left")
-        axes.set(title=setting.dataset, xlabel=distance.label, ylabel=label_of(score, setting.dataset), xscale="log")
+        axes.set(title=setting.dataset, xlabel=distance.label, ylabel=score.label, xscale="log")
         log_ticks(axes.xaxis, "%g", (1, 2, 5))
     return figure
 
@@ -128,7 +127,7 @@ def draw_steps(contest: Contest, settings: Sequence[Setting], quantities: Sequen
             axes.set_xscale("log")
             axes.set_xticks([s.steps for s in there], [str(s.steps) for s in there])
             axes.xaxis.set_minor_locator(NullLocator())
-            axes.set_ylabel(label_of(quantity, dataset) + (" (lower is better)" if quantity.better == "lower" else ""))
+            axes.set_ylabel(quantity.label + (" (lower is better)" if quantity.better == "lower" else ""))
             if quantity.better == "lower":
                 axes.set_yscale("log")
                 log_ticks(axes.yaxis)

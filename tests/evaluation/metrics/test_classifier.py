@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter
 from rfjax.data import digits
 from rfjax.errors import UserError
 from rfjax.evaluation.metrics.classifier import digit_of, shrink, train_reader
-from rfjax.evaluation.metrics.frechet import fit_gaussian, frechet_distance
+from rfjax.evaluation.statistics.frechet import fit_gaussian, frechet_distance
 
 N = 256
 

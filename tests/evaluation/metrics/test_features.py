@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 from rfjax.data.shapes import SPLIT_BITS, Scene, Shapes, imagine, render
 from rfjax.errors import UserError
 from rfjax.evaluation.metrics.features import COUNT, shapes_features
-from rfjax.evaluation.metrics.frechet import fit_gaussian, frechet_distance
+from rfjax.evaluation.statistics.frechet import fit_gaussian, frechet_distance
 
 N = 256
 SIZES = (16, 32)

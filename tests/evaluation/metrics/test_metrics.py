@@ -15,8 +15,8 @@ from rfjax.data.shapes import SKILLS, Shapes
 from rfjax.errors import UserError
 from rfjax.evaluation.metrics import composition, features, make_metrics, shapes
 from rfjax.evaluation.metrics import digits as digit_metric
-from rfjax.evaluation.metrics.frechet import fit_gaussian, frechet_distance, frechet_error
 from rfjax.evaluation.quantity import STANDARD
+from rfjax.evaluation.statistics.frechet import fit_gaussian, frechet_distance, frechet_error
 from rfjax.training import mesh as meshes
 
 
@@ -113,7 +113,8 @@ def test_a_result_is_plain_and_has_every_quantity(name):
     result = score(found, images[:20], captions[:20])
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert set(result) == {"score", "stderr", "parts", "frechet", "count", "frechet_stderr", "frechet_floor"}
-    assert found.quantities == STANDARD
+    assert [one.key for one in found.quantities] == [one.key for one in STANDARD]
+    assert found.quantities[0].label != STANDARD[0].label  # the field's words for it
     for one in found.quantities:
         assert {key for key in (one.key, one.error, one.floor, one.parts) if key} <= set(result)
 

@@ -5,7 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfjax.errors import UserError
-from rfjax.evaluation.metrics.frechet import Gaussian, fit_gaussian, frechet_distance
+from rfjax.evaluation.statistics import moments
+from rfjax.evaluation.statistics.frechet import (
+    Gaussian,
+    fit_gaussian,
+    frechet,
+    frechet_distance,
+    frechet_error,
+    influence,
+    scarce,
+)
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -97,3 +106,68 @@ def test_what_cannot_be_measured_is_said():
         fit_gaussian(np.array([[0.0, 1], [np.nan, 2], [1, 1], [2, 3]]))
     with pytest.raises(UserError, match="different features: 2 and 3"):
         frechet_distance(fit_gaussian(np.eye(2)), fit_gaussian(np.eye(3)))
+
+
+def weighted(features, weights):
+    """The Gaussian of a weighted sample (divisor 1), the weights summing to 1."""
+    mean = weights @ features
+    centred = features - mean
+    return Gaussian(mean, (weights[:, None] * centred).T @ centred, len(features))
+
+
+@given(seeds, st.integers(2, 8), st.sampled_from([4, 30]))
+def test_influence_is_the_derivative_of_the_distance_by_a_picture_s_weight(seed, size, n):
+    """Also for fewer pictures than features, whose covariance has no full rank."""
+    rng = np.random.default_rng(seed)
+    features, reference = rng.normal(1, 2, (n, size)), gaussian(rng, size)
+    even = np.full(n, 1 / n)
+    found = influence(features, weighted(features, even), reference)
+    assert abs(found.mean()) < 1e-9
+    step = 1e-5
+    for i in (0, n - 1):
+        toward = np.eye(n)[i] - even
+        up, down = (frechet_distance(weighted(features, even + s * toward), reference) for s in (step, -step))
+        # Differences of distances of order 10 to 100: 1e-13 / 1e-5; the influence itself is in float32.
+        assert found[i] == pytest.approx((up - down) / (2 * step), rel=1e-4, abs=1e-4 * np.abs(found).max() + 1e-6)
+
+
+def test_the_standard_error_is_the_bootstrap_s_and_what_other_pictures_would_change():
+    rng = np.random.default_rng(0)
+    root, shift = rng.normal(size=(6, 6)), rng.normal(size=6)
+    reference = Gaussian(np.zeros(6), np.eye(6), 10**6)
+    sets = [rng.normal(size=(400, 6)) @ root + shift for _ in range(100)]
+    found = [frechet(one, reference) for one in sets]
+    assert [one.value for one in found] == [frechet_distance(fit_gaussian(one), reference) for one in sets]
+    spread = np.std([one.value for one in found], ddof=1)
+    errors = np.array([one.stderr for one in found])
+    assert errors.mean() == pytest.approx(spread, rel=0.21)  # a hundred sets know their spread to 7 %: 3 of these
+    assert errors[0] == pytest.approx(frechet_error(sets[0], reference), rel=0.21)  # as do a hundred resamples
+    assert found[0].extras["count"] == 400 and found[0].notes == ()
+
+
+def test_the_reference_s_own_error_is_there_if_its_features_are():
+    rng = np.random.default_rng(1)
+    samples, true = rng.normal(size=(300, 4)) * [1, 2, 3, 4] + 1, rng.normal(size=(200, 4))
+    found = frechet(samples, fit_gaussian(true), true)
+    other = frechet(true, fit_gaussian(samples))
+    assert found.value == pytest.approx(other.value, rel=1e-12)
+    assert found.extras["reference_stderr"] == pytest.approx(other.stderr, rel=1e-5)
+    assert found.extras["reference_count"] == 200
+
+
+def test_few_pictures_are_said():
+    rng = np.random.default_rng(2)
+    reference = fit_gaussian(rng.normal(size=(50, 10)))
+    (note,) = frechet(rng.normal(size=(10, 10)), reference).notes
+    assert note.startswith("10 pictures for 10 features: their covariance has no full rank")
+    assert frechet(rng.normal(size=(11, 10)), reference).notes == ()
+    assert [note.split(" for")[0] for note in scarce(9, 10, 8)] == ["9 pictures", "8 reference pictures"]
+
+
+def test_moments_have_the_same_distance():
+    features = np.random.default_rng(3).normal(size=(40, 5))
+    assert frechet_distance(fit_gaussian(features), fit_gaussian(moments.of(features))) < 1e-12
+    with pytest.raises(UserError, match="at least 2 images of each kind, not 1"):
+        fit_gaussian(moments.of(features[:1]))
+    with pytest.raises(UserError, match="different features: 5 and 4"):
+        frechet(features, fit_gaussian(features[:, :4]))
