@@ -1,21 +1,22 @@
 """Pictures a second of CLIP's tower as an embedder, beside transformers under torch: the same sizes, random weights.
 
-    python -m benchmarks.embedding_clip [l14 h14 dino_l14 ...] [batch=8] [side=256] [rounds=5] [--record]
+    python -m benchmarks.embedding_clip [l14 l14_6 h14 dino_l14 ...] [batch=8] [side=256] [rounds=5] [cpu] [--record]
 
 From bytes of side x side pixels to projected vectors. `transformers` is its Pillow processor and the model as users run
 them; `network alone` and `network compiled` are given pixels that were prepared before, and so do less than ours. Each
-has a process of its own with the same cores, and all work in turn; float32 on both sides.
+has a process of its own with the same cores, and all work in turn; float32 on both sides. `l14_6` has 6 of the 24
+blocks. With `cpu` each has one core, and its processor's time counts, which other programs hardly change.
 """
 
 import dataclasses
 import importlib
 import importlib.util
 import sys
-import time
 
 import numpy as np
 
 from benchmarks import page
+from benchmarks.encoders_text import clock_of
 from benchmarks.race import Contender, Work, cores, race, ratios, rounds_of, spread
 from rfjax.encoders.embedding.clip import ClipEmbedder
 from rfjax.encoders.embedding.dinov2 import DinoEmbedder
@@ -39,6 +40,7 @@ def clip(arch: Architecture, projected: int) -> ClipEmbedder:
 
 NETWORKS = {
     "l14": clip(L14, 768),
+    "l14_6": clip(dataclasses.replace(L14, depth=6), 768),
     "h14": clip(H14, 1024),
     "dino_l14": DinoEmbedder("", "", Description("dinov2", DINO, 37), IMAGENET),
 }
@@ -50,8 +52,9 @@ def pictures(batch: int, side: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (batch, side, side, 3)).astype(np.uint8)
 
 
-def ours(name: str, batch: int, side: int) -> Work:
+def ours(name: str, batch: int, side: int, alone: bool) -> Work:
     """Our embedder, with the compiler's full effort."""
+    clock = clock_of(alone)
     import jax
 
     from rfjax.compiling import options
@@ -68,15 +71,16 @@ def ours(name: str, batch: int, side: int) -> Work:
     images, program = pictures(batch, side), jax.jit(embedder.embed, compiler_options=options(full=True))
 
     def work() -> float:
-        start = time.perf_counter()
+        start = clock()
         jax.block_until_ready(program(weights, images))
-        return time.perf_counter() - start
+        return clock() - start
 
     return work
 
 
-def theirs(name: str, batch: int, side: int, how: str) -> Work:
+def theirs(name: str, batch: int, side: int, alone: bool, how: str) -> Work:
     """The class of transformers; how: "whole" with its processor, "alone" or "compiled" without."""
+    clock = clock_of(alone)
     import torch
     import transformers
     from PIL import Image
@@ -99,19 +103,20 @@ def theirs(name: str, batch: int, side: int, how: str) -> Work:
 
     def work() -> float:
         with torch.inference_mode():
-            start = time.perf_counter()
+            start = clock()
             model(prepare() if how == "whole" else ready)
-            return time.perf_counter() - start
+            return clock() - start
 
     return work
 
 
-def lines(name: str, batch: int, side: int, rounds: int) -> list[str]:
+def lines(name: str, batch: int, side: int, rounds: int, alone: bool) -> list[str]:
     """The section about one network."""
-    contenders = [Contender("rfjax", ours, (name, batch, side))]
+    given = (name, batch, side, alone)
+    contenders = [Contender("rfjax", ours, given)]
     if PEERS:
         words = {"whole": "transformers", "alone": "network alone", "compiled": "network compiled"}
-        contenders += [Contender(word, theirs, (name, batch, side, how)) for how, word in words.items()]
+        contenders += [Contender(word, theirs, (*given, how)) for how, word in words.items()]
     found = race(contenders, rounds)
     embedder = NETWORKS[name]
     arch = embedder.vision.arch if isinstance(embedder, ClipEmbedder) else embedder.what.arch
@@ -122,15 +127,18 @@ def lines(name: str, batch: int, side: int, rounds: int) -> list[str]:
         ratio = "" if times is found[0] else spread(ratios(found[0], times))
         rows.append((times.name, times.failure or spread(speed), f"{rate:.0f}", ratio))
     head = ("", "pictures a second", "GFLOP/s", "time over rfjax's")
-    return [f"**{name}**, batch {batch}, {side} x {side} pixels", "", *page.table(head, rows), ""]
+    how = ", one core, processor's time" if alone else ""
+    return [f"**{name}**, batch {batch}, {side} x {side} pixels{how}", "", *page.table(head, rows), ""]
 
 
 def main(arguments: list[str]) -> None:
     """Races the networks that are named."""
     words = [a for a in arguments if not a.startswith("--") and "=" not in a]
+    alone, words = "cpu" in words, [word for word in words if word != "cpu"]
     given = dict(a.split("=", 1) for a in arguments if "=" in a)
     batch, side = int(given.get("batch", BATCH)), int(given.get("side", SIDE))
-    found = [lines(word, batch, side, rounds_of(arguments, ROUNDS)) for word in words or ("l14",)]
+    rounds = rounds_of(arguments, ROUNDS)
+    found = [lines(word, batch, side, rounds, alone) for word in words or ("l14",)]
     page.show("embedding_clip", [line for section in found for line in section][:-1])
 
 

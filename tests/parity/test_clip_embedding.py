@@ -4,7 +4,12 @@ RECORD=1 writes down what tests/encoders/embedding/test_clip.py repeats."""
 
 import dataclasses
 import importlib
+import importlib.util
+import json
 import os
+import sys
+import types
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here asks for a file from elsewhere
 
@@ -21,7 +26,7 @@ from tiny import tiny
 from torch.nn import functional
 
 from rfjax import config as configs
-from rfjax.encoders.embedding import clip_pixels, make_embedder
+from rfjax.encoders.embedding import clip_files, clip_pixels, make_embedder
 from rfjax.encoders.vision.families import CLIP, IMAGENET
 
 RECORD = os.environ.get("RECORD", "") not in ("", "0")
@@ -150,6 +155,56 @@ def test_hps_resizes_floats_as_torch_does(shape):
     expected = (x.permute(0, 2, 3, 1).numpy() - mean) / std
     found = clip_pixels.pixels(jnp.asarray(images), "pad", SIZE, CLIP)
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
+
+
+@pytest.fixture
+def own(monkeypatch):
+    """open_clip's module of networks. Its package imports torchvision, of which networks need one name."""
+    found = importlib.util.find_spec("open_clip")
+    if found is None:
+        pytest.skip("the package open-clip-torch is not installed: pip install --no-deps open-clip-torch")
+    package = types.ModuleType("open_clip")
+    package.__path__ = list(found.submodule_search_locations)
+    torchvision = {name: types.ModuleType(name) for name in ("torchvision", "torchvision.ops", "torchvision.ops.misc")}
+    torchvision["torchvision.ops.misc"].FrozenBatchNorm2d = torch.nn.Module
+    for name, module in {"open_clip": package, **torchvision}.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    yield importlib.import_module("open_clip.model")
+    for name in [name for name in sys.modules if name.startswith("open_clip.")]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.mark.parametrize("name", ["ViT-B-32", "ViT-L-14", "ViT-H-14"])
+def test_heads_of_published_networks(name, own):
+    known = json.loads((Path(own.__file__).parent / "model_configs" / f"{name}.json").read_text(encoding="utf-8"))
+    vision, text = known["vision_cfg"], known["text_cfg"]
+    assert clip_files.VISION_HEADS[vision["width"]] == vision["width"] // vision.get("head_width", 64)
+    assert clip_files.TEXT_HEADS[text["width"]] == text["heads"]
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_open_clips_own_network(quick, own, tmp_path, record_property):
+    """A file that open_clip's network saved, as HPS's is: fused in_proj and no number of heads."""
+    torch.manual_seed(0)
+    vision = own.CLIPVisionCfg(layers=3, width=32, head_width=8, patch_size=7, image_size=28)
+    text = own.CLIPTextCfg(context_length=LENGTH, vocab_size=clip_cases.TEXT["vocab_size"], width=24, heads=2, layers=2)
+    model = own.CLIP(clip_cases.PROJECTED, vision, text, quick_gelu=quick).eval()
+    for parameter in model.parameters():  # none stays as it was initialised
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    path = clip_cases.write_open_clip(tmp_path, {"a": np.zeros(1, np.float32)})
+    torch.save({"state_dict": model.state_dict()}, path)
+    said = {"model_cfg": clip_cases.OWN_CONFIG["model_cfg"] | {"quick_gelu": quick}}
+    clip_cases.pipelines.write_json(tmp_path / "open_clip_config.json", said)
+    rater = make_embedder("hps", config(hps=str(path)))
+    images, weights, tokens = clip_cases.images(SIZE, SIZE), rater.weights(), rater.tokens(TEXTS)
+    pixels = torch.tensor(np.asarray(clip_pixels.pixels(jnp.asarray(images), "pad", SIZE, CLIP))).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        expected = model.encode_image(pixels).numpy(), model.encode_text(torch.tensor(tokens["ids"]).long()).numpy()
+    found = jax.jit(rater.embed)(weights, images)["projected"], jax.jit(rater.embed_text)(weights, tokens)
+    for name, ours, theirs in zip(("pictures", "texts"), found, expected, strict=True):
+        away = difference(ours, theirs)
+        note(record_property, f"open_clip, {name}{', quick' * quick}", away)
+        assert away <= TOLERANCE
 
 
 @pytest.mark.parametrize("rule", ["offset", "bicubic"])

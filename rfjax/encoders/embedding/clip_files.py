@@ -1,6 +1,7 @@
 """Files of a whole CLIP: Hugging Face's folder, or a file of open_clip, whose tensors are read under the names of the
 former. Nothing is copied: a part or a transpose of a tensor is another view of the same bytes."""
 
+import functools
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -194,8 +195,19 @@ def _whole(value: Any) -> bool:
 
 
 def file_and_digest(path: Path) -> dict[str, str]:
-    """`file` and `sha256` of a record; of weights in several files, the fingerprint of all in place of the latter."""
+    """`file` and `sha256` of a record; of weights in several files, the fingerprint of all in place of the latter.
+
+    Raises:
+        UserError: if they can't be read.
+    """
     with open_files(path) as tensors:
         files = {tensors.where(name) for name in tensors.names}
-        digest = sha256(next(iter(files))) if len(files) == 1 else f"fingerprint {fingerprint(tensors)}"
+        one = next(iter(files)) if len(files) == 1 else None
+        digest = _digest(one, one.stat().st_mtime_ns) if one else f"fingerprint {fingerprint(tensors)}"
         return {"file": str(tensors.source), "sha256": digest}
+
+
+@functools.cache
+def _digest(path: Path, changed: int) -> str:
+    """Of a file of gigabytes, which several numbers of each measurement along a run ask for; changed: when it was."""
+    return sha256(path)
