@@ -8,16 +8,14 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
+from rfjax.encoders.autoencoder.convolution import Conv, ConvOfDoubled
 from rfjax.encoders.autoencoder.description import Architecture
 
 EPSILON = 1e-6  # of every GroupNorm
 MOST_LOGITS = 2**25  # of attention at one time, 128 MiB of float32: those of 5792 pixels of the lowest level
-SAME, BELOW = ((1, 1), (1, 1)), ((0, 1), (0, 1))  # padding of a 3 x 3 convolution; of one that halves the resolution
-# Which of three weights fall on which of two pixels: for even output pixels of a doubled picture, and for odd ones.
-SUMS = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float32)
+BELOW = ((0, 1), (0, 1))  # padding of a convolution that halves the resolution
 
 
 class GroupNorm(nn.Module):
@@ -59,9 +57,9 @@ class Resnet(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W D"]:
         h = GroupNorm(self.arch.groups, name="norm1")(x)
-        h = conv(self.channels, self.dtype, "conv1")(h)
+        h = Conv(self.channels, self.dtype, name="conv1")(h)
         h = GroupNorm(self.arch.groups, name="norm2")(h)
-        h = conv(self.channels, self.dtype, "conv2")(h)
+        h = Conv(self.channels, self.dtype, name="conv2")(h)
         if x.shape[-1] != self.channels:
             x = nn.Dense(self.channels, dtype=self.dtype, name="shortcut")(x)
         return x + h
@@ -100,10 +98,9 @@ def attend(q: Float[Array, "B N C"], k: Float[Array, "B N C"], v: Float[Array, "
     return jax.lax.map(some, cut).swapaxes(0, 1).reshape(batch, parts * size, channels)[:, :pixels]
 
 
-def conv(channels: int, dtype: Any, name: str, stride: int = 1) -> nn.Conv:
-    """A 3 x 3 convolution; with stride 2 the picture is padded on the right and below only."""
-    padding = SAME if stride == 1 else BELOW
-    return nn.Conv(channels, (3, 3), strides=(stride, stride), padding=padding, dtype=dtype, name=name)
+def halving(channels: int, dtype: Any, name: str) -> nn.Conv:
+    """A 3 x 3 convolution with stride 2; the picture is padded on the right and below only."""
+    return nn.Conv(channels, (3, 3), strides=(2, 2), padding=BELOW, dtype=dtype, name=name)
 
 
 def middle(x: Float[Array, "B H W C"], arch: Architecture, dtype: Any) -> Float[Array, "B H W C"]:
@@ -128,14 +125,14 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, pixels: Float[Array, "B H W I"]) -> Float[Array, "B h w Z2"]:
         arch, dtype = self.arch, self.dtype
-        x = conv(arch.widths[0], dtype, "conv_in")(pixels)
+        x = Conv(arch.widths[0], dtype, name="conv_in")(pixels)
         for level, channels in enumerate(arch.widths):
             for number in range(arch.resnets):
                 x = Resnet(channels, arch, dtype, name=f"level_{level}_{number}")(x)
             if level < len(arch.widths) - 1:
-                x = conv(channels, dtype, f"down_{level}", stride=2)(x)
+                x = halving(channels, dtype, f"down_{level}")(x)
         x = GroupNorm(arch.groups, name="norm")(middle(x, arch, dtype))
-        x = conv(2 * arch.latent, dtype, "conv_out")(x)
+        x = Conv(2 * arch.latent, dtype, name="conv_out")(x)
         return nn.Dense(2 * arch.latent, dtype=dtype, name="quant")(x) if arch.quant else x
 
 
@@ -156,47 +153,10 @@ class Decoder(nn.Module):
         x = latent.astype(dtype)
         if arch.post_quant:
             x = nn.Dense(arch.latent, dtype=dtype, name="post_quant")(x)
-        x = middle(conv(arch.widths[-1], dtype, "conv_in")(x), arch, dtype)
+        x = middle(Conv(arch.widths[-1], dtype, name="conv_in")(x), arch, dtype)
         for level, channels in enumerate(reversed(arch.widths)):
             for number in range(arch.resnets + 1):
                 x = Resnet(channels, arch, dtype, name=f"level_{level}_{number}")(x)
             if level < len(arch.widths) - 1:
                 x = ConvOfDoubled(channels, dtype, name=f"up_{level}")(x)
-        return conv(arch.outputs, dtype, "conv_out")(GroupNorm(arch.groups, name="norm")(x))
-
-
-class ConvOfDoubled(nn.Module):
-    """A 3 x 3 convolution of the picture with each pixel as 2 x 2, by 4 / 9 of the products.
-
-    Output row 2 i sees the rows i - 1 and i of the small picture, row 2 i + 1 the rows i and i + 1; columns alike. So
-    each of the four kinds of output pixels is a 2 x 2 convolution of the small picture, with the sums of those weights
-    that fall on one pixel.
-
-    Attributes:
-        channels: of the result.
-        dtype: of the products.
-    """
-
-    channels: int
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 D"]:
-        batch, height, width, inputs = x.shape
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (3, 3, inputs, self.channels))
-        bias = self.param("bias", nn.initializers.zeros, (self.channels,))
-        narrow = kernel.astype(jnp.float32).reshape(9, -1)
-
-        def part(row: int, column: int) -> Float[Array, "B H W D"]:
-            """The output pixels of even or odd rows and columns."""
-            sums = np.kron(SUMS[row], SUMS[column])  # (4, 9)
-            small = (
-                jnp.matmul(sums, narrow, precision="highest").reshape(2, 2, inputs, self.channels).astype(self.dtype)
-            )
-            padding = ((1 - row, row), (1 - column, column))
-            numbers = ("NHWC", "HWIO", "NHWC")
-            return jax.lax.conv_general_dilated(x.astype(self.dtype), small, (1, 1), padding, dimension_numbers=numbers)
-
-        rows = [jnp.stack([part(row, 0), part(row, 1)], axis=3) for row in (0, 1)]
-        out = jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, self.channels)
-        return out + bias.astype(self.dtype)
+        return Conv(arch.outputs, dtype, name="conv_out")(GroupNorm(arch.groups, name="norm")(x))

@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float32, Shaped, UInt8
-from rfjax.evaluation.statistics import Estimate
-from rfjax.evaluation.statistics.references import Reference
 
 from rfjax import config as configs
 from rfjax.encoders.embedding import Embedder, TextEmbedder, make_embedder
 from rfjax.errors import UserError
 from rfjax.evaluation.quantity import Quantity
+from rfjax.evaluation.statistics import Estimate
+from rfjax.evaluation.statistics.references import Reference
 from rfjax.evaluation.validation import gather
 
 
@@ -208,7 +208,7 @@ class EmbeddedMetric:
         scale = getattr(self.opened.embedder, "scale", 1.0)
         vectors = Vectors(own, texts, state.captions, reference, scale)
         found: dict[str, Any] = {"count": len(state.captions)}
-        protocols, notes = {}, []
+        protocols, notes = {}, list(reference.notes) if reference else []
         for score in self.scores:
             made = score.compute(vectors)
             for one in score.quantities:

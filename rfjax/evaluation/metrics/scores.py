@@ -6,6 +6,8 @@ to a picture (`rfjax.encoders.embedding`). Labels name both, for the same letter
 
 from collections.abc import Mapping
 
+from rfjax.evaluation.metrics.embedded import Score, Vectors
+from rfjax.evaluation.quantity import Quantity
 from rfjax.evaluation.statistics import (
     Estimate,
     extrapolation,
@@ -16,9 +18,6 @@ from rfjax.evaluation.statistics import (
     neighbours,
     prdc,
 )
-
-from rfjax.evaluation.metrics.embedded import Score, Vectors
-from rfjax.evaluation.quantity import Quantity
 
 
 def _quantity(key: str, label: str, better: str) -> Quantity:
