@@ -93,10 +93,10 @@ def sentences() -> ml_collections.ConfigDict:
     such as "a scarlet disc" for "a red circle" (`rfjax.data.wording`), and is scored by what it means. To the hashed
     words these are other words altogether, so that only chance is left: the twin's score there is the baseline.
 
-    Measured with one seed (docs/results/captions/sentences.md): 0.247 of the single objects in other words are right,
-    0.014 with hashed words; 0.057 over all skills, 0.005 with hashed words; known words 0.132 and 0.102. The encoder's
-    own neighbours say what to expect of which word: of colours it knows six of sixteen. On two cores it takes three
-    times as long as the step itself: a run of `sentence` had 300 s of one core, one of `words` 95 s.
+    Measured with three seeds (docs/results/captions/sentences.md): prompts in other words are right in 0.045 (0.011 to
+    0.080) of all cases, with hashed words in 0.015 (-0.006 to 0.036); clearly apart for numbers alone. The encoder's own
+    neighbours say what to expect of which word: of colours it knows six of sixteen. Encoding takes three times as long
+    as the step itself on two cores.
     """
     c = laptop()
     c.study.update(name="Words that training never used", report="captions")
