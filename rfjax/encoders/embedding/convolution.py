@@ -27,10 +27,9 @@ def folded(leaves: Mapping[str, np.ndarray], epsilon: float) -> dict[str, np.nda
         epsilon: that is added to the variance.
     """
     scale, bias, mean, variance = (leaves[name].astype(np.float64) for name in ("scale", "bias", "mean", "variance"))
-    with np.errstate(invalid="ignore", divide="ignore"):  # a wrong variance is found in the result
-        factor = scale / np.sqrt(variance + epsilon)
-        kernel = (leaves["kernel"] * factor).astype(np.float32)
-        return {"kernel": kernel, "bias": (bias - mean * factor).astype(np.float32)}
+    factor = scale / np.sqrt(variance + epsilon)
+    kernel = (leaves["kernel"] * factor).astype(np.float32)
+    return {"kernel": kernel, "bias": (bias - mean * factor).astype(np.float32)}
 
 
 def convolve(
@@ -38,7 +37,7 @@ def convolve(
 ) -> Float[Array, "B H2 W2 D"]:
     """A convolution with its bias; padding as in `jax.lax`, or VALID.
 
-    XLA's convolutions on processors are two to eight times as fast with any padding as without, so VALID ones get a row
+    XLA's convolutions on processors are up to eight times as fast with any padding as without, so VALID ones get a row
     and a column of zeros behind the picture, and give back what those add.
     """
     kernel = jnp.asarray(weights["kernel"])
