@@ -1,11 +1,12 @@
 """FID's Inception network, pictures a second, beside torch-fidelity's under torch on the same pictures.
 
-    python -m benchmarks.embedding [count=1000] [batch=32] [side=256] [rounds=3] [--record]
+    python -m benchmarks.embedding [count=1000] [batch=8] [side=256] [rounds=3] [peers=eager,compiled-nhwc] [--record]
 
 The peer needs torch, and torch-fidelity: pip install --no-deps torch-fidelity. Weights are random and float32; both
 resize as TensorFlow 1, and give the pool and the logits. Every contender has a process of its own with the same cores,
 and all work in turn; medians with the smallest and the largest of the rounds. torch-fidelity works on batches of 64,
-its default; rfjax on `batch`, several of which may be given: batch=16,32.
+its default; rfjax on `batch`, several of which may be given: batch=8,32. The peers are eager and compiled, each with
+its tensors contiguous or channels last (-nhwc); all, unless `peers` names some.
 """
 
 import functools
@@ -25,9 +26,9 @@ from benchmarks.race import Contender, Work, cores, race, ratios, rounds_of, spr
 THEIR_BATCH = 64
 KINDS = {  # memory format, and whether torch.compile
     "eager": ("contiguous_format", False),
-    "eager, channels last": ("channels_last", False),
+    "eager-nhwc": ("channels_last", False),
     "compiled": ("contiguous_format", True),
-    "compiled, channels last": ("channels_last", True),
+    "compiled-nhwc": ("channels_last", True),
 }
 PEERS = all(importlib.util.find_spec(name) for name in ("torch", "torch_fidelity"))
 
@@ -114,13 +115,14 @@ def flops() -> int:
 def main(arguments: list[str]) -> None:
     options = dict(word.split("=", 1) for word in arguments if "=" in word)
     count, side = int(options.get("count", 1000)), int(options.get("side", 256))
-    batches = [int(word) for word in options.get("batch", "32").split(",")]
+    batches = [int(word) for word in options.get("batch", "8").split(",")]
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "x.pth")
         write_weights(Path(path))
         contenders = [Contender(f"rfjax, batch {n}", ours, (path, count, n, side), warm=False) for n in batches]
-        for name, kind in KINDS.items() if PEERS else ():
-            contenders.append(Contender(f"torch-fidelity, {name}", theirs, (path, count, side, *kind), warm=False))
+        for name in options.get("peers", ",".join(KINDS)).split(",") if PEERS else ():
+            given = (path, count, side, *KINDS[name])
+            contenders.append(Contender(f"torch-fidelity, {name}", theirs, given, warm=False))
         found = race(contenders, rounds_of(arguments, 3))
     own, others = found[: len(batches)], found[len(batches) :]
     best, rows = min(own, key=lambda times: times.median), []

@@ -42,7 +42,7 @@ def records(file: BinaryIO, path: Path, kinds: Mapping[str, str], limit: int) ->
         machine = pickled.load(parts[2], _nothing, _nothing)
         if not isinstance(machine, dict) or machine.get("little_endian") is not True:
             raise UserError(f"{path} is big-endian: save it again on a little-endian machine")
-        wanted = _storages(parts[HEAD - 1], kinds)
+        wanted = _storages(parts[HEAD - 1], kinds, path)
         keys = pickled.load(parts[HEAD], _nothing, _nothing)
         if not isinstance(keys, list) or {type(key) for key in keys} - {str} or sorted(keys) != sorted(wanted):
             raise pickled.Damaged("its list of storages is not that of its tensors")
@@ -77,11 +77,13 @@ def _pickles(head: bytes, count: int) -> tuple[list[bytes], int]:
     return found, stream.tell()
 
 
-def _storages(value: bytes, kinds: Mapping[str, str]) -> dict[str, tuple[int, int]]:
+def _storages(value: bytes, kinds: Mapping[str, str], path: Path) -> dict[str, tuple[int, int]]:
     """Key of a storage -> its elements and the bytes of one, by the value's pickle, whose calls make empty records."""
     found: dict[str, tuple[int, int]] = {}
 
     def note(pid: Any) -> None:
+        if isinstance(pid, tuple) and pid[:1] == ("module",):
+            raise UserError(f"{path} holds a whole module with its code: save only its state_dict() with torch")
         _, kind, key, _, count, *view = pid
         width = itemsize(kind) if isinstance(kind, str) else 0
         if not (isinstance(key, str) and width) or any(part is not None for part in view):

@@ -45,8 +45,17 @@ class Storage:
     count: int
 
 
+@dataclass
+class Module:
+    """Pickled as the persistent id of a class with its source, as torch did before 1.6."""
+
+    pid: tuple
+
+
 def encode(value):
     """Pickle opcodes as torch writes them."""
+    if isinstance(value, Module):
+        return encode(value.pid) + pickle.BINPERSID
     if isinstance(value, Name):
         return pickle.GLOBAL + value.name.replace(" ", "\n").encode() + b"\n"
     if isinstance(value, Storage):
@@ -420,6 +429,12 @@ def test_tensors_of_torch_before_0_4(tmp_path):
 def test_old_files_that_are_damaged(tmp_path, value, keys, data, fault):
     with pytest.raises(UserError, match=rf"x\.pth.*{fault}"):
         open_pt(save_old(tmp_path / "x.pth", value, keys, *data))
+
+
+def test_an_old_file_of_a_module(tmp_path):
+    value = {"model": Module(("module", Name("models.net Net"), "net.py", "import os"))}
+    with pytest.raises(UserError, match="holds a whole module with its code"):
+        open_pt(save_old(tmp_path / "x.pth", value, []))
 
 
 def test_an_old_file_of_another_machine(tmp_path):

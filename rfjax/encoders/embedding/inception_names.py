@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rfjax.encoders.embedding.graph_def import read_constants
-from rfjax.encoders.embedding.reading import COUNTS, read_leaves
+from rfjax.encoders.embedding.reading import COUNTS, check_values, read_leaves
 from rfjax.errors import UserError
 from rfjax.tensors.layout import Layout, Piece, conv, linear, same
 from rfjax.tensors.opening import open_tensors
@@ -172,11 +172,10 @@ def read_inception(path: Path) -> dict[str, np.ndarray]:
         shapes = {CONSTANTS[leaf]: piece.view for leaf, (piece,) in LAYOUT.items()}
         try:
             found = read_constants(path, shapes)
+            leaves = {leaf: found[name] for leaf, name in CONSTANTS.items()}
+            check_values(leaves, CONSTANTS, path)
         except UserError as error:
             raise UserError(f"{error}: {ADVICE}") from error
-        leaves = {leaf: found[name] for leaf, name in CONSTANTS.items()}
-        if bad := next((name for name, values in leaves.items() if not np.isfinite(values).all()), None):
-            raise UserError(f"{path} holds values in {CONSTANTS[bad]} that are not finite: {ADVICE}")
         return leaves
     _refuse_torchvision(path)
     return read_leaves(path, LAYOUT, ADVICE, (COUNTS,))

@@ -1,7 +1,7 @@
 """Reads the weights of frozen networks from files that people downloaded, and says what to take instead."""
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -57,13 +57,28 @@ def read_leaves(path: Path, layout: Layout, advice: str, ignore: Sequence[str] =
 
 def _read(tensors: Tensors, layout: Layout, ignore: Sequence[str]) -> dict[str, np.ndarray]:
     target = {path: jax.ShapeDtypeStruct(piece.view, np.float32) for path, (piece,) in layout.items()}
-    deferred = transfer.defer(tensors, layout, target, np.float32, ignore)
-    found = {}
-    for path, leaf in deferred.items():
-        found[path] = leaf.read()
-        if not np.isfinite(found[path]).all():
-            raise UserError(f"{tensors.source} holds values in {layout[path][0].name} that are not finite")
+    leaves = transfer.defer(tensors, layout, target, np.float32, ignore)
+    found = {path: leaf.read() for path, leaf in leaves.items()}
+    check_values(found, {path: piece.name for path, (piece,) in layout.items()}, tensors.source)
     return found
+
+
+def check_values(leaves: Mapping[str, np.ndarray], names: Mapping[str, str], where: Path) -> None:
+    """Refuses numbers that are not finite, and negative variances, which would make some.
+
+    Args:
+        leaves: by path; those of variances end in /variance.
+        names: path -> name in the file.
+        where: the file.
+
+    Raises:
+        UserError: if there are any.
+    """
+    for path, values in leaves.items():
+        if not np.isfinite(values).all():
+            raise UserError(f"{where} holds values in {names[path]} that are not finite")
+        if path.endswith("/variance") and values.min(initial=0) < 0:
+            raise UserError(f"{where} holds negative variances in {names[path]}")
 
 
 def is_script(path: Path) -> bool:

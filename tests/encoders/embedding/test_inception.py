@@ -159,3 +159,5 @@ def test_one_tensor_that_is_wrong(tmp_path):
     tensors = dict(inception_tensors())
     tensors["fc.weight"] = np.where(np.arange(2048) == 7, np.nan, tensors["fc.weight"]).astype(np.float32)
     refused(write(tmp_path / "x.pth", tensors), r"values in fc\.weight that are not finite")
+    tensors = inception_tensors() | {"Mixed_5b.branch1x1.bn.running_var": -np.ones(64, np.float32)}
+    refused(write_graph(tmp_path / "x.pb", tensors), r"negative variances in mixed/conv/batchnorm/moving_variance")
