@@ -94,9 +94,9 @@ def sentences() -> ml_collections.ConfigDict:
     words these are other words altogether, so that only chance is left: the twin's score there is the baseline.
 
     Measured with three seeds (docs/results/captions/sentences.md): prompts in other words are right in 0.045 (0.011 to
-    0.080) of all cases, with hashed words in 0.015 (-0.006 to 0.036); clearly apart for numbers alone. The encoder's own
-    neighbours say what to expect of which word: of colours it knows six of sixteen. Encoding takes three times as long
-    as the step itself on two cores.
+    0.080) of all cases, with hashed words in 0.015 (-0.006 to 0.036); clearly apart for numbers alone. Its neighbours
+    say what to expect of which word: of colours it knows six of sixteen. Encoding takes three times as long as the step
+    itself on two cores.
     """
     c = laptop()
     c.study.update(name="Words that training never used", report="captions")
