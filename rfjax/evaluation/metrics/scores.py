@@ -52,10 +52,10 @@ FID_INFINITY = Score(
 
 
 def _inception_score(vectors: Vectors) -> Mapping[str, Estimate]:
-    return {"is": inception_score.inception_score(vectors.own["logits"])}
+    return {"inception_score": inception_score.inception_score(vectors.own["logits"])}
 
 
-INCEPTION_SCORE = Score("inception", ("logits",), (_quantity("is", "IS", "higher"),), _inception_score)
+INCEPTION_SCORE = Score("inception", ("logits",), (_quantity("inception_score", "IS", "higher"),), _inception_score)
 
 
 def _precision_recall(vectors: Vectors) -> Mapping[str, Estimate]:
