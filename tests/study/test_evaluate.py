@@ -100,6 +100,7 @@ def test_known_values_and_what_the_papers_have_stand_in_the_report(tmp_path, pic
     assert "0.5" in shown
 
 
+@pytest.mark.job
 def test_reconstructions_of_an_autoencoder(tmp_path):
     from pipelines import write_pipeline
 
@@ -144,6 +145,7 @@ def test_a_checkpoint_that_is_not_there(tmp_path, run_folder):
         find_model(asked)
 
 
+@pytest.mark.job
 def test_a_study_measures_along_its_runs_and_shows_it(tmp_path):
     from rfjax.study import runner
 
