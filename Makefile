@@ -37,9 +37,9 @@ test: setup lint
 parity: setup $(VENV)/.parity
 	RECORD=$(RECORD) $(BIN)/python -m pytest tests/parity -n 2 --dist worksteal $(ARGS)
 
-$(VENV)/.parity: $(VENV)/.ready tests/parity/metrics.txt
+$(VENV)/.parity: $(VENV)/.ready tests/parity/peers.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[tests,parity]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement tests/parity/metrics.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement tests/parity/peers.txt
 	@touch $@
 
 processes: setup $(VENV)/.moto
