@@ -20,7 +20,7 @@ from rfjax.config.paths import expanded
 from rfjax.errors import UserError
 from rfjax.evaluation import archives, picture_sets
 from rfjax.evaluation.metrics.embedded import Opened, Rows
-from rfjax.evaluation.picture_sets import PictureSet
+from rfjax.evaluation.picture_sets import FolderSet, PictureSet
 from rfjax.evaluation.statistics import moments, references
 from rfjax.evaluation.statistics.references import Reference
 
@@ -53,8 +53,7 @@ def reference(config: configs.Config, opened: Opened, rows: Rows, features: bool
     if _is_statistics(path):
         return _of_file(config, opened, rows, path, features)
     pictures = picture_sets.open_set(path)
-    stamp = path.stat()
-    return _of_pictures(config, opened, rows, pictures, {"size": stamp.st_size, "time": stamp.st_mtime_ns})
+    return _of_pictures(config, opened, rows, pictures, _stamps(path, pictures))
 
 
 def check(config: configs.Config) -> None:
@@ -91,11 +90,19 @@ def _of_file(config: configs.Config, opened: Opened, rows: Rows, path: Path, fea
             f"{KEY} = '{path}' has statistics without pictures, and precision, recall, density, coverage, KID and CMMD "
             "compare with each picture: name the pictures, or take these out of config.sampling.metrics"
         )
-    stamp = path.stat()
-    beside = _of_pictures(
-        config, opened, rows, archives.open_archive(path), {"size": stamp.st_size, "time": stamp.st_mtime_ns}
-    )
+    pictures = archives.open_archive(path)
+    beside = _of_pictures(config, opened, rows, pictures, _stamps(path, pictures))
     return replace(found, features=beside.features)
+
+
+def _stamps(path: Path, pictures: PictureSet) -> dict[str, str]:
+    """What tells pictures from those that lay there before; a folder's own time does not change with its files."""
+    files = pictures.files if isinstance(pictures, FolderSet) else (Path(),)
+    digest = hashlib.sha256()
+    for file in files:
+        stamp = (path / file).stat()
+        digest.update(f"{file} {stamp.st_size} {stamp.st_mtime_ns}\n".encode())
+    return {"files": digest.hexdigest()}
 
 
 def _of_pictures(
