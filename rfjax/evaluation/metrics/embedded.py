@@ -163,6 +163,11 @@ class EmbeddedMetric:
     def __post_init__(self) -> None:
         object.__setattr__(self, "quantities", tuple(one for score in self.scores for one in score.quantities))
 
+    @property
+    def reads_captions(self) -> bool:
+        """Whether a score compares pictures with their captions."""
+        return any(score.texts for score in self.scores)
+
     def init(self) -> State:
         return State()
 
@@ -184,7 +189,7 @@ class EmbeddedMetric:
             name: values[: len(images)] for name, values in self.opened.embed(placed).items() if name in self._reads
         }
         texts = state.texts
-        if any(score.texts for score in self.scores):
+        if self.reads_captions:
             texts = (*texts, self.opened.embed_text(captions, rows))
         return State((*state.own, found), texts, (*state.captions, *captions), rows)
 
