@@ -186,6 +186,18 @@ def test_a_metric_s_mistake_is_said_before_anything_is_drawn(tmp_path, run_folde
     assert "d2_step8_ema_2@1.0 failed: config.evaluate.inception" in page
 
 
+def test_statistics_of_another_network_are_refused_before_anything_is_drawn(tmp_path, run_folder):
+    np.savez(tmp_path / "other.npz", mu=np.zeros(2048), sigma=np.eye(2048))
+    config = settings_of(
+        tmp_path, run_folder, evaluate__reference=str(tmp_path / "other.npz"), sampling__metrics=("toy_embedder:FD",)
+    )
+    assert run_job(evaluate, config, 0.0) == 2
+    (path,) = (evaluate.Path(config.workdir) / "sets").glob(f"*/{FAILURE}")
+    assert "other.npz" in path.read_text()
+    assert not (path.parent / archive_parts.NAME).exists()
+    assert not (path.parent / "parts").exists()
+
+
 def test_captions_that_are_missing_are_not_taken_for_empty_ones(tmp_path, pictures):
     np.savez(tmp_path / "bare.npz", arr_0=np.load(pictures)["arr_0"])
     config = settings_of(tmp_path, tmp_path / "bare.npz", sampling__metrics=("toy_embedder:AGREEMENT",))

@@ -79,17 +79,32 @@ def _is_statistics(path: Path) -> bool:
     return path.is_file() and (path.suffix in PICKLES or bool(archives.members(path) & STATISTICS))
 
 
-def _of_file(config: configs.Config, opened: Opened, rows: Rows, path: Path, features: bool) -> Reference:
-    """Statistics of a file; vectors that they lack come from the pictures beside them, as in ADM's files."""
+def check_statistics(config: configs.Config, opened: Opened, features: bool) -> None:
+    """Refuses a file of statistics that are not for a network, before hours of drawing and embedding.
+
+    Raises:
+        UserError: if they are another network's, or lack the pictures that are needed.
+    """
+    if config.evaluate.reference not in SPLITS and _is_statistics(path := _path(config)):
+        _statistics(opened, path, features)
+
+
+def _statistics(opened: Opened, path: Path, features: bool) -> Reference:
     embedder = opened.embedder
     found = references.read(path, embedder.name, embedder.about(), embedder.outputs)
-    if not features or found.features:
-        return found
-    if archives.IMAGES not in archives.members(path):
+    if features and not found.features and archives.IMAGES not in archives.members(path):
         raise UserError(
             f"{KEY} = '{path}' has statistics without pictures, and precision, recall, density, coverage, KID and CMMD "
             "compare with each picture: name the pictures, or take these out of config.sampling.metrics"
         )
+    return found
+
+
+def _of_file(config: configs.Config, opened: Opened, rows: Rows, path: Path, features: bool) -> Reference:
+    """Statistics of a file; vectors that they lack come from the pictures beside them, as in ADM's files."""
+    found = _statistics(opened, path, features)
+    if not features or found.features:
+        return found
     pictures = archives.open_archive(path)
     beside = _of_pictures(config, opened, rows, pictures, _stamps(path, pictures))
     return replace(found, features=beside.features)
