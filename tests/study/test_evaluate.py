@@ -235,3 +235,17 @@ def test_a_reference_folder_whose_files_changed_is_embedded_again(tmp_path, pict
         values.append(record["scores"]["toy_fd"])
     assert values[0] == pytest.approx(0, abs=1e-9)
     assert values[1] > 1e-4
+
+
+def test_a_number_that_can_t_be_had_does_not_take_the_others_with_it(tmp_path, pictures):
+    config = settings_of(
+        tmp_path,
+        pictures,
+        evaluate__reference=str(pictures),
+        sampling__metrics=("toy_embedder:FD", "toy_embedder:REFUSED"),
+    )
+    assert run_job(evaluate, config, 0.0) == 0
+    (record,) = records(config).values()
+    assert record["scores"]["toy_fd"] == pytest.approx(0, abs=1e-9)
+    assert "refused is left out. It needs more pictures." in record["notes"]
+    assert "refused is left out" in (evaluate.Path(config.workdir) / "report" / "index.html").read_text()

@@ -201,7 +201,7 @@ class EmbeddedMetric:
         """Every number with its standard error, its protocol in words, and sentences that a page shows beside them.
 
         Raises:
-            UserError: if there are too few pictures for a number, or the reference is not for this network.
+            UserError: if there are too few pictures for every number, or the reference is not for this network.
         """
         assert state.rows is not None
         own = {name: np.concatenate([part[name] for part in state.own]) for name in self._reads}
@@ -214,8 +214,14 @@ class EmbeddedMetric:
         vectors = Vectors(own, texts, state.captions, reference, scale)
         found: dict[str, Any] = {"count": len(state.captions)}
         protocols, notes = {}, list(reference.notes) if reference else []
+        failed: list[UserError] = []
         for score in self.scores:
-            made = score.compute(vectors)
+            try:
+                made = score.compute(vectors)
+            except UserError as error:  # the other numbers of these vectors, which took long, are not lost
+                failed.append(error)
+                notes += [f"{', '.join(one.label for one in score.quantities)} is left out. {error}"]
+                continue
             for one in score.quantities:
                 found[one.key] = made[one.key].value
                 if one.error:
@@ -223,6 +229,8 @@ class EmbeddedMetric:
                 found |= {f"{one.key}_{name}": value for name, value in made[one.key].extras.items()}
                 protocols[one.key] = self._protocol(score, reference)
                 notes += [note for note in made[one.key].notes if note not in notes]
+        if len(failed) == len(self.scores):
+            raise failed[0]
         return found | {"protocols": protocols, "notes": notes}
 
     def _protocol(self, score: Score, reference: Reference | None) -> dict[str, str]:
