@@ -135,7 +135,11 @@ def opening(study: Records, found: Findings) -> str:
     best = (max if one.better == "higher" else min)(there, key=lambda record: record["scores"][one.key])
     protocol = best["protocols"].get(one.key, {})
     said = f"{one.label} {_cell(best, one, plain=True)} of {best['name']}"
-    said += f", the best of {len(there)} sets." if len(there) > 1 else "."
+    alike = sum(record["scores"][one.key] == best["scores"][one.key] for record in there)
+    if alike > 1:
+        said += f", and the same of {alike - 1} of the {len(there) - 1} other sets."
+    else:
+        said += f", the best of {len(there)} sets." if len(there) > 1 else "."
     rest = f"{best['count']:,} pictures"
     if protocol.get("reference"):
         rest += f", compared with {protocol['reference']}"
