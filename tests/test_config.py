@@ -228,6 +228,8 @@ def test_differences_name_the_key_and_leave_operational_ones_aside():
     assert configs.differences(ours, theirs) == []
     theirs = configs.parse(changed(training={"batch": 16})).to_dict()
     assert configs.differences(ours, theirs) == ["training.batch is 16 there and 8 here"]
+    ours["sampling"], theirs["sampling"] = {"metrics": ["own"]}, {"metrics": ["own", "fid"]}
+    assert "sampling.metrics is ('own', 'fid') there and ('own',) here" in configs.differences(ours, theirs)
 
 
 def test_a_study_from_before_grids_were_the_formulation_s_own_goes_on_where_they_are_the_same():

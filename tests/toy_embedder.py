@@ -1,11 +1,14 @@
 """A network of metrics without weights in files: means and mean squares of the channels; texts by their lengths."""
 
+import dataclasses
 from dataclasses import dataclass, field
 
 import jax.numpy as jnp
 import numpy as np
 
+from rfjax.errors import UserError
 from rfjax.evaluation.metrics.scores import agreement, distance
+from rfjax.evaluation.quantity import Quantity
 
 
 @dataclass(frozen=True)
@@ -39,3 +42,10 @@ def make(config):
 
 FD = distance("toy_fd", "FD toy", "toy_embedder:make", "pool")
 AGREEMENT = agreement("toy_agreement", "agreement", "toy_embedder:make")
+
+
+def _refused(vectors):
+    raise UserError("It needs more pictures.")
+
+
+REFUSED = dataclasses.replace(FD, quantities=(Quantity("toy_refused", "refused", "lower"),), compute=_refused)

@@ -260,12 +260,19 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]
     """
     flat = [dict(_flatten(_completed(upgraded(c)))) for c in (ours, theirs)]
     paths = [p for p in {**flat[0], **flat[1]} if not any(p == o or p.startswith(o + ".") for o in OPERATIONAL)]
-    shown = lambda value: repr(value[0]) if value else "absent"  # noqa: E731
+    pairs = {path: (flat[1].get(path), flat[0].get(path)) for path in paths}
     return [
-        f"{path} is {shown(flat[1].get(path))} there and {shown(flat[0].get(path))} here"
-        for path in paths
-        if flat[0].get(path) != flat[1].get(path)
+        f"{path} is {_shown(there, here)} there and {_shown(here, there)} here"
+        for path, (there, here) in pairs.items()
+        if there != here
     ]
+
+
+def _shown(value: tuple[Any, ...] | None, other: tuple[Any, ...] | None) -> str:
+    """A flat value for people: whole where either is a list."""
+    if value is None:
+        return "absent"
+    return repr(value[0]) if all(one is None or len(one) == 1 for one in (value, other)) else repr(value)
 
 
 def _completed(plain: Mapping[str, Any]) -> Mapping[str, Any]:

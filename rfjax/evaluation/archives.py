@@ -66,6 +66,8 @@ def open_archive(path: Path, by_label: Sequence[str] = ()) -> ArchiveSet:
         raise UserError(f"there is no {path}: give an archive (.npz), or a folder of pictures")
     with _member(path, IMAGES) as file:
         shape, dtype = _header(path, file)
+    if dtype != np.uint8 and len(shape) == 4 and shape[3] in (1, 3):
+        raise UserError(f"{path}: {IMAGES} holds {dtype} values, and pictures are uint8: save them as 0 to 255")
     if dtype != np.uint8:
         raise UserError(
             f"{path}: {IMAGES} holds {dtype} values of shape {shape}, and pictures are uint8: latents must be decoded "

@@ -22,6 +22,7 @@ from rfjax import data
 from rfjax.buckets import mirror
 from rfjax.config import Config
 from rfjax.config.paths import expanded
+from rfjax.data.images import EXTENSIONS
 from rfjax.errors import UserError
 from rfjax.evaluation import picture_sets
 from rfjax.evaluation.metrics import OWN, make_metrics
@@ -107,6 +108,10 @@ def find(config: Config) -> list[Subject]:
         return found
     if is_run(source):
         return _of_run(source, config)
+    if source.suffix.lower() in EXTENSIONS:
+        raise UserError(f"{source} is one picture, and metrics measure sets: let config.evaluate.source be its folder")
+    if (source / archive_parts.NAME).is_file():  # the folder of the job `archive`
+        return [Subject(label_of(source), source / archive_parts.NAME, drawn=False)]
     if source.suffix == ".npz" or (source.is_dir() and not _is_model(source)):
         return [Subject(label_of(source), source, drawn=False)]
     return _settings(label_of(source), source, 0, ("ema",), config)
@@ -185,13 +190,16 @@ class Evaluation:
     def run(self, display: Display, stop: Stop) -> dict[str, Any]:
         """Draws the pictures if need be, measures them, and writes the numbers."""
         began, subject = time.monotonic(), self.subject
-        drawn = self._draw(display, stop) if subject.drawn else None
-        seconds = {"samples": time.monotonic() - began}
+        drawn = self._opened() if subject.drawn else None
         path = self.folder / archive_parts.NAME if subject.drawn else subject.source
         owner = drawn.model.config if drawn else self.config
         labelled = drawn is not None and drawn.model.spec.text.classes
-        pictures = picture_sets.open_set(path, by_label(self.config, owner if labelled else None))
-        metrics = make_metrics(self._measuring(owner))
+        captions = by_label(self.config, owner if labelled else None)
+        metrics = make_metrics(self._measuring(owner))  # a wrong name or file is refused before hours of drawing
+        if drawn:
+            drawn.make(display, stop)
+        seconds = {"samples": time.monotonic() - began}
+        pictures = picture_sets.open_set(path, captions)
         began = time.monotonic()
         found = measure(metrics, pictures, self.config, functools.partial(self._place, stop), display)
         seconds["metrics"] = time.monotonic() - began
@@ -216,8 +224,8 @@ class Evaluation:
         made = replace(owner, sampling=replace(sampling, metrics=names), evaluate=self.config.evaluate)
         return replace(made, workdir=self.config.workdir)
 
-    def _draw(self, display: Display, stop: Stop) -> archive.Archive:
-        """Draws the batches that are missing, on all processes."""
+    def _opened(self) -> archive.Archive:
+        """The model, and what of it is to be drawn; nothing is drawn yet."""
         subject, one, config = self.subject, self.subject.setting, self.config
         assert one is not None
         request = replace(
@@ -239,10 +247,9 @@ class Evaluation:
                 f"{subject.source} makes latents, and metrics measure pictures: name its autoencoder in "
                 "config.autoencoder.path"
             )
-        drawn = archive.Archive(asked, model, network, stage, archive.find_captions(asked, model))
-        archive.claim(self.folder, drawn.about)
-        drawn.make(display, stop)
-        return drawn
+        opened = archive.Archive(asked, model, network, stage, archive.find_captions(asked, model))
+        archive.claim(self.folder, opened.about)
+        return opened
 
     def _place(self, stop: Stop, values: Any) -> jax.Array:
         if stop.granted():

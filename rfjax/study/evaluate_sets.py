@@ -10,8 +10,10 @@ import numpy as np
 from jaxtyping import UInt8
 
 from rfjax.config import Config
+from rfjax.errors import UserError
 from rfjax.evaluation import montage
 from rfjax.evaluation.metrics import Metric
+from rfjax.evaluation.metrics.embedded import EmbeddedMetric
 from rfjax.evaluation.picture_sets import PictureSet
 from rfjax.evaluation.quantity import Quantity
 from rfjax.jsonl import plain, write_json
@@ -115,6 +117,13 @@ def measure(
     Raises:
         UserError: for pictures that a metric is not for.
     """
+    for metric in metrics:
+        if isinstance(metric, EmbeddedMetric) and metric.reads_captions and not pictures.captioned:
+            raise UserError(
+                f"{pictures.name} says not what its pictures show, and {metric.opened.embedder.name} compares each "
+                "with its caption: write NAME.txt beside each NAME.png, or the member captions into the archive, or "
+                "name the classes of its labels in config.evaluate.classes_file"
+            )
     size = min(config.generate.batch, len(pictures))
     found, states, done = Found(), [metric.init() for metric in metrics], 0
     found.notes += pictures.notes

@@ -175,3 +175,79 @@ def test_a_reference_that_is_none_is_refused_before_training(tmp_path):
     c.evaluate.reference, c.sampling.metrics = "train", ("fid",)
     with pytest.raises(UserError, match=r"config\.evaluate\.inception"):
         runner.make_job(configs.parse(c), 0.0)
+
+
+def test_a_metric_s_mistake_is_said_before_anything_is_drawn(tmp_path, run_folder):
+    config = settings_of(tmp_path, run_folder, sampling__metrics=("fid",))
+    assert run_job(evaluate, config, 0.0) == 2
+    (path,) = (evaluate.Path(config.workdir) / "sets").glob(f"*/{FAILURE}")
+    assert "config.evaluate.inception" in path.read_text()
+    assert not (path.parent / archive_parts.NAME).exists()
+    assert not (path.parent / "parts").exists()
+    page = (evaluate.Path(config.workdir) / "report" / "index.html").read_text()
+    assert "d2_step8_ema_2@1.0 failed: config.evaluate.inception" in page
+
+
+def test_statistics_of_another_network_are_refused_before_anything_is_drawn(tmp_path, run_folder):
+    np.savez(tmp_path / "other.npz", mu=np.zeros(2048), sigma=np.eye(2048))
+    config = settings_of(
+        tmp_path, run_folder, evaluate__reference=str(tmp_path / "other.npz"), sampling__metrics=("toy_embedder:FD",)
+    )
+    assert run_job(evaluate, config, 0.0) == 2
+    (path,) = (evaluate.Path(config.workdir) / "sets").glob(f"*/{FAILURE}")
+    assert "other.npz" in path.read_text()
+    assert not (path.parent / archive_parts.NAME).exists()
+    assert not (path.parent / "parts").exists()
+
+
+def test_captions_that_are_missing_are_not_taken_for_empty_ones(tmp_path, pictures):
+    np.savez(tmp_path / "bare.npz", arr_0=np.load(pictures)["arr_0"])
+    config = settings_of(tmp_path, tmp_path / "bare.npz", sampling__metrics=("toy_embedder:AGREEMENT",))
+    assert run_job(evaluate, config, 0.0) == 2
+    (path,) = (evaluate.Path(config.workdir) / "sets").glob(f"*/{FAILURE}")
+    assert "says not what its pictures show" in path.read_text()
+
+
+def test_the_job_archive_s_folder_is_its_archive_and_one_picture_is_no_set(tmp_path, pictures):
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    (folder / archive_parts.NAME).write_bytes(pictures.read_bytes())
+    (folder / "archive.json").write_text("{}")
+    (subject,) = evaluate.find(settings_of(tmp_path, folder))
+    assert (subject.name, subject.drawn, subject.source) == ("archive", False, folder / archive_parts.NAME)
+    (tmp_path / "0.png").touch()
+    with pytest.raises(UserError, match=r"0\.png is one picture"):
+        evaluate.find(settings_of(tmp_path, tmp_path / "0.png"))
+
+
+def test_a_reference_folder_whose_files_changed_is_embedded_again(tmp_path, pictures):
+    folder = tmp_path / "reference"
+    folder.mkdir()
+    images = np.load(pictures)["arr_0"]
+    values = []
+    for own in (images, 255 - images):  # the second time into the same files: the folder's own time stays
+        for number, image in enumerate(own):
+            Image.fromarray(image).save(folder / f"{number}.bmp")
+        config = settings_of(
+            tmp_path, pictures, evaluate__reference=str(folder), sampling__metrics=("toy_embedder:FD",)
+        )
+        assert run_job(evaluate, config, 0.0) == 0
+        ((name, record),) = records(config).items()
+        (evaluate.Path(config.workdir) / "sets" / name / "metrics.json").unlink()
+        values.append(record["scores"]["toy_fd"])
+    assert values[0] == pytest.approx(0, abs=1e-9)
+    assert values[1] > 1e-4
+
+
+def test_a_number_that_can_t_be_had_does_not_take_the_others_with_it(tmp_path, pictures):
+    config = settings_of(
+        tmp_path,
+        pictures,
+        evaluate__reference=str(pictures),
+        sampling__metrics=("toy_embedder:FD", "toy_embedder:REFUSED"),
+    )
+    assert run_job(evaluate, config, 0.0) == 0
+    (record,) = records(config).values()
+    assert record["scores"]["toy_fd"] == pytest.approx(0, abs=1e-9)
+    assert "refused is left out. It needs more pictures." in record["notes"]
+    assert "refused is left out" in (evaluate.Path(config.workdir) / "report" / "index.html").read_text()

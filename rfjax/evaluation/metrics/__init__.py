@@ -97,4 +97,8 @@ def make_metrics(config: configs.Config) -> tuple[Metric, ...]:
         )
         for network in networks
     ]
+    for one in embedded:
+        compares = {score.compares for score in one.scores}
+        if compares != {"nothing"}:
+            reference_sets.check_statistics(config, one.opened, "features" in compares)
     return (*(make(config) for make in found if not isinstance(make, Score)), *embedded)

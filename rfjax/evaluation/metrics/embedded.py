@@ -163,6 +163,11 @@ class EmbeddedMetric:
     def __post_init__(self) -> None:
         object.__setattr__(self, "quantities", tuple(one for score in self.scores for one in score.quantities))
 
+    @property
+    def reads_captions(self) -> bool:
+        """Whether a score compares pictures with their captions."""
+        return any(score.texts for score in self.scores)
+
     def init(self) -> State:
         return State()
 
@@ -184,7 +189,7 @@ class EmbeddedMetric:
             name: values[: len(images)] for name, values in self.opened.embed(placed).items() if name in self._reads
         }
         texts = state.texts
-        if any(score.texts for score in self.scores):
+        if self.reads_captions:
             texts = (*texts, self.opened.embed_text(captions, rows))
         return State((*state.own, found), texts, (*state.captions, *captions), rows)
 
@@ -196,7 +201,7 @@ class EmbeddedMetric:
         """Every number with its standard error, its protocol in words, and sentences that a page shows beside them.
 
         Raises:
-            UserError: if there are too few pictures for a number, or the reference is not for this network.
+            UserError: if there are too few pictures for every number, or the reference is not for this network.
         """
         assert state.rows is not None
         own = {name: np.concatenate([part[name] for part in state.own]) for name in self._reads}
@@ -209,8 +214,14 @@ class EmbeddedMetric:
         vectors = Vectors(own, texts, state.captions, reference, scale)
         found: dict[str, Any] = {"count": len(state.captions)}
         protocols, notes = {}, list(reference.notes) if reference else []
+        failed: list[UserError] = []
         for score in self.scores:
-            made = score.compute(vectors)
+            try:
+                made = score.compute(vectors)
+            except UserError as error:  # the other numbers of these vectors, which took long, are not lost
+                failed.append(error)
+                notes += [f"{', '.join(one.label for one in score.quantities)} is left out. {error}"]
+                continue
             for one in score.quantities:
                 found[one.key] = made[one.key].value
                 if one.error:
@@ -218,6 +229,8 @@ class EmbeddedMetric:
                 found |= {f"{one.key}_{name}": value for name, value in made[one.key].extras.items()}
                 protocols[one.key] = self._protocol(score, reference)
                 notes += [note for note in made[one.key].notes if note not in notes]
+        if len(failed) == len(self.scores):
+            raise failed[0]
         return found | {"protocols": protocols, "notes": notes}
 
     def _protocol(self, score: Score, reference: Reference | None) -> dict[str, str]:

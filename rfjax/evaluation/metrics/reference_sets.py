@@ -20,7 +20,7 @@ from rfjax.config.paths import expanded
 from rfjax.errors import UserError
 from rfjax.evaluation import archives, picture_sets
 from rfjax.evaluation.metrics.embedded import Opened, Rows
-from rfjax.evaluation.picture_sets import PictureSet
+from rfjax.evaluation.picture_sets import FolderSet, PictureSet
 from rfjax.evaluation.statistics import moments, references
 from rfjax.evaluation.statistics.references import Reference
 
@@ -53,8 +53,7 @@ def reference(config: configs.Config, opened: Opened, rows: Rows, features: bool
     if _is_statistics(path):
         return _of_file(config, opened, rows, path, features)
     pictures = picture_sets.open_set(path)
-    stamp = path.stat()
-    return _of_pictures(config, opened, rows, pictures, {"size": stamp.st_size, "time": stamp.st_mtime_ns})
+    return _of_pictures(config, opened, rows, pictures, _stamps(path, pictures))
 
 
 def check(config: configs.Config) -> None:
@@ -80,22 +79,45 @@ def _is_statistics(path: Path) -> bool:
     return path.is_file() and (path.suffix in PICKLES or bool(archives.members(path) & STATISTICS))
 
 
-def _of_file(config: configs.Config, opened: Opened, rows: Rows, path: Path, features: bool) -> Reference:
-    """Statistics of a file; vectors that they lack come from the pictures beside them, as in ADM's files."""
+def check_statistics(config: configs.Config, opened: Opened, features: bool) -> None:
+    """Refuses a file of statistics that are not for a network, before hours of drawing and embedding.
+
+    Raises:
+        UserError: if they are another network's, or lack the pictures that are needed.
+    """
+    if config.evaluate.reference not in SPLITS and _is_statistics(path := _path(config)):
+        _statistics(opened, path, features)
+
+
+def _statistics(opened: Opened, path: Path, features: bool) -> Reference:
     embedder = opened.embedder
     found = references.read(path, embedder.name, embedder.about(), embedder.outputs)
-    if not features or found.features:
-        return found
-    if archives.IMAGES not in archives.members(path):
+    if features and not found.features and archives.IMAGES not in archives.members(path):
         raise UserError(
             f"{KEY} = '{path}' has statistics without pictures, and precision, recall, density, coverage, KID and CMMD "
             "compare with each picture: name the pictures, or take these out of config.sampling.metrics"
         )
-    stamp = path.stat()
-    beside = _of_pictures(
-        config, opened, rows, archives.open_archive(path), {"size": stamp.st_size, "time": stamp.st_mtime_ns}
-    )
+    return found
+
+
+def _of_file(config: configs.Config, opened: Opened, rows: Rows, path: Path, features: bool) -> Reference:
+    """Statistics of a file; vectors that they lack come from the pictures beside them, as in ADM's files."""
+    found = _statistics(opened, path, features)
+    if not features or found.features:
+        return found
+    pictures = archives.open_archive(path)
+    beside = _of_pictures(config, opened, rows, pictures, _stamps(path, pictures))
     return replace(found, features=beside.features)
+
+
+def _stamps(path: Path, pictures: PictureSet) -> dict[str, str]:
+    """What tells pictures from those that lay there before; a folder's own time does not change with its files."""
+    files = pictures.files if isinstance(pictures, FolderSet) else (Path(),)
+    digest = hashlib.sha256()
+    for file in files:
+        stamp = (path / file).stat()
+        digest.update(f"{file} {stamp.st_size} {stamp.st_mtime_ns}\n".encode())
+    return {"files": digest.hexdigest()}
 
 
 def _of_pictures(

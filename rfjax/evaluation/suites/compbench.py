@@ -127,7 +127,7 @@ def results(path: Path, prompts: Sequence[Prompt], count: int) -> Results:
 def _values(file: Path, pictures: int) -> dict[int, float]:
     """Index of a picture -> its answer."""
     found: dict[int, float] = {}
-    for row in reading.list_of_objects(file):
+    for row in reading.list_of_objects(file, reading.SCORED):
         index, value = row.get("question_id"), _number(row.get("answer"))
         if type(index) is not int or index < 0 or value is None:
             raise UserError(f"{file} has an answer without 'question_id' or 'answer': it is of another version")

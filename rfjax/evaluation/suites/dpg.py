@@ -94,7 +94,7 @@ def results(path: Path, prompts: Sequence[Prompt], count: int) -> Results:
     Raises:
         UserError: if the file is of other prompts, or of another version.
     """
-    rows = reading.lines(path)
+    rows = reading.lines(path, reading.SCORED)
     end = next((number for number, row in enumerate(rows) if row.startswith(SUMMARY)), len(rows))
     numbers = {str(one.line["id"]): one.number for one in prompts}
     found: dict[int, list[float]] = {}

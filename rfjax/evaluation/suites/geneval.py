@@ -93,7 +93,7 @@ def results(path: Path, prompts: Sequence[Prompt], count: int) -> Results:
     file = reading.found(path, RESULTS)
     seen: dict[tuple[int, int], bool] = {}
     unlike = compared = 0
-    for where, row in reading.objects(file):
+    for where, row in reading.objects(file, reading.SCORED):
         number, sample, right = _row(row, where)
         if number >= len(prompts) or (row["prompt"], row["tag"]) != (prompts[number].text, prompts[number].skill):
             here = f"'{one_line(prompts[number].text)}'" if number < len(prompts) else "none"

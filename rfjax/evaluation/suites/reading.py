@@ -10,6 +10,7 @@ from rfjax.untrusted import Unreadable, parse_json, read_text
 
 LONGEST_PROMPT = 10_000  # characters; DPG-Bench's longest has 891
 FIX = "take the file of the official repository"
+SCORED = "name what the official scorer wrote of these pictures"  # the fix for its results
 
 
 def found(path: Path, *names: str) -> Path:
@@ -19,47 +20,47 @@ def found(path: Path, *names: str) -> Path:
     return next((path / name for name in names if (path / name).exists()), path / names[0])
 
 
-def lines(path: Path) -> list[str]:
+def lines(path: Path, fix: str = FIX) -> list[str]:
     """The lines of a text file, without their ends and without empty ones at the end.
 
     Raises:
         UserError: if there is no such file, or nothing in it.
     """
-    text = read_text(path, fix=FIX)
+    text = read_text(path, fix=fix)
     if text is None:
-        raise UserError(f"there is no {path}: {FIX}")
+        raise UserError(f"there is no {path}: {fix}")
     rows = [row.removesuffix("\r") for row in text.removeprefix("\ufeff").split("\n")]
     while rows and not rows[-1].strip():
         rows.pop()
     if not rows:
-        raise UserError(f"{path} is empty: {FIX}")
+        raise UserError(f"{path} is empty: {fix}")
     return rows
 
 
-def objects(path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
+def objects(path: Path, fix: str = FIX) -> Iterable[tuple[str, dict[str, Any]]]:
     """(where, the object) of each line of a JSON-lines file.
 
     Raises:
         UserError: for a line that holds no object.
     """
-    for number, row in enumerate(lines(path), start=1):
+    for number, row in enumerate(lines(path, fix), start=1):
         where = f"{path}, line {number}"
-        yield where, parse_json(row, where, fix=FIX)
+        yield where, parse_json(row, where, fix=fix)
 
 
-def list_of_objects(path: Path) -> list[dict[str, Any]]:
+def list_of_objects(path: Path, fix: str = FIX) -> list[dict[str, Any]]:
     """The objects of a JSON file that is a list of them.
 
     Raises:
         UserError: for anything else.
     """
-    text = read_text(path, fix=FIX)
+    text = read_text(path, fix=fix)
     if text is None:
-        raise UserError(f"there is no {path}: {FIX}")
-    parsed = parse_json(f'{{"rows": {text}\n}}', str(path), fix=FIX)  # which takes objects alone
+        raise UserError(f"there is no {path}: {fix}")
+    parsed = parse_json(f'{{"rows": {text}\n}}', str(path), fix=fix)  # which takes objects alone
     rows = parsed["rows"]
     if len(parsed) > 1 or not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise Unreadable(f"{path} is no list of objects, as the official scorer writes it: {FIX}")
+        raise Unreadable(f"{path} is no list of objects, as the official scorer writes it: {fix}")
     return rows
 
 

@@ -14,6 +14,7 @@ from rfjax.study.reports import evaluate_paper
 from rfjax.study.reports.drawing import Figures
 from rfjax.study.reports.page import Report
 from rfjax.study.reports.widgets import NONE, Tables, escape, formatted, headline, note, section, small
+from rfjax.study.run_records import failure
 from rfjax.untrusted import Unreadable, read_bytes, read_json
 
 SETS, RESULT, SHOWN = "sets", "metrics.json", "shown"  # of a work folder; of a set's folder
@@ -39,21 +40,24 @@ class Findings:
 
 def analyse(study: Records) -> Findings:
     """Reads the sets' records."""
-    sets, unread, waiting = [], [], 0
+    sets, unread, failed, waiting = [], [], [], 0
     for folder in sorted((study.folder / SETS).glob("*/")):
         try:
             record = read_json(folder / RESULT)
             if record is None:
-                waiting += 1
+                why = failure(folder)
+                failed += [f"{folder.name} failed: {why}"] if why else []
+                waiting += not why
                 continue
             sets.append(_checked(record))
         except (Unreadable, KeyError, TypeError, ValueError):
             unread.append(folder.name)
     quantities = {one["key"]: Quantity.from_plain(one) for record in sets for one in record["quantities"]}
     notes = dict.fromkeys(sentence for record in sets for sentence in record["notes"])
-    warnings = [*notes]
+    warnings = [*failed, *notes]
     if waiting:
-        warnings.append(f"{waiting} sets are not measured yet: the same command goes on.")
+        sets_are = "1 set is" if waiting == 1 else f"{waiting} sets are"
+        warnings.append(f"{sets_are} not measured yet: the same command goes on.")
     warnings += [f"The record of {name} can't be read." for name in unread]
     expected = dict(_expected(text) for text in study.config["evaluate"]["expected"])
     return Findings(tuple(sets), tuple(quantities.values()), expected, tuple(warnings))
@@ -131,7 +135,11 @@ def opening(study: Records, found: Findings) -> str:
     best = (max if one.better == "higher" else min)(there, key=lambda record: record["scores"][one.key])
     protocol = best["protocols"].get(one.key, {})
     said = f"{one.label} {_cell(best, one, plain=True)} of {best['name']}"
-    said += f", the best of {len(there)} sets." if len(there) > 1 else "."
+    alike = sum(record["scores"][one.key] == best["scores"][one.key] for record in there)
+    if alike > 1:
+        said += f", and the same of {alike - 1} of the {len(there) - 1} other sets."
+    else:
+        said += f", the best of {len(there)} sets." if len(there) > 1 else "."
     rest = f"{best['count']:,} pictures"
     if protocol.get("reference"):
         rest += f", compared with {protocol['reference']}"
