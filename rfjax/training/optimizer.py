@@ -11,15 +11,30 @@ from rfjax.config import Optimizer
 
 
 def make_schedule(config: Optimizer, depth: int, steps: int) -> optax.Schedule:
-    """Linear warm-up to the peak (the first step is not zero), then constant, cosine or linear to zero at `steps`."""
+    """Linear warm-up to the peak (the first step is not zero), then constant, cosine or linear to zero at `steps`.
+
+    "wsd": constant until the decay starts, then the peak times 1 - sqrt(p) or 1 - p after a share p of the decay
+    (arXiv 2405.18392).
+    """
     peak, warmup = config.learning_rate * depth**config.depth_exponent, max(config.warmup, 1)
     rest = max(steps - warmup, 1)
     after = {
         "none": optax.constant_schedule(peak),
         "cosine": optax.cosine_decay_schedule(peak, rest),
         "linear": optax.linear_schedule(peak, 0.0, rest),
+        "wsd": _decay(config, peak, config.decay_start(steps) - warmup, steps - config.decay_start(steps)),
     }[config.decay]
     return optax.join_schedules([optax.linear_schedule(peak / warmup, peak, warmup), after], [warmup])
+
+
+def _decay(config: Optimizer, peak: float, start: int, length: int) -> optax.Schedule:
+    """The schedule "wsd" after its warm-up: the decay starts `start` steps later."""
+
+    def rate(count: Any) -> Any:
+        p = jnp.clip((count - start) / length, 0.0, 1.0)
+        return peak * (1 - (jnp.sqrt(p) if config.decay_form == "sqrt" else p))
+
+    return rate
 
 
 @functools.cache
