@@ -23,7 +23,7 @@ from rfjax.training.processes import check_ours
 from rfjax.training.recovery import Diverged, Skip
 from rfjax.training.run import RESULT, Run
 from rfjax.training.state import State, abstract_state, initial_state
-from rfjax.training.step import jit_update
+from rfjax.training.step import shared_update
 from rfjax.training.stop import Interrupted, Stop
 
 
@@ -39,11 +39,11 @@ def train(run: Run, display: Display, stop: Stop) -> dict[str, Any]:
     """
     with open_context(run, display, stop) as context, contextlib.closing(_Training(context)) as training:
         state = training.begin()
-        sample_noise, update = context.noise(), jit_update(training.spec, context.mesh)
+        sample_noise, update = context.noise(), shared_update(training.spec, context.mesh)
         with context.clock("training"):
             while training.step < run.config.training.steps:
                 if training.enter_phase():
-                    update = jit_update(training.spec, context.mesh)
+                    update = shared_update(training.spec, context.mesh)
                 batch = training.next_batch(state)
                 with training.compiling(), jax.transfer_guard("disallow"):
                     noise = sample_noise(state.step, batch["slot"])
