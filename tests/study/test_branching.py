@@ -135,7 +135,7 @@ def test_the_surface_takes_the_ends_of_the_branches_and_says_what_they_saved(tmp
     assert fit.parameters["beta"] == pytest.approx(1.5, abs=0.01)
     assert found.surface.cuts
     share = (STEPS + sum(steps - steps * 3 // 4 for steps in BUDGETS[:-1])) / sum(BUDGETS)
-    assert "6 trunks and 24 branches took" in found.on_branches
+    assert "Trunks (6) and branches (24) took" in found.on_branches
     assert f"{share:.2f} of what these runs would take trained apart" in found.on_branches
     assert found.on_branches in scaling.lines(study, found)
     assert "Its points are the ends of trunks and branches" in "".join(scaling.sections(study, found))

@@ -72,7 +72,7 @@ def describe_branches(runs: Sequence[RunRecord]) -> str:
     apart = sum(step_flops[run.name] * run.steps for run in runs)
     spent = sum(step_flops[run.name] * (run.steps - run.first) for run in runs)
     return (
-        f"{sum(not run.trunk for run in runs)} trunks and {sum(bool(run.trunk) for run in runs)} branches took "
+        f"Trunks ({sum(not run.trunk for run in runs)}) and branches ({sum(bool(run.trunk) for run in runs)}) took "
         f"{spent:.2e} FLOPs, {spent / apart:.2f} of what these runs would take trained apart. A branch's steps, FLOPs "
         "and seconds count its trunk's up to the decay. Branches of one trunk share its luck: they count as one run "
         "in the intervals."
