@@ -3,7 +3,7 @@
     python -m rfjax.main --config=configs/scaling.py           six rungs on `shapes`: under 6 minutes on two cores
     ... --config=configs/scaling.py:fashion_mnist              the same on Fashion-MNIST: about 8 minutes
     ... --config=configs/scaling.py:learning_rate              where the ladder's learning rates come from: 20 minutes
-    ... --config=configs/scaling.py:surface                    L(N, D) from checkpoints along each run: 8 minutes
+    ... --config=configs/scaling.py:surface                    L(N, D): five budgets a depth by branches of one run
     ... --config=configs/scaling.py:sentences                  words that training never used: see `sentences`
     ... --config=configs/scaling.py:pod                        the paper's ladder, 0.5 to 8 billion parameters
 
@@ -27,6 +27,7 @@ from rfjax import config as configs
 from rfjax.errors import UserError, nearest
 
 DEPTHS = (1, 2, 3, 4, 5, 6)
+BUDGETS = (48, 80, 136, 232, 384)  # steps of `surface`, each 1.7 times the one before
 
 
 def laptop() -> ml_collections.ConfigDict:
@@ -70,18 +71,32 @@ def learning_rate() -> ml_collections.ConfigDict:
 
 
 def surface() -> ml_collections.ConfigDict:
-    """Loss over size and data: a constant learning rate, so that a checkpoint is the end of a shorter run.
+    """Loss over size and data: a trunk for each depth, and a branch of decay for each smaller number of steps.
+
+    A branch is the run that would train all its steps with this schedule, bit for bit. The trunk's 384 steps and the
+    decays of four branches, 99 steps, are 0.55 of the 880 steps that the five runs of a depth would take apart.
+    `surface_cosine` trains them apart with a cosine. By one seed at depths 1 to 3 (docs/results/branches.md),
+    the loss is -3 to +5 % of that from 80 steps on, higher at 48, whose decay has ten steps.
 
     E of L(N, D) is extrapolated in both: no run is near it.
     """
     c = laptop()
     c.study.name = "L(N, D): depths and token budgets"
     c.study.surface = True
-    c.optimizer.update(decay="none", learning_rate=0.0105)
-    c.training.update(steps=384, validate_every=48)
-    c.sampling.along = False
+    c.study.branches = True
+    c.optimizer.update(decay="wsd", decay_share=0.2, learning_rate=0.0105)
+    c.training.update(steps=BUDGETS[-1], validate_every=0)
+    c.sampling.count = 0
     c.validation.examples = 256
-    configs.axes(c, {"model.depth": (1, 2, 3, 4, 5)})
+    configs.axes(c, {"model.depth": (1, 2, 3, 4, 5), "training.steps": BUDGETS})
+    return c
+
+
+def surface_cosine() -> ml_collections.ConfigDict:
+    """The runs of `surface` trained apart, each with a cosine of its own length and the first command's rate."""
+    c = surface()
+    c.study.update(name="L(N, D): each budget trained apart", branches=False)
+    c.optimizer.update(decay="cosine", learning_rate=0.021)
     return c
 
 
@@ -156,6 +171,7 @@ VARIANTS = {
     "fashion_mnist": fashion_mnist,
     "learning_rate": learning_rate,
     "surface": surface,
+    "surface_cosine": surface_cosine,
     "sentences": sentences,
     "pod": pod,
 }

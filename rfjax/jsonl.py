@@ -98,10 +98,10 @@ def _size(value: Any) -> dict[str, int | float]:
 
 # Key -> check of its value, in all kinds of lines. Nothing reads other keys.
 KEYS: dict[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(("kind", "weights", "setting", "grid", "sampler"), _text),
+    **dict.fromkeys(("kind", "weights", "setting", "grid", "sampler", "trunk"), _text),
     **dict.fromkeys(("loss", "stderr", "flops", "seconds", "score", "path_length", "guidance"), number),
     **dict.fromkeys(("frechet", "frechet_stderr", "frechet_floor"), number),
-    **dict.fromkeys(("step", "examples", "steps", "count", "evaluations"), _count),
+    **dict.fromkeys(("step", "examples", "steps", "count", "evaluations", "trunk_step"), _count),
     **{"levels": _levels, "losses": _list_of(number), "captions": _list_of(_text), "size": _size, "parts": _numbers},
     "alignment_flops": _numbers,
     **{"t": number, "accuracy": _list_of(number), "cknna": _curves},

@@ -96,7 +96,9 @@ def test_help_helps(capsys):
     assert "width per unit of depth" in out
 
 
-@pytest.mark.parametrize("variant", ["", "fashion_mnist", "learning_rate", "surface", "sentences", "pod"])
+@pytest.mark.parametrize(
+    "variant", ["", "fashion_mnist", "learning_rate", "surface", "surface_cosine", "sentences", "pod"]
+)
 def test_every_variant_is_a_valid_config_with_its_own_folder(variant):
     config = main.read_flags([SCALING + (f":{variant}" if variant else "")])
     assert config.workdir.endswith(variant)

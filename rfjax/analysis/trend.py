@@ -27,7 +27,10 @@ CurvePoint = tuple[int, int, float, float, str]  # parameters, examples, loss, F
 
 @dataclass(frozen=True)
 class Surface:
-    """L(N, D) of checkpoints along runs, IsoFLOP cuts, and (budget, its best use); a warning for what there is not."""
+    """L(N, D) of checkpoints along runs or of the ends of branches, IsoFLOP cuts, and (budget, its best use).
+
+    There is a warning for what there is not.
+    """
 
     fit: SurfaceFit | None = None
     cuts: tuple[IsoFlop, ...] = ()

@@ -4,6 +4,8 @@ A file in `configs/` starts from `default()`, an `ml_collections.ConfigDict` tha
 result and returns a frozen `Config` before anything is compiled. This package imports no JAX.
 """
 
+from rfjax.config.branches import Branch as Branch
+from rfjax.config.branches import branches as branches
 from rfjax.config.checks import check as check
 from rfjax.config.checks import check_generate as check_generate
 from rfjax.config.keys import Alignment as Alignment

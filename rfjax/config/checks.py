@@ -43,6 +43,7 @@ def check(config: Config) -> None:
             f"config.optimizer.warmup = {config.optimizer.warmup} leaves no steps to decay in: "
             f"config.training.steps = {training.steps}"
         )
+    _check_decay(config)
     if config.alignment.active and config.alignment.block > config.model.depth:
         raise UserError(
             f"config.alignment.block = {config.alignment.block} is not there: config.model.depth = {config.model.depth}"
@@ -54,6 +55,30 @@ def check(config: Config) -> None:
         )
     if config.job in ("generate", "archive"):
         _check_generate(config.generate, config.job)
+
+
+def _check_decay(config: Config) -> None:
+    """Refuses a decay that starts in the warm-up, and branches without such a decay."""
+    optimizer, training = config.optimizer, config.training
+    start = optimizer.decay_start(training.steps)
+    if optimizer.decay == "wsd" and start < max(optimizer.warmup, 1):
+        raise UserError(
+            f"the decay of config.optimizer.decay = 'wsd' would start at step {start} of config.training.steps = "
+            f"{training.steps}, before the warm-up ends: lower config.optimizer.warmup = {optimizer.warmup} or "
+            f"decay_share = {optimizer.decay_share:g}"
+        )
+    if not config.study.branches:
+        return
+    if optimizer.decay != "wsd":
+        raise UserError(
+            f"config.study.branches needs config.optimizer.decay = 'wsd', not '{optimizer.decay}': with another "
+            "schedule runs of different lengths have nothing in common"
+        )
+    if training.select != "last":
+        raise UserError(
+            "config.study.branches works with config.training.select = 'last': the best checkpoint of a branch may be "
+            "its trunk's"
+        )
 
 
 def _check_data(data: Data) -> None:

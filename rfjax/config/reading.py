@@ -11,6 +11,7 @@ from typing import Any, get_origin, get_type_hints
 import ml_collections
 
 from rfjax import names
+from rfjax.config.branches import branches
 from rfjax.config.checks import OWN_SIZE, check
 from rfjax.config.keys import Alignment, Config
 from rfjax.config.paths import resolved
@@ -85,8 +86,9 @@ def parse(values: ml_collections.ConfigDict) -> Config:
     """
     config = resolved(from_dict(values.to_dict()))
     check(config)
-    for _, run in runs(config):
+    for _, run in (made := runs(config)):
         check(run)
+    branches(made)
     return config
 
 

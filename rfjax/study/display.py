@@ -42,11 +42,11 @@ class StudyDisplay:
         self.console.print(printable(mirror.named(text)), style=style, markup=False)
 
     @contextmanager
-    def run(self, name: str, steps: int, step_flops: float) -> Iterator["RunDisplay"]:
-        """Shows the bar of one run while the `with` lasts."""
-        task = self.bars.add_task(name, total=steps, note="")
+    def run(self, name: str, steps: int, step_flops: float, first: int = 0) -> Iterator["RunDisplay"]:
+        """Shows the bar of one run, whose steps begin after `first`, while the `with` lasts."""
+        task = self.bars.add_task(name, total=steps, completed=first, note="")
         try:
-            yield RunDisplay(self, task, name, step_flops)
+            yield RunDisplay(self, task, name, step_flops, first)
         finally:
             self.bars.remove_task(task)
 
@@ -54,9 +54,9 @@ class StudyDisplay:
 class RunDisplay:
     """The bar of one run: step, remaining time, loss, examples per second, FLOP/s."""
 
-    def __init__(self, study: StudyDisplay, task: TaskID, name: str, step_flops: float) -> None:
+    def __init__(self, study: StudyDisplay, task: TaskID, name: str, step_flops: float, first: int = 0) -> None:
         self._study, self._task, self._name, self._step_flops = study, task, name, step_flops
-        self._step, self._spoken = 0, time.monotonic()
+        self._step, self._spoken = first, time.monotonic()
 
     def update(self, step: int, loss: float, examples_per_second: float, flops_per_second: float) -> None:
         self.advance(

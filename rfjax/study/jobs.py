@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ class Task:
         complete: whether there is nothing to do.
         work: (display, stop) -> its result, with `split_seconds` by activity.
         summary: (result, seconds) -> what the terminal shows in the end. A result with a "problem" fails the job.
+        waits: why it can't begin yet, a part of a sentence; "" where it can. All processes get the same answer.
+        first: the step that its bar begins with.
     """
 
     name: str
@@ -42,6 +44,8 @@ class Task:
     complete: Callable[[], bool]
     work: Callable[[Display, Stop], dict[str, Any]]
     summary: Callable[[dict[str, Any], float], str]
+    waits: Callable[[], str] = str
+    first: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,12 +71,12 @@ class Job:
 def run(job: Job) -> int:
     """Does every task that is not complete and that no other job has, then writes the report; returns the exit code.
 
-    A task that fails is reported and the others go on. A task that another job has is looked at again in the end, for
-    that job may have died.
+    A task that fails is reported and the others go on. A task that another job has, or that waits for another task, is
+    looked at again in the end, for that job may have died, or come further.
 
     Raises:
         UserError: if the disk is full, if another job has the only task that is asked for, or takes one away because
-            this job stood still.
+            this job stood still, or if that only task waits for another.
         Interrupted: when stopped by a signal.
     """
     display = StudyDisplay(job.flops, active=jax.process_index() == 0, whole=job.shared)
@@ -83,7 +87,7 @@ def run(job: Job) -> int:
     with Stop().on_signals() as stop, display.bars:
         later: list[Task] = []
         left: list[str] = []
-        for task in itertools.chain(job.tasks, later):
+        for task in _in_turn(job, later, left):
             lock = contextlib.nullcontext()
             if job.shared:
                 lock = claim(task.folder, job.config, task.complete, stop, display.say)
@@ -102,7 +106,7 @@ def run(job: Job) -> int:
                 else:
                     with _failing(task, failures, display, job.shared):
                         began = time.monotonic()
-                        with display.run(task.name, task.steps, task.step_flops) as bar:
+                        with display.run(task.name, task.steps, task.step_flops, task.first) as bar:
                             result = task.work(bar, stop)
                         job.session.add(result["split_seconds"])
                         display.say(task.summary(result, time.monotonic() - began))
@@ -115,6 +119,19 @@ def run(job: Job) -> int:
         display.say(f"failed: {', '.join(failures)}; the same command tries them again", style="red")
     mendable = all(isinstance(error, UserError) for error in failures.values())
     return Exit.FAILED if broken or not mendable else Exit.MISTAKE if failures else Exit.DONE
+
+
+def _in_turn(job: Job, later: list[Task], left: list[str]) -> Iterator[Task]:
+    """The tasks, then those for `later`; one that must wait comes `later` the first time, and is `left` the second."""
+    for task in itertools.chain(job.tasks, later):
+        if not (reason := task.waits()):
+            yield task
+        elif job.config.only:
+            raise UserError(f"{task.name} {reason}: train that run first")
+        elif task in later:
+            left.append(f"{task.name} ({reason})")
+        else:
+            later.append(task)
 
 
 @contextlib.contextmanager

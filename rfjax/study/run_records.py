@@ -52,6 +52,8 @@ class RunRecord:
         infinite: lines of training or validation whose loss is not finite, with that loss: inf or NaN.
         damaged: sentences on files that could not be read.
         quantities: what its lines of scores hold, in the order of the pages.
+        trunk: the run whose checkpoint it began with, as a branch; "": none.
+        first: the step of that checkpoint; 0 where there is none.
     """
 
     name: str
@@ -72,6 +74,8 @@ class RunRecord:
     damaged: tuple[str, ...] = ()
     data: provenance.Known = dataclasses.field(default_factory=provenance.Known)
     quantities: tuple[Quantity, ...] = STANDARD
+    trunk: str = ""
+    first: int = 0
 
     def curve(self, weights: str) -> list[dict[str, Any]]:
         """Validation losses along the run."""
@@ -232,6 +236,8 @@ def read_run(folder: Path) -> RunRecord | None:
         representations=of("representations"),
         left_out=left_out,
         quantities=_quantities(starts[-1], folder, damaged),
+        trunk=printable(starts[-1].get("trunk", "")),
+        first=starts[-1].get("trunk_step", 0),
         damaged=tuple(damaged),
         data=provenance.read_or_say(folder),
     )

@@ -17,7 +17,7 @@ from rfjax.errors import UserError, nearest
 from rfjax.evaluation.metrics import make_metrics
 from rfjax.study.folder import Session, prepare_folder
 from rfjax.study.jobs import Job, Task
-from rfjax.training import loop, provenance, weights
+from rfjax.training import branching, loop, provenance, weights
 from rfjax.training import mesh as meshes
 from rfjax.training.context import check_mesh, check_shapes
 from rfjax.training.encodings import check_encodings
@@ -37,11 +37,13 @@ def make_job(config: Config, started: float) -> Job:
         UserError: for what the user can mend.
     """
     session = Session(started)
-    runs = [Run(name, run, Path(config.workdir) / "runs" / name) for name, run in configs.runs(config)]
+    runs = make_runs(config)
     wanted = [run for run in runs if config.only in ("", run.name)]
     if not wanted:
         raise UserError(f"the study has no run '{config.only}'{nearest(config.only, (run.name for run in runs))}")
     complete = {run.name for run in wanted if run.complete()}
+    for trunk in {run.trunk.name for run in wanted if run.trunk}:
+        next(run for run in runs if run.name == trunk).complete()  # refuses one of another config
     flops = {run.name: check(run, new=run.name not in complete) for run in wanted}
     unlike = {_asked_of_data(r.config): r for r in wanted if r.name not in complete}
     for run in unlike.values():
@@ -50,9 +52,22 @@ def make_job(config: Config, started: float) -> Job:
     for run in wanted if jax.process_index() == 0 else ():
         run.restore_config()
     session.add({"start-up": time.time() - started})
-    todo = sum(run.config.training.steps * flops[run.name] for run in wanted if run.name not in complete)
-    tasks = [_task(run, flops[run.name]) for run in wanted]
+    own_steps = {run.name: run.config.training.steps - run.first for run in wanted}
+    todo = sum(own_steps[run.name] * flops[run.name] for run in wanted if run.name not in complete)
+    trunks_first = sorted(wanted, key=lambda run: run.trunk is not None)
+    tasks = [_task(run, flops[run.name]) for run in trunks_first]
     return Job(config, tasks, session, todo, warnings=[*filter(None, troubles)])
+
+
+def make_runs(config: Config) -> list[Run]:
+    """A study's runs, with their folders; a branch knows its trunk, and a trunk the steps of its branches."""
+    made, folder = configs.runs(config), Path(config.workdir) / "runs"
+    branches = configs.branches(made)
+    kept: dict[str, set[int]] = {}
+    for branch in branches.values():
+        kept.setdefault(branch.trunk, set()).add(branch.step)
+    trunks = {name: folder / branch.trunk for name, branch in branches.items()}
+    return [Run(name, run, folder / name, trunks.get(name), tuple(sorted(kept.get(name, ())))) for name, run in made]
 
 
 def _asked_of_data(config: Config) -> str:
@@ -76,6 +91,8 @@ def _task(run: Run, step_flops: float) -> Task:
         complete=run.complete,
         work=functools.partial(loop.train, run),
         summary=summary,
+        waits=functools.partial(branching.waits, run),
+        first=run.first,
     )
 
 
@@ -96,7 +113,7 @@ def check(run: Run, *, new: bool = True) -> float:
     make_measurements(run.config)
     make_metrics(run.config)
     flow.formulation(run.config.flow.formulation, run.config.flow.shift)
-    if new and run.config.training.start_from:
+    if new and run.config.training.start_from and not run.trunk:
         start = mirror.reading(run.config.training.start_from, "config.training.start_from")
         weights.check_start(start, run.config, spec)
     return models.measure(spec.model, spec.inputs).train_flops * run.config.training.batch

@@ -43,18 +43,21 @@ class Checkpoints:
     for its name counts for nothing. Older ones are removed only when a newer one has been read or written whole.
     """
 
-    def __init__(self, folder: Path, keep: int, every: int = 0, *, writes: bool = True) -> None:
+    def __init__(
+        self, folder: Path, keep: int, every: int = 0, *, kept: tuple[int, ...] = (), writes: bool = True
+    ) -> None:
         """Opens the folder, making it if need be.
 
         Args:
             keep: number of latest checkpoints to keep.
             every: keep those of multiples of this step too; 0: none.
+            kept: keep those of these steps too.
             writes: whether the run itself opens them: a reader must not clean up what the run may be writing.
 
         Raises:
             UserError: if it is no folder.
         """
-        self._folder, self._keep, self._every, self._writes = folder, keep, every, writes
+        self._folder, self._keep, self._every, self._kept, self._writes = folder, keep, every, kept, writes
         self._saving: tuple[int, Future[None]] | None = None
         self._thread = ThreadPoolExecutor(1, "checkpoints")
         self._latest: int | None = None  # read whole, or written, by this process
@@ -152,7 +155,7 @@ class Checkpoints:
         with contextlib.suppress(ownership.FolderTaken):  # the next save says so, on all processes
             ownership.check_ours(self._folder)
             for step in [step for step in self.finished() if step <= self._latest][: -self._keep]:
-                if not self._every or step % self._every:
+                if step not in self._kept and (not self._every or step % self._every):
                     removed = self._folder / f"{step}.removed"
                     parts.remove(self._folder / str(step))
                     (self._folder / str(step)).rename(removed)  # so that a kill leaves no half of a checkpoint

@@ -78,6 +78,7 @@ class RunContext:
             "processes": jax.process_count(),
             "device": jax.devices()[0].device_kind,
             "mesh": dict(self.mesh.shape),
+            **({"trunk": self.run.trunk.name, "trunk_step": self.run.first} if self.run.trunk else {}),
         }
 
     def everywhere(self, tree: Any) -> Any:

@@ -11,8 +11,8 @@ import numpy as np
 from rfjax import data
 from rfjax.buckets import mirror
 from rfjax.jsonl import write_json
+from rfjax.training import branching, recovery
 from rfjax.training import mesh as meshes
-from rfjax.training import recovery
 from rfjax.training import weights as stored
 from rfjax.training.checkpoints import Checkpoints, Progress
 from rfjax.training.context import RunContext, open_context
@@ -23,7 +23,7 @@ from rfjax.training.processes import check_ours
 from rfjax.training.recovery import Diverged, Skip
 from rfjax.training.run import RESULT, Run
 from rfjax.training.state import State, abstract_state, initial_state
-from rfjax.training.step import jit_update
+from rfjax.training.step import shared_update
 from rfjax.training.stop import Interrupted, Stop
 
 
@@ -39,11 +39,11 @@ def train(run: Run, display: Display, stop: Stop) -> dict[str, Any]:
     """
     with open_context(run, display, stop) as context, contextlib.closing(_Training(context)) as training:
         state = training.begin()
-        sample_noise, update = context.noise(), jit_update(training.spec, context.mesh)
+        sample_noise, update = context.noise(), shared_update(training.spec, context.mesh)
         with context.clock("training"):
             while training.step < run.config.training.steps:
                 if training.enter_phase():
-                    update = jit_update(training.spec, context.mesh)
+                    update = shared_update(training.spec, context.mesh)
                 batch = training.next_batch(state)
                 with training.compiling(), jax.transfer_guard("disallow"):
                     noise = sample_noise(state.step, batch["slot"])
@@ -72,9 +72,9 @@ class _Training:
         config, folder = context.config, context.run.folder
         every = config.training.validate_every if config.training.select == "best" else 0
         self.context, self.step, self.progress = context, 0, Progress()
-        self.saved = Checkpoints(folder / "checkpoints", config.training.keep_checkpoints, every)
+        self.saved = Checkpoints(folder / "checkpoints", config.training.keep_checkpoints, every, kept=context.run.kept)
         self.measurements = make_measurements(config)
-        self.skips: tuple[Skip, ...] = recovery.read(folder)
+        self.skips: tuple[Skip, ...] = branching.skips(context.run)
         self._seed = context.everywhere(np.uint32(config.training.seed))
         self._compiled = False
         self.spec = context.spec
@@ -121,6 +121,9 @@ class _Training:
             warn = lambda sentence: context.display.warn(f"{context.run.name}: {sentence}")  # noqa: E731
             if found := self.saved.newest(abstract_state(context.spec, context.mesh), warn):
                 return found
+        if context.run.trunk:
+            context.doing("reading its trunk's checkpoint")
+            return branching.begin(context.run, abstract_state(context.spec, context.mesh))
         context.doing("drawing the initial weights")
         state = initial_state(context.spec, context.mesh, config.training.seed)
         start = config.training.start_from
@@ -199,7 +202,8 @@ class _Training:
         training, stop, self._compiled = self.context.config.training, self.context.stop, True
         self.step += 1
         stopping = stop.granted() and self.step < training.steps
-        saving = self.step % training.checkpoint_every == 0 or self.step == training.steps or stopping
+        kept = self.step in self.context.run.kept
+        saving = self.step % training.checkpoint_every == 0 or self.step == training.steps or stopping or kept
         self.log.look(self.step, metrics, saving)
         if saving:
             self._metrics.sync()
@@ -222,7 +226,7 @@ class _Training:
         """
         run, settings = self.context.run, self.context.config.recovery
         self.saved.wait()
-        good = self.saved.latest or 0
+        good = self.saved.latest or run.first
         if len(self.skips) >= settings.skips:
             where = f"the checkpoint of step {good}" if good else "no checkpoint"
             sentence = recovery.give_up(trouble, where, settings, len(self.skips))

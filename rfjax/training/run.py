@@ -54,11 +54,27 @@ def not_finite(losses: dict[str, float], step: Any) -> str:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a study: its name, its config and its folder."""
+    """One run of a study: its name, its config and its folder.
+
+    Attributes:
+        trunk: the folder of the run that it branches off; None: it begins by itself.
+        kept: steps at which it keeps a checkpoint, for its branches.
+    """
 
     name: str
     config: Config
     folder: Path
+    trunk: Path | None = None
+    kept: tuple[int, ...] = ()
+
+    @property
+    def first(self) -> int:
+        """The step that it begins from: that at which its decay starts if it is a branch, else 0.
+
+        All that a run does before its decay is the same for any number of steps, so a branch is, bit for bit, the run
+        that trains all its steps by itself, where both compile alike (`compiling.worth_full_opt`).
+        """
+        return self.config.optimizer.decay_start(self.config.training.steps) if self.trunk else 0
 
     def complete(self) -> bool:
         """Whether the run has its result.

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, UInt32
@@ -20,7 +21,7 @@ from rfjax.models.backbone import HEADS
 from rfjax.models.blocks import STACKS
 from rfjax.objectives import DENOISING, LOSS, Objective
 from rfjax.training import mesh as meshes
-from rfjax.training.optimizer import ema_update
+from rfjax.training.optimizer import Decay, ema_update, make_schedule, scheduled_optimizer
 from rfjax.training.spec import RunSpec
 from rfjax.training.state import State, abstract_state, joined
 
@@ -97,17 +98,22 @@ class StepNetworks:
         return BoundNetwork(model, weights | model.shards.gather(ends))
 
 
-def update(spec: RunSpec, mesh: Mesh, state: State, batch: Any, noise: Any) -> tuple[State, Metrics]:
+def update(
+    spec: RunSpec, mesh: Mesh, state: State, batch: Any, noise: Any, *, decay: Decay | None = None
+) -> tuple[State, Metrics]:
     """One update of the weights: (state, encoded batch, noise) -> (state, metrics).
 
     The metrics are the objective's terms (each the mean since the last multiple of `log_every`), grad_norm,
     learning_rate, bad_step and bad_loss of `Health`, and how many captions of either kind were taken since that
-    multiple, if the batch says which are synthetic. The formulation enters by the noise alone.
+    multiple, if the batch says which are synthetic. The formulation enters by the noise alone, and with `decay` the
+    number of steps enters by that alone.
     """
+    schedule = spec.schedule if decay is None else make_schedule(spec.settings, spec.depth, spec.steps, decay)
+    optimizer = spec.optimizer if decay is None else scheduled_optimizer(spec.settings, schedule)
     batch = dict(batch)
     chosen = batch.pop(SYNTHETIC, None)
     terms, grads = gradients(spec, mesh)(state.params, state.frozen, batch, noise)
-    changes, opt_state = spec.optimizer.update(grads, state.opt_state, state.params)
+    changes, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, changes)
     step, norm = state.step + 1, optax.global_norm(grads)
     watched = DENOISING if DENOISING in terms else LOSS
@@ -125,7 +131,7 @@ def update(spec: RunSpec, mesh: Mesh, state: State, batch: Any, noise: Any) -> t
         **means,
         **counts,
         "grad_norm": norm,
-        "learning_rate": jnp.asarray(spec.schedule(state.step)),
+        "learning_rate": jnp.asarray(schedule(state.step)),
         "bad_step": health.bad_step,
         "bad_loss": health.bad_loss,
     }
@@ -201,11 +207,36 @@ def _accumulated(gradient: Callable[..., Any], parts: int) -> Callable[..., Any]
 @functools.cache
 def jit_update(spec: RunSpec, mesh: Mesh) -> Callable[..., tuple[State, Metrics]]:
     """`update`, jitted: the state in its shardings, batch and noise spread over the mesh; the old state is donated."""
+    return _jit(functools.partial(update, spec, mesh), spec, mesh)
+
+
+def shared_update(spec: RunSpec, mesh: Mesh) -> Callable[..., tuple[State, Metrics]]:
+    """`jit_update`, but runs with the schedule "wsd" that differ in their number of steps share one program."""
+    if spec.settings.decay != "wsd":
+        return jit_update(spec, mesh)
+    whole, start = NamedSharding(mesh, PartitionSpec()), spec.settings.decay_start(spec.steps)
+    shared, decay = _jit_any_length(replace(spec, steps=1), mesh), np.array([start, spec.steps - start], np.int32)
+    decay = jax.device_put(decay, whole)
+    return lambda state, batch, noise: shared(state, batch, noise, decay)
+
+
+@functools.cache
+def _jit_any_length(spec: RunSpec, mesh: Mesh) -> Callable[..., tuple[State, Metrics]]:
+    """(state, batch, noise, decay) -> (state, metrics), for any number of steps."""
+
+    def of_length(state: State, batch: Any, noise: Any, decay: Decay) -> tuple[State, Metrics]:
+        return update(spec, mesh, state, batch, noise, decay=decay)
+
+    return _jit(of_length, spec, mesh, NamedSharding(mesh, PartitionSpec()))
+
+
+def _jit(step: Callable[..., Any], spec: RunSpec, mesh: Mesh, *more: NamedSharding) -> Callable[..., Any]:
+    """An update, jitted. more: the shardings of what it reads besides state, batch and noise."""
     shardings = jax.tree.map(lambda x: x.sharding, abstract_state(spec, mesh))
     spread = NamedSharding(mesh, meshes.BATCH)
     return jax.jit(
-        functools.partial(update, spec, mesh),
-        in_shardings=(shardings, spread, spread),
+        step,
+        in_shardings=(shardings, spread, spread, *more),
         out_shardings=(shardings, NamedSharding(mesh, PartitionSpec())),
         donate_argnums=0,
         compiler_options=options(spec.full_opt),

@@ -69,5 +69,12 @@ class Study:
     )
     surface: bool = key(
         False,
-        "Also fits a surface L(N, D) of parameters N and examples D to the checkpoints along each run.",
+        "Also fits a surface L(N, D) of parameters N and examples D to the checkpoints along each run, or to the ends "
+        "of its branches.",
+    )
+    branches: bool = key(
+        False,
+        "Trains what runs have in common once: of runs that differ in training.steps alone, the longest is the trunk, "
+        "and each of the others begins from its checkpoint at the step at which its own decay starts. It needs "
+        "optimizer.decay = 'wsd', and changes no result.",
     )

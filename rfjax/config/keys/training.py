@@ -25,8 +25,17 @@ class Optimizer:
     decay: str = key(
         "none",
         "Sets how the learning rate falls from its peak to zero between the warm-up and the last step. `none` keeps "
-        "it constant.",
-        choices=("none", "cosine", "linear"),
+        "it constant; `wsd` (warm-up, stable, decay) keeps it constant until its decay starts, see decay_share.",
+        choices=("none", "cosine", "linear", "wsd"),
+    )
+    decay_share: float = key(
+        0.2, "Sets the share of the steps, at the end of a run, in which `wsd` decays.", low=1e-6, high=1
+    )
+    decay_form: str = key(
+        "sqrt",
+        "Sets the factor of the learning rate in the decay of `wsd` after a share p of it: 1 - sqrt(p) or 1 - p "
+        "(arXiv 2405.18392).",
+        choices=("sqrt", "linear"),
     )
     b1: float = key(0.9, "Sets AdamW's beta 1, the decay of the gradient's running mean per step.", low=0, high=0.99999)
     b2: float = key(
@@ -68,6 +77,10 @@ class Optimizer:
     ema_every: int = key(
         100, "Sets the number of training steps between updates of the averaged weights.", low=1, high=MOST_STEPS
     )
+
+    def decay_start(self, steps: int) -> int:
+        """How many of a run's steps come before the decay of `wsd`: before it, the budget changes nothing."""
+        return steps - max(1, round(self.decay_share * steps))
 
 
 @dataclasses.dataclass(frozen=True)

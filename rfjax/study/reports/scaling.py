@@ -85,6 +85,7 @@ def lines(study: Records, findings: Findings) -> list[str]:
         said.append(f"{name}, at {trend.ladder.examples_seen}: {fit.text}")
         said += [f"  {fit.held_out.verdict}"] if fit.held_out else []
     said += [findings.trend.on_offset, INTERVALS] if trend.judged else []
+    said += [findings.on_branches] if findings.on_branches else []
     return [*said, *([describe_floor(trend.rungs)] if trend.rungs else []), trend.reason]
 
 
@@ -114,7 +115,7 @@ def opening(study: Records, findings: Findings) -> str:
 def sections(study: Records, findings: Findings) -> list[str]:
     return [
         _runs(study, findings), _laws(findings), _left_out(findings.trend), _levels(findings.trend),
-        _steps(findings), _surface(findings.surface), _quality(findings),
+        _steps(findings), _surface(findings), _quality(findings),
         samples({run.name: run for run in study.runs}, findings.study["weights"]),
     ]  # fmt: skip
 
@@ -223,18 +224,19 @@ def _steps(findings: Findings) -> str:
     return section("Paired differences", header, rows, findings.trend.ladder.on_seeds) + exponent
 
 
-def _surface(found: analysis.Surface) -> str:
+def _surface(findings: Findings) -> str:
+    found = findings.surface
     if found.fit is None:
         return ""
     span = lambda ends, form: f"{ends[0]:{form}} to {ends[1]:{form}}"  # noqa: E731
     fit = found.fit
     spans = ", ".join(f"{k} = {value:.4g} ({span(fit.intervals[k], '.3g')})" for k, value in fit.parameters.items())
+    points = f"Checkpoints before {SURFACE_FROM:.0%} of a run are left out."
+    if findings.on_branches:
+        points = f"Its points are the ends of trunks and branches. {escape(findings.on_branches)}"
     said = [
         f"<h2>L(N, D)</h2><p class=law>L = E + A N^-alpha + B D^-beta: {escape(spans)} [{fit.status.value}]</p>",
-        note(
-            "E is extrapolated in N and D at once: no run is near it. Checkpoints before "
-            f"{SURFACE_FROM:.0%} of a run are left out. {INTERVALS}"
-        ),
+        note(f"E is extrapolated in N and D at once: no run is near it. {points} {INTERVALS}"),
     ]
     if fit.held_out:
         said.append(f"<p>{escape(fit.held_out.verdict)}</p>")

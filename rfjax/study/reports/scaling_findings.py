@@ -1,5 +1,6 @@
 """From a scaling study's records to its findings: a ladder is read, its trend analysed. Imports no JAX."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,8 @@ class Findings:
 
     Attributes:
         scored: checkpoints with scores of their samples.
-        relations: how the loss goes with those scores."""
+        relations: how the loss goes with those scores.
+        on_branches: what branches saved, in a sentence or two; "" where there are none."""
 
     study: dict[str, Any]
     trend: analysis.Trend
@@ -28,16 +30,18 @@ class Findings:
     scored: tuple[analysis.Checkpoint, ...]
     relations: tuple[analysis.Relation, ...]
     warnings: tuple[str, ...]
+    on_branches: str = ""
 
 
 def analyse(records: Records) -> Findings:
-    """Fits and judges a scaling study."""
+    """Fits and judges a scaling study; the trend is that of the trunks, where it has branches."""
     study, runs = records.config["study"], records.runs
     weights, law = study["weights"], {key: study[key] for key in ("x", "law", "objective", "hold_out")}
-    measured = [_measured(run, study["x"], weights) for run in runs if run.final(weights)]
+    trunks = [run for run in runs if not run.trunk]
+    measured = [_measured(run, study["x"], weights) for run in trunks if run.final(weights)]
     losses: dict[int, dict[float, list[float]]] = {}  # depth -> learning rate -> the losses of its runs
     lost = []
-    for run in runs:
+    for run in trunks:
         known = losses.setdefault(run.depth, {}).setdefault(run.learning_rate, [])
         known += [final["loss"]] if (final := run.final(weights)) else []
         if reason := run.why_lost(weights):
@@ -53,10 +57,26 @@ def analyse(records: Records) -> Findings:
         *trend.warnings,
         *surface.warnings,
         *analysis.step_warnings(trend.steps, trend.ladder.spread),
-        *analysis.under_trained({r.name: [line["loss"] for line in r.train if finite(line["loss"])] for r in runs}),
+        *analysis.under_trained({r.name: [line["loss"] for line in r.train if finite(line["loss"])] for r in trunks}),
         *(sentence for sweep in sweeps for sentence in sweep.warnings),
     ]
-    return Findings(study, trend, sweeps, surface, quantities, scored, relations, tuple(dict.fromkeys(warnings)))
+    said = tuple(dict.fromkeys(warnings))
+    return Findings(study, trend, sweeps, surface, quantities, scored, relations, said, describe_branches(runs))
+
+
+def describe_branches(runs: Sequence[RunRecord]) -> str:
+    """What branches saved: the FLOPs of these runs over those of the same runs trained apart; "" without branches."""
+    if not any(run.trunk for run in runs):
+        return ""
+    step_flops = {run.name: run.size["train_flops"] * run.config["training"]["batch"] for run in runs}
+    apart = sum(step_flops[run.name] * run.steps for run in runs)
+    spent = sum(step_flops[run.name] * (run.steps - run.first) for run in runs)
+    return (
+        f"Trunks ({sum(not run.trunk for run in runs)}) and branches ({sum(bool(run.trunk) for run in runs)}) took "
+        f"{spent:.2e} FLOPs, {spent / apart:.2f} of what these runs would take trained apart. A branch's steps, FLOPs "
+        "and seconds count its trunk's up to the decay. Branches of one trunk share its luck: they count as one run "
+        "in the intervals."
+    )
 
 
 def size_of(run: RunRecord, x: str) -> float | None:
@@ -93,17 +113,18 @@ def _measured(run: RunRecord, x: str, weights: str) -> analysis.Measured:
 
 
 def _surface(records: Records, trend: analysis.Trend, study: dict[str, Any]) -> analysis.Surface:
-    """L(N, D) from the checkpoints along the runs of the trend."""
-    by_name = {run.name: run for run in records.runs}
-    behind = [run.name for rung in trend.rungs for run in rung.runs]
+    """L(N, D) from the checkpoints along the runs of the trend, or from their ends and those of their branches."""
+    weights, trunks = study["weights"], {run.name for rung in trend.rungs for run in rung.runs}
+    behind = [run for run in records.runs if (run.trunk or run.name) in trunks and run.final(weights)]
+    branched = any(run.trunk for run in records.runs)
     points = [
-        (run.size["parameters"], line["examples"], line["loss"], line["flops"], run.name)
-        for run in map(by_name.__getitem__, behind)
-        for line in run.curve(study["weights"])
+        (run.size["parameters"], line["examples"], line["loss"], line["flops"], run.trunk or run.name)
+        for run in behind
+        for line in ([run.final(weights)] if branched else run.curve(weights))
         if line["step"] >= SURFACE_FROM * run.steps and finite(line["loss"])
     ]
     found = analysis.analyse_surface(points, study["hold_out"])
-    rest = sorted(set(by_name) - set(behind))
+    rest = sorted({run.name for run in records.runs} - {run.name for run in behind})
     said = [f"L(N, D) is of the trend's runs alone, without {', '.join(rest)}."] if rest else []
     return analysis.Surface(found.fit, found.cuts, found.optimum, (*found.warnings, *said))
 
