@@ -44,7 +44,7 @@ def sentences(found: "Found") -> list[str]:
                 f"{designs.reach[1].candidate.cost:.3g} {found.unit}."
             )
         else:
-            said.append("No size beyond the pilot is near enough: ask for a wider interval or train a larger pilot.")
+            said.append("No size beyond the pilot is near enough: ask for a wider interval, or allow a larger budget.")
     if found.chosen not in (designs.wanted, designs.affordable):
         said.append("The config file is that ladder's.")
     bound = "the budget" if asked.budget else "the cost of training the target once"
