@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from rfjax.analysis.design import Ground, Search, interval, least_width, screened
+from rfjax.analysis.candidates import Ground, least_width, screened
+from rfjax.analysis.design import Search, interval
 from rfjax.analysis.truths import Truths, draw_truths
 
 DEPTHS, SEEDS = (1, 2, 3, 4, 5, 6), 3  # of the pilot

@@ -6,14 +6,15 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rfjax import config as configs
 from rfjax import files
 from rfjax.analysis import TooFewPoints
-from rfjax.analysis.design import BEYOND, Candidate, Designs, Simulated, candidates, design, least_width
+from rfjax.analysis.candidates import BEYOND, DEEPEST, SEEDS, Candidate, candidates, least_width
+from rfjax.analysis.design import Designs, Simulated, design
 from rfjax.buckets import mirror
 from rfjax.config import Config
 from rfjax.errors import UserError
@@ -95,7 +96,8 @@ def answer(config: Config, peak: float) -> Found:
         )
     pilot = pilots.read(Path(config.workdir), 2 * asked.trials, asked.seed, price_of(config, peak))
     x, depth = pilots.target_of(asked.target, pilot)
-    ground = pilot.ground
+    ground = replace(pilot.ground, seeds=tuple(n for n in SEEDS if n >= asked.least_seeds))
+    pilot = replace(pilot, ground=ground)
     target_cost = ground.cost(depth, ground.examples)
     if not math.isfinite(target_cost):
         raise UserError(
@@ -129,7 +131,7 @@ def _cost_at(pilot: Pilot) -> Callable[[float], float]:
     def cost(size: float) -> float:
         if size <= ground.size(first):
             return ground.cost(first, ground.examples)
-        return ground.cost(brentq(lambda d: ground.size(d) - size, first, 2 * pilots.DEEPEST), ground.examples)
+        return ground.cost(brentq(lambda d: ground.size(d) - size, first, 2 * DEEPEST), ground.examples)
 
     return cost
 

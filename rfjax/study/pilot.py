@@ -11,15 +11,18 @@ from scipy.optimize import brentq, nnls
 
 from rfjax import analysis
 from rfjax import config as configs
-from rfjax.analysis.design import MORE_EXAMPLES, Ground
-from rfjax.analysis.truths import draw_truths
+from rfjax.analysis.candidates import DEEPEST, MORE_EXAMPLES, Ground
+from rfjax.analysis.truths import Truths, draw_truths
 from rfjax.errors import UserError, nearest
 from rfjax.study import comparable, records
 from rfjax.study.records import RunRecord
 from rfjax.study.reports import scaling_findings
 
 KINDS = ("parameters", "train_flops", "depth")
-DEEPEST = 10_000  # blocks
+FIRST = (
+    '--config.study.axes.model.depth="(1,2,3,4,5)" --config.study.axes.training.seed="(0,1,2)" and a --config.workdir '
+    "of its own"
+)
 FREE = ("model.depth", "training.seed")  # what may differ between the runs of a pilot
 
 
@@ -69,21 +72,7 @@ def read(folder: Path, laws: int, seed: int, price: Callable[..., float]) -> Pil
     rungs = tuple((rung.name, rung.x, rung.loss, rung.seeds) for rung in ladder.rungs)
     by_name = {run.name: run for run in runs}
     first = [by_name[rung.runs[0].name] for rung in ladder.rungs]
-    flat = [(rung.x, loss) for rung in ladder.rungs for loss in rung.losses]
-    rng = np.random.default_rng(seed)
-    try:
-        truths = draw_truths([x for x, _ in flat], [y for _, y in flat], section["law"], laws, rng)
-    except analysis.TooFewPoints as error:
-        raise UserError(
-            f"the pilot in {folder} has {len(rungs)} finished rung{'s'[: len(rungs) != 1]} ({len(flat)} runs), and "
-            f"{error}: run a study first with {_first(first)}"
-        ) from error
-    if truths is None or rungs[-1][2] >= rungs[0][2]:
-        raise UserError(
-            f"the loss in {folder} does not fall with size ({rungs[0][0]}: {rungs[0][2]:.4g}, {rungs[-1][0]}: "
-            f"{rungs[-1][2]:.4g}), so no law predicts a larger model: find the learning rate of each rung first, as "
-            "--config=configs/scaling.py:learning_rate does, or train for longer"
-        )
+    truths = _truths(folder, ladder, section["law"], laws, seed)
     depths = [run.depth for run in first]
     seen = ladder.rungs[0].runs[0].seen
     parameters = _course(depths, [run.size["parameters"] for run in first])
@@ -111,6 +100,26 @@ def read(folder: Path, laws: int, seed: int, price: Callable[..., float]) -> Pil
     config = first[-1].config | {"study": section}
     noise = float(np.median(truths.sigma))
     return Pilot(folder, config, rungs, seen, parameters, flops, speed, ground, noise, (*notes, ladder.on_seeds))
+
+
+def _truths(folder: Path, ladder: analysis.Ladder, law: str, laws: int, seed: int) -> Truths:
+    """Draws from the posterior; refuses a ladder that is too short, or whose loss does not fall."""
+    flat = [(rung.x, loss) for rung in ladder.rungs for loss in rung.losses]
+    rng, rungs = np.random.default_rng(seed), ladder.rungs
+    try:
+        truths = draw_truths([x for x, _ in flat], [y for _, y in flat], law, laws, rng)
+    except analysis.TooFewPoints as error:
+        raise UserError(
+            f"the pilot in {folder} has {len(rungs)} finished rung{'s'[: len(rungs) != 1]} ({len(flat)} runs), and "
+            f"{error}: run a study first with {FIRST}"
+        ) from error
+    if truths is None or rungs[-1].loss >= rungs[0].loss:
+        raise UserError(
+            f"the loss in {folder} does not fall with size ({rungs[0].name}: {rungs[0].loss:.4g}, {rungs[-1].name}: "
+            f"{rungs[-1].loss:.4g}), so no law predicts a larger model: find the learning rate of each rung first, as "
+            "--config=configs/scaling.py:learning_rate does, or train for longer"
+        )
+    return truths
 
 
 def target_of(text: str, pilot: Pilot) -> tuple[float, float]:
@@ -165,14 +174,6 @@ def _check_alike(study: records.Records, runs: Sequence[RunRecord]) -> None:
         raise UserError(
             f"{odd[0]} and {runs[0].name} in {study.folder} have different numbers of steps: no law joins them"
         )
-
-
-def _first(runs: Sequence[RunRecord]) -> str:
-    depths = sorted({run.depth for run in runs} | {1, 2, 3, 4})
-    return (
-        f'--config.study.axes.model.depth="({",".join(map(str, depths))})" '
-        '--config.study.axes.training.seed="(0,1,2)" and a --config.workdir of its own'
-    )
 
 
 def _course(depths: Sequence[int], values: Sequence[float]) -> Callable[[float], float]:

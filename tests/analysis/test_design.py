@@ -6,20 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rfjax.analysis.design import (
-    BEYOND,
-    Candidate,
-    Ground,
-    Search,
-    candidates,
-    design,
-    front,
-    interval,
-    least_width,
-    screen,
-    screened,
-    simulate,
-)
+from rfjax.analysis.candidates import BEYOND, Candidate, Ground, candidates, front, least_width, screen, screened
+from rfjax.analysis.design import Search, design, interval, simulate
 from rfjax.analysis.fitting import TooFewPoints
 from rfjax.analysis.truths import Truths, draw_truths
 

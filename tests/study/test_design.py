@@ -71,6 +71,11 @@ def test_the_page_holds_question_answer_curve_and_command(folder, told):
     assert (folder / "design" / "curve.png").stat().st_size > 1000
 
 
+def test_a_ladder_has_the_seeds_that_are_asked_for(folder):
+    found = design.answer(asked(folder, least_seeds=5), PEAK)
+    assert {one.candidate.seeds for one in found.designs.curve} <= {6, 8}
+
+
 def test_costs_are_in_the_unit_that_is_asked_for(folder):
     price = lambda **keys: design.price_of(asked(folder, **keys), PEAK)  # noqa: E731
     assert price()(7.2e15, 1e9) == 7.2e15
@@ -118,7 +123,7 @@ def test_what_is_too_far_is_told_with_what_is_not(folder):
 
 def test_a_pilot_of_two_rungs_is_told_what_to_run(tmp_path):
     folder = write_study(tmp_path / "two", noise=0.01, axes={"model.depth": (1, 2), "training.seed": (0, 1)})
-    with pytest.raises(UserError, match=r"has 2 finished rungs \(4 runs\).*run a study first with .*\(1,2,3,4\)"):
+    with pytest.raises(UserError, match=r"has 2 finished rungs \(4 runs\).*run a study first with .*\(1,2,3,4,5\)"):
         design.answer(asked(folder), PEAK)
 
 

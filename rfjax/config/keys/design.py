@@ -36,6 +36,13 @@ class Design:
         "or seconds at the FLOP/s that the pilot's runs reached.",
         choices=("flops", "device_hours", "seconds"),
     )
+    least_seeds: int = key(
+        1,
+        "Sets how many seeds each rung has at least. The cheapest ladder often has one, since the simulations hold the "
+        "law for right; with two or more, its report can tell a law that does not fit from noise.",
+        low=1,
+        high=8,
+    )
     trials: int = key(
         200,
         "Sets how many ladders are simulated for each candidate. The time is proportional to it.",
