@@ -36,7 +36,7 @@ class Pilot:
         seen: training examples of a run.
         parameters, flops: depth -> parameters; depth -> FLOPs of a run's training.
         speed: depth -> FLOP/s that its runs reached, those of the nearest rung beyond the ends.
-        noise: share of a loss by which a run varies with its seed, as the posterior has it.
+        noise: share of a loss by which a run is off the law, by its seed and by what the law misses; the median.
         notes: sentences on what the design supposes."""
 
     folder: Path

@@ -53,7 +53,7 @@ def sentences(found: "Found") -> list[str]:
     )
     said.append(
         f"The target itself costs {found.target_cost:.3g} {found.unit} a run. No ladder can promise less than "
-        f"{found.least:.2%}: one run varies by {pilot.noise:.2%} with its seed."
+        f"{found.least:.2%}: one run is {pilot.noise:.2%} off the law, by its seed and by what the law misses."
     )
     truths = pilot.ground.truths
     said.append(
@@ -134,7 +134,7 @@ def _curve(found: "Found") -> Figure:
     figure, axes = plt.subplots()
     points = [(one.candidate.cost, 100 * one.width(asked.probability)) for one in found.designs.curve]
     axes.plot(*zip(*points, strict=True), "o-", label=f"kept with probability {asked.probability:.0%}")
-    axes.axhline(100 * found.least, ls=":", color="grey", label="one run's scatter with its seed")
+    axes.axhline(100 * found.least, ls=":", color="grey", label="least: one run's scatter")
     if asked.width:
         axes.axhline(100 * asked.width, ls="--", color="C1", label="wanted")
     if found.designs.wanted:
