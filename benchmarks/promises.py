@@ -1,6 +1,6 @@
 """Are designs' promises kept? Truths that the design never sees make a pilot; the ladder it chooses is run on them.
 
-Each trial draws a law L = E + A (N/1e6)^-alpha, a noise between seeds and a target 8 to 64 times beyond a pilot of six
+Each trial draws a law L = E + A (N/1e6)^-alpha, a noise between seeds and a target 8 to 60 times beyond a pilot of six
 rungs with three seeds each, and asks for a width of 1.3 to 3 times the least that the noise allows. Where the design
 promises a ladder, that ladder is run once on the truth. Kept: its interval at the target is as narrow as was wanted.
 Held: the interval contains one new run's loss. Expect the stated probability or more of the first, 95 % of the second.

@@ -107,8 +107,8 @@ def answer(config: Config, peak: float) -> Found:
     if 0 < asked.width <= least:
         raise UserError(
             f"config.design.width = {asked.width:g} is narrower than any ladder can promise: one run is "
-            f"{pilot.noise:.2%} off the law by its seed, so a new run's interval is {least:.3g} wide even if the law is known; "
-            f"ask for {1.5 * least:.2g} or more"
+            f"{pilot.noise:.2%} off the law by its seed, so a new run's interval is {least:.3g} wide even if the law "
+            f"is known; ask for {1.5 * least:.2g} or more"
         )
     limit = (lambda size: asked.budget) if asked.budget else _cost_at(pilot)
     try:
