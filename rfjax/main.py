@@ -8,6 +8,8 @@ Examples:
   python -m rfjax.main --config=configs/scaling.py --config.only=d3       one run of it (a cluster runs each as a job)
   python -m rfjax.main --config=configs/scaling.py --config.job=report    the report again, from the run folders alone
   python -m rfjax.main --config=configs/scaling.py --config.job=plan      what it needs on a machine, without one
+  python -m rfjax.main --config=configs/scaling.py --config.job=design --config.design.target=parameters=8e6
+                                                                          the ladder that predicts a larger model
   python -m rfjax.main --config=configs/generate.py                         pictures from one of its models
   python -m rfjax.main --config=configs/archive.py                          50,000 of them in one file, for evaluators
   python -m rfjax.main --config=configs/evaluate.py                         FID and its kin of models or pictures
@@ -73,6 +75,12 @@ def _run(config: configs.Config, arguments: list[str]) -> int:
 
         drawn = reports.build_report(Path(config.workdir), config.data.changed == "allow")
         print(mirror.named(reports.summary(drawn, reports.write_page(drawn))))
+        return Exit.DONE
+    if config.job == "design":
+        from rfjax.planning.chips import CHIPS
+        from rfjax.study import design  # no JAX here
+
+        print(mirror.named(design.run(config, CHIPS[config.plan.chip].peak(config.model.precision))))
         return Exit.DONE
     if config.job == "plan":
         _virtual_devices(config.plan.devices)

@@ -14,6 +14,7 @@ from rfjax.config.keys import Autoencoder as Autoencoder
 from rfjax.config.keys import Cluster as Cluster
 from rfjax.config.keys import Config as Config
 from rfjax.config.keys import Data as Data
+from rfjax.config.keys import Design as Design
 from rfjax.config.keys import Encode as Encode
 from rfjax.config.keys import Evaluate as Evaluate
 from rfjax.config.keys import Flow as Flow

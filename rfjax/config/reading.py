@@ -29,6 +29,7 @@ OPERATIONAL = (
     "cluster",
     "recovery",
     "plan",
+    "design",
     "data.outside",
     "data.changed",
     "model.remat",
@@ -155,7 +156,15 @@ def _flatten(values: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, 
 
 MOST_RUNS = 10_000  # of a study
 LONGEST_NAME = 200  # characters of a run's name: a folder's name may have 255 bytes
-BASE_ONLY = ("study", "generate", "archive", "suite", "plan", "cluster")  # sections that have one value for all runs
+BASE_ONLY = (
+    "study",
+    "generate",
+    "archive",
+    "suite",
+    "plan",
+    "design",
+    "cluster",
+)  # sections that have one value for all runs
 
 
 def runs(config: Config) -> list[tuple[str, Config]]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from rfjax.config.keys.alignment import Alignment
 from rfjax.config.keys.data import Data
+from rfjax.config.keys.design import Design
 from rfjax.config.keys.encode import Encode
 from rfjax.config.keys.encoders import Autoencoder, Text
 from rfjax.config.keys.evaluation import Evaluate
@@ -30,8 +31,20 @@ class Config:
         "`evaluate` measures the pictures of models, archives or folders by the papers' metrics, "
         "`suite` draws the prompts of a benchmark in its own layout and reads its scores, "
         "`encode` turns a data set into stored latents, text encodings and features, `representations` measures the "
-        "hidden states of the models of study.source, `plan` computes what the study needs on other devices.",
-        choices=("study", "report", "generate", "archive", "evaluate", "suite", "encode", "representations", "plan"),
+        "hidden states of the models of study.source, `plan` computes what the study needs on other devices, "
+        "`design` proposes the ladder that predicts a larger model, from the finished runs in workdir.",
+        choices=(
+            "study",
+            "report",
+            "generate",
+            "archive",
+            "evaluate",
+            "suite",
+            "encode",
+            "representations",
+            "plan",
+            "design",
+        ),
     )
     workdir: str = key(
         "work/scaling", "Names the folder that the study, or the pictures of `generate` or `archive`, are written to."
@@ -56,6 +69,7 @@ class Config:
     cluster: Cluster = dataclasses.field(default_factory=Cluster)
     recovery: Recovery = dataclasses.field(default_factory=Recovery)
     plan: Plan = dataclasses.field(default_factory=Plan)
+    design: Design = dataclasses.field(default_factory=Design)
     validation: Validation = dataclasses.field(default_factory=Validation)
     sampling: Sampling = dataclasses.field(default_factory=Sampling)
     representations: Representations = dataclasses.field(default_factory=Representations)
