@@ -113,6 +113,7 @@ def test_the_plain_gradient_is_exact():
         assert gradient[i] == pytest.approx((above - below) / 2e-6, rel=1e-4, abs=1e-9)
 
 
+@pytest.mark.job
 def test_compilation(shown, monkeypatch):
     monkeypatch.setattr(compiling.jax, "clear_caches", lambda: None)  # the other tests need them
     compiling.run(["quick", "dit"])
