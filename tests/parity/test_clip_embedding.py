@@ -74,7 +74,7 @@ def of_texts(model, tokenizer, texts):
 
 def note(record_property, name, away):
     print(f"{name}: {away:.1e}")
-    record_property("parity", [name, away, 0.0, ""])
+    record_property("parity", [name, float(away), 0.0, ""])  # xdist sends plain numbers only
 
 
 def test_vectors_of_the_same_pixels(both, record_property):
