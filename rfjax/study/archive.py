@@ -215,6 +215,7 @@ class Archive:
             archive_parts.assemble(folder, self.count, self.batches, self.asked.member)
         if first:
             archive_parts.remove(folder)
+        from_first(True)  # the other processes, which may read the archive, wait until it is there
         seconds = time.monotonic() - began
         return {
             "path": folder / NAME,

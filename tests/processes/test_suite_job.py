@@ -139,7 +139,7 @@ def test_the_layouts_of_the_other_suites(source, tmp_path):
         ({"source": ""}, "config.generate.source must name"),
         ({"source": "nowhere"}, "there is no nowhere"),
         ({"name": "dpg", "per_prompt": 2}, "the scorer of DPG-Bench reads 1 or 4 pictures"),
-        ({"results": "nowhere"}, "/nowhere: take the file of the official repository"),
+        ({"results": "nowhere"}, "/nowhere: name what the official scorer wrote"),
         ({"height": 6}, "is not a multiple of the model's patch"),
     ],
 )
