@@ -40,6 +40,7 @@ parity: setup $(VENV)/.parity
 $(VENV)/.parity: $(VENV)/.ready tests/parity/peers.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[tests,parity]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement tests/parity/peers.txt
+	@rm -rf $(VENV)/lib/python3*/site-packages/tests # torch-fidelity's, which would stand before ours
 	@touch $@
 
 processes: setup $(VENV)/.moto
