@@ -52,7 +52,7 @@ def make_run(folder, steps, **more):
     # Neither a line of the log nor a checkpoint of its own falls on the step where the branch begins.
     c.training.update(steps=steps, log_every=4, checkpoint_every=5, keep_checkpoints=1, validate_every=7)
     c.data.update(alt_text=0.5, synthetic_share=0.5)
-    c.sampling.count = 0
+    c.sampling.count, c.model.depth = 0, 1
     return loop.Run(folder.name, configs.parse(c), folder, **more)
 
 
