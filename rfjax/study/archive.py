@@ -26,11 +26,12 @@ from rfjax import data
 from rfjax.config import Config
 from rfjax.data.hashing import fractions
 from rfjax.errors import UserError
+from rfjax.evaluation.archives import CAPTIONS, IMAGES, LABELS
 from rfjax.evaluation.sampler import Sampleable, make_settings, sample_batch
 from rfjax.evaluation.validation import gather
 from rfjax.jsonl import write_json
 from rfjax.study import archive_parts
-from rfjax.study.archive_parts import IMAGES, NAME
+from rfjax.study.archive_parts import NAME
 from rfjax.study.folder import Session, describe_environment
 from rfjax.study.generate import prepare_folder, preset_applied
 from rfjax.study.jobs import Job, Task
@@ -47,7 +48,6 @@ from rfjax.training.weights import Weights
 from rfjax.untrusted import read_json
 
 ABOUT = "archive.json"
-LABELS, CAPTIONS = "arr_1", "captions"  # members beside the pictures: as ADM names the labels, and our own
 
 
 def make_job(config: Config, started: float) -> Job:

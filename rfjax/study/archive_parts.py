@@ -9,9 +9,9 @@ import numpy as np
 
 from rfjax import files
 from rfjax.errors import UserError
+from rfjax.evaluation.archives import IMAGES
 
 NAME, PARTS = "samples.npz", "parts"
-IMAGES = "arr_0"  # the member of the pictures, as ADM names it
 
 
 def part(folder: Path, number: int) -> Path:

@@ -37,6 +37,7 @@ from rfjax.training import mesh as meshes
 from rfjax.training import weights
 from rfjax.training.log import Display
 from rfjax.training.stop import Interrupted, Stop
+from rfjax.untrusted import Unreadable, read_json
 
 AUTOENCODER = "autoencoder"  # of config.evaluate.source
 LABELLED = 10_000  # examples among which captions of labels are looked for
@@ -80,7 +81,7 @@ def make_job(config: Config, started: float) -> Job:
         if jax.process_index() == 0:
             folder.mkdir(parents=True, exist_ok=True)
         one = Evaluation(config, subject, folder)
-        tasks.append(Task(subject.name, folder, one.batches, 1, (folder / RESULT).is_file, one.run, summary))
+        tasks.append(Task(subject.name, folder, one.batches, 1, one.complete, one.run, summary))
     session.add({"start-up": time.time() - started})
     return Job(config, tasks, session, sum(task.steps for task in tasks), warnings=[*filter(None, [trouble])])
 
@@ -186,6 +187,20 @@ class Evaluation:
     def batches(self) -> int:
         """To draw and to measure, about."""
         return 2 * -(-self.config.generate.count // self.config.generate.batch)
+
+    def complete(self) -> bool:
+        """Whether the numbers are there, of as many pictures and of the seed that are asked for.
+
+        Drawing others into the same folder is then refused by what the folder says of its archive.
+        """
+        try:
+            record = read_json(self.folder / RESULT)
+        except Unreadable:
+            return False
+        if record is None or not self.subject.drawn:
+            return record is not None
+        about, request = record.get("about") or {}, self.config.generate
+        return (about.get("count"), about.get("seed")) == (request.count, request.seed)
 
     def run(self, display: Display, stop: Stop) -> dict[str, Any]:
         """Draws the pictures if need be, measures them, and writes the numbers."""

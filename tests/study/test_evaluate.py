@@ -72,6 +72,9 @@ def test_each_checkpoint_of_a_run_is_drawn_and_measured(tmp_path, run_folder):
     before = folder.stat().st_mtime_ns
     assert run_job(evaluate, config, 0.0) == 0  # nothing is left to do
     assert folder.stat().st_mtime_ns == before
+    more = dataclasses.replace(config, generate=dataclasses.replace(config.generate, count=12))
+    assert run_job(evaluate, more, 0.0) == 2  # other pictures than those that were measured here
+    assert "count is 10 there and 12 here" in (folder / FAILURE).read_text()
 
 
 def test_an_archive_and_a_folder_of_the_same_pictures_are_alike(tmp_path, pictures):

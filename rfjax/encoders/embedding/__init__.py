@@ -4,6 +4,7 @@ An embedder names the network and all that is done to a picture before it: two p
 numbers can't be compared. Weights come from the files that `config.evaluate` names.
 """
 
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -88,6 +89,12 @@ def make_embedder(name: str, config: configs.Config, key: str = "sampling.metric
 
 
 def sha256(path: Path) -> str:
-    """Of a file's bytes, the first 16 digits."""
+    """Of a file's bytes, the first 16 digits; computed once while its size and time are the same."""
+    stamp = path.stat()
+    return _sha256(path, stamp.st_size, stamp.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _sha256(path: Path, size: int, time: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]

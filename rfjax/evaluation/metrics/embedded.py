@@ -213,6 +213,7 @@ class EmbeddedMetric:
         scale = getattr(self.opened.embedder, "scale", 1.0)
         vectors = Vectors(own, texts, state.captions, reference, scale)
         found: dict[str, Any] = {"count": len(state.captions)}
+        about = self.opened.embedder.about() | {"embedder": self.opened.embedder.name}
         protocols, notes = {}, list(reference.notes) if reference else []
         failed: list[UserError] = []
         for score in self.scores:
@@ -227,14 +228,15 @@ class EmbeddedMetric:
                 if one.error:
                     found[one.error] = made[one.key].stderr
                 found |= {f"{one.key}_{name}": value for name, value in made[one.key].extras.items()}
-                protocols[one.key] = self._protocol(score, reference)
+                protocols[one.key] = _protocol(about, score, reference)
                 notes += [note for note in made[one.key].notes if note not in notes]
         if len(failed) == len(self.scores):
             raise failed[0]
         return found | {"protocols": protocols, "notes": notes}
 
-    def _protocol(self, score: Score, reference: Reference | None) -> dict[str, str]:
-        about = self.opened.embedder.about() | {"embedder": self.opened.embedder.name}
-        if score.compares != "nothing" and reference is not None:
-            about |= {"reference": reference.about.get("data", ""), "reference_count": reference.about.get("count", "")}
+
+def _protocol(about: dict[str, str], score: Score, reference: Reference | None) -> dict[str, str]:
+    """How a number was made: the network, and what it compares with."""
+    if score.compares == "nothing" or reference is None:
         return about
+    return about | {"reference": reference.about.get("data", ""), "reference_count": reference.about.get("count", "")}

@@ -30,7 +30,7 @@ PICKLES = {".pkl", ".pickle"}
 STATISTICS = {"mu", "ref_mu", "mean", "about"}  # members that tell a file of statistics from an archive of pictures
 KEY = "config.evaluate.reference"
 
-_MADE: dict[str, Reference] = {}  # by digest: measurements along a run ask again
+_MADE: dict[str, Reference] = {}  # by what it depends on: measurements along a run ask again
 
 
 def reference(config: configs.Config, opened: Opened, rows: Rows, features: bool) -> Reference:
@@ -90,8 +90,12 @@ def check_statistics(config: configs.Config, opened: Opened, features: bool) -> 
 
 
 def _statistics(opened: Opened, path: Path, features: bool) -> Reference:
-    embedder = opened.embedder
-    found = references.read(path, embedder.name, embedder.about(), embedder.outputs)
+    embedder, stamp = opened.embedder, path.stat()
+    about = embedder.about()
+    key = json.dumps([str(path), stamp.st_size, stamp.st_mtime_ns, embedder.name, about])
+    if key not in _MADE:
+        _MADE[key] = references.read(path, embedder.name, about, embedder.outputs)
+    found = _MADE[key]
     if features and not found.features and archives.IMAGES not in archives.members(path):
         raise UserError(
             f"{KEY} = '{path}' has statistics without pictures, and precision, recall, density, coverage, KID and CMMD "
