@@ -8,6 +8,7 @@ from rfjax.config.branches import Branch as Branch
 from rfjax.config.branches import branches as branches
 from rfjax.config.checks import check as check
 from rfjax.config.checks import check_generate as check_generate
+from rfjax.config.comparing import differences as differences
 from rfjax.config.keys import Alignment as Alignment
 from rfjax.config.keys import Archive as Archive
 from rfjax.config.keys import Autoencoder as Autoencoder
@@ -37,7 +38,6 @@ from rfjax.config.latents import codec_name as codec_name
 from rfjax.config.reading import axes as axes
 from rfjax.config.reading import default as default
 from rfjax.config.reading import describe as describe
-from rfjax.config.reading import differences as differences
 from rfjax.config.reading import entries as entries
 from rfjax.config.reading import filled as filled
 from rfjax.config.reading import from_dict as from_dict

@@ -10,7 +10,6 @@ from typing import Any, get_origin, get_type_hints
 
 import ml_collections
 
-from rfjax import names
 from rfjax.config.branches import branches
 from rfjax.config.checks import OWN_SIZE, check
 from rfjax.config.keys import Alignment, Config
@@ -20,28 +19,6 @@ from rfjax.config.versions import upgraded
 from rfjax.errors import UserError, nearest
 
 OPTIONS = "options"  # the section whose keys a config file makes up
-# Keys that change where and how a study runs but not its results, so that it may continue with other values.
-OPERATIONAL = (
-    "job",
-    "workdir",
-    "only",
-    "mesh",
-    "cluster",
-    "recovery",
-    "plan",
-    "design",
-    "data.outside",
-    "data.changed",
-    "model.remat",
-    "training.accumulate",
-    "training.attention_every",
-    "training.keep_checkpoints",
-    "training.measurements",
-    "generate",
-    "archive",
-    "suite",
-    "study",
-)
 
 
 def default() -> ml_collections.ConfigDict:
@@ -119,7 +96,7 @@ def from_dict(values: Mapping[str, Any], cls: type = Config, where: str = "") ->
         elif get_origin(hints[name]) is dict:
             if not isinstance(value, Mapping):
                 raise UserError(f"config.{path} is a section, not a value: {value!r}")
-            made[name] = dict(value) if name == OPTIONS else dict(_flatten(value))
+            made[name] = dict(value) if name == OPTIONS else dict(flatten(value))
         else:
             made[name] = convert(value, hints[name], path)
             check_value(made[name], fields[name].metadata, path)
@@ -146,10 +123,11 @@ def filled(plain: Mapping[str, Any], cls: type = Config, where: str = "") -> dic
     return result
 
 
-def _flatten(values: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(values: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
+    """All values of nested ones as (dotted path, tuple): a list whole, another value alone."""
     for name, value in values.items():
         if isinstance(value, Mapping):
-            yield from _flatten(value, f"{where}{name}.")
+            yield from flatten(value, f"{where}{name}.")
         else:
             yield f"{where}{name}", tuple(value) if isinstance(value, list | tuple) else (value,)
 
@@ -262,38 +240,6 @@ def entries(cls: type = Config, where: str = "") -> Iterator[tuple[str, Any, Map
             yield from entries(type(value), f"{where}{field.name}.")
         else:
             yield f"{where}{field.name}", value, field.metadata
-
-
-def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """Sentences on the keys in which two plain configs differ, without the keys of OPERATIONAL.
-
-    A key that a config of an older version lacks has its default there.
-    """
-    flat = [dict(_flatten(_completed(upgraded(c)))) for c in (ours, theirs)]
-    paths = [p for p in {**flat[0], **flat[1]} if not any(p == o or p.startswith(o + ".") for o in OPERATIONAL)]
-    pairs = {path: (flat[1].get(path), flat[0].get(path)) for path in paths}
-    return [
-        f"{path} is {_shown(there, here)} there and {_shown(here, there)} here"
-        for path, (there, here) in pairs.items()
-        if there != here
-    ]
-
-
-def _shown(value: tuple[Any, ...] | None, other: tuple[Any, ...] | None) -> str:
-    """A flat value for people: whole where either is a list."""
-    if value is None:
-        return "absent"
-    return repr(value[0]) if all(one is None or len(one) == 1 for one in (value, other)) else repr(value)
-
-
-def _completed(plain: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Adds defaults for missing keys, and replaces the schedule "own" by the name of the schedule that it means."""
-    try:
-        config = from_dict(plain)
-        schedule = names.schedule_of(config.sampling.schedule, config.flow.formulation)
-    except UserError:
-        return plain
-    return dataclasses.replace(config, sampling=dataclasses.replace(config.sampling, schedule=schedule)).to_dict()
 
 
 def describe(plain: Mapping[str, Any]) -> str:
