@@ -37,6 +37,7 @@ from rfjax.training import mesh as meshes
 from rfjax.training.encode import place_weights
 from rfjax.training.log import Display
 from rfjax.training.stop import Interrupted, Stop
+from rfjax.untrusted import Unreadable, read_json
 
 NAME, SPLIT = "reconstructions", "validation"
 PSNR = Quantity("psnr", "PSNR, dB", "higher", error="psnr_stderr")
@@ -60,7 +61,7 @@ def make_job(config: Config, session: Session) -> Job:
         folder.mkdir(parents=True, exist_ok=True)
     batches = -(-len(pictures) // config.generate.batch)
     evaluation = Evaluation(config, codec, pictures, folder)
-    task = Task(NAME, folder, batches, 1, (folder / RESULT).is_file, evaluation.run, summary)
+    task = Task(NAME, folder, batches, 1, evaluation.complete, evaluation.run, summary)
     return Job(config, [task], session, batches, warnings=[*filter(None, [trouble])])
 
 
@@ -79,6 +80,13 @@ class Evaluation:
     codec: Codec
     originals: SourceSet
     folder: Path
+
+    def complete(self) -> bool:
+        """Whether the numbers are there, of as many pictures as are asked for; others are measured anew."""
+        try:
+            return (read_json(self.folder / RESULT) or {}).get("count") == len(self.originals)
+        except Unreadable:
+            return False
 
     def run(self, display: Display, stop: Stop) -> dict[str, Any]:
         """Reconstructs and measures, and writes the numbers."""

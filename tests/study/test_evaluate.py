@@ -117,6 +117,9 @@ def test_reconstructions_of_an_autoencoder(tmp_path):
     assert 0 < record["scores"]["psnr"] < 60
     assert -1 <= record["scores"]["ssim"] <= 1
     assert record["scores"]["toy_fd"] >= 0
+    fewer = dataclasses.replace(config, generate=dataclasses.replace(config.generate, count=6))
+    assert run_job(evaluate, fewer, 0.0) == 0
+    assert next(iter(records(fewer).values()))["count"] == 6
 
 
 @pytest.mark.parametrize(
