@@ -11,6 +11,7 @@ from scipy import special, stats
 from rfjax.analysis.fit import LEVEL
 
 UNEVEN = 0.05  # the spread between seeds is said to change with size below this p
+ENOUGH = 5  # degrees of freedom: with fewer a spread has no trend
 SETTLED = 0.02  # a training loss that clearly falls by more than this over the last quarter of a run is still falling
 
 
@@ -23,7 +24,7 @@ class Spread:
             trend, else as if it were equal at all sizes.
         degrees_of_freedom: the sum over models of (seeds - 1), one less with a trend.
         models: how many have two seeds or more.
-        trend: of the spread with size, where it is clear; None: there is none that can be told.
+        trend: of the spread with size, where three sizes and ENOUGH degrees of freedom give one; None: there is none.
         largest: the largest size with two seeds or more; a spread that shrinks is not taken to shrink beyond it.
     """
 
@@ -78,7 +79,8 @@ def pooled_spread(models: Iterable[Sequence[float]], sizes: Iterable[float] | No
 
     Args:
         models: the losses of each.
-        sizes: of each; where the spread clearly goes with size (`noise_trend`, p below UNEVEN) it is a power of it.
+        sizes: of each; where they suffice the spread is a power of size (`noise_trend`), whether that is clear or not:
+            a test first would make intervals wrong where it just fails.
     """
     models = list(models)
     sizes = [1.0] * len(models) if sizes is None else list(sizes)
@@ -87,7 +89,7 @@ def pooled_spread(models: Iterable[Sequence[float]], sizes: Iterable[float] | No
     if not freedom:
         return None
     seeded, trend = np.array([size for size, _ in rows], float), noise_trend(sizes, models)
-    trend = trend if trend is not None and trend.p < UNEVEN else None
+    trend = trend if freedom >= ENOUGH else None
     centre, slope = float(np.exp(np.log(seeded).mean())), trend.slope if trend else 0.0
     squares = sum(
         float(((values - values.mean()) ** 2).sum()) / (size / centre) ** (2 * slope) for size, values in rows
