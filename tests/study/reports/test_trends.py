@@ -61,8 +61,8 @@ def test_seeds_are_averaged_and_their_spread_enters_the_fit(tmp_path):
     assert spread.degrees_of_freedom == 9  # 10, less one for its trend with size
     for fit in found.trend.judged.values():
         for point, made in zip(fit.points, found.trend.rungs, strict=False):
-            assert point.stderr == pytest.approx(spread * made.loss / np.sqrt(3))
-        assert fit.scatter >= spread / np.sqrt(3) * 0.999
+            assert point.stderr == pytest.approx(spread.at(made.x) * made.loss / np.sqrt(3))
+        assert fit.scatter >= fit.typical_stderr * 0.999
     for step in found.trend.steps:
         assert step.change.seed_error > 2 * step.change.example_error
         assert step.falls == ("yes" if step.change.high < 0 else "not clearly")
