@@ -39,8 +39,8 @@ def laptop() -> ml_collections.ConfigDict:
     # Short runs: average every step over the last twenty, and update one flat vector, which compiles sooner.
     c.optimizer.update(ema_decay=0.95, ema_every=1, flatten=True)
     c.training.update(batch=32, steps=288, log_every=8, validate_every=144, checkpoint_every=144)
-    c.validation.update(examples=768, batch=32)
-    c.sampling.update(count=64, shown=16, batch=32, settings=("10@3.0",), weights="ema", along=True)
+    c.validation.update(examples=768, batch=128, along=128)
+    c.sampling.update(count=64, shown=16, batch=32, settings=("10@3.0",), weights="ema", along=True, seeds=1)
     configs.axes(c, {"model.depth": DEPTHS})
     return c
 

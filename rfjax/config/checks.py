@@ -49,10 +49,10 @@ def check(config: Config) -> None:
             f"config.alignment.block = {config.alignment.block} is not there: config.model.depth = {config.model.depth}"
         )
     _check_sampling(config)
-    if config.validation.examples % 8:
-        raise UserError(
-            f"config.validation.examples = {config.validation.examples} must be a multiple of the 8 levels of t"
-        )
+    asked = config.validation
+    for name, count in (("examples", asked.examples), ("along", asked.along)):
+        if count % 8:
+            raise UserError(f"config.validation.{name} = {count} must be a multiple of the 8 levels of t")
     if config.job in ("generate", "archive"):
         _check_generate(config.generate, config.job)
 

@@ -194,7 +194,8 @@ def _speed(runs: Sequence[RunRecord]) -> Callable[[float], float]:
 
 def _evaluations(run: RunRecord) -> int:
     every = run.config["training"]["validate_every"]
-    return max(1, run.steps // every) if every else 1
+    whole = not 0 < run.config["validation"].get("along", 0) < run.config["validation"]["examples"]  # else few triples
+    return max(1, run.steps // every) if every and whole else 1
 
 
 def _more(run: RunRecord, share: float) -> tuple[int, ...]:

@@ -65,7 +65,8 @@ def answer_of(findings: Findings) -> list[str]:
 def sections(study: Records, findings: Findings) -> list[str]:
     return [
         _runs(study, findings), _laws(findings), _left_out(findings.trend), _levels(findings.trend),
-        _steps(findings), _surface(findings), optimum_section(findings.optimum), _quality(findings),
+        _steps(findings), _surface(findings), optimum_section(findings.optimum),
+        _quality(findings, study.config["sampling"].get("seeds", 0)),
         samples({run.name: run for run in study.runs}, findings.study["weights"]),
     ]  # fmt: skip
 
@@ -204,7 +205,7 @@ def _surface(findings: Findings) -> str:
     return "".join(said) + table(["budget, FLOPs", "best N", "loss", "status"], rows)
 
 
-def _quality(findings: Findings) -> str:
+def _quality(findings: Findings, seeds: int = 0) -> str:
     labels = {q.key: f"{q.label} ({q.better} is better)" for q in findings.quantities}
     rows, notes = [], []
     for relation in findings.relations:
@@ -216,6 +217,7 @@ def _quality(findings: Findings) -> str:
         rows.append([*where, *(cells or ["not printed", ""]), n, str(relation.runs)])
         notes += [c.note for c in relation.correlations]
     floors = floor_sentence(((one.count, one.floors) for one in findings.scored), findings.quantities)
+    notes += [f"Only runs with a seed below {seeds} have samples (config.sampling.seeds)."] if seeds else []
     return section(
         "Validation loss and quality of samples",
         ["sampling, steps@guidance", "with", "Pearson (95 %)", "Spearman (95 %)", "checkpoints", "runs"], rows,

@@ -58,6 +58,8 @@ def draw_losses(records: Records, findings: Findings, along: str = "step") -> Fi
         left.plot(x[lowest], losses[lowest], "k--", lw=1, label="envelope")
     drop, density = config["text"]["drop"], config["flow"]["formulation"]
     even = f"even levels of t ({config['validation']['levels']}), {weights} weights"
+    few = min(config["validation"].get("along", 0), config["validation"]["examples"])
+    even += f", {few} triples" if few else ""
     left.set(title=f"training: t as drawn by {density}, raw weights, {drop:.0%} of texts dropped")
     right.set(title=f"validation: {even}, all texts")
     for axes, what in ((left, "training loss"), (right, "validation loss")):
