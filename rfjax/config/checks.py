@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rfjax.config.keys import Config, Data, Generate, Text
 from rfjax.config.latents import encodes_pictures
+from rfjax.config.parameterisation import check_parameterisation
 from rfjax.config.setting import setting
 from rfjax.errors import UserError
 from rfjax.lookup import is_path
@@ -48,6 +49,7 @@ def check(config: Config) -> None:
         raise UserError(
             f"config.alignment.block = {config.alignment.block} is not there: config.model.depth = {config.model.depth}"
         )
+    check_parameterisation(config)
     _check_sampling(config)
     if config.validation.examples % 8:
         raise UserError(

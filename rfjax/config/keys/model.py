@@ -153,3 +153,26 @@ class Model:
         choices=("",),
         paths=True,
     )
+    parameterisation: str = key(
+        "standard",
+        "Chooses how initial weights and learning rates go with width and depth: `mup` for width, `completep` for "
+        "width and depth, so that the best learning rate of a small network serves a large one. `standard` scales "
+        "nothing. See docs/parameterisation.md.",
+        choices=("standard", "mup", "completep"),
+        paths=True,
+    )
+    base_width: int = key(
+        0,
+        "Sets the width, in channels, at which a parameterisation scales nothing. 0 takes width_per_depth x base_depth.",
+        low=4,
+        high=131_072,
+        also=0,
+    )
+    base_depth: int = key(
+        0,
+        "Sets the depth at which a parameterisation scales nothing. 0 takes 1, so that the learning rate is that of "
+        "depth 1.",
+        low=1,
+        high=1000,
+        also=0,
+    )
