@@ -1,6 +1,6 @@
-"""Checks of config.model.parameterisation against the rest of a config."""
+"""Checks of config.model.parameterisation and head_width against the rest of a config."""
 
-from rfjax.config.keys import Config
+from rfjax.config.keys import Config, Model
 from rfjax.errors import UserError
 
 
@@ -14,6 +14,19 @@ def check_parameterisation(config: Config) -> None:
         )
     if name == "completep" and exponent:
         raise UserError(
-            f"config.optimizer.depth_exponent = {exponent:g} and config.model.parameterisation = 'completep' would both "
-            "scale the learning rate with depth: set config.optimizer.depth_exponent = 0"
+            f"config.optimizer.depth_exponent = {exponent:g} and config.model.parameterisation = 'completep' would "
+            "both scale the learning rate with depth: set config.optimizer.depth_exponent = 0"
         )
+
+
+def check_heads(model: Model) -> None:
+    """Refuses heads of a width that the network's own has no whole number of, or that are counted as well."""
+    width, head = model.chosen_width, model.head_width
+    if head and model.heads:
+        raise UserError(
+            f"config.model.head_width = {head} and config.model.heads = {model.heads} both choose the number of heads: "
+            "set one of them to 0"
+        )
+    if head and width % head:
+        near = next(n for n in range(head, 0, -1) if width % n == 0)
+        raise UserError(f"config.model.head_width = {head} does not divide the width, {width}: take {near}")

@@ -1,4 +1,4 @@
-"""How initial weights, learning rates, Adam's eps and weight decay go with width and depth: by tables of kinds of layers.
+"""How initial weights, learning rates, eps and weight decay go with width and depth: tables of kinds of layers.
 
 m_N is the width over the base width, m_L the depth over the base depth. A table says, for each kind of weights, what
 its paper says of a network with *forward multipliers*: W = forward x w, where w is what is stored and trained. Here no
@@ -66,8 +66,8 @@ KINDS: dict[str, Kind] = {
                    r"^((time|pooled)_embed/fc1/kernel|label_embed/embedding)$", "normal", (False, True)),
     "vector_hidden": Kind("second layers of time and pooled MLP", r"^(time|pooled)_embed/fc2/kernel$", "normal"),
     "final_modulation": Kind("final modulation", r"^final_modulation/linear/kernel$", "constant"),
-    "hidden": Kind("q, k, v, first layers of MLPs", _BLOCK + r"(.*/)?((dual_)?qkv/linear|cross/(q|kv)|mlp/(fc1|gate))/kernel$",
-                   "xavier"),
+    "hidden": Kind("q, k, v, first layers of MLPs",
+                   _BLOCK + r"(.*/)?((dual_)?qkv/linear|cross/(q|kv)|mlp/(fc1|gate))/kernel$", "xavier"),
     "modulation": Kind("modulation of blocks", _BLOCK + r"(.*/)?modulation/linear/kernel$", "constant"),
     "end": Kind("ends of branches: attention's output, second layers of MLPs",
                 _BLOCK + r"(.*/)?(out|dual_out|mlp/fc2)/kernel$", "xavier"),
@@ -136,16 +136,15 @@ class Parameterisation:
     kinds: dict[str, Kind]
 
 
-_n, _L = lambda power: Power(power, 0.0), lambda width, depth: Power(width, depth)  # noqa: E731
-_MATRIX = {"init": _n(-0.5), "rate": _n(-1.0), "decay": _n(1.0)}  # of D x D weights, in both tables
+_MATRIX = {"init": Power(-0.5), "rate": Power(-1.0), "decay": Power(1.0)}  # of D x D weights, in both tables
 MUP = Parameterisation(
     "mup",
     {
         **{kind: Rule(**_MATRIX) for kind in ("vector_hidden", "final_modulation", "hidden", "modulation", "end")},
         "convolution": Rule(**_MATRIX),
-        "output": Rule(forward=_n(-1.0)),
+        "output": Rule(forward=Power(-1.0)),
         # A head reads D numbers and starts at random: the output's row, with the multiplier moved into the weights.
-        "head": Rule(init=_n(-1.0), rate=_n(-1.0), decay=_n(1.0)),
+        "head": Rule(init=Power(-1.0), rate=Power(-1.0), decay=Power(1.0)),
     },
     KINDS,
 )
@@ -153,22 +152,20 @@ MUP = Parameterisation(
 COMPLETEP = Parameterisation(
     "completep",
     {
-        **{kind: Rule(eps=_n(-1.0)) for kind in ("input", "vector", "outer_bias")},
-        **{kind: Rule(**_MATRIX, eps=_n(-1.0)) for kind in ("vector_hidden", "final_modulation", "convolution")},
-        **{kind: Rule(**_MATRIX, eps=_L(-1.0, -1.0)) for kind in ("hidden", "modulation")},
-        "end": Rule(**_MATRIX, forward=_L(0.0, -1.0), eps=_L(-1.0, -1.0)),
-        "end_bias": Rule(forward=_L(0.0, -1.0), eps=_L(-1.0, -1.0)),
-        "bias": Rule(eps=_L(-1.0, -1.0)),
-        "gain": Rule(eps=_L(0.0, -1.0)),
+        **{kind: Rule(eps=Power(-1.0)) for kind in ("input", "vector", "outer_bias")},
+        **{kind: Rule(**_MATRIX, eps=Power(-1.0)) for kind in ("vector_hidden", "final_modulation", "convolution")},
+        **{kind: Rule(**_MATRIX, eps=Power(-1.0, -1.0)) for kind in ("hidden", "modulation")},
+        "end": Rule(**_MATRIX, forward=Power(0.0, -1.0), eps=Power(-1.0, -1.0)),
+        "end_bias": Rule(forward=Power(0.0, -1.0), eps=Power(-1.0, -1.0)),
+        "bias": Rule(eps=Power(-1.0, -1.0)),
+        "gain": Rule(eps=Power(0.0, -1.0)),
         "output": MUP.rules["output"],
         "head": MUP.rules["head"],
     },
     KINDS,
 )
 STANDARD = Parameterisation("standard", {}, KINDS)
-PARAMETERISATIONS = {
-    name: f"rfjax.models.parameterisation:{name.upper()}" for name in ("standard", "mup", "completep")
-}
+PARAMETERISATIONS = {name: f"rfjax.models.parameterisation:{name.upper()}" for name in ("standard", "mup", "completep")}
 
 
 class Multipliers(NamedTuple):

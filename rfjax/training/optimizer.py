@@ -33,7 +33,10 @@ def peak_rate(config: Optimizer, depth: int) -> float:
     return config.learning_rate * depth**config.depth_exponent
 
 
-def make_schedule(config: Optimizer, depth: int, steps: int, numbers: Numbers = Numbers()) -> optax.Schedule:
+AS_CONFIGURED = Numbers()
+
+
+def make_schedule(config: Optimizer, depth: int, steps: int, numbers: Numbers = AS_CONFIGURED) -> optax.Schedule:
     """Linear warm-up to the peak (the first step is not zero), then constant, cosine or linear to zero at `steps`.
 
     "wsd": constant until the decay starts, then the peak times 1 - sqrt(p) or 1 - p after a share p of the decay

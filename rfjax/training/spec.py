@@ -188,8 +188,8 @@ def make_model(config: Config, inputs: Inputs, text: TextEncoder, heads: tuple[H
         own["texts"] = text.kinds
     if model.width:
         own["width"] = model.width
-    if model.heads:
-        own["heads"] = model.heads
+    if model.heads or model.head_width:
+        own["heads"] = model.chosen_heads
     patches = lambda side: -(-side // model.patch)  # noqa: E731
     frames = (model.frame_patch,) if len(inputs.shape) == 4 else ()
     projectors = tuple(

@@ -21,7 +21,15 @@ from rfjax.models.backbone import HEADS
 from rfjax.models.blocks import STACKS
 from rfjax.objectives import DENOISING, LOSS, Objective
 from rfjax.training import mesh as meshes
-from rfjax.training.optimizer import Numbers, ema_update, make_schedule, peak_rate, scheduled_optimizer, times
+from rfjax.training.optimizer import (
+    AS_CONFIGURED,
+    Numbers,
+    ema_update,
+    make_schedule,
+    peak_rate,
+    scheduled_optimizer,
+    times,
+)
 from rfjax.training.spec import RunSpec
 from rfjax.training.state import State, abstract_state, joined
 
@@ -99,7 +107,7 @@ class StepNetworks:
 
 
 def update(
-    spec: RunSpec, mesh: Mesh, state: State, batch: Any, noise: Any, *, numbers: Numbers = Numbers()
+    spec: RunSpec, mesh: Mesh, state: State, batch: Any, noise: Any, *, numbers: Numbers = AS_CONFIGURED
 ) -> tuple[State, Metrics]:
     """One update of the weights: (state, encoded batch, noise) -> (state, metrics).
 
