@@ -66,7 +66,7 @@ class Point(NamedTuple):
 def _programs(backbone: str, width: int, depth: int) -> tuple[Any, Any]:
     """(key -> weights and moments), and (weights, moments, factors, z, t, cond, target) -> (both, activations)."""
     model = build(backbone, depth, 0, patch=4, width=width, heads=width // HEAD)
-    settings = Optimizer(clip=0.0, b2=0.99)
+    settings = Optimizer(clip=0.0, b2=0.99, flatten=True)
     shape = Scaling(STANDARD, 1.0, 1.0)
     optimizer = lambda factors: scheduled_optimizer(settings, lambda _: RATE, shape, factors)  # noqa: E731
     wanted = lambda module, method: method == "__call__" and module.name in MODULES  # noqa: E731
@@ -151,6 +151,9 @@ def check(backbone: str, axis: str, sizes: Sequence[int], names: Sequence[str], 
                 for layer in points[0].sizes  # noqa: B023
             }
             found[name, size] = Point(mean("sizes"), mean("changes"))
+            print(
+                f"{axis} {size} {name}: residual stream {found[name, size].changes['residual stream']:.3g}", flush=True
+            )
     return found
 
 
