@@ -11,7 +11,7 @@ from networks import SMALL
 from tiny import begun_run, tiny
 
 from rfjax import config as configs
-from rfjax import interop
+from rfjax import data, flow, interop
 from rfjax.errors import UserError
 from rfjax.models import build
 from rfjax.models.backbone import Head
@@ -19,8 +19,10 @@ from rfjax.models.counting import abstract_parameters
 from rfjax.models.parameterisation import COMPLETEP, KINDS, MUP, Multipliers, Parameterisation, Rule, Scaling
 from rfjax.models.projector import ConvProjector, Projector
 from rfjax.training import mesh as meshes
+from rfjax.training import step as steps
 from rfjax.training import weights
 from rfjax.training.context import check_mesh, scaling_table
+from rfjax.training.encode import EncodeStage
 from rfjax.training.optimizer import scheduled_optimizer
 from rfjax.training.spec import make_run_spec
 from rfjax.training.state import abstract_state, initial_state
@@ -199,6 +201,48 @@ def test_runs_of_a_sweep_share_their_program():
     assert one != other
     assert one.shared == other.shared
     assert one.shared != make()[1].shared  # "standard" multiplies by nothing
+
+
+@pytest.mark.job
+@pytest.mark.parametrize("decay", ["cosine", "none", "linear", "wsd"])
+def test_a_rate_that_is_given_on_the_devices_changes_no_bit(decay):
+    optimizer = {"learning_rate": 0.021, "depth_exponent": -0.6, "warmup": 3, "decay": decay, "flatten": True}
+    config, spec = make(optimizer=optimizer)
+    mesh = meshes.make_mesh(config.mesh)
+    batch, noise = rows(config, spec, mesh)
+    found = []
+    for update in (steps.jit_update(spec, mesh), steps.shared_update(spec, mesh)):
+        state = initial_state(spec, mesh, 0)
+        for _ in range(6):
+            state, _ = update(state, batch, noise)
+        found.append(jax.device_get(state))
+    jax.tree.map(np.testing.assert_array_equal, *found)
+
+
+def rows(config, spec, mesh):
+    """One encoded batch and its noise."""
+    source, stage = data.open_source(config.data, "train"), EncodeStage(spec.encoders, ())
+    loaded = meshes.put_rows(data.load(source, range(8), stage.prepare)[0], 8, mesh)
+    batch = EncodeStage.place(spec.encoders, mesh)(loaded, np.uint32(0), np.int32(0))
+    formulation = flow.formulation(config.flow.formulation).arrays
+    sample = steps.jit_noise(spec.objective, spec.inputs, mesh)
+    return batch, sample(formulation, np.uint32(0), np.int32(0), batch["slot"])
+
+
+@pytest.mark.job
+def test_scaled_training_does_not_depend_on_the_mesh_or_on_accumulation():
+    found = []
+    for shape, accumulate in (((1, 1, 1), 1), ((2, 2, 2), 1), ((1, 1, 1), 2)):
+        model = {"parameterisation": "completep", "depth": 2, "heads": 2, "width": 32}
+        config, spec = make(model=model, training={"accumulate": accumulate}, optimizer={"weight_decay": 0.1})
+        mesh = meshes.make_mesh(configs.Mesh(*shape), jax.devices()[: int(np.prod(shape))])
+        state, (batch, noise) = initial_state(spec, mesh, 0), rows(config, spec, mesh)
+        for _ in range(4):
+            state, _ = steps.shared_update(spec, mesh)(state, batch, noise)
+        found.append(jax.device_get(state.params))
+    for other in found[1:]:
+        for (path, x), y in zip(paths(found[0]), jax.tree.leaves(other), strict=True):
+            np.testing.assert_allclose(y, x, atol=0.05 * 3e-3, err_msg=path)  # of four steps of a rate of 3e-3
 
 
 def test_export_and_back_is_the_same_network(tmp_path):
