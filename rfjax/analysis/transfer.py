@@ -101,11 +101,17 @@ def best_rate(losses: Mapping[float, float]) -> Best | None:
 
 
 def loss_at(losses: Mapping[float, float], rate: float) -> float:
-    """The loss at any rate within a sweep, by log-linear pieces; NaN outside of it or beside a diverged run."""
+    """The loss at any rate within a sweep, by the parabola in u through the nearest rate and the two beside it.
+
+    NaN outside of the sweep, or beside a run that diverged.
+    """
     rates = sorted(losses)
-    if not rates[0] <= rate <= rates[-1]:
+    if len(rates) < 3 or not rates[0] <= rate <= rates[-1]:
         return math.nan
-    return float(2 ** np.interp(math.log2(rate), np.log2(rates), np.log2([losses[each] for each in rates])))
+    u = np.log2(rates) - math.log2(rate)
+    middle = int(np.clip(np.argmin(np.abs(u)), 1, len(rates) - 2))
+    near = slice(middle - 1, middle + 2)
+    return float(np.polyval(np.polyfit(u[near], [losses[each] for each in rates[near]], 2), 0.0))
 
 
 def transfer(losses: Losses, wanted: int = 0) -> Transfer:
@@ -152,4 +158,4 @@ def _penalty(losses: Losses, best: Mapping[float, Mapping[int, Best]], seed: int
     """How far the largest size's loss at the smallest one's best rate is above its lowest, relative, for one seed."""
     small, large = min(losses), max(losses)
     sweep = {rate: found[seed] for rate, found in losses[large].items() if seed in found}
-    return loss_at(sweep, best[small][seed].rate) / min(filter(math.isfinite, sweep.values())) - 1
+    return loss_at(sweep, best[small][seed].rate) / best[large][seed].loss - 1

@@ -107,7 +107,7 @@ class StepNetworks:
 
 
 def update(
-    spec: RunSpec, mesh: Mesh, state: State, batch: Any, noise: Any, numbers: Numbers = AS_CONFIGURED
+    spec: RunSpec, mesh: Mesh, state: State, batch: Any, noise: Any, *, numbers: Numbers = AS_CONFIGURED
 ) -> tuple[State, Metrics]:
     """One update of the weights: (state, encoded batch, noise) -> (state, metrics).
 
@@ -244,7 +244,13 @@ def shared_update(spec: RunSpec, mesh: Mesh) -> Callable[..., tuple[State, Metri
 @functools.cache
 def _jit_shared(spec: RunSpec, mesh: Mesh) -> Callable[..., tuple[State, Metrics]]:
     """(state, batch, noise, numbers) -> (state, metrics), for any numbers."""
-    return _jit(functools.partial(update, spec, mesh), spec, mesh, NamedSharding(mesh, PartitionSpec()))
+    run = functools.partial(update, spec, mesh)
+
+    def with_numbers(state: State, batch: Any, noise: Any, numbers: Numbers) -> tuple[State, Metrics]:
+        return run(state, batch, noise, numbers=numbers)
+
+    with_numbers.__name__ = update.__name__  # by which compilations are counted
+    return _jit(with_numbers, spec, mesh, NamedSharding(mesh, PartitionSpec()))
 
 
 def _jit(step: Callable[..., Any], spec: RunSpec, mesh: Mesh, *more: NamedSharding) -> Callable[..., Any]:
