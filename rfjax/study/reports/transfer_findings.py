@@ -65,13 +65,9 @@ def _names(study: Records) -> set[str]:
 
 def _states(study: Records) -> list[str]:
     """What is amiss with the study; the many runs of a sweep that have not begun in one sentence."""
-    said = study.states()
-    count, asked = len(study.runs), len(study.study["runs"])
-    unfinished = [sentence for sentence in said if sentence.startswith("not started yet")]
-    kept = [sentence for sentence in said if sentence not in unfinished]
-    return [*kept, f"{asked - count} of {asked} runs have not started: what follows is of the others."][
-        : len(kept) + bool(unfinished)
-    ]
+    said = [sentence for sentence in study.states() if not sentence.startswith("not started yet")]
+    missing, asked = len(study.study["runs"]) - len(study.runs), len(study.study["runs"])
+    return [*said, f"{missing} of {asked} runs have not started: what follows is of the others."] if missing else said
 
 
 def _unsure(found: dict[str, Transfer], losses: dict[str, Losses], axis: str) -> list[str]:
