@@ -4,7 +4,7 @@ import csv
 import json
 
 import pytest
-from synthetic import begin, write_run
+from synthetic import begin, by_level, write_run
 from tiny import tiny
 
 from rfjax import config as configs
@@ -31,7 +31,7 @@ def folder(tmp_path):
         done = {"step": 8, "examples": 64, "flops": 10**9, "seconds": 1.0}
         lines = [{"kind": "start", "step": 0, "size": size, "steps": 8, "device": "cpu"}]
         lines += [
-            {"kind": "validation", **done, "weights": w, "grid": "k/8", "loss": loss, "stderr": 0.01}
+            {"kind": "validation", **done, "weights": w, "grid": "k/8", "loss": loss, "stderr": 0.01, **by_level(loss)}
             for w in ("raw", "ema")
         ]
         write_run(tmp_path, name, config, lines)
