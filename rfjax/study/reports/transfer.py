@@ -95,8 +95,8 @@ def sections(study: Records, findings: Findings) -> list[str]:
 def _merit(findings: Findings) -> str:
     rows = []
     for name, one in findings.found.items():
-        cells = [span(x, "+.2f") if x else NONE for x in (one.slope, one.total)]
-        cost = span(one.penalty, ".1f", 100) if one.penalty else NONE
+        cells = [span(x, "+z.2f") if x else NONE for x in (one.slope, one.total)]
+        cost = span(one.penalty, "z.1f", 100) if one.penalty else NONE
         seeds = str(one.slope.seeds) if one.slope else "0"
         rows.append([escape(name), *cells, cost, f"{len(one.edges)}", f"{one.diverged}", seeds])
     return section(

@@ -106,20 +106,21 @@ def describe(findings: Findings) -> list[str]:
     first, sizes = order[0], findings.sizes
     growing = f"{findings.axis} {sizes[0]:g} to {sizes[-1]:g}" + (", width with it" if findings.both else "")
     said = [
-        f"Over {growing}, the best learning rate moves least with {first}: by {span(moved[first].slope, '+.2f')} "
-        f"powers of two a doubling, {span(moved[first].total, '+.2f')} in all."
+        f"Over {growing}, the best learning rate moves least with {first}: by {span(moved[first].slope, '+z.2f')} "
+        f"powers of two a doubling, {span(moved[first].total, '+z.2f')} in all."
     ]
     for name in order[1:]:
         less, one = compared(moved[first], moved[name]), moved[name]
-        said.append(f"With {name} it moves by {span(one.slope, '+.2f')} a doubling, {span(one.total, '+.2f')} in all.")
+        by, whole = span(one.slope, "+z.2f"), span(one.total, "+z.2f")
+        said.append(f"With {name} it moves by {by} a doubling, {whole} in all.")
         if less and less.low is not None:
             told = "" if less.low > 0 else ", which does not exclude 0: these seeds can't tell the two apart"
-            said[-1] += f" {first} moves less by {span(less, '.2f')} a doubling, paired by seed{told}."
+            said[-1] += f" {first} moves less by {span(less, 'z.2f')} a doubling, paired by seed{told}."
     for name in order:
         if (cost := moved[name].penalty) and finite(cost.value):
             said.append(
                 f"{name}: at the best rate of {findings.axis} {sizes[0]:g}, the loss of {findings.axis} {sizes[-1]:g} "
-                f"is {span(cost, '.1f', 100)} % above its lowest."
+                f"is {span(cost, 'z.1f', 100)} % above its lowest."
             )
     return said
 
