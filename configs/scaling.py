@@ -3,6 +3,7 @@
     python -m rfjax.main --config=configs/scaling.py           six rungs on `shapes`: under 6 minutes on two cores
     ... --config=configs/scaling.py:fashion_mnist              the same on Fashion-MNIST: about 8 minutes
     ... --config=configs/scaling.py:learning_rate              where the ladder's learning rates come from: 20 minutes
+    ... --config=configs/scaling.py:transfer                   does a small rung's best rate serve a large one?
     ... --config=configs/scaling.py:surface                    L(N, D): five budgets a depth by branches of one run
     ... --config=configs/scaling.py:sentences                  words that training never used: see `sentences`
     ... --config=configs/scaling.py:pod                        the paper's ladder, 0.5 to 8 billion parameters
@@ -67,6 +68,48 @@ def learning_rate() -> ml_collections.ConfigDict:
     c.training.validate_every = 0
     c.sampling.count = 0
     configs.axes(c, {"model.depth": (1, 2, 3, 4, 5), "optimizer.learning_rate": (4e-3, 8e-3, 1.6e-2, 3.2e-2)})
+    return c
+
+
+def transfer() -> ml_collections.ConfigDict:
+    """How far the best learning rate moves over the ladder, width = 16 x depth, for each parameterisation.
+
+    Measured on two cores (docs/results/transfer): the page says by how much, and at what loss the smallest rung's best
+    rate serves the largest. Short runs, so that all of it takes about 20 minutes: the rates themselves are those of
+    1,536 examples, not of the ladder's 9,216. `transfer_width` and `transfer_depth` grow one of the two alone.
+    """
+    c = laptop()
+    c.study.update(name="Learning rates over the ladder, by parameterisation", report="transfer", hold_out=0)
+    c.model.base_depth = 2
+    c.optimizer.update(depth_exponent=0.0, warmup=8, ema_decay=0.9)
+    c.training.update(batch=16, steps=96, validate_every=0, checkpoint_every=96)
+    c.validation.update(examples=256, batch=64)
+    c.sampling.count = 0
+    return _sweep(c, {"model.depth": (1, 2, 3, 4, 5)})
+
+
+def transfer_width() -> ml_collections.ConfigDict:
+    """`transfer` at depth 2, of widths 16 to 128 by heads of 16, so that width alone grows."""
+    c = transfer()
+    c.study.name = "Learning rates over width, by parameterisation"
+    c.model.update(depth=2, base_width=32, head_width=16)
+    return _sweep(c, {"model.width": (16, 32, 64, 128)})
+
+
+def transfer_depth() -> ml_collections.ConfigDict:
+    """`transfer` at width 32, of depths 1 to 8, so that depth alone grows."""
+    c = transfer()
+    c.study.name = "Learning rates over depth, by parameterisation"
+    c.model.update(width=32, base_width=32, head_width=16)
+    return _sweep(c, {"model.depth": (1, 2, 4, 8)})
+
+
+def _sweep(c: ml_collections.ConfigDict, sizes: dict[str, tuple[int, ...]]) -> ml_collections.ConfigDict:
+    """Three seeds (the slowest axis, so that a study that is cut short has whole seeds) of six rates at each size."""
+    names, rates = ("standard", "mup", "completep"), tuple(2.0**k for k in range(-8, -2))
+    c.study.axes = {}
+    parameterisations = {"model.parameterisation": names}
+    configs.axes(c, {"training.seed": (0, 1, 2), **parameterisations, **sizes, "optimizer.learning_rate": rates})
     return c
 
 
@@ -170,6 +213,9 @@ VARIANTS = {
     "": laptop,
     "fashion_mnist": fashion_mnist,
     "learning_rate": learning_rate,
+    "transfer": transfer,
+    "transfer_width": transfer_width,
+    "transfer_depth": transfer_depth,
     "surface": surface,
     "surface_cosine": surface_cosine,
     "sentences": sentences,

@@ -18,6 +18,7 @@ class Study:
             "scaling",
             "formulations",
             "sampling",
+            "transfer",
             "architectures",
             "repa",
             "representations",

@@ -23,6 +23,7 @@ NAMES = (
     "scaling",
     "formulations",
     "sampling",
+    "transfer",
     "architectures",
     "repa",
     "representations",
