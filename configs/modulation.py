@@ -41,7 +41,7 @@ def ladder() -> ml_collections.ConfigDict:
 def modulation() -> ml_collections.ConfigDict:
     """Three ways to tell the network the time, each on a ladder of five rungs and three seeds."""
     c = ladder()
-    configs.axes(c, {"model.modulation": MODULATIONS, "model.depth": DEPTHS, "training.seed": SEEDS})
+    configs.axes(c, {"training.seed": SEEDS, "model.modulation": MODULATIONS, "model.depth": DEPTHS})
     return c
 
 
@@ -49,7 +49,7 @@ def streams() -> ml_collections.ConfigDict:
     """Two sets of weights for text and image, or one for both."""
     c = ladder()
     c.study.name = "Two streams against one"
-    configs.axes(c, {"model.backbone": ("mmdit", "dit"), "model.depth": DEPTHS, "training.seed": SEEDS})
+    configs.axes(c, {"training.seed": SEEDS, "model.backbone": ("mmdit", "dit"), "model.depth": DEPTHS})
     return c
 
 

@@ -125,14 +125,15 @@ def test_every_parameter_learns(name):
     assert silent == [name for name in silent if name.startswith("last_block/text/qkv/q_norm")]
 
 
-def test_without_adaln_every_weight_learns_from_the_third_step_on():
-    """Branches end at zero, and so does the network: first the last layer learns, then the ends, then all the rest."""
+def test_without_adaln_every_weight_learns_from_the_fifth_step_on():
+    """Branches end at zero, and so does the network: the last layer learns first, then the ends of the image's branches
+    in the last block, then those of the text, which only these read, then all the rest."""
     model, inputs = make("mmdit, token", depth=2, width_per_depth=8)
     given = arrays(inputs)
     params = model.init(jax.random.key(0), *given)["params"]
     loss = lambda p: ((model.apply({"params": p}, *given) - 1) ** 2).mean()  # noqa: E731
     step = jax.jit(lambda p: jax.tree.map(lambda x, g: x - 0.1 * g, p, jax.grad(loss)(p)))
-    later = step(step(params))
+    later = step(step(step(step(params))))
     changes = {
         jax.tree_util.keystr(path, simple=True, separator="/"): float(jnp.abs(leaf).max())
         for path, leaf in leaves_with_path(jax.tree.map(lambda a, b: a - b, step(later), later))
@@ -175,7 +176,8 @@ def test_the_parameters_that_an_image_token_meets_are_counted(name):
     """Those of the image's stream, without what runs once per example or on text."""
     model, inputs = make(name)
     size = measure(model, inputs)
-    assert 0 < size.active_per_token <= size.without_modulation < size.parameters
+    assert 0 < size.active_per_token <= size.without_modulation <= size.parameters
+    assert (size.without_modulation < size.parameters) == (model.modulation == "adaln")
     if name in ("mmdit", "mmdit3"):
         h = 36
         assert size.active_per_token == 3 * (12 * h * h + 9 * h) + 13 * h + 12 * h + 12
