@@ -41,15 +41,16 @@ def ladder() -> ml_collections.ConfigDict:
 def modulation() -> ml_collections.ConfigDict:
     """Three ways to tell the network the time, each on a ladder of five rungs and three seeds."""
     c = ladder()
-    configs.axes(c, {"training.seed": SEEDS, "model.modulation": MODULATIONS, "model.depth": DEPTHS})
+    c.study.compare = "model.modulation"
+    configs.axes(c, {"model.modulation": MODULATIONS, "model.depth": DEPTHS, "training.seed": SEEDS})
     return c
 
 
 def streams() -> ml_collections.ConfigDict:
     """Two sets of weights for text and image, or one for both."""
     c = ladder()
-    c.study.name = "Two streams against one"
-    configs.axes(c, {"training.seed": SEEDS, "model.backbone": ("mmdit", "dit"), "model.depth": DEPTHS})
+    c.study.update(name="Two streams against one", compare="model.backbone")
+    configs.axes(c, {"model.backbone": ("mmdit", "dit"), "model.depth": DEPTHS, "training.seed": SEEDS})
     return c
 
 

@@ -8,7 +8,7 @@ anywhere. To first order a fitted law is linear in the log losses of its rungs, 
 them, whose error counts what the designs share (`rfjax.analysis.contrasts`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,9 +20,10 @@ from rfjax.analysis.fitting import TooFewPoints
 from rfjax.analysis.laws import LawFit, fit_law
 from rfjax.analysis.multipliers import Estimate, Multiplier, multiplier
 
-GRID = 4000  # sizes at which the set of possible x* is looked for,
+GRID = 1500  # sizes at which the set of possible x* is looked for,
 BELOW, ABOVE = 1e-4, 1e9  # from this part of A's smallest rung to that multiple of its largest
 MOST_SEEDS = 99
+COURSE = 12  # sizes from B's smallest rung to the target at which the multiplier is drawn
 
 
 @dataclass(frozen=True)
@@ -130,12 +131,19 @@ class AtTarget:
 
 @dataclass(frozen=True)
 class Pair:
-    """B against A; target: None where `reason` says why."""
+    """B against A.
+
+    Attributes:
+        rungs: at the places that both have.
+        target: None where `reason` says why.
+        course: the same at sizes up to the target.
+    """
 
     a: str
     b: str
     rungs: tuple[RungPair, ...]
     target: AtTarget | None
+    course: tuple[AtTarget, ...] = ()
     reason: str = ""
 
 
@@ -151,29 +159,28 @@ def compare(a: Design, b: Design, target: float = 0.0, levels: int = 8) -> Pair:
     residuals = None if why else tuple(np.log([r.loss for r in d.rungs]) - d.log_loss(_sizes(d)) for d in (a, b))
     errors = errors_of(a.rungs, b.rungs, residuals, spare, levels)
     pairs = tuple(
-        _rung_pair(errors, one, other, i, len(a.rungs) + j)
+        _rung_pair(errors, one, other, np.eye(len(a.rungs) + len(b.rungs))[[i, len(a.rungs) + j]])
         for i, one in enumerate(a.rungs)
         for j, other in enumerate(b.rungs)
         if one.name == other.name
     )
-    found = None if why else _at_target(a, b, target or b.rungs[-1].x, errors)
-    return Pair(a.name, b.name, pairs, found, why)
+    if why:
+        return Pair(a.name, b.name, pairs, None, reason=why)
+    sizes = _sizes(b)
+    target = target or float(sizes[-1])
+    course = np.geomspace(min(sizes[0], target), max(sizes[-1], target), COURSE)
+    found = [_at_target(a, b, float(x), errors) for x in (target, *course)]
+    return Pair(a.name, b.name, pairs, found[0], tuple(found[1:]))
 
 
 def _sizes(design: Design) -> Array:
     return np.array([rung.x for rung in design.rungs])
 
 
-def _rung_pair(errors: Errors, a: Place, b: Place, at_a: int, at_b: int) -> RungPair:
-    weights = np.zeros(at_b + 1 if errors.seeds is None else len(errors.seeds))
-    if errors.triples is not None:
-        weights = np.zeros(len(errors.triples))
-    weights[at_a], weights[at_b] = -1, 1
-    difference = errors.contrast(float(np.log(b.loss / a.loss)), weights, laws=False)
+def _rung_pair(errors: Errors, a: Place, b: Place, at: Float[np.ndarray, "2 k"]) -> RungPair:
+    difference = errors.contrast(float(np.log(b.loss / a.loss)), at[1] - at[0], laws=False)
     both = len(a.losses.keys() & b.losses.keys())
-    return RungPair(
-        a.name, b.x, a.loss, b.loss, both, difference, a.flops / b.flops, multiplier(a.curves, b.curves)
-    )
+    return RungPair(a.name, b.x, a.loss, b.loss, both, difference, a.flops / b.flops, multiplier(a.curves, b.curves))
 
 
 def _at_target(a: Design, b: Design, x: float, errors: Errors) -> AtTarget:
@@ -219,11 +226,3 @@ def _seeds_needed(same: Contrast, a: Design, b: Design) -> int | None:
         if abs(same.value) > half_width(same.runs * now / seeds, same.triples or 0.0, freedom):
             return seeds
     return None
-
-
-def compare_all(designs: Mapping[str, Design], target: float = 0.0, levels: int = 8) -> list[Pair]:
-    """Every two designs, the earlier as A."""
-    names = list(designs)
-    return [
-        compare(designs[one], designs[other], target, levels) for i, one in enumerate(names) for other in names[i + 1 :]
-    ]

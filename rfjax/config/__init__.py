@@ -17,6 +17,10 @@ from rfjax.config.keys import Config as Config
 from rfjax.config.keys import Data as Data
 from rfjax.config.keys import Design as Design
 from rfjax.config.keys import Encode as Encode
+from rfjax.config.compared import compared_keys as compared_keys
+from rfjax.config.compared import design_of as design_of
+from rfjax.config.compared import target_of as target_of
+from rfjax.config.compared import validated as validated
 from rfjax.config.keys import Evaluate as Evaluate
 from rfjax.config.keys import Flow as Flow
 from rfjax.config.keys import Generate as Generate

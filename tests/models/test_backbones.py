@@ -34,7 +34,9 @@ NETWORKS = {
     "uvit": ("uvit", {}, SMALL),
 }
 EACH = pytest.mark.parametrize("name", NETWORKS)
-SOME = pytest.mark.parametrize("name", ["mmdit, dual", "dit, labels", "uvit", "mmdit, token"])  # a gradient takes long to compile
+SOME = pytest.mark.parametrize(
+    "name", ["mmdit, dual", "dit, labels", "uvit", "mmdit, token"]
+)  # a gradient takes long to compile
 
 
 def make(name, depth=3, width_per_depth=12, **more):
