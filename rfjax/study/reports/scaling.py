@@ -9,6 +9,7 @@ from rfjax.analysis.trend import INTERVALS
 from rfjax.study.records import Records, RunRecord
 from rfjax.study.reports.compare import dataset_name, floor_sentence
 from rfjax.study.reports.page import Report
+from rfjax.study.reports.scaling_designs import with_designs
 from rfjax.study.reports.scaling_figures import figures
 from rfjax.study.reports.scaling_findings import SURFACE_FROM, Findings, analyse, floors_of_levels, to_json
 from rfjax.study.reports.widgets import Tables, escape, formatted, note, samples, section, table, verdict
@@ -274,4 +275,4 @@ def _quality(findings: Findings) -> str:
     )  # fmt: skip
 
 
-REPORT = Report("fits.json", analyse, to_json, tables, figures, subtitle, opening, sections, lines)
+REPORT = with_designs(Report("fits.json", analyse, to_json, tables, figures, subtitle, opening, sections, lines))
