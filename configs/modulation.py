@@ -7,8 +7,9 @@
 i1 (arXiv 2606.11289) finds that blocks of two streams are best and that adaLN, a third of SD3's parameters, is needless:
 its networks are not told the time at all. So there are three designs: `adaln` (SD3), `token` (time and pooled text are
 one token of the text, U-ViT) and `none` (that token is of the pooled text alone, as in i1). All else is as in the ladder
-of configs/scaling.py, and the same at each depth: width, data, steps, seeds, triples of validation. The rate is constant
-after the warm-up, so that a checkpoint along a run is the end of a shorter one and losses can be compared at any compute.
+of configs/scaling.py, but for patches of 4, which take a third of the time, and the same at each depth: width, data,
+steps, seeds, triples of validation. The rate is constant after the warm-up, so that a checkpoint along a run is the end
+of a shorter one and losses can be compared at any compute.
 
 What the claim depends on: without adaLN the last Linear of each branch starts at zero, as the gates of adaLN do, and the
 rate is the ladder's for all three, which `learning_rate` checks at one depth. Small pictures, hashed words, 9,216
@@ -29,7 +30,7 @@ def ladder() -> ml_collections.ConfigDict:
     """One design's ladder: the first command's network and data at a constant rate, without samples."""
     c = configs.default()
     c.study.name = "MM-DiT with adaLN, with the time as a token, and without the time"
-    c.model.update(width_per_depth=16, patch=2)
+    c.model.update(width_per_depth=16, patch=4)
     c.optimizer.update(learning_rate=RATE, depth_exponent=-0.6, warmup=20, decay="none", b2=0.99)
     c.optimizer.update(ema_decay=0.95, ema_every=1, flatten=True)
     c.training.update(batch=32, steps=288, log_every=16, validate_every=48, checkpoint_every=288)
