@@ -20,10 +20,9 @@ from rfjax.analysis.fitting import TooFewPoints
 from rfjax.analysis.laws import LawFit, fit_law
 from rfjax.analysis.multipliers import Estimate, Multiplier, multiplier
 
-GRID = 1500  # sizes at which the set of possible x* is looked for,
+GRID = 600  # sizes at which the set of possible x* is looked for,
 BELOW, ABOVE = 1e-4, 1e9  # from this part of A's smallest rung to that multiple of its largest
 MOST_SEEDS = 99
-COURSE = 12  # sizes from B's smallest rung to the target at which the multiplier is drawn
 
 
 @dataclass(frozen=True)
@@ -147,12 +146,13 @@ class Pair:
     reason: str = ""
 
 
-def compare(a: Design, b: Design, target: float = 0.0, levels: int = 8) -> Pair:
+def compare(a: Design, b: Design, target: float = 0.0, levels: int = 8, course: int = 0) -> Pair:
     """Compares two designs at the places that both have, and at a target.
 
     Args:
         target: size of B; 0: that of its largest rung.
         levels: of t in the validation.
+        course: at how many sizes, from B's smallest rung to the target, the same is asked.
     """
     why = next((f"{one.name} has no law: {one.reason}" for one in (a, b) if not one.fit), "")
     spare = 0 if why else min(one.fit.degrees_of_freedom for one in (a, b))
@@ -168,8 +168,8 @@ def compare(a: Design, b: Design, target: float = 0.0, levels: int = 8) -> Pair:
         return Pair(a.name, b.name, pairs, None, reason=why)
     sizes = _sizes(b)
     target = target or float(sizes[-1])
-    course = np.geomspace(min(sizes[0], target), max(sizes[-1], target), COURSE)
-    found = [_at_target(a, b, float(x), errors) for x in (target, *course)]
+    along = np.geomspace(min(sizes[0], target), max(sizes[-1], target), course)
+    found = [_at_target(a, b, float(x), errors) for x in (target, *along)]
     return Pair(a.name, b.name, pairs, found[0], tuple(found[1:]))
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
+from scipy import special, stats
 
 from rfjax.analysis.engine import Array
 from rfjax.analysis.fit import LEVEL
@@ -78,7 +78,7 @@ def half_width(runs: Array | float, triples: Array | float, freedom: float, leve
     total = np.asarray(runs, float) + triples
     with np.errstate(divide="ignore", invalid="ignore"):
         combined = np.where(total > 0, freedom * (total / runs) ** 2, np.inf)
-    return stats.t.ppf((1 + level) / 2, np.minimum(combined, 1e9)) * np.sqrt(total)
+    return special.stdtrit(np.minimum(combined, 1e9), (1 + level) / 2) * np.sqrt(total)
 
 
 @dataclass(frozen=True)

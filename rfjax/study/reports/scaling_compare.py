@@ -20,6 +20,7 @@ from rfjax.study.reports.compare import listed
 from rfjax.study.reports.scaling_findings import measured_of, size_of
 
 SIZES = "model."  # axes whose values are rungs: of the others a design takes that of the lowest loss at each size
+COURSE = 12  # sizes at which the multiplier is drawn
 # Keys of a config's section `data` that make no other validation triple.
 OPERATIONAL = ("changed", "outside", "cache_mb", "readers", "flip", "synthetic_share")
 
@@ -76,7 +77,7 @@ def analyse_designs(records: Records) -> Comparison | None:
         if why := why_not(found[a], found[b], study["weights"]):
             refused.append((a, b, why))
         else:
-            pairs.append(compare(designs[a], designs[b], _target(asked, study["x"], designs[b]), levels))
+            pairs.append(compare(designs[a], designs[b], _target(asked, study["x"], designs[b]), levels, COURSE))
     said += [f"{a} and {b} are not compared: {why}." for a, b, why in refused]
     said += [f"{p.a} and {p.b} are not compared at the target: {p.reason}" for p in pairs if p.reason]
     said += [f"{p.a} and {p.b} have no rung in common." for p in pairs if not p.rungs]
@@ -105,7 +106,9 @@ def _ladder(name: str, runs: Sequence[RunRecord], study: dict[str, Any], said: l
     ladder = analysis.build_ladder([measured_of(run, x, weights) for run in finished.values()], lost)
     said += [f"{name}: {sentence}" for sentence in ladder.warnings]
     places = []
-    keys = [key for key in study["axes"] if key.startswith(SIZES) and key not in configs.compared_keys(study["compare"])]
+    keys = [
+        key for key in study["axes"] if key.startswith(SIZES) and key not in configs.compared_keys(study["compare"])
+    ]
     for rung in ladder.rungs:
         own = [finished[one.name] for one in rung.runs]
         words = (f"{key.rpartition('.')[2]} {configs.design_of(own[0].config, (key,))}" for key in keys)

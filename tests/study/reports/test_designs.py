@@ -16,7 +16,9 @@ RF = ("rf", "rf/lognorm(0.00,1.00)")
 BETTER = 1.5  # how many times fewer parameters, and as many times less compute, the second needs for any loss
 
 
-def write_designs(folder, axis="flow.formulation", values=RF, seeds=(0, 1, 2), depths=(1, 2, 3, 4, 5), better=BETTER, **study):
+def write_designs(
+    folder, axis="flow.formulation", values=RF, seeds=(0, 1, 2), depths=(1, 2, 3, 4, 5), better=BETTER, **study
+):
     """Two ladders of the same law, but that the second design has that of `better` times its size."""
     axes = {axis: values, "model.depth": depths, "training.seed": seeds}
     axes = {name: choices for name, choices in axes.items() if choices}
