@@ -1,11 +1,11 @@
-"""Do the intervals of compute multipliers hold? Pairs of simulated ladders with a known multiplier, compared as a study.
+"""Do the intervals of compute multipliers hold? Pairs of simulated ladders, compared as a study compares them.
 
-A truth is a law E + A N^-alpha of the first design; the second has the loss of `multiplier` times its size at each size,
-so that it needs so many times fewer parameters, and its compute multiplier follows from both designs' FLOPs. Each rung
-has seeds whose luck both designs share in part, and validation triples that all runs share. For each case: the share of
-95 % intervals that held the compute multiplier at the target and, over all rungs, the difference of losses; the median
-of the interval's upper end over its lower; and the share of pairs that were said to be clearly apart, which for equal
-designs is the rate of false verdicts.
+A truth is a law E + A N^-alpha of the first design; the second has the loss of `multiplier` times its size at each
+size, so that it needs so many times fewer parameters, and its compute multiplier follows from both designs' FLOPs. Each
+rung has seeds whose luck both designs share in part, and validation triples that all runs share. For each case: the
+share of 95 % intervals that held the compute multiplier at the target and, over all rungs, the difference of losses;
+the median of the interval's upper end over its lower; and the share of pairs whose sizes were said to be clearly apart,
+which for equal designs is the rate of false verdicts.
 
     python -m benchmarks.comparisons --trials 1000      # about 6 minutes on one core
 """

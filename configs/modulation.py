@@ -4,16 +4,16 @@
     ... --config=configs/modulation.py:streams                     MM-DiT against one stream with text, both with adaLN
     ... --config=configs/modulation.py:learning_rate               the best rate of each modulation at depth 3: 9 runs
 
-i1 (arXiv 2606.11289) finds that blocks of two streams are best and that adaLN, a third of SD3's parameters, is needless:
-its networks are not told the time at all. So there are three designs: `adaln` (SD3), `token` (time and pooled text are
-one token of the text, U-ViT) and `none` (that token is of the pooled text alone, as in i1). All else is as in the ladder
-of configs/scaling.py, but for patches of 4, which take a third of the time, and the same at each depth: width, data,
-steps, seeds, triples of validation. The rate is constant after the warm-up, so that a checkpoint along a run is the end
-of a shorter one and losses can be compared at any compute.
+i1 (arXiv 2606.11289) finds that blocks of two streams are best and that adaLN, a third of SD3's parameters, is
+needless: its networks are not told the time at all. So there are three designs: `adaln` (SD3), `token` (time and pooled
+text are one token of the text, after U-ViT) and `none` (that token is of the pooled text alone, as in i1). All else is
+as in the ladder of configs/scaling.py, but for patches of 4, which take a third of the time, and the same at each
+depth: width, data, steps, seeds, triples of validation. The rate is constant after the warm-up, so that a checkpoint
+along a run is the end of a shorter one and losses can be compared at any compute.
 
-What the claim depends on: without adaLN the last Linear of each branch starts at zero, as the gates of adaLN do, and the
-rate is the ladder's for all three, which `learning_rate` checks at one depth. Small pictures, hashed words, 9,216
-examples a run: what holds here need not hold for i1's 256 million.
+What the claim depends on: without adaLN the last Linear of each branch starts at zero, as the gates of adaLN do, and
+the rate is the ladder's for all three, which `learning_rate` checks at one depth. Small pictures, hashed words, 9,216
+examples a run: what holds here need not hold for i1's 256 million pictures.
 """
 
 import ml_collections

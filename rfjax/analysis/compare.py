@@ -1,11 +1,11 @@
 """How much less compute one design needs than another: at each rung, and at a target, from two ladders of runs.
 
-A design is a ladder: sizes, with the losses of one or more seeds at each, and a law, fitted to their logarithms. Design A
-reaches the loss that B's law has at the target where law_A(x*) = law_B(target), and needs FLOPs_A(x*) / FLOPs_B(target)
-times B's compute. The interval of x* is the set of x at which log law_B(target) - log law_A(x) is no further from 0 than
-its error allows (Fieller 1954): it needs no slope, and is open where A's law is too flat to say where it gets there, if
-anywhere. To first order a fitted law is linear in the log losses of its rungs, so that this difference is a contrast of
-them, whose error counts what the designs share (`rfjax.analysis.contrasts`).
+A design is a ladder: sizes, with the losses of one or more seeds at each, and a law, fitted to their logarithms. Design
+A reaches the loss that B's law has at the target where law_A(x*) = law_B(target), and then needs FLOPs_A(x*) over
+FLOPs_B(target) times B's compute. The interval of x* is the set of x at which log law_B(target) - log law_A(x) is no
+further from 0 than its error allows (Fieller 1954): it needs no slope, and is open where A's law is too flat to say
+where it gets there, if anywhere. To first order a fitted law is linear in the log losses of its rungs, so that this
+difference is a contrast of them, whose error counts what the designs share (`rfjax.analysis.contrasts`).
 """
 
 from collections.abc import Sequence

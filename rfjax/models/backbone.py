@@ -67,12 +67,13 @@ class Backbone(nn.Module):
         time: what the network is told: "1000t" (SD3), "1000t-1" (DiT's own code), "t" (SiT as in REPA's code), or "1-t"
             and the output negated (SiT's own code, where t = 1 is data).
         frequency_shift: of the sinusoid, see `layers.sinusoid`.
-        modulation: how the network learns of the vector y of time and pooled text: "adaln", the norms' shifts and scales
-            and the branches' gates depend on it (DiT, SD3); "token", it is one more token before the text's, and norms
-            have shifts and scales of their own (U-ViT, Bao et al. 2023, which has a token each for time and text); "none",
-            the same, but y is of the pooled text alone: the network is not told the time, as in i1 (arXiv 2606.11289,
-            whose code drops t where it has no adaLN). i1 has RMSNorm, which its streams share, norms behind the
-            branches, long skips and no pooled vector; here nothing else changes, so that a comparison is of modulation.
+        modulation: how the network learns of the vector y of time and pooled text. "adaln": the norms' shifts and
+            scales and the branches' gates depend on it (DiT, SD3). "token": it is one more token before the text's, and
+            norms have shifts and scales of their own (U-ViT, Bao et al. 2023, has a token each for time and text).
+            "none": the same, but y is of the pooled text alone, and the network is not told the time, as in i1 (arXiv
+            2606.11289), whose published code drops t where it has no adaLN. i1 also has RMSNorm, which its streams
+            share, norms behind the branches, long skips and no pooled vector; here nothing else changes, so that a
+            comparison is one of modulation alone.
         shards: what this device has of the weights, inside of `jax.shard_map`.
         readouts: the heads that read hidden states.
         tapped: what they read of a block's image tokens, (B, N, D) -> (B, M, D): all, or less of them, so that the scan

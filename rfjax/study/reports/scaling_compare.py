@@ -165,7 +165,7 @@ def _on_errors(pairs: Sequence[Pair]) -> list[str]:
     said = []
     if lone := [f"{p.a} and {p.b}" for p in found if all(rung.seeds < 2 for rung in p.rungs)]:
         said.append(
-            f"{listed(lone)} have fewer than two seeds in common at every rung: how much of a difference at one rung is "
+            f"{listed(lone)} have fewer than two seeds in common at every rung: how much of a difference at a rung is "
             "luck is not known, and at the target the residuals about the laws alone say it."
         )
     if blind := [f"{p.a} and {p.b}" for p in found if p.rungs[0].difference.triples is None]:

@@ -103,7 +103,7 @@ def _at_target(found: Comparison) -> str:
          f"{found.x} of A over B", "B's loss off A's at equal compute", "seeds a rung that would tell"], rows,
         "A multiplier is what A needs for the loss of B's law at the target, over what B needs: above 1, B is better. "
         "FLOPs are those that each run counted, between and beyond rungs in straight lines of logarithms. Intervals of "
-        "95 % (Fieller) are of the difference: seeds and triples of both designs are paired, and they suppose that both "
+        "95 % (Fieller) are of the difference: seeds and triples of both designs are paired. They suppose that both "
         "laws are right. A target beyond the ladders is extrapolated by both.",
     )  # fmt: skip
 
