@@ -97,7 +97,7 @@ def check_compare(config: Config) -> None:
         asked = study.axes[FORMULATION]
         if len(set(map(validated, asked))) == len(set(asked)):
             raise UserError(
-                f"{said}: the validation losses of {' and '.join(map(str, asked))} are of different quantities, and none "
+                f"{said}: the validation losses of {' and '.join(map(str, asked))} are of different quantities: none "
                 "compares; config.study.report = 'formulations' ranks them by their samples"
             )
 

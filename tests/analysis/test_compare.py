@@ -28,7 +28,7 @@ def exact(name, multiplier=1.0, factor=1.0, power=1.0, sizes=SIZES, **more):
     return make_design(name, places, "power_offset")
 
 
-def noisy(name, rng, luck, noise=0.005, multiplier=1.0, sizes=SIZES):
+def noisy(name, luck, noise=0.005, multiplier=1.0, sizes=SIZES):
     places = [
         Place(f"rung {j}", n, n, dict(enumerate(law(n, multiplier) * np.exp(noise * luck[j]))))
         for j, n in enumerate(sizes)
@@ -57,12 +57,13 @@ def test_the_target_is_the_largest_rung_where_none_is_named():
 
 def test_a_loss_that_the_other_never_reaches_has_no_multiplier_but_a_bound():
     rng = np.random.default_rng(0)
-    a = noisy("a", rng, rng.normal(size=(5, 3)), 0.001)
+    luck = rng.normal(size=(5, 3))
+    a = noisy("a", luck, 0.001)
     b = dataclasses.replace(exact("b", offset=0.2), name="b")
     found = compare(a, b, 1e7).target
     assert found.x_a == found.compute.value == found.compute.high == np.inf
     assert found.compute.low == np.inf and found.clear  # with so little noise, not even the bound is finite
-    noise = compare(noisy("a", rng, rng.normal(size=(5, 3)), 0.03), b, 1e6).target.compute
+    noise = compare(noisy("a", luck, 0.02), b, 1e7).target.compute
     assert 1 < noise.low < noise.value == np.inf
     back = compare(b, a, 1e7).target
     assert 0 < back.compute.low < back.compute.value < back.compute.high < 1 / 3
@@ -79,7 +80,7 @@ def test_flops_are_those_of_the_rungs_and_go_straight_between_them():
 def test_weights_are_the_derivatives_of_the_fitted_law():
     rng = np.random.default_rng(3)
     luck, step, at = rng.normal(size=(5, 2)), 1e-5, np.array([3e3, 1e5, 1e7])
-    a = noisy("a", rng, luck)
+    a = noisy("a", luck)
     for j in range(5):
         ends = []
         for sign in (1, -1):
@@ -95,7 +96,7 @@ def test_what_both_designs_share_cancels():
     """The same luck in both: no error is left of the difference; with luck of their own, that of the sum."""
     rng = np.random.default_rng(1)
     luck, other = rng.normal(size=(2, 5, 200))
-    a, same, own = noisy("a", rng, luck), noisy("b", rng, luck, multiplier=1.2), noisy("b", rng, other, multiplier=1.2)
+    a, same, own = noisy("a", luck), noisy("b", luck, multiplier=1.2), noisy("b", other, multiplier=1.2)
     for b, variance in ((same, 0.0), (own, 2 * 0.005**2 / 200)):
         of = compare(a, b).rungs[2].difference
         assert of.runs == pytest.approx(variance, rel=0.1, abs=1e-12)
@@ -128,7 +129,7 @@ def test_half_of_an_interval_is_student_s_with_the_error_of_triples_known():
 def test_misfit_beyond_the_seeds_counts_alone():
     rng = np.random.default_rng(4)
     luck = rng.normal(size=(5, 3))
-    fits, bent = noisy("a", rng, luck, 1e-3), noisy("b", rng, rng.normal(size=(5, 3)), 1e-3)
+    fits, bent = noisy("a", luck, 1e-3), noisy("b", rng.normal(size=(5, 3)), 1e-3)
     wrong = [dataclasses.replace(r, losses={s: y * (1 + 0.02 * (-1) ** j) for s, y in r.losses.items()})
              for j, r in enumerate(bent.rungs)]  # fmt: skip
     found = compare(fits, make_design("b", wrong, "power_offset")).target
@@ -142,7 +143,7 @@ def test_the_seeds_that_would_tell_do():
     found = []
     for _ in range(12):
         luck = rng.normal(size=(2, 5, 3))
-        one = compare(noisy("a", rng, luck[0], 0.02), noisy("b", rng, luck[1], 0.02, 1.1)).target
+        one = compare(noisy("a", luck[0], 0.02), noisy("b", luck[1], 0.02, 1.1)).target
         if one.seeds:
             found.append(one)
             halves = [
@@ -155,7 +156,7 @@ def test_the_seeds_that_would_tell_do():
 
 def test_one_seed_says_nothing_at_a_rung_and_residuals_speak_at_the_target():
     rng = np.random.default_rng(6)
-    pair = compare(noisy("a", rng, rng.normal(size=(5, 1))), noisy("b", rng, rng.normal(size=(5, 1))))
+    pair = compare(noisy("a", rng.normal(size=(5, 1))), noisy("b", rng.normal(size=(5, 1))))
     assert all(rung.difference.runs is None and not rung.difference.clear for rung in pair.rungs)
     assert pair.target.misfit is None and pair.target.same.freedom == 2 and pair.target.compute.high < np.inf
 
