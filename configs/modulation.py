@@ -63,7 +63,7 @@ def streams() -> ml_collections.ConfigDict:
 def learning_rate() -> ml_collections.ConfigDict:
     """Each modulation at a quarter, half, once and twice the rate, at one depth."""
     c = ladder()
-    c.study.update(name="The best learning rate of each modulation", hold_out=0)
+    c.study.update(name="The best learning rate of each modulation", hold_out=0, compare="model.modulation")
     c.training.validate_every = 0
     configs.axes(c, {"model.modulation": MODULATIONS, "model.depth": (3,), "optimizer.learning_rate": SWEEP})
     return c

@@ -186,8 +186,10 @@ def percent(log: float) -> str:
 
 def span(value: float, low: float, high: float) -> str:
     """A factor with its interval: "1.30 (1.10 to 1.60)"; an end that is not bounded is said to be so."""
+    if not math.isfinite(low):
+        return "any number of"
     if not math.isfinite(value):
-        return "any number of" if not math.isfinite(low) else f"more than {low:.3g}" if low > 0 else "an unknown number of"
+        return f"more than {low:.3g}" if low > 0 else "an unknown number of"
     ends = f"{low:.3g} to {high:.3g}" if math.isfinite(high) and low > 0 else ""
     return f"{value:.3g} ({ends or (f'{low:.3g} or more' if low > 0 else f'{high:.3g} or less')})"
 
