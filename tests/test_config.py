@@ -34,6 +34,10 @@ SD3 = {"encoder": "sd3", "path": "pipeline", "length": 154}
         ({"model": {"backbone": "dit", "dual_blocks": 1}}, "must be at most 0 for 'dit' of depth 2"),
         ({"model": {"dual_blocks": 5}}, "must be at most 2 for 'mmdit' of depth 2"),
         ({"model": {"learn_sigma": True}}, "config.model.learn_sigma works with dit and sit, not with 'mmdit'"),
+        (
+            {"model": {"backbone": "uvit", "patch": 2, "modulation": "token"}},
+            "works with mmdit, mmdit3, dit, sit and crossdit",
+        ),
         ({"text": {"width": 0}}, "config.text.width = 0 takes the size of 'sd3' or 'sentence': 'words' needs a number"),
         ({"text": {"encoder": "stored", "null": "empty"}}, "which 'stored' can't: set it to 'zeros'"),
         ({"text": {"encoder": "sd3"}}, "config.text.path must name the folder of a diffusers pipeline"),

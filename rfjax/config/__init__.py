@@ -8,6 +8,10 @@ from rfjax.config.branches import Branch as Branch
 from rfjax.config.branches import branches as branches
 from rfjax.config.checks import check as check
 from rfjax.config.checks import check_generate as check_generate
+from rfjax.config.compared import compared_keys as compared_keys
+from rfjax.config.compared import design_of as design_of
+from rfjax.config.compared import target_of as target_of
+from rfjax.config.compared import validated as validated
 from rfjax.config.comparing import differences as differences
 from rfjax.config.keys import Alignment as Alignment
 from rfjax.config.keys import Archive as Archive

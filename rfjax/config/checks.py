@@ -174,6 +174,11 @@ def _check_model(config: Config) -> None:
         raise UserError(
             f"config.model.attention = 'cudnn' needs config.model.precision = 'bfloat16', not '{model.precision}'"
         )
+    if model.modulation != "adaln" and model.backbone == "uvit":
+        raise UserError(
+            f"config.model.modulation = '{model.modulation}' works with mmdit, mmdit3, dit, sit and crossdit: the "
+            "convolutions of 'uvit' have no tokens to add one to"
+        )
     if model.learn_sigma and model.backbone not in ("dit", "sit"):
         raise UserError(f"config.model.learn_sigma works with dit and sit, not with '{model.backbone}'")
 

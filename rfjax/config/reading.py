@@ -10,6 +10,7 @@ import ml_collections
 
 from rfjax.config.branches import branches
 from rfjax.config.checks import OWN_SIZE, check
+from rfjax.config.compared import check_compare
 from rfjax.config.grid import combinations, count, steps_of
 from rfjax.config.keys import Alignment, Config, Study
 from rfjax.config.paths import resolved
@@ -66,6 +67,7 @@ def parse(values: ml_collections.ConfigDict) -> Config:
     for _, run in (made := runs(config)):
         check(run)
     branches(made)
+    check_compare(config)
     return config
 
 

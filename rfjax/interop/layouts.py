@@ -129,6 +129,11 @@ def check_export(name: str, config: Config, model: Backbone) -> None:
             f"the layout '{name}' stores networks with config.model.time = {' or '.join(form.times)}, and this one has "
             f"{model.time}"
         )
+    if model.modulation != "adaln":
+        raise UserError(
+            f"the layout '{name}' stores adaLN's weights, and this network has none "
+            f"(config.model.modulation = '{model.modulation}'): export it as it is, or train one with 'adaln'"
+        )
     if form.table and model.frequency_shift:
         raise UserError(f"the layout '{name}' has no sinusoid with a shift of {model.frequency_shift}")
     if form.file == ".pt" and model.qk_norm:

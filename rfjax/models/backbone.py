@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rfjax.models import layers
-from rfjax.models.blocks import Spec
+from rfjax.models.blocks import ADALN, NONE, Spec
 from rfjax.models.inputs import Inputs
 from rfjax.models.positions import Positions, crop, sincos
 from rfjax.models.shards import WHOLE, Shards
@@ -67,6 +67,13 @@ class Backbone(nn.Module):
         time: what the network is told: "1000t" (SD3), "1000t-1" (DiT's own code), "t" (SiT as in REPA's code), or "1-t"
             and the output negated (SiT's own code, where t = 1 is data).
         frequency_shift: of the sinusoid, see `layers.sinusoid`.
+        modulation: how the network learns of the vector y of time and pooled text. "adaln": the norms' shifts and
+            scales and the branches' gates depend on it (DiT, SD3). "token": it is one more token before the text's, and
+            norms have shifts and scales of their own (U-ViT, Bao et al. 2023, has a token each for time and text).
+            "none": the same, but y is of the pooled text alone, and the network is not told the time, as in i1 (arXiv
+            2606.11289), whose published code drops t where it has no adaLN. i1 also has RMSNorm, which its streams
+            share, norms behind the branches, long skips and no pooled vector; here nothing else changes, so that a
+            comparison is one of modulation alone.
         shards: what this device has of the weights, inside of `jax.shard_map`.
         readouts: the heads that read hidden states.
         tapped: what they read of a block's image tokens, (B, N, D) -> (B, M, D): all, or less of them, so that the scan
@@ -86,6 +93,7 @@ class Backbone(nn.Module):
     positions: Positions = Positions()
     time: str = "1000t"
     frequency_shift: int = 0
+    modulation: str = ADALN
     shards: Shards = WHOLE
     readouts: tuple[Head, ...] = ()
     tapped: Callable[[Array], Array] = whole
@@ -93,7 +101,16 @@ class Backbone(nn.Module):
     @property
     def spec(self) -> Spec:
         """What the blocks need to know."""
-        return Spec(self.width, self.heads, self.mlp_ratio, self.qk_norm, self.dtype, self.attention, self.shards)
+        return Spec(
+            self.width,
+            self.heads,
+            self.mlp_ratio,
+            self.qk_norm,
+            self.dtype,
+            self.attention,
+            self.shards,
+            self.modulation,
+        )
 
     def dense(self, width: int, name: str) -> nn.Dense:
         """A Linear outside of the blocks."""
@@ -149,7 +166,9 @@ class Backbone(nn.Module):
         return middle.reshape(rows * columns, self.width)
 
     def time_vector(self, t: Float[Array, " B"]) -> Float[Array, "B D"]:
-        """The time's part of y."""
+        """The time's part of y; zeros for a network that is not told the time."""
+        if self.modulation == NONE:
+            return jnp.zeros((t.shape[0], self.width), self.dtype)
         waves = layers.sinusoid(TIMES[self.time](t), self.frequency_shift)
         return layers.VectorMLP(self.width, self.dtype, name="time_embed")(waves)
 
@@ -157,9 +176,21 @@ class Backbone(nn.Module):
         """The text's part of y."""
         return layers.VectorMLP(self.width, self.dtype, name="pooled_embed")(pooled)
 
+    def with_token(self, tokens: Float[Array, "B L D"], y: Float[Array, "B D"]) -> Float[Array, "B L2 D"]:
+        """The text's tokens, behind y as one more where y does not modulate."""
+        return tokens if self.spec.modulated else jnp.concatenate([y[:, None], tokens], axis=1)
+
+    @property
+    def more_tokens(self) -> int:
+        """How many tokens `with_token` adds."""
+        return 0 if self.spec.modulated else 1
+
     def image(self, x: Float[Array, "B N D"], y: Float[Array, "B D"], shape: tuple[int, ...]) -> Float[Array, "B *S C"]:
         """The last norm and Linear, then tokens to (*S, C) in float32, with the sign that `time` asks for."""
-        shift, scale = layers.Modulation(2, self.dtype, name="final_modulation")(y)
+        if self.spec.modulated:
+            shift, scale = layers.Modulation(2, self.dtype, name="final_modulation")(y)
+        else:
+            shift, scale = layers.Norms(("final",), self.width, self.dtype, name="final_norm")().values()
         values, zeros = self.patch_values(shape), nn.initializers.zeros
         final = layers.Dense(values, dtype=self.dtype, kernel_init=zeros, name="final")
         out = final(layers.modulated_norm(x, shift, scale)).astype(jnp.float32)
@@ -181,8 +212,9 @@ class Backbone(nn.Module):
             text: (L, E) of the text tokens that are read; (0, 0): none.
         """
         width, patch_values, tokens = self.width, self.patch_values(inputs.shape), self.tokens(inputs.shape)
-        vectors = layers.FREQUENCIES * width + inputs.cond.pooled.shape[0] * width + 2 * width**2
-        final = 2 * width**2 + tokens * width * patch_values
+        time = 0 if self.modulation == NONE else layers.FREQUENCIES * width + width**2
+        vectors = time + inputs.cond.pooled.shape[0] * width + width**2
+        final = 2 * width**2 * self.spec.modulated + tokens * width * patch_values
         return tokens * patch_values * width + text[0] * text[1] * width + vectors + final
 
     def is_head(self, path: str) -> bool:

@@ -15,7 +15,8 @@ from rfjax.models import layers
 from rfjax.models.matmul import attention
 from rfjax.models.shards import WHOLE, Shards
 
-Vector = Float[Array, "B 1 D"]
+Vector = Float[Array, "#B 1 D"]
+ADALN, TOKEN, NONE = "adaln", "token", "none"  # values of `Spec.modulation`
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Spec:
         dtype: of the matrix products.
         attention: implementation, see `matmul.attention`.
         shards: what this device has of the weights.
+        modulation: how the blocks learn of y: "adaln"; "token" or "none": they don't, and their norms' shifts and
+            scales are weights.
     """
 
     width: int
@@ -39,6 +42,17 @@ class Spec:
     dtype: Any = jnp.float32
     attention: str | None = None
     shards: Shards = WHOLE
+    modulation: str = ADALN
+
+    @property
+    def modulated(self) -> bool:
+        """Whether norms are modulated by y, and branches gated."""
+        return self.modulation == ADALN
+
+    @property
+    def end_init(self) -> Any:
+        """How the last Linear of a branch starts: at zero where no gate that starts at zero stands behind it."""
+        return layers.xavier if self.modulated else nn.initializers.zeros
 
     def dense(self, width: int, name: str | None = None) -> nn.Dense:
         """A Linear with DiT's initialisation."""
@@ -46,7 +60,7 @@ class Spec:
 
     def out(self, name: str | None = None) -> layers.OutDense:
         """The Linear behind an attention's heads."""
-        return layers.OutDense(self.width, self.dtype, self.shards, name=name)
+        return layers.OutDense(self.width, self.dtype, self.shards, self.end_init, name=name)
 
     def attend(
         self, q: Float[Array, "B N H K"], k: Float[Array, "B M H K"], v: Float[Array, "B M H K"]
@@ -59,7 +73,8 @@ class Spec:
 class AdaLN(NamedTuple):
     """The vectors of adaLN-Zero (DiT section 3.2) for one stream of a block, each (B, 1, D).
 
-    A stream that ends with its attention has the first two; only SD3.5's dual attention has the last three.
+    A stream that ends with its attention has the first two; only SD3.5's dual attention has the last three. Without
+    adaLN the shifts and scales are weights, (1, 1, D), and there are no gates.
     """
 
     shift_attn: Vector
@@ -71,6 +86,11 @@ class AdaLN(NamedTuple):
     shift_dual: Vector | None = None
     scale_dual: Vector | None = None
     gate_dual: Vector | None = None
+
+
+def gated(branch: Float[Array, "B N D"], gate: Vector | None) -> Float[Array, "B N D"]:
+    """A branch times its gate, where it has one."""
+    return branch if gate is None else gate * branch
 
 
 class Stream(nn.Module):
@@ -88,18 +108,22 @@ class Stream(nn.Module):
 
     def setup(self) -> None:
         spec = self.spec
-        self.modulation = layers.Modulation(2 if self.pre_only else 9 if self.dual else 6, spec.dtype)
+        parts = ("attn",) if self.pre_only else ("attn", "mlp", "dual")[: 2 + self.dual]
+        if spec.modulated:
+            self.modulation = layers.Modulation(2 if self.pre_only else 3 * len(parts), spec.dtype)
+        else:
+            self.norms = layers.Norms(parts, spec.width, spec.dtype)
         self.qkv = layers.QKV(spec.heads, spec.qk_norm, spec.dtype, spec.shards)
         if not self.pre_only:
             self.out = spec.out()
-            self.mlp = layers.MLP(spec.mlp_ratio, spec.dtype, spec.shards)
+            self.mlp = layers.MLP(spec.mlp_ratio, spec.dtype, spec.shards, spec.end_init)
         if self.dual:
             self.dual_qkv = layers.QKV(spec.heads, spec.qk_norm, spec.dtype, spec.shards)
             self.dual_out = spec.out()
 
     def adaln(self, y: Float[Array, "B D"]) -> AdaLN:
-        """The block's shifts, scales and gates."""
-        return AdaLN(*self.modulation(y))
+        """The block's shifts, scales and gates; without adaLN they don't depend on y."""
+        return AdaLN(*self.modulation(y)) if self.spec.modulated else AdaLN(**self.norms())
 
     def project(self, x: Float[Array, "B N D"], ada: AdaLN) -> tuple[Array, Array, Array]:
         """Queries, keys and values of the modulated tokens, each (B, N, H, K)."""
@@ -108,26 +132,27 @@ class Stream(nn.Module):
     def attend_to_itself(self, x: Float[Array, "B N D"], ada: AdaLN) -> Float[Array, "B N D"]:
         """The gated attention of these tokens to themselves alone; only with `dual`."""
         qkv = self.dual_qkv(layers.modulated_norm(x, ada.shift_dual, ada.scale_dual))
-        return ada.gate_dual * self.dual_out(self.spec.attend(*qkv))
+        return gated(self.dual_out(self.spec.attend(*qkv)), ada.gate_dual)
 
     def add_attention(
         self, x: Float[Array, "B N D"], attended: Float[Array, "B N F"], ada: AdaLN
     ) -> Float[Array, "B N D"]:
         """x + gate out(attended)."""
-        return x + ada.gate_attn * self.out(attended)
+        return x + gated(self.out(attended), ada.gate_attn)
 
     def add_mlp(self, x: Float[Array, "B N D"], ada: AdaLN) -> Float[Array, "B N D"]:
         """x + gate MLP(modulated x)."""
-        return x + ada.gate_mlp * self.mlp(layers.modulated_norm(x, ada.shift_mlp, ada.scale_mlp))
+        return x + gated(self.mlp(layers.modulated_norm(x, ada.shift_mlp, ada.scale_mlp)), ada.gate_mlp)
 
     @staticmethod
     def macs(spec: Spec, tokens: int, keys: int, *, pre_only: bool = False, dual: bool = False) -> int:
         """Multiplications for one example: `tokens` of this stream, each of which attends to `keys`."""
         square = spec.width**2
+        vectors = square * spec.modulated  # of one vector of adaLN
         if pre_only:
-            return 2 * square + tokens * 3 * square
-        count = 6 * square + tokens * (4 + 2 * spec.mlp_ratio) * square + 2 * tokens * keys * spec.width
-        return count + dual * (3 * square + tokens * 4 * square + 2 * tokens**2 * spec.width)
+            return 2 * vectors + tokens * 3 * square
+        count = 6 * vectors + tokens * (4 + 2 * spec.mlp_ratio) * square + 2 * tokens * keys * spec.width
+        return count + dual * (3 * vectors + tokens * 4 * square + 2 * tokens**2 * spec.width)
 
 
 STACKS = ("dual_blocks", "blocks", "last_block")  # in order; below these names, weights are put together block by block

@@ -69,12 +69,12 @@ class CrossDiT(Backbone):
     ) -> Float[Array, "B *S C"]:
         x = self.image_tokens(z)
         y = self.time_vector(t) + self.pooled_vector(cond.pooled)
-        c = self.dense(self.width, "context_embed")(cond.context)
+        c = self.with_token(self.dense(self.width, "context_embed")(cond.context), y)
         x = self.run_stacks([Stack(Block, "blocks", self.depth, {})], x, (y, c))
         return self.image(x, y, z.shape[1:])
 
     def forward_flops(self, inputs: Inputs) -> int:
         """Exact floating-point operations of the matrix products for one example, 2 m k n each; see `MMDiT`."""
         text = inputs.cond.context.shape
-        blocks = self.depth * Block.macs(self.spec, self.tokens(inputs.shape), text[0])
+        blocks = self.depth * Block.macs(self.spec, self.tokens(inputs.shape), text[0] + self.more_tokens)
         return 2 * (self.macs_of_ends(inputs, text) + blocks)

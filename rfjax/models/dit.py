@@ -68,9 +68,11 @@ class DiT(Backbone):
         count = x.shape[1]
         if self.classes:
             y = y + self._label_vector(cond.pooled)
+            x = self.with_token(x, y)
         else:
             y = y + self.pooled_vector(cond.pooled)
-            x = jnp.concatenate([self.dense(self.width, "context_embed")(cond.context), x], axis=1)
+            context = self.with_token(self.dense(self.width, "context_embed")(cond.context), y)
+            x = jnp.concatenate([context, x], axis=1)
         x = self.run_stacks([Stack(Block, "blocks", self.depth, {})], x, y, tokens=lambda x: x[:, -count:])
         return self.image(x[:, -count:], y, (*z.shape[1:-1], z.shape[-1] * (1 + self.learn_sigma)))
 
@@ -84,7 +86,7 @@ class DiT(Backbone):
     def forward_flops(self, inputs: Inputs) -> int:
         """Exact floating-point operations of the matrix products for one example, 2 m k n each; see `MMDiT`."""
         text, image = inputs.cond.context.shape, self.tokens(inputs.shape)
-        tokens = image + (0 if self.classes else text[0])
+        tokens = image + self.more_tokens + (0 if self.classes else text[0])
         ends = self.macs_of_ends(inputs, (0, 0) if self.classes else text)
         if self.classes:
             ends -= inputs.cond.pooled.shape[0] * self.width + self.width**2  # a label's vector is looked up

@@ -56,10 +56,11 @@ class OutDense(nn.Module):
     width: int
     dtype: Any = jnp.float32
     shards: Shards = WHOLE
+    kernel_init: Any = xavier
 
     @nn.compact
     def __call__(self, x: Float[Array, "B N F"]) -> Float[Array, "B N D"]:
-        kernel = self.param("kernel", xavier, (x.shape[-1], self.width), jnp.float32)
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.width), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.width,), jnp.float32)
         products = product(x.astype(self.dtype), kernel.astype(self.dtype))
         return self.shards.add_up(products) + bias.astype(self.dtype)
@@ -71,13 +72,14 @@ class MLP(nn.Module):
     ratio: int = 4
     dtype: Any = jnp.float32
     shards: Shards = WHOLE
+    end_init: Any = xavier  # of the second Linear
 
     @nn.compact
     def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
         width = x.shape[-1]
         hidden = self.ratio * width // self.shards.tensor
         x = Dense(hidden, dtype=self.dtype, kernel_init=xavier, name="fc1")(self.shards.share(x))
-        return OutDense(width, self.dtype, self.shards, name="fc2")(nn.gelu(x, approximate=True))
+        return OutDense(width, self.dtype, self.shards, self.end_init, name="fc2")(nn.gelu(x, approximate=True))
 
 
 class Modulation(nn.Module):
@@ -93,8 +95,26 @@ class Modulation(nn.Module):
         return jnp.split(out[:, None, :], self.chunks, axis=-1)
 
 
+class Norms(nn.Module):
+    """Shifts and scales of LayerNorms that are learned and the same for all examples; both start at zero.
+
+    Attributes:
+        parts: what the norms stand before: "attn", "mlp" ...
+    """
+
+    parts: tuple[str, ...]
+    width: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self) -> dict[str, Float[Array, "1 1 D"]]:
+        names = [f"{kind}_{part}" for part in self.parts for kind in ("shift", "scale")]
+        vector = lambda name: self.param(name, nn.initializers.zeros, (self.width,), jnp.float32)  # noqa: E731
+        return {name: vector(name).astype(self.dtype)[None, None] for name in names}
+
+
 def modulated_norm(
-    x: Float[Array, "B N D"], shift: Float[Array, "B 1 D"], scale: Float[Array, "B 1 D"]
+    x: Float[Array, "B N D"], shift: Float[Array, "#B 1 D"], scale: Float[Array, "#B 1 D"]
 ) -> Float[Array, "B N D"]:
     """LayerNorm without parameters (eps 1e-6, in float32), then x (1 + scale) + shift."""
     wide = x.astype(jnp.float32)

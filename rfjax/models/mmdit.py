@@ -82,6 +82,7 @@ class MMDiT(Backbone):
         parts = jnp.split(cond.context, np.cumsum(kinds)[:-1].tolist(), axis=1)
         embeds = [name.replace("text", "context_embed") for name in text_names(len(kinds))]
         texts = tuple(self.dense(self.width, name)(part) for name, part in zip(embeds, parts, strict=True))
+        texts = (self.with_token(texts[0], y), *texts[1:])
         dual = min(self.dual_blocks, self.depth - 1)
         stacks = [
             Stack(JointBlock, "dual_blocks", dual, {"dual": True}),
@@ -109,7 +110,8 @@ class MMDiT(Backbone):
         """
         text = inputs.cond.context.shape
         spec, tokens, kinds = self.spec, self.tokens(inputs.shape), self._kinds(text[0])
-        keys = tokens + text[0]
+        kinds = (kinds[0] + self.more_tokens, *kinds[1:])
+        keys = tokens + sum(kinds)
         texts = sum(Stream.macs(spec, length, keys) for length in kinds)
         last_texts = sum(Stream.macs(spec, length, keys, pre_only=True) for length in kinds)
         blocks = sum(Stream.macs(spec, tokens, keys, dual=i < self.dual_blocks) for i in range(self.depth))

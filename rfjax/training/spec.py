@@ -216,6 +216,7 @@ def make_model(config: Config, inputs: Inputs, text: TextEncoder, heads: tuple[H
             stored=model.stored_positions,
         ),
         frequency_shift=model.frequency_shift,
+        modulation=model.modulation,
         readouts=(*projectors, *heads),
         **own,
     )

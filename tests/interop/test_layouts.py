@@ -371,6 +371,8 @@ def test_a_pt_file_that_wants_to_run_code_does_not_run_it(tmp_path):
         ),
         ("sit", {"width": 48}, "sit", "assume no number at depth 3 and width 48"),
         ("sit", {"qk_norm": True}, "sit", "no RMSNorm of queries and keys"),
+        ("sit", {"modulation": "token"}, "sit", r"stores adaLN's weights, and this network has none"),
+        ("sd3", {"modulation": "none"}, "sd3", r"config.model.modulation = 'none'"),
     ],
 )
 def test_a_network_that_a_layout_has_no_place_for(tmp_path, layout, changes, other, message):

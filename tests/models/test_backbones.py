@@ -25,10 +25,18 @@ NETWORKS = {
     "dit, labels": ("dit", {"classes": 10, "learn_sigma": True}, LABELS),
     "sit": ("sit", {"classes": 10}, LABELS),
     "crossdit": ("crossdit", {}, SMALL),
+    "mmdit, token": ("mmdit", {"modulation": "token"}, SMALL),
+    "mmdit, dual, none": ("mmdit", {"modulation": "none", "dual_blocks": 2}, SMALL),
+    "mmdit3, token": ("mmdit3", {"modulation": "token", "texts": (3, 5)}, SMALL),
+    "dit, token": ("dit", {"modulation": "token"}, SMALL),
+    "dit, labels, none": ("dit", {"modulation": "none", "classes": 10, "learn_sigma": True}, LABELS),
+    "crossdit, token": ("crossdit", {"modulation": "token"}, SMALL),
     "uvit": ("uvit", {}, SMALL),
 }
 EACH = pytest.mark.parametrize("name", NETWORKS)
-SOME = pytest.mark.parametrize("name", ["mmdit, dual", "dit, labels", "uvit"])  # a gradient takes long to compile
+SOME = pytest.mark.parametrize(
+    "name", ["mmdit, dual", "dit, labels", "uvit", "mmdit, token"]
+)  # a gradient takes long to compile
 
 
 def make(name, depth=3, width_per_depth=12, **more):
@@ -119,6 +127,22 @@ def test_every_parameter_learns(name):
     assert silent == [name for name in silent if name.startswith("last_block/text/qkv/q_norm")]
 
 
+def test_without_adaln_every_weight_learns_from_the_fifth_step_on():
+    """Branches end at zero, and so does the network: the last layer learns first, then the ends of the image's branches
+    in the last block, then those of the text, which only these read, then all the rest."""
+    model, inputs = make("mmdit, token", depth=2, width_per_depth=8)
+    given = arrays(inputs)
+    params = model.init(jax.random.key(0), *given)["params"]
+    loss = lambda p: ((model.apply({"params": p}, *given) - 1) ** 2).mean()  # noqa: E731
+    step = jax.jit(lambda p: jax.tree.map(lambda x, g: x - 0.1 * g, p, jax.grad(loss)(p)))
+    later = step(step(step(step(params))))
+    changes = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): float(jnp.abs(leaf).max())
+        for path, leaf in leaves_with_path(jax.tree.map(lambda a, b: a - b, step(later), later))
+    }
+    assert [name for name, change in changes.items() if change == 0] == []
+
+
 @EACH
 def test_examples_do_not_mix_and_text_and_time_matter(name):
     model, inputs = make(name)
@@ -128,7 +152,10 @@ def test_examples_do_not_mix_and_text_and_time_matter(name):
     apply = lambda *a: jitted(model)(params, *a)  # noqa: E731
     both = apply(z, t, cond)
     np.testing.assert_allclose(apply(*jax.tree.map(lambda x: x[:1], (z, t, cond))), both[:1], rtol=1e-4, atol=1e-4)
-    changes = [(z, t * 0.5, cond), (z, t, cond.replace(pooled=jnp.roll(cond.pooled, 1, axis=1)))]
+    if model.modulation == "none":  # it is not told the time
+        np.testing.assert_array_equal(apply(z, t * 0.5, cond), both)
+    changes = [(z, t * 0.5, cond)] if model.modulation != "none" else []
+    changes += [(z, t, cond.replace(pooled=jnp.roll(cond.pooled, 1, axis=1)))]
     if inputs is SMALL:
         changes += [(z, t, cond.replace(context=cond.context.at[:, token].mul(2))) for token in (0, -1)]
     for changed in changes:
@@ -151,10 +178,23 @@ def test_the_parameters_that_an_image_token_meets_are_counted(name):
     """Those of the image's stream, without what runs once per example or on text."""
     model, inputs = make(name)
     size = measure(model, inputs)
-    assert 0 < size.active_per_token <= size.without_modulation < size.parameters
+    assert 0 < size.active_per_token <= size.without_modulation <= size.parameters
+    assert (size.without_modulation < size.parameters) == (model.modulation == "adaln")
     if name in ("mmdit", "mmdit3"):
         h = 36
         assert size.active_per_token == 3 * (12 * h * h + 9 * h) + 13 * h + 12 * h + 12
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5])
+def test_without_adaln_the_modulation_s_weights_are_gone_and_norms_have_their_own(depth):
+    """SD3's layout without 6 h^2 + 6 h a stream; 4 h a stream's norms in place of them (2 h the last text's)."""
+    adaln, token, none = (measure(build("mmdit", depth, 64, modulation=m), PAPER) for m in ("adaln", "token", "none"))
+    h = 64 * depth
+    modulation = (2 * depth - 1) * (6 * h * h + 6 * h) + 2 * (2 * h * h + 2 * h)
+    assert token.parameters == adaln.parameters - modulation + (2 * depth - 1) * 4 * h + 2 * h + 2 * h
+    assert token.parameters == token.without_modulation
+    assert token.parameters - none.parameters == FREQUENCIES * h + h * h + 2 * h  # the MLP of the time
+    assert token.forward_flops - none.forward_flops == 2 * (FREQUENCIES * h + h * h)
 
 
 def test_three_sets_are_two_with_the_text_s_weights_twice():

@@ -89,6 +89,10 @@ def test_the_rules_say_what_is_spread():
     assert ends["patch_embed"]["kernel"] == P("fsdp", None)
     assert ends["pooled_embed"]["fc1"]["kernel"] == P("fsdp", None)
     assert specs["step"] == P()
+    bare = jax.eval_shape(build("mmdit", 2, 16, modulation="token").init, jax.random.key(0), *SMALL.abstract(1))
+    for path, sharding in jax.tree_util.tree_leaves_with_path(meshes.shard_tree(bare["params"], mesh)):
+        if "norms" in jax.tree_util.keystr(path, simple=True, separator="/"):
+            assert set(sharding.spec) == {None}  # vectors of one weight a channel are whole
     odd = meshes.shard_tree({"odd": {"kernel": jnp.zeros((6, 8))}}, mesh)
     assert odd["odd"]["kernel"].spec == P(None, None)  # 6 rows over 4 devices: whole
 

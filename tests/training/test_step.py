@@ -70,9 +70,10 @@ def devices(shape):
 
 
 @functools.cache
-def one_batch(backbone):
+def one_batch(backbone, modulation):
     """RunSpec, and on one device: random weights, a batch, what is random in a step."""
-    config, spec = make(model={"heads": 8, "width": 32, "qk_norm": True, "backbone": backbone})
+    model = {"heads": 8, "width": 32, "qk_norm": True, "backbone": backbone, "modulation": modulation}
+    config, spec = make(model=model)
     source, mesh = data.open_source(config.data, "train"), devices((1, 1, 1))
     batch = encoded(spec, data.load(source, range(8), EncodeStage(spec.encoders, ()).prepare)[0], mesh)
     rows = batch, noise(config, spec, mesh, np.int32(0), batch["slot"])
@@ -80,9 +81,9 @@ def one_batch(backbone):
 
 
 @functools.cache
-def gradients_on(shape, remat="none", accumulate=1, backbone="mmdit"):
+def gradients_on(shape, remat="none", accumulate=1, backbone="mmdit", modulation="adaln"):
     """Loss and gradients of random weights on one batch."""
-    spec, params, *rows = one_batch(backbone)
+    spec, params, *rows = one_batch(backbone, modulation)
     spec = dataclasses.replace(spec, model=spec.model.clone(remat=remat), accumulate=accumulate)
     mesh = devices(shape)
     params = jax.device_put(params, meshes.shard_tree(params, mesh))
@@ -108,6 +109,13 @@ def test_gradients_do_not_depend_on_the_mesh(shape):
 @pytest.mark.parametrize(("remat", "accumulate"), [("none", 1), ("dots", 2), ("full", 2)])
 def test_gradients_depend_neither_on_what_is_computed_again_nor_on_accumulation(remat, accumulate):
     same_gradients(gradients_on((2, 2, 2), remat, accumulate), gradients_on((1, 1, 1)))
+
+
+@pytest.mark.job
+@pytest.mark.parametrize("backbone", ["mmdit", "dit"])
+def test_gradients_without_adaln_do_not_depend_on_the_mesh(backbone):
+    own = {"backbone": backbone, "modulation": "token"}
+    same_gradients(gradients_on((2, 2, 2), "full", **own), gradients_on((1, 1, 1), **own))
 
 
 @pytest.mark.job

@@ -104,6 +104,13 @@ class Model:
         "Doubles the output channels of `dit` and `sit` and ignores the second half, as checkpoints that also predict "
         "a variance require.",
     )
+    modulation: str = key(
+        "adaln",
+        "Sets how the network learns of time and pooled text. `adaln` modulates the norms and gates the branches; with "
+        "`token` they are one more token of text and norms have weights of their own; `none` is the same without the "
+        "time, which the network is not told, as in i1.",
+        choices=("adaln", "token", "none"),
+    )
     largest_image: int = key(
         0,
         "Sets the longest image side, in the network's pixels (latent pixels with an autoencoder), for which positions "

@@ -61,6 +61,16 @@ class Study:
         "rung that is held out of the fit.",
     )
     promise_probability: float = key(0.8, "Sets the probability with which the promise was made.", low=0.5, high=0.99)
+    compare: str = key(
+        "",
+        "Names the axis, or several with commas between them, whose values are designs, each with a ladder of its own: "
+        "flow.formulation. The report `scaling` then says how much less compute one design needs than another.",
+    )
+    compare_target: str = key(
+        "",
+        "Names the size of the second of two designs at whose loss they are compared: parameters=1e8, or "
+        "train_flops=1e18 of its whole training. Empty takes its largest rung.",
+    )
     x: str = key(
         "parameters",
         "Chooses the size that the law is a function of: the number of parameters, or the FLOPs of training.",

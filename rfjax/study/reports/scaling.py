@@ -7,6 +7,7 @@ from rfjax.study.records import Records
 from rfjax.study.reports.compare import dataset_name, floor_sentence
 from rfjax.study.reports.page import Report
 from rfjax.study.reports.scaling_answer import sentences
+from rfjax.study.reports.scaling_designs import with_designs
 from rfjax.study.reports.scaling_figures import figures
 from rfjax.study.reports.scaling_findings import SURFACE_FROM, Findings, analyse, to_json
 from rfjax.study.reports.scaling_optimum import optimum_section
@@ -227,4 +228,4 @@ def _quality(findings: Findings, seeds: int = 0) -> str:
     )  # fmt: skip
 
 
-REPORT = Report("fits.json", analyse, to_json, tables, figures, subtitle, opening, sections, lines)
+REPORT = with_designs(Report("fits.json", analyse, to_json, tables, figures, subtitle, opening, sections, lines))

@@ -47,7 +47,7 @@ def analyse(records: Records) -> Findings:
     study, runs = records.config["study"], records.runs
     weights, law = study["weights"], {key: study[key] for key in ("x", "law", "objective", "hold_out")}
     trunks = [run for run in runs if not run.trunk]
-    measured = [_measured(run, study["x"], weights) for run in trunks if run.final(weights)]
+    measured = [measured_of(run, study["x"], weights) for run in trunks if run.final(weights)]
     losses: dict[int, dict[float, list[float]]] = {}  # depth -> learning rate -> the losses of its runs
     lost = []
     for run in trunks:
@@ -110,7 +110,7 @@ def floors_of_levels(final: dict[str, Any], key: str = "floors") -> tuple[float 
     return tuple(float(value) if finite(value) else None for value in known)
 
 
-def _measured(run: RunRecord, x: str, weights: str) -> analysis.Measured:
+def measured_of(run: RunRecord, x: str, weights: str) -> analysis.Measured:
     final = run.final(weights)
     return analysis.Measured(
         name=run.name,
