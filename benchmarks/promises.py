@@ -98,9 +98,10 @@ def trial(seed: int, probability: float, trials: int, compare: bool) -> dict[str
     true = Ground(tuple(sides), **law, depths=DEPTHS, correlation=shared)
     came = simulate(true, one, np.array([target]), truths, rng)
     return {
-        "promised": True, "said": found.kept(width), "kept": bool(came.widths[0, 0] <= width), "held": bool(came.inside[0]),
-        "seeds": one.seeds, "rungs": len(one.x), "new": sum(one.seeds) * len(sides) - one.reused,
-        "share_of_target": float(one.cost / limit), "wanted": width, "width": float(came.widths[0, 0]),
+        "promised": True, "said": found.kept(width), "kept": bool(came.widths[0, 0] <= width),
+        "held": bool(came.inside[0]), "seeds": one.seeds, "rungs": len(one.x),
+        "new": sum(one.seeds) * len(sides) - one.reused, "share_of_target": float(one.cost / limit),
+        "wanted": width, "width": float(came.widths[0, 0]),
     }  # fmt: skip
 
 

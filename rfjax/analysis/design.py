@@ -23,7 +23,7 @@ from rfjax.analysis.truths import Truths
 
 CURVE = 8  # points of the curve of width against cost that are simulated, up to the limit
 DEARER, MORE = 4.0, 3  # the curve goes on to so many times the limit, with so many points
-REACH = 25  # sizes up to the target at which simulated ladders are asked
+REACH = (25, 9)  # sizes up to the target at which simulated ladders are asked, of one design and of two
 AT_ONCE = "log_squares"  # the objective whose simulated ladders are fitted all at once
 
 
@@ -72,7 +72,8 @@ def simulate(
         for side, truth, luck in zip(ground.sides, truths, (noise, second), strict=False)
     ]
     if len(losses) == 2:
-        value, low, high = multiplier_intervals(ground, one, losses, sizes)
+        x = tuple(np.array([side.size(depth) for depth in one.depths]) for side in ground.sides)
+        value, low, high = target_multiplier.intervals(ground.law, x, tuple(losses), np.array(one.seeds), sizes)
         new = target_multiplier.true_multiplier(*truths, sizes[-1:])[:, 0]
         apart = (low[:, -1] > 1) | (high[:, -1] < 1)
     else:
@@ -80,7 +81,7 @@ def simulate(
         sigma, apart = truths[0].sigma * ground.shrink(one.examples), None
         new = truths[0].loss(sizes[-1:])[:, 0] * np.exp(sigma * rng.normal(size=len(sigma)))
     with np.errstate(invalid="ignore"):
-        widths = np.where(np.isfinite(value), (high - low) / value, np.inf)
+        widths = np.where(np.isfinite(high), (high - low) / value, np.inf)
     return Simulated(one, widths, ((low[:, -1] <= new) & (new <= high[:, -1])).astype(float), apart)
 
 
@@ -122,23 +123,6 @@ def _interval(
     if fit.typical_stderr is not None:
         found = fit.predict(sizes, y_stderr=spread.relative * found.value)
     return found.value, found.low, found.high
-
-
-def multiplier_intervals(
-    ground: Ground, one: Candidate, losses: Sequence[Float[np.ndarray, "m k s"]], sizes: Float[np.ndarray, " g"]
-) -> tuple[Array, Array, Array]:
-    """The compute multipliers of the second side over the first, and their 95 % intervals, each of shape (m, g)."""
-    seeds = np.array(one.seeds)
-    fits = [
-        fit_many(ground.law, np.array([side.size(d) for d in one.depths]), *_seeded(means(rows, seeds), seeds))
-        for side, rows in zip(ground.sides, losses, strict=True)
-    ]
-    shared = target_multiplier.correlation(*losses, seeds)
-    return target_multiplier.intervals(*fits, sizes, seeds, shared)
-
-
-def _seeded(found: tuple[Array, Array | None], seeds: Array) -> tuple[Array, Array, Array | None]:
-    return found[0], seeds, found[1]
 
 
 @dataclass
@@ -233,7 +217,8 @@ def design(
     best = [one for one in tried if one.cost <= limit(target)]
     if not best:
         return None
-    search = Search(ground, np.geomspace(ground.size(ground.depths[-1]), target, REACH), probability, trials)
+    sizes = np.geomspace(ground.size(ground.depths[-1]), target, REACH[len(ground.sides) - 1])
+    search = Search(ground, sizes, probability, trials)
     wanted = search.cheapest(best, width) if width else None
     affordable = search.narrowest(best)
     for i in whole(np.linspace(0, len(best) - 1, CURVE)):

@@ -24,11 +24,11 @@ class ManyFits:
 
     Attributes:
         theta: ([E], A at the centre, alpha), shape (m, p), and `covariance`, shape (m, p, p).
-        projection: d theta / d log loss of each rung, shape (m, p, k).
+        projection: d theta / d log loss of each rung, shape (m, p, k); a parameter at its bound stays there.
         residual: log law less log loss, shape (m, k).
         noise: standard deviation of one run's log loss, shape (m,).
         freedom: degrees of freedom.
-        centre: geometric mean of the sizes.
+        centre: geometric mean of the sizes; the least and the most of them.
     """
 
     theta: Float[np.ndarray, "m p"]
@@ -38,6 +38,8 @@ class ManyFits:
     noise: Float[np.ndarray, " m"]
     freedom: int
     centre: float
+    least: float
+    most: float
 
     def at(self, x: Float[np.ndarray, "m g"]) -> tuple[Float[np.ndarray, "m g"], Float[np.ndarray, "m g p"]]:
         """Log L at sizes, and its derivatives by theta."""
@@ -100,7 +102,20 @@ def fit_many(
     half = inverse * scale[:, :, None]  # (m, p, k): weighted residuals to theta
     covariance = np.einsum("mik,mjk->mij", half, half) * scatter[:, None, None] ** 2
     centre = float(np.exp(np.log(x).mean()))
-    return ManyFits(theta * scale, covariance, half * weights, residual, scatter * one, freedom, centre)
+    low, high = _bounds(theta.shape[1])
+    free = (theta > low) & (theta < high)
+    projection = _inverse(jacobian * free[:, None]) * scale[:, :, None] * weights
+    noise = scatter * one
+    return ManyFits(theta * scale, covariance, projection, residual, noise, freedom, centre, x.min(), x.max())
+
+
+def _bounds(parameters: int) -> tuple[Array, Array]:
+    """Of E, A >= 0 and the exponent."""
+    low, high = (
+        np.append(np.zeros(parameters - 1), EXPONENTS[0]),
+        np.append(np.full(parameters - 1, np.inf), EXPONENTS[1]),
+    )
+    return low, high
 
 
 def _law(theta: Array, log_x: Array) -> tuple[Array, Array]:
@@ -144,8 +159,7 @@ def _start(law: str, log_x: Array, y: Array, weights: Array) -> Array:
 def _polish(theta: Array, log_x: Array, y: Array, weights: Array) -> Array:
     """The least squares of weighted log L - log y near each theta, E and A >= 0, alpha within its bounds."""
     p = theta.shape[1]
-    low = np.append(np.zeros(p - 1), EXPONENTS[0])
-    high = np.append(np.full(p - 1, np.inf), EXPONENTS[1])
+    low, high = _bounds(p)
     where = np.broadcast_to(log_x, y.shape)
 
     def residuals(at: Array) -> tuple[Array, Array]:
