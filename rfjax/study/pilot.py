@@ -122,6 +122,8 @@ def read(folder: Path, laws: int, seed: int, price: Callable[..., float], compar
         correlation=pilot_costs.correlation(arms[0].losses, arms[1].losses) if compare else 0.0,
     )
     said = [] if share else [UNKNOWN]
+    if lost := sorted(set(study.study["runs"]) - {run.name for run in runs}):
+        said.append(f"No part of the pilot, since it has no final loss: {', '.join(lost)}.")
     said += [(f"{arm.value}: " if compare else "") + one.on_seeds for arm, one in zip(arms, ladders, strict=True)]
     return Pilot(folder, study.config, section["x"], arms, _seen(study.config), ground, tuple(said))
 

@@ -61,6 +61,15 @@ def check_alike(study: records.Records, runs: Sequence[RunRecord], compare: str)
             f"the data of {', '.join(study.apart)} in {study.folder} are not those of the other runs: remove their "
             "folders and train them again before a design"
         )
+    grids: dict[str, str] = {}
+    for run in runs:
+        grids.setdefault(run.final(study.config["study"]["weights"])["grid"], run.name)
+    if len(grids) > 1:
+        said = " and ".join(f"{name} on {grid}" for grid, name in grids.items())
+        raise UserError(
+            f"the runs in {study.folder} were validated on different grids of t ({said}): no law joins them; remove the "
+            "folders of one kind and run the study's command again"
+        )
     free = (*FREE, compare, *(("training.steps",) if study.config["training"]["steps_exponent"] else ()))
     for run in runs[1:]:
         if same(runs[0].config, run.config, free):

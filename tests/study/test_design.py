@@ -183,6 +183,13 @@ def test_runs_of_two_data_sets_are_no_ladder(tmp_path):
         design.answer(asked(folder), PEAK)
 
 
+def test_runs_of_two_grids_are_no_ladder(tmp_path):
+    folder = write_study(tmp_path / "grids", noise=0.01, axes=SEEDED)
+    change_lines(folder, "d3-seed1", lambda line: line | ({"grid": "k/16"} if "grid" in line else {}))
+    with pytest.raises(UserError, match=r"different grids of t .d1-seed0 on k/8 and d3-seed1 on k/16."):
+        design.answer(asked(folder), PEAK)
+
+
 def test_a_loss_that_rises_with_size_has_no_design(tmp_path):
     folder = write_study(tmp_path / "rising", noise=0.01, axes=SEEDED)
     for name in json.loads((folder / "study.json").read_text())["runs"]:
