@@ -88,8 +88,10 @@ def trial(seed: int, probability: float, trials: int, compare: bool) -> dict[str
     known = target_multiplier.correlation(losses[0][None], losses[-1][None], np.full(len(DEPTHS), SEEDS))[0]
     law = {"law": "power_offset", "objective": "log_squares", "share": 0.0, "examples": EXAMPLES, "more": (1,)}
     ground = Ground(tuple(sides), **law, depths=DEPTHS, correlation=float(known) if compare else 0.0)
-    width = np.exp(rng.uniform(np.log(0.2), np.log(2))) if compare else factor * least_width(ground, probability)
     target, limit = size(depth), len(sides) * cost(depth, EXAMPLES)  # of the target, trained once
+    width = factor * least_width(ground, target, probability)
+    if compare:
+        width = np.exp(rng.uniform(np.log(0.2), np.log(2)))
     best = screened(ground, target, limit, probability)
     found = Search(ground, np.array([target]), probability, trials).cheapest(best, width)
     if found is None:

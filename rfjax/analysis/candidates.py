@@ -112,14 +112,16 @@ class Ground:
         return side.done.get(depth, np.zeros(0)) if one.reused else np.zeros(0)
 
 
-def least_width(ground: Ground, probability: float) -> float:
-    """The width that noise allows at best: one run's scatter with its seed, about a law that is known.
+def least_width(ground: Ground, target: float, probability: float) -> float:
+    """The width at x = target that noise allows at best: one run's scatter with its seed, about a law that is known.
 
     A multiplier is one of laws, which enough seeds would tell: 0.
     """
     if len(ground.sides) == 2:
         return 0.0
-    sigma = np.quantile(ground.truths.sigma, probability) * ground.shrink(ground.examples * max(ground.more))
+    sigma = np.quantile(ground.truths.noise(np.array([target])), probability) * ground.shrink(
+        ground.examples * max(ground.more)
+    )
     return float(2 * np.sinh(stats.norm.ppf((1 + LEVEL) / 2) * sigma))
 
 
@@ -232,11 +234,12 @@ class _Information:
 
     def __init__(self, ground: Ground, truths: Sequence[Truths], depths: Array, target: float) -> None:
         """Takes the derivatives of log losses by the parameters, at all depths and for the answer."""
-        rungs = [
-            one.jacobian(np.array([side.size(d) for d in depths]), ground.law)
-            for side, one in zip(ground.sides, truths, strict=True)
-        ]
+        rungs = []
+        for side, one in zip(ground.sides, truths, strict=True):
+            x = np.array([side.size(depth) for depth in depths])
+            rungs.append(one.jacobian(x, ground.law) / one.course.at(x)[:, None])
         self.sigma, self.correlation, self.new = [one.sigma for one in truths], ground.correlation, len(truths) == 1
+        self.one_run = truths[0].noise(np.array([target]))[:, 0]
         if self.new:
             gradients = [truths[0].jacobian(np.array([target]), ground.law)[:, 0]]
         else:
@@ -259,7 +262,7 @@ class _Information:
             for sigma, one, gradient in zip(self.sigma, solved, self.gradients, strict=True)
         ]
         if self.new:
-            return parts[0] + self.sigma[0][:, None] ** 2
+            return parts[0] + self.one_run[:, None] ** 2
         a, b = (jacobian @ one.mT for jacobian, one in zip(self.rungs, solved, strict=True))  # (m, d, c)
         shared = (seeds.T * a * b).sum(1) * (self.sigma[0] * self.sigma[1])[:, None]
         return np.maximum(parts[0] + parts[1] + 2 * self.correlation * shared, 0)

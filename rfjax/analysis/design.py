@@ -18,6 +18,7 @@ from rfjax.analysis.engine import Array
 from rfjax.analysis.ladder import Ladder, Rung
 from rfjax.analysis.laws import fit_law
 from rfjax.analysis.many_fits import fit_many, means
+from rfjax.analysis.many_spreads import spreads
 from rfjax.analysis.seeds import pooled_spread
 from rfjax.analysis.truths import Truths
 
@@ -78,7 +79,7 @@ def simulate(
         apart = (low[:, -1] > 1) | (high[:, -1] < 1)
     else:
         value, low, high = intervals(ground, one, losses[0], sizes)
-        sigma, apart = truths[0].sigma * ground.shrink(one.examples), None
+        sigma, apart = truths[0].noise(sizes[-1:])[:, 0] * ground.shrink(one.examples), None
         new = truths[0].loss(sizes[-1:])[:, 0] * np.exp(sigma * rng.normal(size=len(sigma)))
     with np.errstate(invalid="ignore"):
         widths = np.where(np.isfinite(high), (high - low) / value, np.inf)
@@ -88,8 +89,8 @@ def simulate(
 def _run(ground: Ground, side: Side, one: Candidate, truths: Truths, noise: Array) -> Float[np.ndarray, "m k s"]:
     """The losses of a candidate's runs of one side, those that are there as they are."""
     x = np.array([side.size(depth) for depth in one.depths])
-    sigma = truths.sigma * ground.shrink(one.examples)
-    losses = truths.loss(x)[..., None] * np.exp(sigma[:, None, None] * noise)
+    sigma = truths.noise(x) * ground.shrink(one.examples)
+    losses = truths.loss(x)[..., None] * np.exp(sigma[..., None] * noise)
     for i, depth in enumerate(one.depths):
         known = ground.done(side, one, depth)
         losses[:, i, : known.size] = known
@@ -102,8 +103,10 @@ def intervals(
     """The laws' values and the 95 % intervals of one new run's loss: three arrays of shape (m, g)."""
     seeds, x = np.array(one.seeds), np.array(one.x)
     if ground.objective == AT_ONCE:
-        mean, spread = means(losses, seeds)
-        return fit_many(ground.law, x, mean, seeds, spread).new_run(sizes)
+        spread = spreads(losses, seeds, x)
+        error = None if spread is None else spread.at(x) / np.sqrt(seeds)
+        fits = fit_many(ground.law, x, means(losses, seeds), error, least=spread is not None)
+        return fits.new_run(sizes, None if spread is None else spread.at(sizes))
     found = [_interval(ground, one, [row[:n] for row, n in zip(rows, seeds, strict=True)], sizes) for rows in losses]
     return tuple(np.stack(parts) for parts in zip(*found, strict=True))
 
@@ -112,16 +115,16 @@ def _interval(
     ground: Ground, one: Candidate, losses: Sequence[Float[np.ndarray, " s"]], sizes: Float[np.ndarray, " g"]
 ) -> tuple[Array, Array, Array]:
     """The same of one ladder, by the code that fits a study, for the other objectives."""
-    spread = pooled_spread(losses)
-    error = lambda row: None if spread is None else spread.stderr(float(row.mean()), len(row))  # noqa: E731
+    spread = pooled_spread(losses, one.x)
+    error = lambda row, x: None if spread is None else spread.stderr(float(row.mean()), len(row), x)  # noqa: E731
     rungs = tuple(
-        Rung(f"d{d}", size, tuple(row.tolist()), None, (), error(row))
+        Rung(f"d{d}", size, tuple(row.tolist()), None, (), error(row, size))
         for d, size, row in zip(one.depths, one.x, losses, strict=True)
     )
     fit = fit_law(law=ground.law, objective=ground.objective, **Ladder(rungs, (), spread, ()).fitted)
     found = fit.predict(sizes)
     if fit.typical_stderr is not None:
-        found = fit.predict(sizes, y_stderr=spread.relative * found.value)
+        found = fit.predict(sizes, y_stderr=[spread.stderr(v, 1, x) for v, x in zip(found.value, sizes, strict=True)])
     return found.value, found.low, found.high
 
 

@@ -26,7 +26,8 @@ class ManyFits:
         theta: ([E], A at the centre, alpha), shape (m, p), and `covariance`, shape (m, p, p).
         projection: d theta / d log loss of each rung, shape (m, p, k); a parameter at its bound stays there.
         residual: log law less log loss, shape (m, k).
-        noise: standard deviation of one run's log loss, shape (m,).
+        scatter: of log losses about the law at a rung of typical standard error, shape (m,).
+        typical: that standard error, shape (m,).
         freedom: degrees of freedom.
         centre: geometric mean of the sizes; the least and the most of them.
     """
@@ -35,7 +36,8 @@ class ManyFits:
     covariance: Float[np.ndarray, "m p p"]
     projection: Float[np.ndarray, "m p k"]
     residual: Float[np.ndarray, "m k"]
-    noise: Float[np.ndarray, " m"]
+    scatter: Float[np.ndarray, " m"]
+    typical: Float[np.ndarray, " m"]
     freedom: int
     centre: float
     least: float
@@ -46,57 +48,54 @@ class ManyFits:
         value, gradient = _law(self.theta, np.log(x / self.centre))
         return np.log(value), gradient / value[..., None]
 
-    def new_run(self, x: Float[np.ndarray, " g"]) -> tuple[Array, Array, Array]:
-        """The laws' values at sizes and the 95 % intervals of one new run's loss: three arrays of shape (m, g)."""
+    def new_run(self, x: Float[np.ndarray, " g"], error: Float[np.ndarray, "m g"] | None) -> tuple[Array, Array, Array]:
+        """The laws' values at sizes and the 95 % intervals of one new run's loss: three arrays of shape (m, g).
+
+        Args:
+            error: standard error of that run's log loss; None: the typical one.
+        """
         log, gradient = self.at(np.broadcast_to(x, (len(self.theta), x.size)))
         variance = np.einsum("mgi,mij,mgj->mg", gradient, self.covariance, gradient)
-        half = stats.t.ppf((1 + LEVEL) / 2, self.freedom) * np.sqrt(variance + self.noise[:, None] ** 2)
+        share = 1.0 if error is None else error / self.typical[:, None]
+        noise = self.scatter[:, None] * share
+        half = stats.t.ppf((1 + LEVEL) / 2, self.freedom) * np.sqrt(variance + noise**2)
         half = np.minimum(half, SAFE)
         return np.exp(log), np.exp(log - half), np.exp(log + half)
 
 
-def means(losses: Float[np.ndarray, "m k s"], seeds: Float[np.ndarray, " k"]) -> tuple[Array, Array | None]:
-    """The mean of each rung, shape (m, k), and the spread of log losses between seeds, shape (m,), or None.
-
-    Args:
-        losses: the first `seeds` of each rung count.
-    """
+def means(losses: Float[np.ndarray, "m k s"], seeds: Float[np.ndarray, " k"]) -> Float[np.ndarray, "m k"]:
+    """The mean of each rung, of which the first `seeds` losses count."""
     there = np.arange(losses.shape[-1]) < seeds[:, None]
-    mean = np.where(there, losses, 0).sum(-1) / seeds
-    freedom = int((seeds - 1).sum())
-    if not freedom:
-        return mean, None
-    logs = np.where(there, np.log(losses), 0)
-    off = np.where(there, logs - (logs.sum(-1) / seeds)[..., None], 0)
-    return mean, np.sqrt((off**2).sum((-1, -2)) / freedom)
+    return np.where(there, losses, 0).sum(-1) / seeds
 
 
 def fit_many(
     law: str,
     x: Float[np.ndarray, " k"],
     y: Float[np.ndarray, "m k"],
-    seeds: Float[np.ndarray, " k"],
-    spread: Float[np.ndarray, " m"] | None,
+    stderr: Float[np.ndarray, "m k"] | None,
+    *,
+    least: bool = False,
 ) -> ManyFits:
     """Fits "power" or "power_offset" to m ladders with the same sizes.
 
     Args:
         y: mean losses, positive.
-        seeds: of each rung. With a spread they are the weights, as errors over seeds weigh rungs.
-        spread: between seeds, of each ladder: the least scatter of one run. None: rungs count alike.
+        stderr: of log y, which weighs the rungs; None: rungs count alike.
+        least: whether the scatter is at least that, as `least_scatter` of `fit_law`.
     """
     log_x, unit = np.log(x) - np.log(x).mean(), np.exp(np.log(y).mean(-1))
-    root = np.sqrt(seeds) if spread is not None else np.ones_like(log_x)
-    weights = root / np.exp(np.log(root).mean())
+    errors = np.ones_like(y) if stderr is None else stderr
+    typical = np.exp(np.log(errors).mean(-1))
+    weights = typical[:, None] / errors
     theta = _polish(_start(law, log_x, y / unit[:, None], weights), log_x, y / unit[:, None], weights)
     value, gradient = _law(theta, np.broadcast_to(log_x, y.shape))
-    jacobian, residual = gradient / value[..., None] * weights[:, None], np.log(value / (y / unit[:, None]))
+    jacobian, residual = gradient / value[..., None] * weights[..., None], np.log(value / (y / unit[:, None]))
     freedom = len(x) - theta.shape[1]
     scatter = np.sqrt(((weights * residual) ** 2).sum(-1) / freedom)
     inverse = _inverse(jacobian)
-    one = np.exp(np.log(root).mean())  # from a point of typical error to one run
-    if spread is not None:
-        scatter = np.maximum(scatter, spread / one)
+    if least:
+        scatter = np.maximum(scatter, typical)
     scale = np.ones_like(theta)
     scale[:, : -1 if law == "power" else 2] = unit[:, None]
     half = inverse * scale[:, :, None]  # (m, p, k): weighted residuals to theta
@@ -104,9 +103,9 @@ def fit_many(
     centre = float(np.exp(np.log(x).mean()))
     low, high = _bounds(theta.shape[1])
     free = (theta > low) & (theta < high)
-    projection = _inverse(jacobian * free[:, None]) * scale[:, :, None] * weights
-    noise = scatter * one
-    return ManyFits(theta * scale, covariance, projection, residual, noise, freedom, centre, x.min(), x.max())
+    projection = _inverse(jacobian * free[:, None]) * scale[:, :, None] * weights[:, None]
+    ends = (float(x.min()), float(x.max()))
+    return ManyFits(theta * scale, covariance, projection, residual, scatter, typical, freedom, centre, *ends)
 
 
 def _bounds(parameters: int) -> tuple[Array, Array]:
@@ -149,7 +148,7 @@ def _start(law: str, log_x: Array, y: Array, weights: Array) -> Array:
         offset = np.where(inside, e, np.where(flat, a_one / one, 0.0))
         amplitude = np.where(inside, a, np.where(flat, 0.0, only))
     value = np.maximum(offset[..., None] + amplitude[..., None] * falls, TINY)
-    cost = ((weights * np.log(value / y[:, None])) ** 2).sum(-1)
+    cost = ((weights[:, None] * np.log(value / y[:, None])) ** 2).sum(-1)
     best = cost.argmin(-1)
     rows_of = np.arange(len(y))
     columns = [amplitude[rows_of, best], alphas[best]]
@@ -164,7 +163,7 @@ def _polish(theta: Array, log_x: Array, y: Array, weights: Array) -> Array:
 
     def residuals(at: Array) -> tuple[Array, Array]:
         value, gradient = _law(at, where)
-        return weights * np.log(value / y), gradient / value[..., None] * weights[:, None]
+        return weights * np.log(value / y), gradient / value[..., None] * weights[..., None]
 
     damping = np.full(len(y), 1e-3)
     r, jacobian = residuals(theta)

@@ -98,7 +98,7 @@ def answer(promise: Promise, ladder: Ladder, judged: LawFit, whole: LawFit) -> A
     fit = whole if rung is None or rung.x in seen else judged
     found = fit.predict(promise.x)
     if fit.typical_stderr is not None and ladder.spread is not None:
-        stderr = rung.error if rung else ladder.spread.stderr(found.value, 1)
+        stderr = rung.error if rung else ladder.spread.stderr(found.value, 1, promise.x)
         found = fit.predict(promise.x, y_stderr=stderr)
     beyond = promise.x / max(point.inputs[0] for point in fit.points)
     held = rung if rung and rung.x not in {point.inputs[0] for point in fit.points} else None

@@ -49,9 +49,8 @@ def intervals(
     logs = [np.where(there, np.log(each), 0) for each in losses]
     means = [each.sum(-1) / seeds for each in logs]
     off = np.stack([np.where(there, each - mean[..., None], 0) for each, mean in zip(logs, means, strict=True)])
-    a, b = (
-        fit_many(law, sizes, np.exp(mean), seeds, np.zeros(len(mean))) for sizes, mean in zip(x, means, strict=True)
-    )
+    error = np.broadcast_to(1 / np.sqrt(seeds), means[0].shape)
+    a, b = (fit_many(law, sizes, np.exp(mean), error) for sizes, mean in zip(x, means, strict=True))
     of_seeds = int((seeds - 1).sum())
     scaled = np.stack([fit.residual * np.sqrt(seeds) for fit in (a, b)])
     runs = _Runs(

@@ -113,7 +113,7 @@ def answer(config: Config, peak: float) -> Found:
         raise UserError(
             f"the runs in {pilot.folder} record no seconds: set config.design.unit to flops or device_hours"
         )
-    least = least_width(ground, asked.probability)
+    least = least_width(ground, x, asked.probability)
     if 0 < asked.width <= least:
         raise UserError(
             f"config.design.width = {asked.width:g} is narrower than any ladder can promise: one run is "

@@ -12,6 +12,7 @@ from scipy.optimize import brentq
 
 from rfjax import analysis
 from rfjax.analysis.candidates import DEEPEST, Ground, Side
+from rfjax.analysis.many_spreads import course_of
 from rfjax.analysis.truths import Truths, draw_truths
 from rfjax.errors import UserError, nearest
 from rfjax.study import comparable, ladder_config, pilot_costs, records
@@ -184,7 +185,9 @@ def _truths(folder: Path, ladder: analysis.Ladder, law: str, laws: int, seed: in
     flat = [(rung.x, loss) for rung in ladder.rungs for loss in rung.losses]
     rng, rungs = np.random.default_rng(seed), ladder.rungs
     try:
-        truths = draw_truths([x for x, _ in flat], [y for _, y in flat], law, laws, rng)
+        truths = draw_truths(
+            [x for x, _ in flat], [y for _, y in flat], law, laws, rng, course=course_of(ladder.spread)
+        )
     except analysis.TooFewPoints as error:
         raise UserError(
             f"the pilot in {folder} has {len(rungs)} finished rung{'s'[: len(rungs) != 1]} ({len(flat)} runs), and "

@@ -67,8 +67,8 @@ def check_alike(study: records.Records, runs: Sequence[RunRecord], compare: str)
     if len(grids) > 1:
         said = " and ".join(f"{name} on {grid}" for grid, name in grids.items())
         raise UserError(
-            f"the runs in {study.folder} were validated on different grids of t ({said}): no law joins them; remove the "
-            "folders of one kind and run the study's command again"
+            f"the runs in {study.folder} were validated on different grids of t ({said}): no law joins them; remove "
+            "the folders of one kind and run the study's command again"
         )
     free = (*FREE, compare, *(("training.steps",) if study.config["training"]["steps_exponent"] else ()))
     for run in runs[1:]:

@@ -99,9 +99,9 @@ def test_the_posterior_needs_runs_to_spare_and_a_loss_that_falls():
 def test_more_seeds_and_more_examples_narrow_what_they_should():
     place = ground(same(64), share=0.5, more=(1, 4))
     assert place.shrink(400) == pytest.approx(np.sqrt(0.5 + 0.5 / 4))
-    assert least_width(place, PROBABILITY) == pytest.approx(2 * np.sinh(1.959964 * SIGMA * place.shrink(400)))
+    assert least_width(place, TARGET, PROBABILITY) == pytest.approx(2 * np.sinh(1.959964 * SIGMA * place.shrink(400)))
     one, many, sharp = screen(place, [ladder(), ladder(8), ladder(8, 400)], TARGET, PROBABILITY)
-    assert one > many > sharp > least_width(place, PROBABILITY)
+    assert one > many > sharp > least_width(place, TARGET, PROBABILITY)
 
 
 def test_candidates_stay_below_half_of_the_target_and_the_front_is_sorted():
@@ -122,7 +122,7 @@ def test_a_design_costs_less_for_a_wider_interval_and_a_far_target_is_named():
     place = ground(truths)
     limit = lambda size: size * 1100  # noqa: E731 the target's own run
     options = {"probability": PROBABILITY, "trials": 20}
-    least = least_width(place, PROBABILITY)
+    least = least_width(place, TARGET, PROBABILITY)
     narrow = design(place, TARGET, limit, width=1.5 * least, **options).wanted
     wide = design(place, TARGET, limit, width=3 * least, **options).wanted
     assert wide.candidate.cost < narrow.candidate.cost <= limit(TARGET)
@@ -199,7 +199,7 @@ def test_promises_are_kept_on_truths_that_the_design_did_not_see():
         runs = _pilot(seed)
         truths = draw_truths(np.repeat(SIZES, 3), runs, "power", 100, np.random.default_rng(seed))
         place = ground(truths, done=dict(enumerate(runs.reshape(6, 3), 1)))
-        width = 1.3 * least_width(place, PROBABILITY)
+        width = 1.3 * least_width(place, TARGET, PROBABILITY)
         search, some = Search(place, np.array([TARGET]), PROBABILITY, 50), list(candidates(place, TARGET, limit))[::9]
         found = search.cheapest(front(some, screen(place, some, TARGET, PROBABILITY)), width)
         if found is None or not found.candidate.cost:
