@@ -9,7 +9,7 @@ the cheapest ladder that it finds, and a pilot that is narrow enough by itself k
 second 95 %.
 
 With --compare each trial draws two laws, the second near the first, and a correlation between their runs of one seed,
-and asks for the compute multiplier at the target to an interval 0.2 to 2 times as wide as the multiplier. Held: the
+and asks for the compute multiplier at the target to an interval 0.35 to 0.9 times as wide as the pilot's own. Held: the
 interval contains the true multiplier.
 
     nice -n 19 python -m benchmarks.promises --truths 200      # about 15 minutes on two cores
@@ -89,10 +89,11 @@ def trial(seed: int, probability: float, trials: int, compare: bool) -> dict[str
     law = {"law": "power_offset", "objective": "log_squares", "share": 0.0, "examples": EXAMPLES, "more": (1,)}
     ground = Ground(tuple(sides), **law, depths=DEPTHS, correlation=float(known) if compare else 0.0)
     target, limit = size(depth), len(sides) * cost(depth, EXAMPLES)  # of the target, trained once
+    best = screened(ground, target, limit, probability)
     width = factor * least_width(ground, target, probability)
     if compare:
-        width = np.exp(rng.uniform(np.log(0.2), np.log(2)))
-    best = screened(ground, target, limit, probability)
+        free = simulate(ground, best[0], np.array([target]), [one.truths.some(slice(1)) for one in sides], rng)
+        width = rng.uniform(0.35, 0.9) * free.widths[0, 0]
     found = Search(ground, np.array([target]), probability, trials).cheapest(best, width)
     if found is None:
         return {"promised": False}

@@ -73,8 +73,9 @@ def draw_truths(
     """Draws laws from their posterior, given single runs; None where the runs hardly allow a loss that falls with size.
 
     Relative noise with a known course over size. Given alpha the law is linear in E and A, and (L - y) / y stands for
-    log L - log y, so the posterior is exact up to that: alpha from a grid with weights |X'X|^-1/2 SSR^-(n - l)/2, sigma^2 =
-    SSR / chi^2 with n - l degrees of freedom, E and A normal (Gelman et al. 2013, section 14.2), those below 0 dropped.
+    log L - log y, so the posterior is exact up to that: alpha from a grid with weights |X'X|^-1/2 SSR^-(n - l)/2,
+    sigma^2 = SSR / chi^2 with n - l degrees of freedom, E and A normal (Gelman et al. 2013, section 14.2), those below
+    0 dropped.
     Priors: flat in E, A, log alpha and log sigma.
 
     Args:

@@ -21,6 +21,7 @@ from rfjax.analysis.candidates import (
 )
 from rfjax.analysis.design import Search, design, intervals, simulate
 from rfjax.analysis.fitting import TooFewPoints
+from rfjax.analysis.many_spreads import Course
 from rfjax.analysis.truths import Truths, draw_truths
 
 SIGMA, ALPHA, TARGET, PROBABILITY = 0.004, 0.3, 1e8, 0.8
@@ -210,3 +211,23 @@ def test_promises_are_kept_on_truths_that_the_design_did_not_see():
     assert len(kept) >= 6
     assert stats.binom.cdf(sum(kept), len(kept), PROBABILITY) > 0.01
     assert stats.binom.cdf(sum(held), len(held), 0.95) > 0.01
+
+
+def test_noise_that_falls_with_size_is_drawn_and_weighed_as_it_is():
+    """A straight line by weighted least squares: the course of the noise is known."""
+    course, rng, seeds = Course(-0.3, 3e5, 1e6), np.random.default_rng(3), 3
+    x = np.repeat(SIZES, seeds)
+    noise = SIGMA * course.at(x)
+    logs = np.log(0.4) - ALPHA * np.log(x / 3e5) + noise * rng.normal(size=x.size)
+    drawn = draw_truths(x, np.exp(logs), "power", 4000, rng, course=course)
+    w, u, new = noise**-2, np.log(x), np.log(TARGET)
+    centre = (w * u).sum() / w.sum()
+    slope = (w * (u - centre) * logs).sum() / (w * (u - centre) ** 2).sum()
+    start = (w * logs).sum() / w.sum()
+    scatter = np.sqrt((w * (logs - start - slope * (u - centre)) ** 2).sum() / (x.size - 2))
+    leverage = 1 / w.sum() + (new - centre) ** 2 / (w * (u - centre) ** 2).sum()
+    half = stats.t.ppf(0.975, x.size - 2) * scatter * np.sqrt(leverage)
+    low, high = np.quantile(np.log(drawn.loss(np.array([TARGET]))[:, 0]), [0.025, 0.975])
+    assert high - low == pytest.approx(2 * half, rel=0.1)
+    assert (high + low) / 2 == pytest.approx(start + slope * (new - centre), abs=0.1 * half)
+    assert drawn.noise(np.array([1e6]))[0] == drawn.noise(np.array([1e9]))[0]  # it is not taken to shrink beyond
