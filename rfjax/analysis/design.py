@@ -28,7 +28,7 @@ REACH = (25, 9)  # sizes up to the target at which simulated ladders are asked, 
 AT_ONCE = "log_squares"  # the objective whose simulated ladders are fitted all at once
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Simulated:
     """What simulated ladders of a candidate gave.
 

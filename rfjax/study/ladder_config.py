@@ -25,7 +25,7 @@ def seeded(config: Mapping[str, Any]) -> bool:
 def axes(config: Mapping[str, Any], depths: Sequence[int]) -> dict[str, tuple[Any, ...]]:
     """The pilot's axes with other depths, without seeds: `study.seeds` counts those."""
     found = {path: tuple(values) for path, values in config["study"]["axes"].items() if path != SEED}
-    return {SIZE: (), **found} | {SIZE: tuple(depths)}
+    return ({} if SIZE in found else {SIZE: ()}) | found | {SIZE: tuple(depths)}  # the order makes the runs' names
 
 
 def seeds(config: Mapping[str, Any], counts: Sequence[int]) -> tuple[int, ...]:

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from rfjax.study.design import Found
 
 SUPPOSED = (
-    "Supposed: the law holds from the smallest rung to the target, the noise is equally large, relative to the loss, "
-    "at every size, the learning-rate rule suits the target as it does the rungs, and {steps}. A bend beyond the pilot "
-    "is not in the simulations."
+    "Supposed: the law holds from the smallest rung to the target, the noise, relative to the loss, {noise}, the "
+    "learning-rate rule suits the target as it does the rungs, and {steps}. A bend beyond the pilot is not in the "
+    "simulations."
 )
 NEARLY = 0.97  # of the least width before: dearer ladders that narrow it by less are not named
 
@@ -121,7 +121,9 @@ def grounds(found: "Found") -> list[str]:
         said.append(
             f"Runs of one depth and seed of both designs share noise: correlation {pilot.ground.correlation:.2f}."
         )
-    return [*said, SUPPOSED.format(steps=steps)]
+    even = all(side.truths.course.slope == 0 for side in pilot.ground.sides)
+    noise = "is equally large at every size" if even else "goes with size as in the pilot"
+    return [*said, SUPPOSED.format(noise=noise, steps=steps)]
 
 
 def shape(found: "Found", one: Simulated) -> str:
