@@ -38,8 +38,20 @@ def asked(folder: Path, **keys) -> configs.Config:
 
 
 @pytest.fixture(scope="module")
-def told(folder):
-    return design.run(asked(folder, width=WIDTH), PEAK)
+def wanted(folder):
+    return design.answer(asked(folder, width=WIDTH), PEAK)
+
+
+@pytest.fixture(scope="module")
+def told(folder, wanted):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(design, "answer", lambda *_: wanted)
+        return design.run(asked(folder, width=WIDTH), PEAK)
+
+
+@pytest.fixture(scope="module")
+def narrowest(folder):
+    return design.answer(asked(folder), PEAK)
 
 
 def test_it_answers_with_a_ladder_that_keeps_its_width(folder, told):
@@ -71,9 +83,8 @@ def test_the_config_that_it_writes_contains_the_pilot_and_goes_on_in_its_folder(
     assert f"15 runs are the pilot's, and {len(runs) - 15} " in told
 
 
-def test_a_ladder_costs_what_is_not_there_yet(folder):
-    found = design.answer(asked(folder, width=WIDTH), PEAK)
-    ground = found.pilot.ground
+def test_a_ladder_costs_what_is_not_there_yet(wanted):
+    found, ground = wanted, wanted.pilot.ground
     for one in (simulated.candidate for simulated in found.designs.curve):
         new = [n - 3 * (depth <= 5 and one.reused > 0) for depth, n in zip(one.depths, one.seeds, strict=True)]
         price = sum(n * ground.cost(d, one.examples) for d, n in zip(one.depths, new, strict=True))
@@ -88,15 +99,15 @@ def test_the_ladder_carries_its_promise(folder, told):
     assert study.promise_at == "parameters=33750000"  # 1e4 x 15^3
 
 
-def test_a_promise_without_a_wanted_width_is_that_of_the_narrowest(folder):
-    found = design.answer(asked(folder), PEAK)
+def test_a_promise_without_a_wanted_width_is_that_of_the_narrowest(narrowest):
+    found = narrowest
     assert found.designs.wanted is None and found.chosen is found.designs.affordable
     assert found.promised == pytest.approx(found.chosen.width(0.8), rel=1e-3)
     assert found.promised >= found.chosen.width(0.8)
 
 
-def test_more_validation_examples_need_a_folder_of_their_own(folder):
-    found = design.answer(asked(folder), PEAK)
+def test_more_validation_examples_need_a_folder_of_their_own(folder, narrowest):
+    found = narrowest
     one = replace(found.chosen.candidate, reused=0, examples=32, seeds=(3, 3, 2, 1, 1), depths=(1, 2, 3, 4, 5))
     text = design.config_text(replace(found, chosen=replace(found.chosen, candidate=one)))
     assert f"c.workdir = '{folder}_designed'" in text
@@ -120,7 +131,8 @@ def test_the_page_holds_question_answer_curve_and_command(folder, told):
     assert (folder / "design" / "curve.png").stat().st_size > 1000
 
 
-def test_a_ladder_has_the_seeds_that_are_asked_for(folder):
+def test_a_ladder_has_the_seeds_that_are_asked_for(folder, narrowest, monkeypatch):
+    monkeypatch.setattr(pilots, "read", lambda *_: narrowest.pilot)
     found = design.answer(asked(folder, least_seeds=5), PEAK)
     assert all(min(one.candidate.seeds) >= 5 for one in found.designs.curve)
 
@@ -158,12 +170,14 @@ def test_sizes_costs_and_noise_are_read_from_the_runs(folder):
         ({"budget": 1.0, "least_seeds": 8}, "pays for no ladder: the cheapest costs .* FLOPs"),
     ],
 )
-def test_a_question_without_an_answer_is_told_what_has_one(folder, keys, message):
+def test_a_question_without_an_answer_is_told_what_has_one(folder, narrowest, monkeypatch, keys, message):
+    monkeypatch.setattr(pilots, "read", lambda *_: narrowest.pilot)
     with pytest.raises(UserError, match=message):
         design.answer(asked(folder, **keys), PEAK)
 
 
-def test_what_is_too_far_is_told_with_what_is_not(folder):
+def test_what_is_too_far_is_told_with_what_is_not(folder, narrowest, monkeypatch):
+    monkeypatch.setattr(pilots, "read", lambda *_: narrowest.pilot)
     found = design.answer(asked(folder, target="depth=300", width=0.03, budget=3e9), PEAK)
     said = " ".join(words.sentences(found))
     assert found.designs.wanted is None and "Too far: no ladder of at most 3e+09 FLOPs" in said

@@ -42,7 +42,13 @@ def asked(folder: Path, **keys) -> configs.Config:
     return configs.parse(c)
 
 
-def test_it_asks_for_the_multiplier_and_contains_the_runs_of_both(folder):
+@pytest.fixture(scope="module")
+def found(folder):
+    return design.answer(asked(folder, width=WIDTH), 1e12)
+
+
+def test_it_asks_for_the_multiplier_and_contains_the_runs_of_both(folder, found, monkeypatch):
+    monkeypatch.setattr(design, "answer", lambda *_: found)
     told = design.run(asked(folder, width=WIDTH), 1e12)
     assert told.startswith(
         "How many times less compute does eps/linear need than rf for its loss at depth=12 (training"
@@ -63,8 +69,7 @@ def test_two_that_do_not_differ_are_not_told_apart(tmp_path):
     assert "no ladder that was simulated tells the two apart with probability 80%" in said
 
 
-def test_costs_are_of_both_designs_and_of_what_is_not_there_yet(folder):
-    found = design.answer(asked(folder), 1e12)
+def test_costs_are_of_both_designs_and_of_what_is_not_there_yet(found):
     once = found.pilot.ground
     assert found.target_cost == pytest.approx(2 * once.sides[0].cost(12, 16))
     contains = [one for one in found.designs.curve if one.candidate.reused]

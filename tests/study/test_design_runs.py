@@ -36,7 +36,8 @@ def test_a_ladder_goes_on_where_its_pilot_stopped(tmp_path):
     c.job = "design"
     c.design.update(target="depth=12", trials=20)
     found = design.answer(configs.parse(c), 1e12)
-    assert {one.candidate.reused for one in found.designs.curve} == {len(pilot)}
+    ladders = [one.candidate for one in found.designs.curve]
+    assert {one.reused for one in ladders if one.examples == c.validation.examples} == {len(pilot)}
     one = replace(found.chosen.candidate, depths=(*DEPTHS, 5), seeds=(*SEEDS, 1))
     path = tmp_path / "ladder.py"
     path.write_text(design.config_text(replace(found, chosen=replace(found.chosen, candidate=one))))
