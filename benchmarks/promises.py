@@ -12,8 +12,8 @@ With --compare each trial draws two laws, the second near the first, and a corre
 and asks for the compute multiplier at the target to an interval 0.35 to 0.9 times as wide as the pilot's own. Held: the
 interval contains the true multiplier.
 
-    nice -n 19 python -m benchmarks.promises --truths 200      # about 15 minutes on two cores
-    nice -n 19 python -m benchmarks.promises --truths 200 --compare
+    nice -n 15 python -m benchmarks.promises --truths 200      # some minutes on two cores
+    nice -n 15 python -m benchmarks.promises --truths 150 --compare
 """
 
 import argparse

@@ -38,7 +38,7 @@ def test_a_ladder_goes_on_where_its_pilot_stopped(tmp_path):
     found = design.answer(configs.parse(c), 1e12)
     ladders = [one.candidate for one in found.designs.curve]
     assert {one.reused for one in ladders if one.examples == c.validation.examples} == {len(pilot)}
-    one = replace(found.chosen.candidate, depths=(*DEPTHS, 5), seeds=(*SEEDS, 1))
+    one = replace(next(one for one in ladders if one.reused), depths=(*DEPTHS, 5), seeds=(*SEEDS, 1))
     path = tmp_path / "ladder.py"
     path.write_text(design.config_text(replace(found, chosen=replace(found.chosen, candidate=one))))
 
@@ -49,6 +49,6 @@ def test_a_ladder_goes_on_where_its_pilot_stopped(tmp_path):
     assert done == {name: (folder / "runs" / name / "result.json").stat().st_mtime_ns for name in pilot}
     fits = json.loads((folder / "report" / "fits.json").read_text())
     whole = next(fit for fit in fits if fit["rungs"] == "all" and fit["law"] == "power_offset")
-    assert [len(fit["points"]) for fit in (whole,)] == [5]
+    assert len(whole["points"]) == 5
     assert [point["label"] for point in whole["points"]][-1] == "d5-seed0"
     assert run_job(runner, ladder, time.time()) == 0  # again: nothing is left to do

@@ -70,9 +70,12 @@ def _curve(found: "Found") -> Figure:
     asked, price = found.config.design, found.target_cost
     figure, axes = plt.subplots()
     shown = [one for one in found.designs.curve if one.width(asked.probability) < SHOWN]
-    points = [(one.candidate.cost, 100 * one.width(asked.probability)) for one in shown]
+    points = [(one.candidate.cost, 100 * one.width(asked.probability)) for one in shown if one.candidate.cost]
     axes.plot(*zip(*points or [((), ())], strict=True), "o", color="C0", alpha=0.5, label="simulated ladders")
     best = [one for one in words.envelope(found) if one in shown]
+    if free := [one for one in best if not one.candidate.cost]:  # a cost of 0 has no place on a logarithmic axis
+        axes.axhline(100 * free[0].width(asked.probability), ls="-.", color="C0", label="the pilot alone")
+    best = [one for one in best if one.candidate.cost]
     cost, width = [one.candidate.cost for one in best], [100 * one.width(asked.probability) for one in best]
     ends = ([max(points)[0]], width[-1:]) if points else ([], [])
     axes.step([*cost, *ends[0]], [*width, *ends[1]], where="post", color="C0",
@@ -81,12 +84,13 @@ def _curve(found: "Found") -> Figure:
         axes.axhline(100 * found.least, ls=":", color="grey", label="least: one run's scatter")
     if asked.width:
         axes.axhline(100 * asked.width, ls="--", color="C1", label="wanted")
-    if found.designs.wanted:
+    if found.designs.wanted and found.designs.wanted.candidate.cost:
         one = found.designs.wanted
         axes.plot(one.candidate.cost, 100 * one.width(asked.probability), "*", ms=14, color="C1", label="chosen")
     what = "both designs at the target" if len(found.pilot.arms) == 2 else "the target"
     axes.axvline(price, ls=":", color="C3", label=f"{what}, trained once")
-    axes.axvline(found.designs.limit, ls="--", color="C3", label="allowed")
+    if found.config.design.budget:
+        axes.axvline(found.designs.limit, ls="--", color="C3", label="allowed")
     if width and max(width) > 30 * min(width):
         axes.set_yscale("log")
     of = "multiplier" if len(found.pilot.arms) == 2 else "loss"
