@@ -117,6 +117,7 @@ class Ladder:
             "y": [rung.loss for rung in self.rungs] + [math.nan] * len(sized),
             "y_stderr": stderr if seeded else None,
             "least_scatter": seeded,
+            "stderr_freedom": self.spread.degrees_of_freedom if seeded else None,
             "labels": [one.name for one in (*self.rungs, *sized)],
         }
 

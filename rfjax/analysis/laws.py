@@ -1,4 +1,4 @@
-"""Scaling laws: L(x) = A x^-alpha, L(x) = E + A x^-alpha, and the choice between them; and the loss over size and data.
+"""Scaling laws in one variable, and the choice between the two common ones; and the loss over size and data.
 
 L(N, D) = E + A N^-alpha + B D^-beta is that of Hoffmann et al. 2022, approach 3.
 """
@@ -15,7 +15,7 @@ from rfjax.analysis.fit import LEVEL, Fit, Prediction, plain
 from rfjax.analysis.fitting import TooFewPoints, fit_points
 from rfjax.errors import nearest
 
-LAWS = ("power", "power_offset")
+LAWS = ("power", "power_offset", "broken_power")
 UNSAFE = "no size of model alone takes the loss to 0"
 CLEAR = 2.0  # an AICc difference below this does not decide (Burnham and Anderson 2002, section 2.6)
 
@@ -40,8 +40,9 @@ class LawFit(Fit):
         """The law in one line, with the intervals of its parameters."""
         p = self.parameters
         offset = f"{p['E']:.4f} + " if "E" in p else ""
+        bend = f", exponent {p['alpha_2']:.3f} beyond about {p['x_break']:.3g}" if "x_break" in p else ""
         spans = ", ".join(f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in self.intervals.items())
-        formula = f"L = {offset}{p['A']:.4g} x^-{p['alpha']:.3f}"
+        formula = f"L = {offset}{p['A']:.4g} x^-{p['alpha']:.3f}{bend}"
         return f"{formula}   (95 %: {spans}; {self.status.value}; {self.degrees_of_freedom} degrees of freedom)"
 
 
@@ -54,25 +55,30 @@ def fit_law(
     objective: str = "log_squares",
     hold_out: int = 0,
     least_scatter: bool = False,
+    stderr_freedom: int | None = None,
     labels: Sequence[str] | None = None,
 ) -> LawFit:
-    """Fits "power", L = A x^-alpha, or "power_offset", L = E + A x^-alpha, with 0.01 <= alpha <= 3 and E, A >= 0.
+    """Fits "power", L = A x^-alpha, "power_offset", L = E + A x^-alpha, or "broken_power" (rfjax/analysis/broken.py).
+
+    Exponents lie between 0.01 and 3, and E, A >= 0.
 
     y_stderr says how points compare: the weights are 1 / stderr^2, and the scatter about the law is still estimated
     from the residuals, with n - p degrees of freedom, as Var(y_i) = scatter^2 (stderr_i / typical)^2. So a stderr that
     all points share (examples common to all models) cannot widen an interval, and misfit beyond it cannot be missed.
     With least_scatter it is the noise that a point is known to have, such as the spread over seeds, since a few
-    residuals may be small by luck; such intervals cover more than 95 %.
+    residuals may be small by luck; such intervals cover more than 95 %. With its degrees of freedom, stderr_freedom,
+    the residuals and the seeds are pooled where they agree: then 95 % are 95 %, and a short ladder's are far narrower.
 
     Args:
         x: sizes (parameters, FLOPs or examples; positive), shape (n,).
         y: losses, shape (n,); one that is not finite and positive (a diverged run) is left out and listed.
-        law: "power" or "power_offset".
+        law: "power", "power_offset" or "broken_power".
         y_stderr: standard errors of y, in its units, shape (n,).
         objective: "squares" of the loss, "log_squares" of its logarithm, or "log_huber" (Hoffmann et al. 2022, delta =
             1e-3).
         hold_out: how many of the largest usable rungs (different x; all points of a rung) are kept out and judged.
-        least_scatter: the scatter is at least y_stderr.
+        least_scatter: the scatter is at least y_stderr, or pooled with it.
+        stderr_freedom: the degrees of freedom of the common scale of y_stderr; None where they are not known.
         labels: names of the points, for messages.
 
     Raises:
@@ -81,8 +87,9 @@ def fit_law(
     """
     if law not in LAWS:
         raise ValueError(f"there is no law '{law}'{nearest(law, LAWS)}.")
-    options = {"objective": objective, "hold_out": hold_out, "least_scatter": least_scatter, "labels": labels}
-    return fit_points(LawFit, law, {"x": x}, y, y_stderr=y_stderr, **options)
+    options = {"objective": objective, "hold_out": hold_out, "labels": labels}
+    seeds = {"y_stderr": y_stderr, "least_scatter": least_scatter, "stderr_freedom": stderr_freedom}
+    return fit_points(LawFit, law, {"x": x}, y, **seeds, **options)
 
 
 @dataclass(frozen=True)
