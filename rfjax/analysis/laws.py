@@ -108,7 +108,8 @@ class Comparison:
 def compare_laws(x: ArrayLike, y: ArrayLike, *, hold_out: int = 1, **options: Any) -> Comparison:
     """Fits both laws and prefers one: by AICc where it differs by 2 or more, else by the error on the held-out rung.
 
-    Arguments as in `fit_law`. Where the points suffice for the power law alone, it stands alone, with the reason.
+    The laws are "power" and "power_offset"; arguments as in `fit_law`. Where the points suffice for the power law
+    alone, it stands alone, with the reason.
     """
     fits = {"power": fit_law(x, y, law="power", hold_out=hold_out, **options)}
     try:
@@ -175,7 +176,7 @@ class SurfaceFit(Fit):
         Raises:
             ValueError: where A or B is 0.
         """
-        _, a_centred, b_centred, alpha, beta = self.theta
+        a_centred, b_centred, alpha, beta = self.theta[-4:]
         if min(a_centred, b_centred) <= 0:
             raise ValueError(
                 "there is no optimal allocation: the fitted loss does not fall with both n and d (A or B is 0)."
@@ -186,10 +187,11 @@ class SurfaceFit(Fit):
         log_a, log_b = np.log(a_centred) + alpha * log_cn, np.log(b_centred) + beta * log_cd
         log_n = (np.log(alpha / beta) + log_a - log_b + beta * log_product) / total
         log_d = log_product - log_n
-        # gradients of log N* and a by (E, A_centred, B_centred, alpha, beta); log D* and b mirror them
-        by_linear = [0, 1 / a_centred, -1 / b_centred]
+        # gradients of log N* and a by ([E,] A_centred, B_centred, alpha, beta); log D* and b mirror them
+        offset = [0.0] * (len(self.theta) - 4)
+        by_linear = [*offset, 1 / a_centred, -1 / b_centred]
         by_n = np.array([*by_linear, 1 / alpha + log_cn - log_n, log_d - log_cd - 1 / beta]) / total
-        by_a = np.array([0, 0, 0, -beta, alpha]) / total**2
+        by_a = np.array([*offset, 0, 0, -beta, alpha]) / total**2
         quantile = float(stats.t.ppf((1 + level) / 2, self.degrees_of_freedom))
         half_n, half_a = (quantile * float(np.sqrt(g @ np.array(self.covariance) @ g)) for g in (by_n, by_a))
         n, d, a, b = float(np.exp(log_n)), float(np.exp(log_d)), beta / total, alpha / total
@@ -213,6 +215,7 @@ def fit_surface(
     loss: ArrayLike,
     *,
     objective: str = "log_huber",
+    law: str = "surface",
     groups: Sequence[object] | None = None,
     **options: Any,
 ) -> SurfaceFit:
@@ -227,7 +230,8 @@ def fit_surface(
         d: examples or tokens, shape (points,).
         loss: shape (points,).
         objective: as in `fit_law`.
-        groups: a label for each point, one per independent run.
+        law: "surface", or "surface_floor" with E = 0, for losses above a floor that is known.
+        groups: a label for each point, one per independent run; branches of one trunk, which share its luck, are one.
         options: y_stderr and labels, as in `fit_law`, and hold_out: how many of the largest n are kept out, with all
             their points, since a checkpoint of a run that is in the fit says little about a larger run.
 
@@ -235,4 +239,4 @@ def fit_surface(
         ValueError: as `fit_law`.
         TooFewPoints: as `fit_law`; n and d each need three different values.
     """
-    return fit_points(SurfaceFit, "surface", {"n": n, "d": d}, loss, objective=objective, groups=groups, **options)
+    return fit_points(SurfaceFit, law, {"n": n, "d": d}, loss, objective=objective, groups=groups, **options)

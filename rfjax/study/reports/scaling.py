@@ -7,6 +7,7 @@ from rfjax import analysis
 from rfjax.analysis.levels import describe_floor
 from rfjax.analysis.trend import INTERVALS
 from rfjax.study.records import Records, RunRecord
+from rfjax.study.reports import scaling_level_surfaces, scaling_successive
 from rfjax.study.reports.compare import dataset_name, floor_sentence
 from rfjax.study.reports.page import Report
 from rfjax.study.reports.scaling_figures import figures
@@ -45,7 +46,8 @@ def loss_text(row: Mapping[str, Any], weights: str, word: str = "") -> str:
 
 def tables(study: Records, findings: Findings) -> Tables:
     """rungs.csv, curves.csv (each line of training and validation), levels.csv, excess.csv (above the known floor),
-    trend.csv, left_out.csv (each rung predicted from the others); with scores, quality.csv."""
+    trend.csv, left_out.csv (each rung predicted from the others), successive.csv (from the smaller ones); with scores,
+    quality.csv."""
     columns = ("step", "examples", "flops", "seconds", "loss")
     curves = [
         (run.name, kind, *(line[key] for key in columns))
@@ -114,8 +116,9 @@ def opening(study: Records, findings: Findings) -> str:
 
 def sections(study: Records, findings: Findings) -> list[str]:
     return [
-        _runs(study, findings), _laws(findings), _left_out(findings.trend), _levels(findings.trend),
-        _steps(findings), _surface(findings), _quality(findings),
+        _runs(study, findings), _laws(findings), scaling_successive.section(findings.trend),
+        _left_out(findings.trend), _levels(findings.trend), _steps(findings), _surface(findings),
+        scaling_level_surfaces.table(findings.surface), _quality(findings),
         samples({run.name: run for run in study.runs}, findings.study["weights"]),
     ]  # fmt: skip
 
@@ -191,6 +194,8 @@ def _levels(trend: analysis.Trend) -> str:
     for row in trend.levels:
         p, spans = (row.fit.parameters, row.fit.intervals) if row.fit else ({}, {})
         cells = [f"{p[k]:.3g} ({spans[k][0]:.2g} to {spans[k][1]:.2g})" if k in p else "" for k in ("E", "alpha")]
+        if row.t == 0 and row.floor and p and "E" not in p:
+            cells[0] = "0, known"
         held = _held_out(row.fit.held_out if row.fit else None)
         excess = (f"{v:.4f}" for v in row.excess)
         rows.append([row.name, formatted(row.floor, ".4g", ""), *excess, *cells, *held, escape(row.reason)])
@@ -199,8 +204,8 @@ def _levels(trend: analysis.Trend) -> str:
         "Loss above the known floor",
         ["level", "known floor", *names, "E (95 %)", "exponent (95 %)", *HELD_OUT, "left out of the fit"], rows,
         f"{describe_floor(trend.rungs)} At that level the noise that the triples drew is taken off, so that what is "
-        "left is the network's own. The law is fitted to each row without the held-out rungs, at "
-        f"{trend.ladder.examples_seen}.",
+        "left is the network's own. There E is 0, unless the residuals bend: then the examples, not the size, set what "
+        f"is left. The law is fitted to each row without the held-out rungs, at {trend.ladder.examples_seen}.",
     )  # fmt: skip
 
 
