@@ -5,8 +5,8 @@
 Every trial draws noise anew (relative, 0.3 % a run unless said) and every way sees the same losses. An error is the
 found value over the true one, less 1; `covers` is the share of trials whose 95 % interval held one new run's loss (or
 the true parameter), `half-width` that interval's, relative to the value. With --record, into docs/results/pitfalls.md
-and its figure. The pitfalls are those of Choshen et al. 2024 (arXiv 2410.11840), (Mis)Fitting (2502.18969), Porian et al.
-(2406.19146), Gemstones (2502.06857), Farseer (2506.10972), and what this project measured before.
+and its figure. The pitfalls are those of Choshen et al. 2024 (arXiv 2410.11840), (Mis)Fitting (2502.18969), Porian et
+al. (2406.19146), Gemstones (2502.06857), Farseer (2506.10972), and what this project measured before.
 """
 
 import argparse
@@ -83,7 +83,7 @@ def chosen_law(trials: int, rng: np.random.Generator) -> Ways:
     """The truth is each of the three laws in turn."""
     from rfjax.analysis import choose_law
 
-    x, ways = ladder(8), {"the law with E, always": Way(), "the law that AICc likes best": Way(), "mean": Way()}
+    x, ways = ladder(8), {"the law with E, always": Way(), "that of the largest weight": Way(), "the mean": Way()}
     new = BEYOND * x[-1]
     soft = lambda u: 0.5 * np.logaddexp(0.0, (u - np.log(2e6)) / 0.5)  # noqa: E731
     truths = (
@@ -179,7 +179,9 @@ def seeds(trials: int, rng: np.random.Generator) -> Ways:
 BEYOND_TEXT = "one run's loss at 4 times the largest rung"
 PITFALLS = {
     "no_offset": Pitfall("A law without E", BEYOND_TEXT, no_offset),
-    "chosen_law": Pitfall("A law chosen by the losses that it is fitted to (8 rungs)", BEYOND_TEXT, chosen_law),
+    "chosen_law": Pitfall(
+        "A law chosen by the losses that it is fitted to (8 rungs; three truths)", BEYOND_TEXT, chosen_law
+    ),
     "outlier": Pitfall("One rung 5 % high: objectives", BEYOND_TEXT, outlier),
     "uneven": Pitfall("Learning rates at the edge of their sweep", BEYOND_TEXT, uneven),
     "counted": Pitfall("Compute counted as 6 N D", "the exponent of compute", counted),
