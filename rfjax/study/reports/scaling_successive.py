@@ -95,8 +95,9 @@ def _laws(trend: analysis.Trend) -> str:
               "the baseline's", f"one new run at {beyond:.3g} (95 %)"]  # fmt: skip
     return table(header, rows) + note(
         "Weights: how likely each law of the other rungs found every rung that was left out. The mean's interval is "
-        "that of the mixture of the laws' predictions, so it holds their disagreement; that of a single law supposes that this law is right. broken_power is A x^-alpha with another exponent beyond a break "
-        f"inside of the ladder (Caballero et al. 2022). The last column is at {AHEAD:g} times the largest rung."
+        "that of the mixture of the laws' predictions, so it holds their disagreement; that of a single law supposes "
+        "that this law is right. broken_power is A x^-alpha with another exponent beyond a break inside of the ladder "
+        f"(Caballero et al. 2022). The last column is at {AHEAD:g} times the largest rung."
     )
 
 
