@@ -167,7 +167,7 @@ def seeds(trials: int, rng: np.random.Generator) -> Ways:
         for _ in range(trials):
             losses = [law(n) * np.exp(NOISE * rng.normal(size=k)) for n, k in zip(x, count, strict=True)]
             measured, spread = float(law(new) * np.exp(NOISE * rng.normal())), pooled_spread(losses)
-            error = lambda row, spread=spread: spread and spread.stderr(row.mean(), row.size)  # noqa: E731
+            error = lambda row, spread=spread: spread and spread.stderr(row.mean(), row.size, 1.0)  # noqa: E731
             rungs = [Rung("", n, tuple(row), None, (), error(row)) for n, row in zip(x, losses, strict=True)]
             options = Ladder(tuple(rungs), (), spread, ()).fitted
             for way, more in zip(ours, ({}, {"stderr_freedom": None}), strict=False):

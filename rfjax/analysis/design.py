@@ -66,17 +66,17 @@ def interval(
     ground: Ground, one: Candidate, losses: Float[np.ndarray, "k s"], sizes: Float[np.ndarray, " g"]
 ) -> tuple[Array, Array, Array]:
     """The law's value and the 95 % interval of one new run's loss, from a ladder's losses by rung and seed."""
-    spread = pooled_spread(losses)
-    error = lambda row: None if spread is None else spread.stderr(float(row.mean()), one.seeds)  # noqa: E731
+    spread = pooled_spread(losses, one.x)
+    error = lambda row, x: None if spread is None else spread.stderr(float(row.mean()), one.seeds, x)  # noqa: E731
     rungs = tuple(
-        Rung(f"d{d}", size, tuple(row.tolist()), None, (), error(row))
+        Rung(f"d{d}", size, tuple(row.tolist()), None, (), error(row, size))
         for d, size, row in zip(one.depths, one.x, losses, strict=True)
     )
     fitted = Ladder(rungs, (), spread, ()).fitted
     fit = fit_law(law=ground.law, objective=ground.objective, **fitted)
     found = fit.predict(sizes)
     if fit.typical_stderr is not None:
-        found = fit.predict(sizes, y_stderr=spread.relative * found.value)
+        found = fit.predict(sizes, y_stderr=[spread.stderr(v, 1, x) for v, x in zip(found.value, sizes, strict=True)])
     return found.value, found.low, found.high
 
 

@@ -57,9 +57,11 @@ def analyse_levels(rungs: Sequence[Rung], law: str, objective: str, hold_out: in
 
     def row(name: str, t: float | None, floor: float | None, values: list[list[float]]) -> Level:
         excess = [float(np.mean(group)) for group in values]
-        spread = pooled_spread([group for group in values if min(group) > 0])
+        positive = [(rung.x, group) for rung, group in zip(rungs, values, strict=True) if min(group) > 0]
+        spread = pooled_spread([group for _, group in positive], [x for x, _ in positive])
         seeded = spread is not None and spread.relative > 0
-        stderr = [spread.stderr(y, len(g)) for y, g in zip(excess, values, strict=True)] if seeded else None
+        triples = zip(excess, values, rungs, strict=True)
+        stderr = [spread.stderr(y, len(g), rung.x) for y, g, rung in triples] if seeded else None
         options = {"objective": objective, "hold_out": hold_out, "y_stderr": stderr, "least_scatter": seeded}
         options |= {"stderr_freedom": spread.degrees_of_freedom if seeded else None}
         try:

@@ -1,8 +1,6 @@
 """Turns a file of `configs/` and its flags into a checked `Config`, and a study into its runs."""
 
 import dataclasses
-import itertools
-import math
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -12,7 +10,8 @@ import ml_collections
 
 from rfjax.config.branches import branches
 from rfjax.config.checks import OWN_SIZE, check
-from rfjax.config.keys import Alignment, Config
+from rfjax.config.grid import combinations, count, steps_of
+from rfjax.config.keys import Alignment, Config, Study
 from rfjax.config.paths import resolved
 from rfjax.config.rules import bounds, check_value, convert
 from rfjax.config.versions import upgraded
@@ -154,25 +153,27 @@ def runs(config: Config) -> list[tuple[str, Config]]:
         UserError: if an axis is not a key of the config, has no values, or a value does not fit; if two runs would have
             the same name, or there are too many.
     """
-    axis = config.study.axes
-    _check_axes(axis)
+    _check_axes(config.study)
     result: dict[str, Config] = {}
     folders: dict[str, str] = {}
     seen: list[list[Any]] = []
-    for values in itertools.product(*axis.values()):
+    for values in combinations(config.study):
         plain = config.to_dict()
-        for path, value in zip(axis, values, strict=True):
+        for path, value in values.items():
             section, _, name = path.rpartition(".")
             plain[section][name] = value
-        plain["study"]["axes"] = {}
+        plain["study"] |= {"axes": {}, "seeds": ()}
+        if exponent := plain["training"]["steps_exponent"]:
+            steps = steps_of(plain["training"]["steps"], exponent, plain["model"]["depth"])
+            plain["training"] |= {"steps": steps, "steps_exponent": 0.0}
         for key_of_size, value in OWN_SIZE.get(plain["data"]["name"], {}).items():
             plain["data"][key_of_size] = plain["data"][key_of_size] or value
         run = from_dict(plain)
-        labels = {path: _label(path, value) for path, value in zip(axis, values, strict=True)}
+        labels = {path: _label(path, value) for path, value in values.items()}
         if not run.alignment.active:
             labels = {path: label for path, label in labels.items() if path not in WITHOUT_EFFECT}
         name = "-".join(labels.values()) or "run"
-        with_effect = [value for path, value in zip(axis, values, strict=True) if path in labels]
+        with_effect = [value for path, value in values.items() if path in labels]
         if with_effect in seen and len(with_effect) < len(values):
             continue  # it differs from that run in settings of an alignment that neither has
         seen.append(with_effect)
@@ -184,15 +185,15 @@ def runs(config: Config) -> list[tuple[str, Config]]:
         if folder in folders:
             raise UserError(
                 f"two runs of config.study.axes would share the folder '{name}': {folders[folder]} and "
-                f"{_values(axis, values)}; leave one out, or choose values whose names differ"
+                f"{_written(values)}; leave one out, or choose values whose names differ"
             )
-        folders[folder] = _values(axis, values)
+        folders[folder] = _written(values)
         result[name] = run
     return list(result.items())
 
 
-def _check_axes(axis: Mapping[str, tuple[Any, ...]]) -> None:
-    for path, values in axis.items():
+def _check_axes(study: Study) -> None:
+    for path, values in study.axes.items():
         _check_axis(path)
         section, _, _ = path.partition(".")
         if section in BASE_ONLY:
@@ -201,8 +202,8 @@ def _check_axes(axis: Mapping[str, tuple[Any, ...]]) -> None:
             )
         if not values:
             raise UserError(f"config.study.axes.{path} has no values: give at least one, such as (1, 2)")
-    if (count := math.prod(map(len, axis.values()))) > MOST_RUNS:
-        raise UserError(f"config.study.axes makes {count:,} runs, and at most {MOST_RUNS:,} are allowed")
+    if (made := count(study)) > MOST_RUNS:
+        raise UserError(f"config.study.axes makes {made:,} runs, and at most {MOST_RUNS:,} are allowed")
 
 
 def _check_axis(path: str) -> None:
@@ -212,8 +213,8 @@ def _check_axis(path: str) -> None:
         raise UserError(f"config.study.axes.{path} is not a key of the config{nearest(path, known)}")
 
 
-def _values(axis: Mapping[str, tuple[Any, ...]], values: tuple[Any, ...]) -> str:
-    return ", ".join(f"{path} = {value!r}" for path, value in zip(axis, values, strict=True))
+def _written(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{path} = {value!r}" for path, value in values.items())
 
 
 LABELS = {

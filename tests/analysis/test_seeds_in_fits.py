@@ -22,7 +22,7 @@ def ladder(seeds, rng, misfit=0.0, law=power):
         for n, k in zip(x.tolist(), seeds, strict=True)
     ]
     spread = pooled_spread(rows)
-    errors = [spread.stderr(np.mean(row), len(row)) for row in rows]
+    errors = [spread.stderr(np.mean(row), len(row), n) for n, row in zip(x.tolist(), rows, strict=True)]
     rungs = [Rung(str(n), n, row, None, (), error) for n, row, error in zip(x.tolist(), rows, errors, strict=True)]
     return Ladder(tuple(rungs), (), spread, ())
 

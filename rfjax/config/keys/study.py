@@ -38,6 +38,28 @@ class Study:
         "Lists the keys in which the runs differ, with their values: axes.model.depth = (1, 2, 3) makes three runs. "
         "Several axes make all combinations of their values.",
     )
+    seeds: tuple[int, ...] = key(
+        (),
+        "Sets how many seeds each value of axes.model.depth has, from the smallest: (3, 3, 2, 1) trains the two "
+        "smallest three times, the third twice, and every larger one once, for the last number holds for the rest. "
+        "Seeds of small rungs cost little and tell how much of a loss is luck. Empty takes training.seed alone.",
+        low=1,
+        high=1000,
+    )
+    promise: float = key(
+        0.0,
+        "Sets the width that is promised for the 95 % interval of one new run's loss at promise_at, its upper end less "
+        "its lower one, relative to the loss; the report says whether the promise was kept. 0 promises nothing. The "
+        "job `design` writes it.",
+        low=0,
+        high=1,
+    )
+    promise_at: str = key(
+        "",
+        "Names the size that the promise is about: parameters=8e9, train_flops=1e21 or depth=38. Empty is the largest "
+        "rung that is held out of the fit.",
+    )
+    promise_probability: float = key(0.8, "Sets the probability with which the promise was made.", low=0.5, high=0.99)
     x: str = key(
         "parameters",
         "Chooses the size that the law is a function of: the number of parameters, or the FLOPs of training.",

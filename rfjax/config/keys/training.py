@@ -89,6 +89,13 @@ class Training:
 
     batch: int = key(64, "Sets the number of examples per step, over all devices together.", low=1, high=2**24)
     steps: int = key(1000, "Sets the number of training steps.", low=1, high=MOST_STEPS)
+    steps_exponent: float = key(
+        0.0,
+        "Makes a model of depth d train for steps x d^steps_exponent steps, so that larger models see more examples. 0 "
+        "gives all depths the same number; a run's own config holds its own number.",
+        low=-10,
+        high=10,
+    )
     seed: int = key(
         0,
         "Seeds all randomness of a run: initial weights, order of examples, times and noise. Runs with equal configs "

@@ -1,78 +1,20 @@
 """The report of a scaling study: the law, the held-out rung, the ladder (SD3 section 5.3.3, Fig. 8)."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from rfjax import analysis
 from rfjax.analysis.levels import describe_floor
 from rfjax.analysis.trend import INTERVALS
-from rfjax.study.records import Records, RunRecord
+from rfjax.study.records import Records
 from rfjax.study.reports import scaling_level_surfaces, scaling_successive
 from rfjax.study.reports.compare import dataset_name, floor_sentence
 from rfjax.study.reports.page import Report
+from rfjax.study.reports.scaling_answer import sentences
 from rfjax.study.reports.scaling_figures import figures
-from rfjax.study.reports.scaling_findings import SURFACE_FROM, Findings, analyse, floors_of_levels, to_json
-from rfjax.study.reports.widgets import Tables, escape, formatted, note, samples, section, table, verdict
-from rfjax.study.run_records import finite
+from rfjax.study.reports.scaling_findings import SURFACE_FROM, Findings, analyse, to_json
+from rfjax.study.reports.scaling_optimum import optimum_section
+from rfjax.study.reports.scaling_tables import loss_text, run_row, tables
+from rfjax.study.reports.widgets import escape, formatted, note, samples, section, table, verdict
 
 HELD_OUT = ("held-out error", "baseline's error", "interval / last step", "verdict")
-SIZES = ("parameters", "without_modulation", "active_per_token")
-RUN_COLUMNS = (
-    "name", "state", "depth", *SIZES, "train_flops_per_example", "learning_rate", "steps", "examples", "flops",
-    "seconds", "loss_ema", "stderr_ema", "loss_raw", "stderr_raw", "lost_ema", "lost_raw",
-)  # fmt: skip
-
-
-def run_row(run: RunRecord) -> dict[str, Any]:
-    """A run's row of RUN_COLUMNS."""
-    ema, raw = (run.final(w) or {} for w in ("ema", "raw"))
-    last = raw or next(iter(run.train[-1:]), {})
-    rate = run.learning_rate * run.depth ** run.config["optimizer"]["depth_exponent"]
-    values = (
-        run.name, run.state, run.depth, *(run.size[key] for key in SIZES), run.size["train_flops"], rate, run.steps,
-        last.get("examples", 0), last.get("flops", 0), last.get("seconds", 0.0), ema.get("loss"), ema.get("stderr"),
-        raw.get("loss"), raw.get("stderr"), run.why_lost("ema"), run.why_lost("raw"),
-    )  # fmt: skip
-    return dict(zip(RUN_COLUMNS, values, strict=True))
-
-
-def loss_text(row: Mapping[str, Any], weights: str, word: str = "") -> str:
-    """A run's loss with its error over examples, where it has them; "loss not finite" where it ended without."""
-    loss, stderr = row[f"loss_{weights}"], row[f"stderr_{weights}"]
-    if not finite(loss):
-        return "loss not finite" if row[f"lost_{weights}"] else ""
-    return f"{word}{loss:.4f} ± {f'{stderr:.4f}' if finite(stderr) else 'not known'}"
-
-
-def tables(study: Records, findings: Findings) -> Tables:
-    """rungs.csv, curves.csv (each line of training and validation), levels.csv, excess.csv (above the known floor),
-    trend.csv, left_out.csv (each rung predicted from the others), successive.csv (from the smaller ones); with scores,
-    quality.csv."""
-    columns = ("step", "examples", "flops", "seconds", "loss")
-    curves = [
-        (run.name, kind, *(line[key] for key in columns))
-        for run in study.runs
-        for kind in ("train", "raw", "ema")
-        for line in (run.train if kind == "train" else run.curve(kind))
-    ]
-    levels = [
-        (run.name, weights, final["grid"], level, *values)
-        for run in study.runs
-        for weights in ("raw", "ema")
-        if (final := run.final(weights))
-        for level, values in enumerate(
-            zip(final["levels"], *(floors_of_levels(final, key) for key in ("floors", "floors_drawn")), strict=True)
-        )
-    ]
-    keys = [q.key for q in findings.quantities]
-    quality = [(p.run, p.step, p.setting, p.loss, *(p.values[key] for key in keys)) for p in findings.scored]
-    found = {
-        "rungs": (RUN_COLUMNS, [tuple(run_row(run).values()) for run in study.runs]),
-        "curves": (("run", "kind", *columns), curves),
-        "levels": (("run", "weights", "grid", "level", "loss", "floor", "floor_drawn"), levels),
-        **findings.trend.tables(),
-    }
-    return found | ({"quality": (("run", "step", "setting", "loss", *keys), quality)} if quality else {})
 
 
 def lines(study: Records, findings: Findings) -> list[str]:
@@ -83,6 +25,7 @@ def lines(study: Records, findings: Findings) -> list[str]:
         for row in map(run_row, study.runs)
     ]
     said.append("")
+    said += [*answer_of(findings), ""]
     for name, fit in trend.judged.items():
         said.append(f"{name}, at {trend.ladder.examples_seen}: {fit.text}")
         said += [f"  {fit.held_out.verdict}"] if fit.held_out else []
@@ -101,7 +44,7 @@ def subtitle(study: Records) -> str:
 
 
 def opening(study: Records, findings: Findings) -> str:
-    """The law and its verdict, in the box at the top."""
+    """The question and its answer, the promise, the law and its verdict, in the box at the top."""
     trend, floor = findings.trend, escape(describe_floor(findings.trend.rungs))
     if not trend.main:
         return verdict("open", escape(trend.reason), *([floor] if floor else []))
@@ -111,14 +54,20 @@ def opening(study: Records, findings: Findings) -> str:
     words = held.verdict if held else "No rung was held out, so nothing judges this law."
     law = f"<span class=law>at {escape(trend.ladder.examples_seen)}: {escape(fit.text)}</span>"
     offset = [escape(findings.trend.on_offset)] if "E" in fit.parameters else []
-    return verdict(kind, law, escape(words), *offset, floor, escape(INTERVALS))
+    first = [f"<b>{escape(one)}</b>" if i == 0 else escape(one) for i, one in enumerate(answer_of(findings))]
+    return verdict(kind, *first, law, escape(words), *offset, floor, escape(INTERVALS))
+
+
+def answer_of(findings: Findings) -> list[str]:
+    """The question, its answer and the promise, a sentence each; none where the law is asked nothing."""
+    return sentences(findings.judged, findings.trend) if findings.judged else []
 
 
 def sections(study: Records, findings: Findings) -> list[str]:
     return [
         _runs(study, findings), _laws(findings), scaling_successive.section(findings.trend),
         _left_out(findings.trend), _levels(findings.trend), _steps(findings), _surface(findings),
-        scaling_level_surfaces.table(findings.surface), _quality(findings),
+        scaling_level_surfaces.table(findings.surface), optimum_section(findings.optimum), _quality(findings),
         samples({run.name: run for run in study.runs}, findings.study["weights"]),
     ]  # fmt: skip
 
@@ -148,6 +97,7 @@ def _runs(study: Records, findings: Findings) -> str:
         "x forward, and a step has fewer, by the gradients of its inputs (2.2 % at depth 1 of the first command's "
         "ladder, 0.1 % at 6)."
     )
+    said += note(findings.falling) if findings.falling else ""
     return "<h2>Rungs</h2>" + table(header, rows) + said
 
 

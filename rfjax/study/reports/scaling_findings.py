@@ -6,10 +6,13 @@ from functools import partial
 from typing import Any
 
 from rfjax import analysis
+from rfjax.analysis.allocation import Distance
 from rfjax.analysis.levels import above_floors
 from rfjax.evaluation.quantity import Quantity
 from rfjax.study.records import Records, RunRecord
 from rfjax.study.reports.compare import checkpoints, dataset_name, quantities_of
+from rfjax.study.reports.scaling_answer import Judged, judge
+from rfjax.study.reports.scaling_optimum import distances
 from rfjax.study.run_records import finite
 
 SURFACE_FROM = 0.1  # share of a run before which its checkpoints are no part of L(N, D): the warm-up and its wake
@@ -22,7 +25,10 @@ class Findings:
     Attributes:
         scored: checkpoints with scores of their samples.
         relations: how the loss goes with those scores.
-        on_branches: what branches saved, in a sentence or two; "" where there are none."""
+        on_branches: what branches saved, in a sentence or two; "" where there are none.
+        judged: the law's answer at the size in question, and the promise; None where there is none.
+        optimum: each rung's distance from its compute-optimal point; () without a surface.
+        falling: a sentence on runs whose training loss still fell at their end; "" where none did."""
 
     study: dict[str, Any]
     trend: analysis.Trend
@@ -33,6 +39,9 @@ class Findings:
     relations: tuple[analysis.Relation, ...]
     warnings: tuple[str, ...]
     on_branches: str = ""
+    judged: Judged | None = None
+    optimum: tuple[Distance, ...] = ()
+    falling: str = ""
 
 
 def analyse(records: Records) -> Findings:
@@ -53,17 +62,23 @@ def analyse(records: Records) -> Findings:
     quantities = quantities_of(runs)
     scored, fractions = checkpoints(runs, weights, quantities), {q.key for q in quantities if q.parts}
     sweeps = analysis.sweep_rates(losses)
+    judged, unjudged = judge(study, trend, trunks)
     relations = analysis.relate(scored, {q.key: q.better for q in quantities}, fractions)
     warnings = [
         *records.states(),
         *trend.warnings,
+        *filter(None, [unjudged]),
         *surface.warnings,
         *analysis.step_warnings(trend.steps, trend.ladder.spread),
-        *analysis.under_trained({r.name: [line["loss"] for line in r.train if finite(line["loss"])] for r in trunks}),
         *(sentence for sweep in sweeps for sentence in sweep.warnings),
     ]
     said = tuple(dict.fromkeys(warnings))
-    return Findings(study, trend, sweeps, surface, quantities, scored, relations, said, describe_branches(runs))
+    branches = describe_branches(runs)
+    optimum = distances(records, trend, surface)
+    falling = analysis.under_trained({r.name: [one["loss"] for one in r.train if finite(one["loss"])] for r in trunks})
+    return Findings(
+        study, trend, sweeps, surface, quantities, scored, relations, said, branches, judged, optimum, " ".join(falling)
+    )
 
 
 def describe_branches(runs: Sequence[RunRecord]) -> str:
