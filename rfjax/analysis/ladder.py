@@ -203,16 +203,14 @@ def _of_one_measure(runs: Sequence[Measured]) -> tuple[list[Measured], list[Lost
     if len(sizes) < 2:
         return list(runs), []
     chosen = max(sizes, key=lambda measure: len(sizes[measure]))
-    apart = []
+    apart: list[Lost] = []
     for run in runs:
-        if run.measure == chosen:
-            continue
         pairs = [pair for pair in zip(run.measure, chosen, strict=True) if pair[0] != pair[1]]
         differs = " and ".join(f"{own}, those of the law {other}" for own, other in pairs)
         reason = (
-            f"the runs were validated on different grids of t or data sets, this one on {differs}: no law joins them"
+            f"the runs were validated on different grids of t or data sets, and no law joins them: this on {differs}"
         )
-        apart.append(Lost(run.name, None, run.setting, reason))
+        apart += [Lost(run.name, None, run.setting, reason)] if pairs else []
     return [run for run in runs if run.measure == chosen], apart
 
 
