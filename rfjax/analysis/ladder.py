@@ -27,7 +27,8 @@ class Measured:
         stderr: of the loss, over examples; None where it is not known.
         floors: the known floor of each level, expected; None as a whole where none was recorded.
         floors_drawn: the same for the noise that was drawn.
-        triples: the loss of each validation triple; None where it was not recorded."""
+        triples: the loss of each validation triple; None where it was not recorded.
+        data: the data set, in words."""
 
     name: str
     x: float | None
@@ -40,6 +41,12 @@ class Measured:
     floors: tuple[float | None, ...] | None
     floors_drawn: tuple[float | None, ...] | None
     triples: Float[np.ndarray, " n"] | None
+    data: str = ""
+
+    @property
+    def measure(self) -> tuple[str, str]:
+        """What its loss is a loss of, in words: losses of another grid of t, or on other data, don't compare."""
+        return f"the grid {self.grid} of {len(self.levels)} levels", self.data
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,7 @@ class Ladder:
             "y": [rung.loss for rung in self.rungs] + [math.nan] * len(sized),
             "y_stderr": stderr if seeded else None,
             "least_scatter": seeded,
+            "stderr_freedom": self.spread.degrees_of_freedom if seeded else None,
             "labels": [one.name for one in (*self.rungs, *sized)],
         }
 
@@ -151,7 +159,12 @@ class Ladder:
 
 
 def build_ladder(runs: Sequence[Measured], lost: Sequence[Lost]) -> Ladder:
-    """Makes the ladder of a study from its finished runs and from those that left no loss."""
+    """Makes the ladder of a study from its finished runs and from those that left no loss.
+
+    Of runs whose losses don't compare, being of different grids of t or data sets, those stay that have most sizes.
+    """
+    runs, apart = _of_one_measure(runs)
+    lost = (*lost, *apart)
     said = [f"{one.name} is no part of the law: {one.reason}." for one in lost]
     sized = [run for run in runs if run.x]
     sizes = {run.x for run in sized}
@@ -179,11 +192,26 @@ def build_ladder(runs: Sequence[Measured], lost: Sequence[Lost]) -> Ladder:
                 f"{best.name} rests on {best.seeds} of {best.seeds + len(missing)} seeds: {', '.join(missing)} left no "
                 "loss, and those that stay may be the lucky ones."
             )
-    if len(grids := {run.grid for rung in rungs for run in rung.runs}) > 1:
-        said.append(
-            f"The rungs were validated on different grids of t ({', '.join(sorted(grids))}): no law joins them."
-        )
     return Ladder(tuple(rungs), tuple(lost), spread, (*said, *_on_spread(spread)))
+
+
+def _of_one_measure(runs: Sequence[Measured]) -> tuple[list[Measured], list[Lost]]:
+    """The runs of the grid and data set with most sizes, of equals the first, and the others."""
+    sizes: dict[tuple[str, str], set[float | None]] = {}
+    for run in runs:
+        sizes.setdefault(run.measure, set()).add(run.x)
+    if len(sizes) < 2:
+        return list(runs), []
+    chosen = max(sizes, key=lambda measure: len(sizes[measure]))
+    apart: list[Lost] = []
+    for run in runs:
+        pairs = [pair for pair in zip(run.measure, chosen, strict=True) if pair[0] != pair[1]]
+        differs = " and ".join(f"{own}, those of the law {other}" for own, other in pairs)
+        reason = (
+            f"the runs were validated on different grids of t or data sets, and no law joins them: this on {differs}"
+        )
+        apart += [Lost(run.name, None, run.setting, reason)] if pairs else []
+    return [run for run in runs if run.measure == chosen], apart
 
 
 def why_unpaired(runs: Sequence[Measured]) -> str:
