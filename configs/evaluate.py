@@ -32,7 +32,7 @@ def models() -> ml_collections.ConfigDict:
     c.job = "evaluate"
     c.study.update(name="Evaluation", report="evaluate")
     c.evaluate.source = "work/scaling"
-    c.sampling.update(metrics=("own", "fd_efficientnet"), settings=("25@3.0",), weights="ema", shown=32)
+    c.sampling.update(metrics=("own", "fd_efficientnet"), settings=("25@3.0",), weights="ema", shown=32, seeds=1)
     c.generate.update(count=256, batch=64)
     return c
 

@@ -29,5 +29,6 @@ def get_config() -> ml_collections.ConfigDict:
     c.job = "representations"
     c.workdir = "work/representations"
     c.study.update(name="What hidden states know", report="representations", source="work/scaling")
+    c.sampling.seeds = 1  # of several seeds of one model, the first
     c.representations.update(encoders=("shapes",), examples=1024, probe_examples=4096, batch=128)
     return c

@@ -18,5 +18,5 @@ def get_config() -> ml_collections.ConfigDict:
     c = configs.default()
     c.workdir = "work/sampling"
     c.study.update(name="Sampling with few steps", report="sampling", source="work/scaling")
-    c.sampling.update(count=256, shown=16, batch=64, settings=("5@3.0", "10@3.0", "20@3.0", "50@3.0"))
+    c.sampling.update(count=256, shown=16, batch=64, settings=("5@3.0", "10@3.0", "20@3.0", "50@3.0"), seeds=1)
     return c

@@ -102,7 +102,7 @@ def find(config: Config) -> list[Subject]:
     if not source.exists():
         raise UserError(f"there is no {source}: config.evaluate.source must be a study, a run, an archive or a folder")
     if (source / "study.json").is_file():
-        runs = [run.folder for run in records.read(source).runs]
+        runs = [run.folder for run in records.first_seeds(records.read(source).runs, config.sampling.seeds)]
         found = [subject for folder in runs for subject in _of_run(folder, config)]
         if not found:
             raise UserError(f"no run of {source} has a checkpoint yet: train them first")

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,11 @@ class Records:
         begun = {run.name for run in self.runs} | set(self.failures) | set(self.damaged) | set(self.apart)
         missing = [name for name in self.study["runs"] if name not in begun]
         return [*said, f"not started yet: {', '.join(missing)}."] if missing else said
+
+
+def first_seeds(runs: Sequence[RunRecord], seeds: int) -> tuple[RunRecord, ...]:
+    """The runs whose seed is below `seeds`, as config.sampling.seeds means it; all for 0, or where none is."""
+    return tuple(run for run in runs if not seeds or run.seed < seeds) or tuple(runs)
 
 
 def read(folder: Path) -> Records:

@@ -94,7 +94,7 @@ def find(config: Config) -> tuple[list[Subject], list[str]]:
     if not (source / "study.json").is_file() and not is_run(source):
         return [_imported(source, config)], []
     if (source / "study.json").is_file():
-        runs = records.read(source).runs
+        runs = records.first_seeds(records.read(source).runs, config.sampling.seeds)
     else:
         runs = tuple(filter(None, [records.read_run(source)]))
     if not runs:  # weights that were imported, and saw no data here

@@ -41,14 +41,16 @@ def make_job(config: Config, started: float) -> Job:
     """
     session = Session(started)
     source = records.read(mirror.reading(config.study.source, "config.study.source"))
-    complete = [run for run in source.runs if run.state == "complete"]
+    wanted = records.first_seeds(source.runs, config.sampling.seeds)
+    complete = [run for run in wanted if run.state == "complete"]
     if not complete:
         raise UserError(f"no run of {config.study.source} is complete: finish that study first")
     settings = all_settings(config.sampling)
     found = find_data(complete, config)
-    trouble = prepare_folder(config, list(source.study["runs"]))
+    repeats = {run.name for run in source.runs} - {run.name for run in wanted}
+    trouble = prepare_folder(config, [name for name in source.study["runs"] if name not in repeats])
     warnings = [
-        f"{run.name} is left out because it is not complete ({run.state})" for run in source.runs if run not in complete
+        f"{run.name} is left out because it is not complete ({run.state})" for run in wanted if run not in complete
     ]
     tasks = [_task(run, found[run.name], config, settings) for run in complete]
     session.add({"start-up": time.time() - started})

@@ -20,7 +20,7 @@ class Sampling:
     seeds: int = key(
         0,
         "Generates pictures only in the runs whose training.seed is below this number, so that the repeats of a model "
-        "need not. 0 generates them in every run.",
+        "need not; the jobs that use another study's models leave the others out likewise. 0 takes every run.",
         low=0,
         high=LARGEST_SEED,
     )
