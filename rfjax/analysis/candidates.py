@@ -217,11 +217,8 @@ def screen(ground: Ground, tried: Sequence[Candidate], target: float, probabilit
             row[[place[depth] for depth in one.depths]] = one.seeds
         freedom = np.array([len(one.depths) - len(PARAMETERS[ground.law]) for one in some])
         spare = np.array([sum(one.seeds) - len(one.depths) for one in some])
-        if len(ground.sides) == 2:  # residuals and seeds are pooled; for one law the larger of both counts
-            freedom, spare = freedom + spare, 0 * spare
-        scatter = np.stack(
-            [np.maximum(draws(f), draws(s)) if s else draws(f) for f, s in zip(freedom, spare, strict=True)], 1
-        )
+        freedom = freedom + spare  # residuals and seeds are pooled where both tell of one noise
+        scatter = np.stack([draws(n) for n in freedom], 1)
         shrink = np.array([ground.shrink(one.examples) for one in some])
         error = shrink * np.sqrt(scatter * information.variance(seeds))
         half = stats.t.ppf((1 + LEVEL) / 2, freedom) * error

@@ -105,7 +105,7 @@ def intervals(
     if ground.objective == AT_ONCE:
         spread = spreads(losses, seeds, x)
         error = None if spread is None else spread.at(x) / np.sqrt(seeds)
-        fits = fit_many(ground.law, x, means(losses, seeds), error, least=spread is not None)
+        fits = fit_many(ground.law, x, means(losses, seeds), error, of_seeds=0 if spread is None else spread.freedom)
         return fits.new_run(sizes, None if spread is None else spread.at(sizes))
     found = [_interval(ground, one, [row[:n] for row, n in zip(rows, seeds, strict=True)], sizes) for rows in losses]
     return tuple(np.stack(parts) for parts in zip(*found, strict=True))

@@ -11,7 +11,7 @@ from scipy import stats
 
 from rfjax.analysis.engine import EXPONENTS, GRID, NEGLIGIBLE, TINY, Array
 from rfjax.analysis.fit import LEVEL
-from rfjax.analysis.fitting import PARAMETERS
+from rfjax.analysis.fitting import PARAMETERS, POOLED
 
 STEPS = 80  # of Levenberg and Marquardt's method, at most
 DONE = 1e-12  # relative fall of the squares below which all ladders have converged
@@ -28,7 +28,7 @@ class ManyFits:
         residual: log law less log loss, shape (m, k).
         scatter: of log losses about the law at a rung of typical standard error, shape (m,).
         typical: that standard error, shape (m,).
-        freedom: degrees of freedom.
+        freedom: degrees of freedom of the scatter, shape (m,); `spare`: those of the rungs.
         centre: geometric mean of the sizes; the least and the most of them.
     """
 
@@ -38,7 +38,8 @@ class ManyFits:
     residual: Float[np.ndarray, "m k"]
     scatter: Float[np.ndarray, " m"]
     typical: Float[np.ndarray, " m"]
-    freedom: int
+    freedom: Float[np.ndarray, " m"]
+    spare: int
     centre: float
     least: float
     most: float
@@ -58,7 +59,7 @@ class ManyFits:
         variance = np.einsum("mgi,mij,mgj->mg", gradient, self.covariance, gradient)
         share = 1.0 if error is None else error / self.typical[:, None]
         noise = self.scatter[:, None] * share
-        half = stats.t.ppf((1 + LEVEL) / 2, self.freedom) * np.sqrt(variance + noise**2)
+        half = stats.t.ppf((1 + LEVEL) / 2, self.freedom)[:, None] * np.sqrt(variance + noise**2)
         half = np.minimum(half, SAFE)
         return np.exp(log), np.exp(log - half), np.exp(log + half)
 
@@ -75,14 +76,14 @@ def fit_many(
     y: Float[np.ndarray, "m k"],
     stderr: Float[np.ndarray, "m k"] | None,
     *,
-    least: bool = False,
+    of_seeds: int = 0,
 ) -> ManyFits:
     """Fits "power" or "power_offset" to m ladders with the same sizes.
 
     Args:
         y: mean losses, positive.
         stderr: of log y, which weighs the rungs; None: rungs count alike.
-        least: whether the scatter is at least that, as `least_scatter` of `fit_law`.
+        of_seeds: its degrees of freedom, where seeds tell it: the scatter then heeds it as `fit_law`'s does.
     """
     log_x, unit = np.log(x) - np.log(x).mean(), np.exp(np.log(y).mean(-1))
     errors = np.ones_like(y) if stderr is None else stderr
@@ -91,11 +92,14 @@ def fit_many(
     theta = _polish(_start(law, log_x, y / unit[:, None], weights), log_x, y / unit[:, None], weights)
     value, gradient = _law(theta, np.broadcast_to(log_x, y.shape))
     jacobian, residual = gradient / value[..., None] * weights[..., None], np.log(value / (y / unit[:, None]))
-    freedom = len(x) - theta.shape[1]
-    scatter = np.sqrt(((weights * residual) ** 2).sum(-1) / freedom)
+    spare = len(x) - theta.shape[1]
+    scatter, freedom = np.sqrt(((weights * residual) ** 2).sum(-1) / spare), np.full(len(y), float(spare))
     inverse = _inverse(jacobian)
-    if least:
-        scatter = np.maximum(scatter, typical)
+    if of_seeds:
+        alike = stats.f.sf((scatter / typical) ** 2, spare, of_seeds) > POOLED
+        both = np.sqrt((spare * scatter**2 + of_seeds * typical**2) / (spare + of_seeds))
+        scatter = np.where(alike, both, np.maximum(scatter, typical))
+        freedom += np.where(alike, of_seeds, 0)
     scale = np.ones_like(theta)
     scale[:, : -1 if law == "power" else 2] = unit[:, None]
     half = inverse * scale[:, :, None]  # (m, p, k): weighted residuals to theta
@@ -105,7 +109,7 @@ def fit_many(
     free = (theta > low) & (theta < high)
     projection = _inverse(jacobian * free[:, None]) * scale[:, :, None] * weights[:, None]
     ends = (float(x.min()), float(x.max()))
-    return ManyFits(theta * scale, covariance, projection, residual, scatter, typical, freedom, centre, *ends)
+    return ManyFits(theta * scale, covariance, projection, residual, scatter, typical, freedom, spare, centre, *ends)
 
 
 def _bounds(parameters: int) -> tuple[Array, Array]:

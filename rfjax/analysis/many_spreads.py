@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
-from scipy import special, stats
+from scipy import special
 
 from rfjax.analysis.engine import TINY, Array
-from rfjax.analysis.seeds import UNEVEN, Spread
+from rfjax.analysis.seeds import ENOUGH, Spread
 
 FEWEST = 3  # sizes with several seeds, below which no trend is sought
 
@@ -38,12 +38,17 @@ def course_of(spread: Spread | None) -> Course:
 
 @dataclass(frozen=True)
 class Spreads:
-    """The spread between seeds of each of m ladders, as `Spread` has it; slope 0 where no trend can be told."""
+    """The spread between seeds of each of m ladders, as `Spread` has it; slope 0 where no trend can be told.
+
+    Attributes:
+        freedom: degrees of freedom.
+    """
 
     relative: Float[np.ndarray, " m"]
     slope: Float[np.ndarray, " m"]
     centre: float
     largest: float
+    freedom: int
 
     def at(self, x: Float[np.ndarray, " g"]) -> Float[np.ndarray, "m g"]:
         """The standard deviation of one run's log loss at sizes."""
@@ -68,14 +73,13 @@ def spreads(
     off = np.where(there, logs - (logs.sum(-1) / n)[..., None], 0)
     squares = (off**2).sum(-1)
     slope, centre = np.zeros(len(losses)), float(np.exp(np.log(sizes).mean()))
-    if sizes.size >= FEWEST:
+    if sizes.size >= FEWEST and freedom >= ENOUGH:
         half = (n - 1) / 2
         y = np.log(np.maximum(squares / (n - 1), TINY)) - special.digamma(half) + np.log(half)
         weights = 1 / special.polygamma(1, half)
         u = np.log(sizes) - np.average(np.log(sizes), weights=weights)
         information = float((weights * u**2).sum())
-        found = (y * weights * u).sum(-1) / information
-        clear = 2 * stats.norm.sf(np.abs(found) * np.sqrt(information)) < UNEVEN
-        slope = np.where(clear, found / 2, 0.0)
+        slope = (y * weights * u).sum(-1) / information / 2
+        freedom -= 1
     total = (squares / (sizes / centre) ** (2 * slope[:, None])).sum(-1)
-    return Spreads(np.sqrt(total / (freedom - (slope != 0))), slope, centre, float(sizes.max()))
+    return Spreads(np.sqrt(total / freedom), slope, centre, float(sizes.max()), freedom)

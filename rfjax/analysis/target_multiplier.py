@@ -56,8 +56,8 @@ def intervals(
     runs = _Runs(
         np.einsum("amks,bmks->mab", off, off) / of_seeds if of_seeds else None,
         of_seeds,
-        np.einsum("amk,bmk->mab", scaled, scaled) / a.freedom,
-        a.freedom,
+        np.einsum("amk,bmk->mab", scaled, scaled) / a.spare,
+        a.spare,
     )
     return _fieller(a, b, runs, seeds, targets)
 
