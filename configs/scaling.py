@@ -3,6 +3,7 @@
     python -m rfjax.main --config=configs/scaling.py           six rungs on `shapes`: under 6 minutes on two cores
     ... --config=configs/scaling.py:fashion_mnist              the same on Fashion-MNIST: about 8 minutes
     ... --config=configs/scaling.py:learning_rate              where the ladder's learning rates come from: 20 minutes
+    ... --config=configs/scaling.py:transfer                   does a small rung's best rate serve a large one?
     ... --config=configs/scaling.py:surface                    L(N, D): five budgets a depth by branches of one run
     ... --config=configs/scaling.py:sentences                  words that training never used: see `sentences`
     ... --config=configs/scaling.py:pod                        the paper's ladder, 0.5 to 8 billion parameters
@@ -26,22 +27,33 @@ import ml_collections
 from rfjax import config as configs
 from rfjax.errors import UserError, nearest
 
-DEPTHS = (1, 2, 3, 4, 5, 6)
+DEPTHS = (1, 2, 3, 4, 6)
+SEEDS = (3, 3, 3, 3, 1)
 BUDGETS = (48, 80, 136, 232, 384)  # steps of `surface`, each 1.7 times the one before
 
 
 def laptop() -> ml_collections.ConfigDict:
-    """The ladder of the first command; the other small studies change a few keys."""
-    c = configs.default()
+    """The ladder of the first command: seeds on the small rungs, and one that is 3.3 times beyond them held out."""
+    c = small()
     c.study.name = "A scaling law in minutes: MM-DiT on shapes"
+    c.training.update(steps=384, validate_every=96, checkpoint_every=192)
+    c.sampling.along = False
+    c.study.update(seeds=SEEDS, promise=0.06)
+    configs.axes(c, {"model.depth": DEPTHS})
+    return c
+
+
+def small() -> ml_collections.ConfigDict:
+    """What all small studies here have in common: six depths, one seed each."""
+    c = configs.default()
     c.model.update(width_per_depth=16, patch=2)
     c.optimizer.update(learning_rate=0.021, depth_exponent=-0.6, warmup=20, decay="cosine", b2=0.99)
     # Short runs: average every step over the last twenty, and update one flat vector, which compiles sooner.
     c.optimizer.update(ema_decay=0.95, ema_every=1, flatten=True)
     c.training.update(batch=32, steps=288, log_every=8, validate_every=144, checkpoint_every=144)
-    c.validation.update(examples=768, batch=32)
-    c.sampling.update(count=64, shown=16, batch=32, settings=("10@3.0",), weights="ema", along=True)
-    configs.axes(c, {"model.depth": DEPTHS})
+    c.validation.update(examples=768, batch=128, along=128)
+    c.sampling.update(count=64, shown=16, batch=32, settings=("10@3.0",), weights="ema", along=True, seeds=1)
+    configs.axes(c, {"model.depth": (1, 2, 3, 4, 5, 6)})
     return c
 
 
@@ -51,7 +63,7 @@ def fashion_mnist() -> ml_collections.ConfigDict:
     The rule for the learning rate is that of `shapes`. With two thirds of it, depth 3 ends lower (.477 for .488), and
     depths 2, 4, 5 and 6 end higher (.505, .465, .449, .438 for .496, .451, .434, .425). One seed: some of it is luck.
     """
-    c = laptop()
+    c = small()
     c.study.name = "A scaling law on Fashion-MNIST"
     c.data.update(name="tfds", dataset="fashion_mnist", image_size=28, channels=1)
     c.model.update(width_per_depth=20, patch=4)
@@ -60,13 +72,55 @@ def fashion_mnist() -> ml_collections.ConfigDict:
 
 def learning_rate() -> ml_collections.ConfigDict:
     """Which learning rate is best at each depth, and how it goes with depth."""
-    c = laptop()
+    c = small()
     c.study.name = "The best learning rate of each depth"
     c.study.hold_out = 0
     c.optimizer.depth_exponent = 0.0
     c.training.validate_every = 0
     c.sampling.count = 0
     configs.axes(c, {"model.depth": (1, 2, 3, 4, 5), "optimizer.learning_rate": (4e-3, 8e-3, 1.6e-2, 3.2e-2)})
+    return c
+
+
+def transfer() -> ml_collections.ConfigDict:
+    """How far the best learning rate moves over the ladder, width = 16 x depth, for each parameterisation.
+
+    Measured on two cores (docs/results/transfer): the page says by how much, and at what loss the smallest rung's best
+    rate serves the largest. Short runs, so that all of it takes about 20 minutes: the rates themselves are those of
+    1,536 examples, not of the ladder's 9,216. `transfer_width` and `transfer_depth` grow one of the two alone.
+    """
+    c = small()
+    c.study.update(name="Learning rates over the ladder, by parameterisation", report="transfer", hold_out=0)
+    c.model.base_depth = 2
+    c.optimizer.update(depth_exponent=0.0, warmup=8, ema_decay=0.9)
+    c.training.update(batch=16, steps=96, validate_every=0, checkpoint_every=96)
+    c.validation.update(examples=256, batch=64)
+    c.sampling.count = 0
+    return _sweep(c, {"model.depth": (1, 2, 3, 4, 5)})
+
+
+def transfer_width() -> ml_collections.ConfigDict:
+    """`transfer` at depth 2, of widths 16 to 128 by heads of 16, so that width alone grows."""
+    c = transfer()
+    c.study.name = "Learning rates over width, by parameterisation"
+    c.model.update(depth=2, base_width=32, head_width=16)
+    return _sweep(c, {"model.width": (16, 32, 64, 128)})
+
+
+def transfer_depth() -> ml_collections.ConfigDict:
+    """`transfer` at width 32, of depths 1 to 8, so that depth alone grows."""
+    c = transfer()
+    c.study.name = "Learning rates over depth, by parameterisation"
+    c.model.update(width=32, base_width=32, head_width=16)
+    return _sweep(c, {"model.depth": (1, 2, 4, 8)})
+
+
+def _sweep(c: ml_collections.ConfigDict, sizes: dict[str, tuple[int, ...]]) -> ml_collections.ConfigDict:
+    """Three seeds (the slowest axis, so that a study that is cut short has whole seeds) of six rates at each size."""
+    names, rates = ("standard", "mup", "completep"), tuple(2.0**k for k in range(-8, -2))
+    c.study.axes = {}
+    parameterisations = {"model.parameterisation": names}
+    configs.axes(c, {"training.seed": (0, 1, 2), **parameterisations, **sizes, "optimizer.learning_rate": rates})
     return c
 
 
@@ -80,7 +134,7 @@ def surface() -> ml_collections.ConfigDict:
 
     E of L(N, D) is extrapolated in both: no run is near it.
     """
-    c = laptop()
+    c = small()
     c.study.name = "L(N, D): depths and token budgets"
     c.study.surface = True
     c.study.branches = True
@@ -113,7 +167,7 @@ def sentences() -> ml_collections.ConfigDict:
     say what to expect of which word: of colours it knows six of sixteen. Encoding takes three times as long as the step
     itself on two cores.
     """
-    c = laptop()
+    c = small()
     c.study.update(name="Words that training never used", report="captions")
     c.data.other_words = True
     c.text.update(length=13, width=384, pooled_width=384)  # of the longest caption; as all-MiniLM has them
@@ -170,6 +224,9 @@ VARIANTS = {
     "": laptop,
     "fashion_mnist": fashion_mnist,
     "learning_rate": learning_rate,
+    "transfer": transfer,
+    "transfer_width": transfer_width,
+    "transfer_depth": transfer_depth,
     "surface": surface,
     "surface_cosine": surface_cosine,
     "sentences": sentences,

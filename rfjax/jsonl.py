@@ -90,6 +90,13 @@ def _curves(value: Any) -> dict[str, list[int | float]]:
     return {name: _list_of(number)(item) for name, item in _typed(value, dict).items()}
 
 
+def _subset(value: Any) -> dict[str, Any]:
+    checks = {"triples": _count, "loss": number, "stderr": number, "levels": _levels}
+    if missing := set(checks) - set(_typed(value, dict)):
+        raise ValueError(f"a subset of triples without {', '.join(sorted(missing))}")
+    return value | {name: check(value[name]) for name, check in checks.items()}
+
+
 def _size(value: Any) -> dict[str, int | float]:
     if missing := SIZE - set(_typed(value, dict)):
         raise ValueError(f"a size without {', '.join(sorted(missing))}")
@@ -101,9 +108,10 @@ KEYS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("kind", "weights", "setting", "grid", "sampler", "trunk"), _text),
     **dict.fromkeys(("loss", "stderr", "flops", "seconds", "score", "path_length", "guidance"), number),
     **dict.fromkeys(("frechet", "frechet_stderr", "frechet_floor"), number),
-    **dict.fromkeys(("step", "examples", "steps", "count", "evaluations", "trunk_step"), _count),
+    **dict.fromkeys(("step", "examples", "steps", "count", "evaluations", "trunk_step", "triples"), _count),
     **{"levels": _levels, "losses": _list_of(number), "captions": _list_of(_text), "size": _size, "parts": _numbers},
     "alignment_flops": _numbers,
+    "along": _subset,
     **{"t": number, "accuracy": _list_of(number), "cknna": _curves},
 }
 PROGRESS = ("examples", "flops", "seconds")

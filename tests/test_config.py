@@ -58,6 +58,7 @@ SD3 = {"encoder": "sd3", "path": "pipeline", "length": 154}
         ({"data": {"name": "folder"}}, "config.data.path"),
         ({"text": {"drop": 1.5}}, "config.text.drop = 1.5 must be from 0 to 1"),
         ({"validation": {"examples": 20}}, "multiple of the 8 levels"),
+        ({"validation": {"along": 12}}, "validation.along = 12 must be a multiple of the 8 levels"),
         ({"optimizer": {"warmup": 8, "decay": "cosine"}}, "leaves no steps to decay in"),
         ({"optimizer": {"flatten": True, "weight_decay": 0.1}}, "flatten"),
         ({"sampling": {"settings": ("0@5.0",)}}, "a sampler takes from 1 to 100,000"),

@@ -36,6 +36,7 @@ def test_null_in_files_from_before_is_a_number_that_was_not_finite():
     [
         {"kind": 5}, {"step": "4"}, {"step": -1}, {"step": True}, {"step": 4.0}, {"loss": "low"}, {"loss": [1]},
         {"examples": None}, {"weights": 1}, {"levels": [1.0] * 7}, {"levels": 3}, {"grid": None},
+        {"along": 3}, {"along": {"loss": 1.0}}, {"triples": "all"},
     ],
 )  # fmt: skip
 def test_a_line_with_something_else_in_a_field_is_no_line(wrong):

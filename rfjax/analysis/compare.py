@@ -15,10 +15,11 @@ import numpy as np
 from jaxtyping import Float
 
 from rfjax.analysis.contrasts import Contrast, Errors, Place, errors_of, half_width
-from rfjax.analysis.engine import Array, evaluate
+from rfjax.analysis.engine import Array
 from rfjax.analysis.fitting import TooFewPoints
 from rfjax.analysis.laws import LawFit, fit_law
 from rfjax.analysis.multipliers import Estimate, Multiplier, multiplier
+from rfjax.analysis.shapes import SHAPES
 
 GRID = 600  # sizes at which the set of possible x* is looked for,
 BELOW, ABOVE = 1e-4, 1e9  # from this part of A's smallest rung to that multiple of its largest
@@ -50,7 +51,7 @@ class Design:
         """d log law(x) / d log loss of each rung; a parameter at its bound stays there."""
         fit, theta = self.fit, np.array(self.fit.theta)
         log = lambda values: np.log(np.asarray(values, float) / fit.centre[0])[:, None]  # noqa: E731
-        rows, at = (evaluate(theta, log(v), "E" in fit.parameters) for v in ([r.x for r in self.rungs], x))
+        rows, at = (SHAPES[fit.law].evaluate(theta, log(v)) for v in ([r.x for r in self.rungs], x))
         bound = {text.split(" = ")[0] for text in fit.bounds_hit}
         free = [name not in bound for name in fit.parameters]
         jacobian, gradient = ((slope / value[:, None])[:, free] for value, slope in (rows, at))

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from rfjax.analysis.engine import OBJECTIVES, evaluate
+from rfjax.analysis.engine import OBJECTIVES
 from rfjax.analysis.fit import Fit
 from rfjax.analysis.fitting import TooFewPoints
 from rfjax.analysis.laws import fit_law
+from rfjax.analysis.shapes import SHAPES
 
 Array = NDArray[np.float64]
 
@@ -177,14 +178,14 @@ def lack_of_fit(fit: Fit, seeds_degrees_of_freedom: int) -> Check | None:
     """
     if fit.typical_stderr is None:
         return None
-    weights, freedom = _weights(fit), fit.degrees_of_freedom
+    weights, freedom = _weights(fit), len(fit.points) - len(fit.parameters)
     f = float(np.sum((weights * residuals(fit)) ** 2)) / freedom / fit.typical_stderr**2
     return Check(f, (freedom, seeds_degrees_of_freedom), float(stats.f.sf(f, freedom, seeds_degrees_of_freedom)))
 
 
 def _law(fit: Fit) -> tuple[Array, Array]:
     points = np.array([point.inputs for point in fit.points])
-    return evaluate(np.array(fit.theta), np.log(points / fit.centre), "E" in fit.parameters)
+    return SHAPES[fit.law].evaluate(np.array(fit.theta), np.log(points / fit.centre))
 
 
 def _weights(fit: Fit) -> Array:

@@ -1,13 +1,14 @@
-"""The one solver under every law: L(x) = [E] + sum_j A_j (x_j / centre_j)^-alpha_j, by variable projection.
+"""The one solver under every law; the law L(x) = [E] + sum_j A_j (x_j / centre_j)^-alpha_j by variable projection.
 
 Parameters travel as one vector, `theta` = ([E], A_1 .. A_m, alpha_1 .. alpha_m), with A taken at the centre, the
-geometric mean of the x used, where it is the loss above E: the problem is then well conditioned.
+geometric mean of the x used, where it is the loss above E: the problem is then well conditioned. Other laws have a
+`Shape` of their own (rfjax/analysis/broken.py).
 
 Method. A grid over the exponents alone, with the linear parameters solved by non-negative least squares at every point
 (Golub and Pereyra 1973), then a polish of the grid's local minima in all parameters on the exact objective.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -22,7 +23,7 @@ Array = NDArray[np.float64]
 METHOD = "variable projection over a grid of exponents, then scipy least_squares in all parameters; no random numbers"
 EXPONENTS = (0.01, 3.0)  # bounds of every alpha: published loss exponents lie between 0.02 and 1
 GRID = {1: 200, 2: 32}  # points of the grid per axis, for one and two inputs, evenly spaced in log alpha
-STARTS = 4  # local minima of the grid that are polished
+STARTS = 4  # local minima of a grid that are polished
 REWEIGHTINGS = 12  # of the grid's least squares towards the Huber objective
 NEAR = 1e-3  # a parameter this near to a bound is tried on it, and stays where that costs nothing
 NEGLIGIBLE = 1e-11  # singular values of J below this share of the largest: directions that the points say nothing of
@@ -54,11 +55,42 @@ OBJECTIVES = {
 }
 
 
-def evaluate(theta: Array, log_x: Array, offset: bool) -> tuple[Array, Array]:
-    """The law's values (n,) and their Jacobian (n, p) in `theta`, at log(x / centre) of shape (n, m)."""
-    m = log_x.shape[-1]
-    basis = _basis(log_x, theta[-m:], offset)
-    return basis @ theta[:-m], np.concatenate([basis, -theta[-2 * m : -m] * basis[:, -m:] * log_x], axis=-1)
+@dataclass(frozen=True)
+class Shape:
+    """The form of a law.
+
+    Attributes:
+        parameters: names of `theta`; E, A and B scale with the loss.
+        evaluate: theta (p,), log(x / centre) (n, m) -> the law's values (n,) and their Jacobian (n, p).
+        starts: a problem -> where to begin, the most promising first.
+        bounds: log(x / centre) -> the lowest and the highest theta.
+    """
+
+    parameters: tuple[str, ...]
+    evaluate: Callable[[Array, Array], tuple[Array, Array]]
+    starts: Callable[["Problem"], list[Array]]
+    bounds: Callable[[Array], tuple[Array, Array]]
+
+    @property
+    def scaled(self) -> NDArray[np.bool_]:
+        """Which parameters are in units of the loss."""
+        return np.array([name in ("E", "A", "B") for name in self.parameters])
+
+
+def sum_of_powers(*parameters: str) -> Shape:
+    """The shape of [E] + sum_j A_j x_j^-alpha_j, with its parameters' names in the order of theta."""
+    offset = parameters[0] == "E"
+    m = (len(parameters) - offset) // 2
+
+    def evaluate(theta: Array, log_x: Array) -> tuple[Array, Array]:
+        basis = _basis(log_x, theta[-m:], offset)
+        return basis @ theta[:-m], np.concatenate([basis, -theta[-2 * m : -m] * basis[:, -m:] * log_x], axis=-1)
+
+    def bounds(log_x: Array) -> tuple[Array, Array]:
+        exponent = np.arange(len(parameters)) >= len(parameters) - m
+        return np.where(exponent, EXPONENTS[0], 0.0), np.where(exponent, EXPONENTS[1], np.inf)
+
+    return Shape(parameters, evaluate, lambda problem: _grid_starts(problem, offset), bounds)
 
 
 @dataclass(frozen=True)
@@ -68,7 +100,7 @@ class Problem:
     log_x: Array
     y: Array
     weights: Array
-    offset: bool
+    shape: Shape
     objective: Objective
 
     def residual(self, value: Array) -> Array:
@@ -77,11 +109,11 @@ class Problem:
 
     def residual_at(self, theta: Array) -> Array:
         """Weighted residuals (n,) of the law with `theta`."""
-        return self.residual(evaluate(theta, self.log_x, self.offset)[0])
+        return self.residual(self.shape.evaluate(theta, self.log_x)[0])
 
     def jacobian_at(self, theta: Array) -> Array:
         """Derivatives (n, p) of `residual_at`."""
-        value, jacobian = evaluate(theta, self.log_x, self.offset)
+        value, jacobian = self.shape.evaluate(theta, self.log_x)
         return jacobian * (self.weights / np.maximum(value, TINY) if self.objective.log else self.weights)[:, None]
 
 
@@ -109,7 +141,7 @@ def solve(problem: Problem, groups: Sequence[object] | None = None) -> Solution:
     bound: dropping one would pretend to know that parameter. With `groups` it is the leave-one-group-out jackknife,
     linearised (CR3; Bell and McCaffrey 2002), with (groups - 1) degrees of freedom.
     """
-    best = min((_polish(problem, start) for start in _starts(problem)), key=lambda result: result.cost)
+    best = min((_polish(problem, start) for start in problem.shape.starts(problem)), key=lambda result: result.cost)
     theta, residual, objective = best.x, problem.residual_at(best.x), problem.objective
     jacobian, psi = problem.jacobian_at(theta), objective.slope(residual)
     root = np.sqrt(_curvature(residual, theta.size, objective))
@@ -168,12 +200,12 @@ def _curvature(residual: Array, parameters: int, objective: Objective) -> Array:
     return kernel / kernel.mean() * erf(objective.delta / (np.sqrt(2) * scale))
 
 
-def _starts(problem: Problem) -> list[Array]:
+def _grid_starts(problem: Problem, offset: bool) -> list[Array]:
     """The lowest local minima over the grid of exponents, with the linear parameters projected out."""
     objective, m = problem.objective, problem.log_x.shape[1]
     axis = np.geomspace(*EXPONENTS, GRID[m])
     exponents = np.stack(np.meshgrid(*[axis] * m, indexing="ij"), -1).reshape(-1, m)
-    basis = _basis(problem.log_x, exponents, problem.offset)
+    basis = _basis(problem.log_x, exponents, offset)
     base = problem.weights / problem.y if objective.log else problem.weights  # log L - log y = (L - y) / y, nearly
     rows = np.broadcast_to(base, basis.shape[:2])
     for _ in range(REWEIGHTINGS if objective.delta else 1):
@@ -181,10 +213,14 @@ def _starts(problem: Problem) -> list[Array]:
         residual = problem.residual((basis @ linear[..., None])[..., 0])
         if objective.delta:
             rows = base * np.sqrt(np.minimum(1.0, objective.delta / np.maximum(np.abs(residual), TINY)))
-    cost = objective.cost(residual).reshape([axis.size] * m)
-    minima = np.flatnonzero(cost == minimum_filter(cost, size=3, mode="nearest"))
-    chosen = minima[np.argsort(cost.ravel()[minima], kind="stable")][:STARTS]
+    chosen = lowest_minima(objective.cost(residual).reshape([axis.size] * m))
     return [np.concatenate([linear[i], exponents[i]]) for i in chosen]
+
+
+def lowest_minima(cost: Array) -> NDArray[np.intp]:
+    """The flat indices of the STARTS lowest local minima over a grid, the lowest first."""
+    minima = np.flatnonzero(cost == minimum_filter(cost, size=3, mode="nearest"))
+    return minima[np.argsort(cost.ravel()[minima], kind="stable")][:STARTS]
 
 
 def _nonnegative(a: Array, b: Array) -> Array:
@@ -206,9 +242,8 @@ def _nonnegative(a: Array, b: Array) -> Array:
 
 def _polish(problem: Problem, theta: Array) -> OptimizeResult:
     """The exact minimum near `theta`, in all parameters; parameters that end near a bound are tried exactly on it."""
-    m, delta = problem.log_x.shape[1], problem.objective.delta
-    exponent = np.arange(theta.size) >= theta.size - m
-    low, high = np.where(exponent, EXPONENTS[0], 0.0), np.where(exponent, EXPONENTS[1], np.inf)
+    delta = problem.objective.delta
+    low, high = problem.shape.bounds(problem.log_x)
 
     def minimise(start: Array, free: NDArray[np.bool_]) -> OptimizeResult:
         def whole(part: Array) -> Array:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from rfjax.analysis.engine import OBJECTIVES, evaluate
+from rfjax.analysis.engine import OBJECTIVES
+from rfjax.analysis.shapes import SHAPES
 
 LEVEL = 0.95
 
@@ -73,7 +74,7 @@ class HeldOut:
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """A fitted law L = [E] + sum_j A_j x_j^-alpha_j, complete enough to predict from the record alone.
+    """A fitted law, one of `shapes.SHAPES`, complete enough to predict from the record alone.
 
     E is what the loss tends to as x grows with all else as it was: with more examples it is lower, so it is no floor of
     the data. All intervals suppose that the law is right, and that the noise is equally large at all points, or in
@@ -83,14 +84,15 @@ class Fit:
         parameters: in the units of x and the loss.
         intervals: 95 %, by the delta method with Student t, A and B in their logarithm, E cut at 0; infinite where the
             points do not determine a parameter.
-        scatter: residual standard deviation about the law at a point of typical standard error; with `least_scatter`
-            never below the standard errors passed.
+        degrees_of_freedom: of the scatter: points less parameters, and those of the standard errors where pooled.
+        scatter: standard deviation about the law at a point of typical standard error; with `least_scatter` never below
+            the standard errors passed, or pooled with them.
         scatter_of: "log loss" (relative) for the log objectives, "loss" for "squares".
         aicc: Akaike's criterion, corrected, the scatter being a parameter; None with too few points; only laws with the
             same points and objective compare.
         condition_number: of the Jacobian with columns of norm 1.
         centre: geometric means of the inputs.
-        theta: the parameters, with A and B taken at the centre.
+        theta: the parameters, with A and B taken at the centre, and log(x_break / centre).
         covariance: of theta.
         typical_stderr: geometric mean of the standard errors passed (relative to the loss for the log objectives).
     """
@@ -128,7 +130,7 @@ class Fit:
         points = np.stack([values.ravel() for values in arrays], axis=-1)
         if not (np.isfinite(points) & (points > 0)).all():
             raise ValueError("a law predicts at positive, finite sizes only.")
-        value, gradient = evaluate(np.array(self.theta), np.log(points / self.centre), "E" in self.parameters)
+        value, gradient = SHAPES[self.law].evaluate(np.array(self.theta), np.log(points / self.centre))
         log = OBJECTIVES[self.objective].log
         if log:
             gradient = gradient / value[:, None]

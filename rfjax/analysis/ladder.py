@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from rfjax.analysis.seeds import Change, Spread, change, noise_trend, pooled_spread
+from rfjax.analysis.seeds import UNEVEN, Change, Spread, change, pooled_spread
 
 SEED = re.compile(r"-seed\d+|^seed\d+-?")  # in the name of a run, as rfjax.config writes it
-UNEVEN = 0.05  # the spread between seeds is said to change with size below this p
 NOT_KNOWN = "one seed: not known"
 
 
@@ -28,7 +27,8 @@ class Measured:
         stderr: of the loss, over examples; None where it is not known.
         floors: the known floor of each level, expected; None as a whole where none was recorded.
         floors_drawn: the same for the noise that was drawn.
-        triples: the loss of each validation triple; None where it was not recorded."""
+        triples: the loss of each validation triple; None where it was not recorded.
+        data: the data set, in words."""
 
     name: str
     x: float | None
@@ -41,6 +41,12 @@ class Measured:
     floors: tuple[float | None, ...] | None
     floors_drawn: tuple[float | None, ...] | None
     triples: Float[np.ndarray, " n"] | None
+    data: str = ""
+
+    @property
+    def measure(self) -> tuple[str, str]:
+        """What its loss is a loss of, in words: losses of another grid of t, or on other data, don't compare."""
+        return f"the grid {self.grid} of {len(self.levels)} levels", self.data
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,7 @@ class Ladder:
             "y": [rung.loss for rung in self.rungs] + [math.nan] * len(sized),
             "y_stderr": stderr if seeded else None,
             "least_scatter": seeded,
+            "stderr_freedom": self.spread.degrees_of_freedom if seeded else None,
             "labels": [one.name for one in (*self.rungs, *sized)],
         }
 
@@ -136,15 +143,28 @@ class Ladder:
                 "Every rung has one seed, so how much of a change is luck is not known. Errors are over examples alone."
             )
         several = [f"{rung.name} ({rung.seeds})" for rung in self.rungs if rung.seeds > 1]
+        smallest, largest = (100 * self.spread.at(rung.x) for rung in (self.rungs[0], self.rungs[-1]))
+        course = "and taken to be equal at all sizes"
+        if self.spread.trend:
+            course = (
+                f"as a power of size ({smallest:.2g} % at {self.rungs[0].name}, {largest:.2g} % at "
+                f"{self.rungs[-1].name}), which it is not taken to go below beyond the rungs with several seeds"
+            )
+        how = f"{100 * self.spread.relative:.2g} %" if not self.spread.trend else f"{smallest:.2g} to {largest:.2g} %"
         return (
-            f"One run's loss varies by {100 * self.spread.relative:.2g} % with the seed: pooled over "
-            f"{', '.join(several)}, with {self.spread.degrees_of_freedom} degrees of freedom, and taken to be equal at "
-            "all sizes. Intervals: Student's t over both errors (Satterthwaite)."
+            f"One run's loss varies by {how} with the seed: pooled over {', '.join(several)}, with "
+            f"{self.spread.degrees_of_freedom} degrees of freedom, {course}. Intervals: Student's t over both errors "
+            "(Satterthwaite)."
         )
 
 
 def build_ladder(runs: Sequence[Measured], lost: Sequence[Lost]) -> Ladder:
-    """Makes the ladder of a study from its finished runs and from those that left no loss."""
+    """Makes the ladder of a study from its finished runs and from those that left no loss.
+
+    Of runs whose losses don't compare, being of different grids of t or data sets, those stay that have most sizes.
+    """
+    runs, apart = _of_one_measure(runs)
+    lost = (*lost, *apart)
     said = [f"{one.name} is no part of the law: {one.reason}." for one in lost]
     sized = [run for run in runs if run.x]
     sizes = {run.x for run in sized}
@@ -159,11 +179,12 @@ def build_ladder(runs: Sequence[Measured], lost: Sequence[Lost]) -> Ladder:
                 "count as one run."
             )
     chosen = _by_setting(different.values(), said)
-    spread = pooled_spread([rung.losses for found in chosen.values() for rung in found if min(rung.losses) > 0])
+    seeded = [rung for found in chosen.values() for rung in found if min(rung.losses) > 0]
+    spread = pooled_spread([rung.losses for rung in seeded], [rung.x for rung in seeded])
     rungs = []
     for size in sorted(chosen):
         best = chosen[size][0]
-        error = None if spread is None else spread.stderr(best.loss, best.seeds)
+        error = None if spread is None else spread.stderr(best.loss, best.seeds, size)
         rungs.append(Rung(best.name, size, best.losses, best.stderr, best.runs, error))
         missing = [one.name for one in lost if one.setting == best.runs[0].setting]
         if missing:
@@ -171,11 +192,26 @@ def build_ladder(runs: Sequence[Measured], lost: Sequence[Lost]) -> Ladder:
                 f"{best.name} rests on {best.seeds} of {best.seeds + len(missing)} seeds: {', '.join(missing)} left no "
                 "loss, and those that stay may be the lucky ones."
             )
-    if len(grids := {run.grid for rung in rungs for run in rung.runs}) > 1:
-        said.append(
-            f"The rungs were validated on different grids of t ({', '.join(sorted(grids))}): no law joins them."
+    return Ladder(tuple(rungs), tuple(lost), spread, (*said, *_on_spread(spread)))
+
+
+def _of_one_measure(runs: Sequence[Measured]) -> tuple[list[Measured], list[Lost]]:
+    """The runs of the grid and data set with most sizes, of equals the first, and the others."""
+    sizes: dict[tuple[str, str], set[float | None]] = {}
+    for run in runs:
+        sizes.setdefault(run.measure, set()).add(run.x)
+    if len(sizes) < 2:
+        return list(runs), []
+    chosen = max(sizes, key=lambda measure: len(sizes[measure]))
+    apart: list[Lost] = []
+    for run in runs:
+        pairs = [pair for pair in zip(run.measure, chosen, strict=True) if pair[0] != pair[1]]
+        differs = " and ".join(f"{own}, those of the law {other}" for own, other in pairs)
+        reason = (
+            f"the runs were validated on different grids of t or data sets, and no law joins them: this on {differs}"
         )
-    return Ladder(tuple(rungs), tuple(lost), spread, (*said, *_on_spread(rungs)))
+        apart += [Lost(run.name, None, run.setting, reason)] if pairs else []
+    return [run for run in runs if run.measure == chosen], apart
 
 
 def why_unpaired(runs: Sequence[Measured]) -> str:
@@ -198,7 +234,7 @@ def paired_steps(ladder: Ladder) -> tuple[Step, ...]:
         if not note:
             means = [np.mean([run.triples for run in rung.runs], axis=0) for rung in (large, small)]
             difference, levels = means[0] - means[1], len(large.runs[0].levels)
-        found = change(small.losses, large.losses, difference, levels, ladder.spread)
+        found = change(small.losses, large.losses, difference, levels, ladder.spread, sizes=(small.x, large.x))
         steps.append(Step(small.name, large.name, found, note))
     return tuple(steps)
 
@@ -253,15 +289,12 @@ def _by_setting(runs: Iterable[Measured], said: list[str]) -> dict[float, list[R
     return chosen
 
 
-def _on_spread(rungs: Sequence[Rung]) -> list[str]:
-    """Whether the spread between seeds changes with size, although intervals suppose that it does not."""
-    seeded = [rung for rung in rungs if rung.seeds > 1 and min(rung.losses) > 0]
-    trend = noise_trend([rung.x for rung in seeded], [rung.losses for rung in seeded])
-    if trend is None or trend.p >= UNEVEN:
+def _on_spread(spread: Spread | None) -> list[str]:
+    """That the spread between seeds changes with size, where it clearly does."""
+    if spread is None or spread.trend is None or spread.trend.p >= UNEVEN:
         return []
-    grows = trend.slope > 0
+    trend, grows = spread.trend, spread.trend.slope > 0
     return [
         f"The relative spread between seeds {'grows' if grows else 'shrinks'} with size, as x^({trend.slope:.2f} ± "
-        f"{trend.stderr:.2f}) (p = {trend.p:.2g}): intervals, which suppose equal noise, are too "
-        f"{'narrow' if grows else 'wide'} for large models."
+        f"{trend.stderr:.2f}) (p = {trend.p:.2g}): the intervals take it so."
     ]

@@ -1,4 +1,4 @@
-"""Scaling laws: L(x) = A x^-alpha, L(x) = E + A x^-alpha, and the choice between them; and the loss over size and data.
+"""Scaling laws in one variable, and the choice between the two common ones; and the loss over size and data.
 
 L(N, D) = E + A N^-alpha + B D^-beta is that of Hoffmann et al. 2022, approach 3.
 """
@@ -15,7 +15,7 @@ from rfjax.analysis.fit import LEVEL, Fit, Prediction, plain
 from rfjax.analysis.fitting import TooFewPoints, fit_points
 from rfjax.errors import nearest
 
-LAWS = ("power", "power_offset")
+LAWS = ("power", "power_offset", "broken_power")
 UNSAFE = "no size of model alone takes the loss to 0"
 CLEAR = 2.0  # an AICc difference below this does not decide (Burnham and Anderson 2002, section 2.6)
 
@@ -40,8 +40,9 @@ class LawFit(Fit):
         """The law in one line, with the intervals of its parameters."""
         p = self.parameters
         offset = f"{p['E']:.4f} + " if "E" in p else ""
+        bend = f", exponent {p['alpha_2']:.3f} beyond about {p['x_break']:.3g}" if "x_break" in p else ""
         spans = ", ".join(f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in self.intervals.items())
-        formula = f"L = {offset}{p['A']:.4g} x^-{p['alpha']:.3f}"
+        formula = f"L = {offset}{p['A']:.4g} x^-{p['alpha']:.3f}{bend}"
         return f"{formula}   (95 %: {spans}; {self.status.value}; {self.degrees_of_freedom} degrees of freedom)"
 
 
@@ -54,25 +55,30 @@ def fit_law(
     objective: str = "log_squares",
     hold_out: int = 0,
     least_scatter: bool = False,
+    stderr_freedom: int | None = None,
     labels: Sequence[str] | None = None,
 ) -> LawFit:
-    """Fits "power", L = A x^-alpha, or "power_offset", L = E + A x^-alpha, with 0.01 <= alpha <= 3 and E, A >= 0.
+    """Fits "power", L = A x^-alpha, "power_offset", L = E + A x^-alpha, or "broken_power" (rfjax/analysis/broken.py).
+
+    Exponents lie between 0.01 and 3, and E, A >= 0.
 
     y_stderr says how points compare: the weights are 1 / stderr^2, and the scatter about the law is still estimated
     from the residuals, with n - p degrees of freedom, as Var(y_i) = scatter^2 (stderr_i / typical)^2. So a stderr that
     all points share (examples common to all models) cannot widen an interval, and misfit beyond it cannot be missed.
     With least_scatter it is the noise that a point is known to have, such as the spread over seeds, since a few
-    residuals may be small by luck; such intervals cover more than 95 %.
+    residuals may be small by luck; such intervals cover more than 95 %. With its degrees of freedom, stderr_freedom,
+    the residuals and the seeds are pooled where they agree: then 95 % are 95 %, and a short ladder's are far narrower.
 
     Args:
         x: sizes (parameters, FLOPs or examples; positive), shape (n,).
         y: losses, shape (n,); one that is not finite and positive (a diverged run) is left out and listed.
-        law: "power" or "power_offset".
+        law: "power", "power_offset" or "broken_power".
         y_stderr: standard errors of y, in its units, shape (n,).
         objective: "squares" of the loss, "log_squares" of its logarithm, or "log_huber" (Hoffmann et al. 2022, delta =
             1e-3).
         hold_out: how many of the largest usable rungs (different x; all points of a rung) are kept out and judged.
-        least_scatter: the scatter is at least y_stderr.
+        least_scatter: the scatter is at least y_stderr, or pooled with it.
+        stderr_freedom: the degrees of freedom of the common scale of y_stderr; None where they are not known.
         labels: names of the points, for messages.
 
     Raises:
@@ -81,8 +87,9 @@ def fit_law(
     """
     if law not in LAWS:
         raise ValueError(f"there is no law '{law}'{nearest(law, LAWS)}.")
-    options = {"objective": objective, "hold_out": hold_out, "least_scatter": least_scatter, "labels": labels}
-    return fit_points(LawFit, law, {"x": x}, y, y_stderr=y_stderr, **options)
+    options = {"objective": objective, "hold_out": hold_out, "labels": labels}
+    seeds = {"y_stderr": y_stderr, "least_scatter": least_scatter, "stderr_freedom": stderr_freedom}
+    return fit_points(LawFit, law, {"x": x}, y, **seeds, **options)
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,8 @@ class Comparison:
 def compare_laws(x: ArrayLike, y: ArrayLike, *, hold_out: int = 1, **options: Any) -> Comparison:
     """Fits both laws and prefers one: by AICc where it differs by 2 or more, else by the error on the held-out rung.
 
-    Arguments as in `fit_law`. Where the points suffice for the power law alone, it stands alone, with the reason.
+    The laws are "power" and "power_offset"; arguments as in `fit_law`. Where the points suffice for the power law
+    alone, it stands alone, with the reason.
     """
     fits = {"power": fit_law(x, y, law="power", hold_out=hold_out, **options)}
     try:
@@ -168,7 +176,7 @@ class SurfaceFit(Fit):
         Raises:
             ValueError: where A or B is 0.
         """
-        _, a_centred, b_centred, alpha, beta = self.theta
+        a_centred, b_centred, alpha, beta = self.theta[-4:]
         if min(a_centred, b_centred) <= 0:
             raise ValueError(
                 "there is no optimal allocation: the fitted loss does not fall with both n and d (A or B is 0)."
@@ -179,10 +187,11 @@ class SurfaceFit(Fit):
         log_a, log_b = np.log(a_centred) + alpha * log_cn, np.log(b_centred) + beta * log_cd
         log_n = (np.log(alpha / beta) + log_a - log_b + beta * log_product) / total
         log_d = log_product - log_n
-        # gradients of log N* and a by (E, A_centred, B_centred, alpha, beta); log D* and b mirror them
-        by_linear = [0, 1 / a_centred, -1 / b_centred]
+        # gradients of log N* and a by ([E,] A_centred, B_centred, alpha, beta); log D* and b mirror them
+        offset = [0.0] * (len(self.theta) - 4)
+        by_linear = [*offset, 1 / a_centred, -1 / b_centred]
         by_n = np.array([*by_linear, 1 / alpha + log_cn - log_n, log_d - log_cd - 1 / beta]) / total
-        by_a = np.array([0, 0, 0, -beta, alpha]) / total**2
+        by_a = np.array([*offset, 0, 0, -beta, alpha]) / total**2
         quantile = float(stats.t.ppf((1 + level) / 2, self.degrees_of_freedom))
         half_n, half_a = (quantile * float(np.sqrt(g @ np.array(self.covariance) @ g)) for g in (by_n, by_a))
         n, d, a, b = float(np.exp(log_n)), float(np.exp(log_d)), beta / total, alpha / total
@@ -206,6 +215,7 @@ def fit_surface(
     loss: ArrayLike,
     *,
     objective: str = "log_huber",
+    law: str = "surface",
     groups: Sequence[object] | None = None,
     **options: Any,
 ) -> SurfaceFit:
@@ -220,7 +230,8 @@ def fit_surface(
         d: examples or tokens, shape (points,).
         loss: shape (points,).
         objective: as in `fit_law`.
-        groups: a label for each point, one per independent run.
+        law: "surface", or "surface_floor" with E = 0, for losses above a floor that is known.
+        groups: a label for each point, one per independent run; branches of one trunk, which share its luck, are one.
         options: y_stderr and labels, as in `fit_law`, and hold_out: how many of the largest n are kept out, with all
             their points, since a checkpoint of a run that is in the fit says little about a larger run.
 
@@ -228,4 +239,4 @@ def fit_surface(
         ValueError: as `fit_law`.
         TooFewPoints: as `fit_law`; n and d each need three different values.
     """
-    return fit_points(SurfaceFit, "surface", {"n": n, "d": d}, loss, objective=objective, groups=groups, **options)
+    return fit_points(SurfaceFit, law, {"n": n, "d": d}, loss, objective=objective, groups=groups, **options)

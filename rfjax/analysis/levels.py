@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from rfjax.analysis.diagnostics import SUSPICIOUS, curvature
 from rfjax.analysis.fitting import TooFewPoints
 from rfjax.analysis.ladder import Measured, Rung
 from rfjax.analysis.laws import LawFit, fit_law
 from rfjax.analysis.seeds import pooled_spread
 
 WHOLE, ABOVE, AFTER_0 = "all levels", "all levels, above the floor", "mean over t > 0"
+Floors = Sequence[float | None] | None
 GRIDS = {"k/8": 0.0, "(k+0.5)/8": 0.5}  # the first level, in eighths
 
 
@@ -21,7 +24,9 @@ class Level:
     Attributes:
         floor: known, expected; None where none is known.
         excess: loss above the floor that the triples drew, of each rung, averaged over seeds.
-        fit: the study's law, without the held-out rungs; None where there is none, and `reason` says why."""
+        fit: the study's law, without the held-out rungs; where the floor of the level is known, a pure power law of
+            what is above it, unless its residuals bend: then examples or steps, not size, set what is left. None where
+            there is none, and `reason` says why."""
 
     name: str
     t: float | None
@@ -52,17 +57,28 @@ def analyse_levels(rungs: Sequence[Rung], law: str, objective: str, hold_out: in
 
     def row(name: str, t: float | None, floor: float | None, values: list[list[float]]) -> Level:
         excess = [float(np.mean(group)) for group in values]
-        spread = pooled_spread([group for group in values if min(group) > 0])
+        positive = [(rung.x, group) for rung, group in zip(rungs, values, strict=True) if min(group) > 0]
+        spread = pooled_spread([group for _, group in positive], [x for x, _ in positive])
         seeded = spread is not None and spread.relative > 0
-        stderr = [spread.stderr(y, len(g)) for y, g in zip(excess, values, strict=True)] if seeded else None
-        options = {"objective": objective, "hold_out": hold_out, "least_scatter": seeded}
-        sizes, labels = [rung.x for rung in rungs], [rung.name for rung in rungs]
+        triples = zip(excess, values, rungs, strict=True)
+        stderr = [spread.stderr(y, len(g), rung.x) for y, g, rung in triples] if seeded else None
+        options = {"objective": objective, "hold_out": hold_out, "y_stderr": stderr, "least_scatter": seeded}
+        options |= {"stderr_freedom": spread.degrees_of_freedom if seeded else None}
         try:
-            fit = fit_law(sizes, excess, law=law, y_stderr=stderr, labels=labels, **options)
+            fit = _fit_row(excess, law, known=bool(t == 0 and floor), options=options)
             reason = ", ".join(f"{p.label}: {p.reason}" for p in fit.left_out)
         except TooFewPoints as error:
             fit, reason = None, str(error)
         return Level(name, t, floor, tuple(excess), fit, reason)
+
+    def _fit_row(excess: list[float], law: str, known: bool, options: dict[str, Any]) -> LawFit:
+        sizes, labels = [rung.x for rung in rungs], [rung.name for rung in rungs]
+        if known:
+            pure = fit_law(sizes, excess, law="power", labels=labels, **options)
+            bend = curvature(pure)
+            if bend is None or bend.p >= SUSPICIOUS:
+                return pure
+        return fit_law(sizes, excess, law=law, labels=labels, **options)
 
     made = []
     for k, floor in enumerate(expected):
@@ -77,11 +93,14 @@ def analyse_levels(rungs: Sequence[Rung], law: str, objective: str, hold_out: in
 
 
 def _excess(run: Measured) -> np.ndarray:
+    return above_floors(run.levels, run.floors, run.floors_drawn)
+
+
+def above_floors(levels: Sequence[float], floors: Floors, drawn: Floors) -> np.ndarray:
     """Loss of each level above its floor: of the noise drawn where that is recorded, else expected."""
-    count = len(run.levels)
-    drawn, expected = run.floors_drawn or (None,) * count, run.floors or (None,) * count
-    base = [d if d is not None else e or 0.0 for d, e in zip(drawn, expected, strict=True)]
-    return np.array(run.levels, float) - np.array(base)
+    nothing = (None,) * len(levels)
+    base = [d if d is not None else e or 0.0 for d, e in zip(drawn or nothing, floors or nothing, strict=True)]
+    return np.array(levels, float) - np.array(base)
 
 
 def describe_floor(rungs: Sequence[Rung]) -> str:

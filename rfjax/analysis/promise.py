@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from rfjax.analysis.engine import OBJECTIVES, Array, evaluate
+from rfjax.analysis.engine import OBJECTIVES, Array
 from rfjax.analysis.fit import LEVEL
 from rfjax.analysis.ladder import Ladder, Rung
 from rfjax.analysis.laws import LawFit
+from rfjax.analysis.shapes import SHAPES
 
 SAME = 1e-3  # relative: a size that is so near to a rung's is the rung's
 LESS = 0.5  # of what seeds can take away from a width: what "narrower" asks for
@@ -98,7 +99,7 @@ def answer(promise: Promise, ladder: Ladder, judged: LawFit, whole: LawFit) -> A
     fit = whole if rung is None or rung.x in seen else judged
     found = fit.predict(promise.x)
     if fit.typical_stderr is not None and ladder.spread is not None:
-        stderr = rung.error if rung else ladder.spread.stderr(found.value, 1)
+        stderr = rung.error if rung else ladder.spread.stderr(found.value, 1, promise.x)
         found = fit.predict(promise.x, y_stderr=stderr)
     beyond = promise.x / max(point.inputs[0] for point in fit.points)
     held = rung if rung and rung.x not in {point.inputs[0] for point in fit.points} else None
@@ -145,7 +146,7 @@ def narrower(
 def _half(fit: LawFit, rungs: Sequence[Rung], seeds: Array, x: float) -> float:
     """The half width of the interval at x in units of one run's noise, with so many seeds of each rung."""
     sizes = np.array([*(rung.x for rung in rungs), x])
-    value, gradient = evaluate(np.array(fit.theta), np.log(sizes[:, None] / fit.centre), "E" in fit.parameters)
+    value, gradient = SHAPES[fit.law].evaluate(np.array(fit.theta), np.log(sizes[:, None] / fit.centre))
     gradient = gradient / value[:, None] if OBJECTIVES[fit.objective].log else gradient
     free = [i for i, name in enumerate(fit.parameters) if not any(b.startswith(f"{name} =") for b in fit.bounds_hit)]
     rows, last = gradient[:-1][:, free], gradient[-1, free]

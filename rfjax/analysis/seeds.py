@@ -10,6 +10,8 @@ from scipy import special, stats
 
 from rfjax.analysis.fit import LEVEL
 
+UNEVEN = 0.05  # the spread between seeds is said to change with size below this p
+ENOUGH = 5  # degrees of freedom: with fewer a spread has no trend
 SETTLED = 0.02  # a training loss that clearly falls by more than this over the last quarter of a run is still falling
 
 
@@ -18,18 +20,31 @@ class Spread:
     """How much the loss of one model varies with the seed.
 
     Attributes:
-        relative: standard deviation of one run's log loss, pooled over models, as if it were equal at all sizes.
-        degrees_of_freedom: the sum over models of (seeds - 1).
+        relative: standard deviation of one run's log loss, pooled over models; at the size `centre` where it has a
+            trend, else as if it were equal at all sizes.
+        degrees_of_freedom: the sum over models of (seeds - 1), one less with a trend.
         models: how many have two seeds or more.
+        trend: of the spread with size, where three sizes and ENOUGH degrees of freedom give one; None: there is none.
+        largest: the largest size with two seeds or more; a spread that shrinks is not taken to shrink beyond it.
     """
 
     relative: float
     degrees_of_freedom: int
     models: int
+    trend: "NoiseTrend | None" = None
+    centre: float = 1.0
+    largest: float = 1.0
 
-    def stderr(self, loss: float, seeds: int) -> float:
-        """The standard error of a mean loss over seeds, in units of the loss."""
-        return self.relative * loss / float(np.sqrt(seeds))
+    def at(self, size: float) -> float:
+        """The standard deviation of one run's log loss at a size."""
+        if self.trend is None:
+            return self.relative
+        reach = min(size, self.largest) if self.trend.slope < 0 else size
+        return float(self.relative * (reach / self.centre) ** self.trend.slope)
+
+    def stderr(self, loss: float, seeds: int, size: float) -> float:
+        """The standard error of a mean loss over seeds at a size, in units of the loss."""
+        return self.at(size) * loss / float(np.sqrt(seeds))
 
 
 @dataclass(frozen=True)
@@ -59,14 +74,28 @@ class Change:
         return self.high < 0
 
 
-def pooled_spread(models: Iterable[Sequence[float]]) -> Spread | None:
-    """The spread over seeds, pooled over models, each given as its positive losses; None without two seeds of any."""
-    logs = [np.log(losses) for losses in models if len(losses) > 1]
-    freedom = sum(len(values) - 1 for values in logs)
+def pooled_spread(models: Iterable[Sequence[float]], sizes: Iterable[float] | None = None) -> Spread | None:
+    """The spread over seeds, pooled over models, each given as its positive losses; None without two seeds of any.
+
+    Args:
+        models: the losses of each.
+        sizes: of each; where they suffice the spread is a power of size (`noise_trend`), whether that is clear or not:
+            a test first would make intervals wrong where it just fails.
+    """
+    models = list(models)
+    sizes = [1.0] * len(models) if sizes is None else list(sizes)
+    rows = [(size, np.log(losses)) for size, losses in zip(sizes, models, strict=True) if len(losses) > 1]
+    freedom = sum(len(values) - 1 for _, values in rows)
     if not freedom:
         return None
-    squares = sum(float(((values - values.mean()) ** 2).sum()) for values in logs)
-    return Spread(float(np.sqrt(squares / freedom)), freedom, len(logs))
+    seeded, trend = np.array([size for size, _ in rows], float), noise_trend(sizes, models)
+    trend = trend if freedom >= ENOUGH else None
+    centre, slope = float(np.exp(np.log(seeded).mean())), trend.slope if trend else 0.0
+    squares = sum(
+        float(((values - values.mean()) ** 2).sum()) / (size / centre) ** (2 * slope) for size, values in rows
+    )
+    freedom -= trend is not None
+    return Spread(float(np.sqrt(squares / freedom)), freedom, len(rows), trend, centre, float(seeded.max()))
 
 
 def change(
@@ -75,6 +104,8 @@ def change(
     difference: Float[np.ndarray, " n"] | None,
     levels: int,
     spread: Spread | None,
+    *,
+    sizes: tuple[float, float] = (1.0, 1.0),
 ) -> Change:
     """Compares two models by their mean losses over seeds.
 
@@ -86,6 +117,7 @@ def change(
         difference: of each triple, second less first, each averaged over seeds;
             the level of triple i is i mod `levels`. None where the losses of single triples are unknown.
         spread: between seeds, pooled over the whole study.
+        sizes: of both, where the spread goes with size.
     """
     a, b = float(np.mean(first)), float(np.mean(second))
     value, parts, example_error, seed_error = b - a, [], None, None
@@ -97,7 +129,7 @@ def change(
             parts = [(float(s.var(ddof=1)) / len(s) / levels**2, len(s) - 1) for s in strata]
             example_error = float(np.sqrt(sum(variance for variance, _ in parts)))
     if spread is not None:
-        seed_error = float(np.hypot(spread.stderr(a, len(first)), spread.stderr(b, len(second))))
+        seed_error = float(np.hypot(spread.stderr(a, len(first), sizes[0]), spread.stderr(b, len(second), sizes[1])))
     if spread is not None:
         parts.append((seed_error**2, spread.degrees_of_freedom))
     total = sum(variance for variance, _ in parts)

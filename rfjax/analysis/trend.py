@@ -1,18 +1,22 @@
 """All that a ladder says: the laws with and without the held-out rungs, their checks, levels, steps, L(N, D)."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from rfjax.analysis.choice import SAFE, Choice, choose_law
 from rfjax.analysis.diagnostics import LawCheck, check_law, law_warnings
 from rfjax.analysis.fit import plain
 from rfjax.analysis.fitting import TooFewPoints
 from rfjax.analysis.isoflop import IsoFlop, isoflop
 from rfjax.analysis.ladder import Ladder, Rung, Step, paired_steps
-from rfjax.analysis.laws import Allocation, LawFit, SurfaceFit, compare_laws, fit_surface
+from rfjax.analysis.laws import Allocation, LawFit, SurfaceFit, compare_laws, fit_law, fit_surface
+from rfjax.analysis.level_surfaces import LevelSurface
 from rfjax.analysis.levels import WHOLE, Level, analyse_levels
+from rfjax.analysis.successive import Ahead
 
 # On ladders of 5 to 8 rungs, a rung 4 times beyond: python -m benchmarks.coverage --growth 3 and 5 (docs/results), and
 # tests/analysis/test_diagnostics.py, which repeats one of each.
@@ -22,6 +26,12 @@ INTERVALS = (
     "can leave E outside its interval every time, though predictions still hold."
 )
 
+ENOUGH = (
+    "What these rungs do say is how the loss changes from one to the next. Three rungs give a power law "
+    "(config.study.hold_out = 0 keeps none out), five a law with an offset that a held-out rung judges: add sizes to "
+    "config.study.axes.model.depth."
+)
+
 CurvePoint = tuple[int, int, float, float, str]  # parameters, examples, loss, FLOPs, the run's name
 
 
@@ -29,13 +39,14 @@ CurvePoint = tuple[int, int, float, float, str]  # parameters, examples, loss, F
 class Surface:
     """L(N, D) of checkpoints along runs or of the ends of branches, IsoFLOP cuts, and (budget, its best use).
 
-    There is a warning for what there is not.
+    `levels` has L(N, D) of each level of t. There is a warning for what there is not.
     """
 
     fit: SurfaceFit | None = None
     cuts: tuple[IsoFlop, ...] = ()
     optimum: tuple[float, Allocation] | None = None
     warnings: tuple[str, ...] = ()
+    levels: tuple[LevelSurface, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,7 @@ class Trend:
         whole: the same with all rungs, for looking further ahead.
         main: the name of the law that was asked for, or of the only one; "" where there is none.
         reason: why that law, or why no fit.
+        choice: every law of all rungs, and what speaks for each.
         warnings: sentences on ladder and laws; `step_warnings` has those on the steps."""
 
     x: str
@@ -55,6 +67,7 @@ class Trend:
     whole: dict[str, LawFit]
     main: str
     reason: str
+    choice: Choice
     checks: dict[str, LawCheck]
     levels: tuple[Level, ...]
     steps: tuple[Step, ...]
@@ -74,7 +87,8 @@ class Trend:
         )
 
     def tables(self) -> dict[str, tuple[tuple[str, ...], list[tuple[Any, ...]]]]:
-        """Name -> (header, rows): excess (above the known floor), trend, left_out (each rung from the others)."""
+        """Name -> (header, rows): excess (above the known floor), trend, left_out (each rung from the others),
+        successive (each from the smaller ones)."""
         excess = [
             (row.name, row.floor, rung.name, rung.x, value)
             for row in self.levels
@@ -90,40 +104,71 @@ class Trend:
             for law, check in self.checks.items()
             for one in check.left_out
         ]
+        ahead = [dataclasses.astuple(one) for rows in self.choice.ahead.values() for one in rows]
         predicted = ("predicted", "low", "high")
         return {
             "excess": (("of", "floor", "run", "x", "loss_above_floor"), excess),
             "trend": (("law", "run", "x", "loss", "stderr", "stderr_over_seeds", *predicted), laws),
             "left_out": (("law", "run", "x", "loss", *predicted, "inside", "E_of_the_others"), left_out),
+            "successive": (tuple(field.name for field in dataclasses.fields(Ahead)), ahead),
         }
 
 
 def analyse_trend(ladder: Ladder, x: str, law: str, objective: str, hold_out: int) -> Trend:
-    """Fits both laws to a ladder, judges them on the held-out rungs, and checks them.
+    """Fits the laws to a ladder, judges them on the held-out rungs, and checks them.
 
     Args:
         ladder: the rungs.
         x: what their size is, "parameters" or "train_flops".
-        law: the one that is asked for.
+        law: the one that is asked for: "power", "power_offset", "broken_power", or "best", the one that the rungs
+            without the held-out ones speak for (`choose_law`).
         objective: of the fits.
         hold_out: how many of the largest rungs are kept out and judged.
     """
     judged, whole, reason = {}, {}, ""
     options: dict[str, Any] = ladder.fitted | {"objective": objective}
+    choice = choose_law(**options)
     try:
         comparison = compare_laws(hold_out=hold_out, **options)
         judged, reason = comparison.fits, comparison.reason
         whole = compare_laws(hold_out=0, **options).fits
     except TooFewPoints as error:
-        reason = f"There are too few finished rungs for a law: {error}"
+        reason = f"There are too few finished rungs for a law: {error} {ENOUGH}"
+    if law == "best" and judged:
+        kept = dataclasses.replace(ladder, rungs=ladder.rungs[: len(ladder.rungs) - hold_out])
+        chosen = choose_law(**kept.fitted, objective=objective)
+        law, reason = chosen.best, chosen.reason
+    if law == "broken_power" and judged:
+        try:
+            judged = judged | {law: fit_law(law=law, hold_out=hold_out, **options)}
+            whole = whole | {law: choice.fits[law]}
+        except TooFewPoints as error:
+            law, reason = SAFE if SAFE in judged else next(iter(judged)), f"{error} {reason}"
     freedom = ladder.spread and ladder.spread.degrees_of_freedom
     checks = {name: check_law(fit, freedom, **options) for name, fit in whole.items()}
     steps = paired_steps(ladder)
     main = law if law in judged else next(iter(judged), "")
-    said = [*ladder.warnings, *(s for s in (judged[main].warnings if main else ()) if "was left out" not in s)]
+    said = [*ladder.warnings, *_rising(ladder.rungs)]
+    said += [s for s in (judged[main].warnings if main else ()) if "was left out" not in s]
     said += law_warnings(main, checks[main]) if main in checks else []
-    levels = analyse_levels(ladder.rungs, law, objective, hold_out)
-    return Trend(x, ladder, judged, whole, main, reason, checks, levels, steps, tuple(said))
+    levels = analyse_levels(ladder.rungs, "power" if law == "power" else SAFE, objective, hold_out)
+    return Trend(x, ladder, judged, whole, main, reason, choice, checks, levels, steps, tuple(said))
+
+
+def _rising(rungs: Sequence[Rung]) -> list[str]:
+    """A sentence on a ladder whose loss does not fall with size, for which no law here has a place."""
+    if len(rungs) < 2 or min(rung.loss for rung in rungs) <= 0:
+        return []
+    slope = np.polyfit(np.log([rung.x for rung in rungs]), np.log([rung.loss for rung in rungs]), 1)[0]
+    if slope < 0:
+        return []
+    first, last = rungs[0], rungs[-1]
+    return [
+        f"The loss does not fall with size ({first.loss:.4g} at {first.name}, {last.loss:.4g} at {last.name}): every "
+        "law here falls, so its fit is flat and says nothing of larger models. Large models that are worse are mostly "
+        "trained with too high a learning rate or for too few steps: sweep config.study.axes.optimizer.learning_rate, "
+        "as configs/scaling.py:learning_rate does, or raise config.training.steps."
+    ]
 
 
 def analyse_surface(points: Sequence[CurvePoint], hold_out: int) -> Surface:
@@ -180,4 +225,14 @@ def fit_records(trend: Trend, surface: Surface) -> list[dict[str, Any]]:
         if row.fit is not None and row.name != WHOLE:
             which = {"of": f"validation loss, {row.name}", "rungs": judged, "floor": row.floor}
             made.append({**which, **common, **row.fit.record()})
-    return made
+    for row in surface.levels:
+        if row.fit is not None:
+            which = {"of": f"validation loss, {row.name}", "rungs": "checkpoints along the runs", "floor": row.floor}
+            made.append({**which, "intervals_suppose": INTERVALS, **row.fit.record()})
+    return [*made, {"of": of, "law": "choice", "rungs": "all", **_choice_record(trend.choice)}]
+
+
+def _choice_record(choice: Choice) -> dict[str, Any]:
+    """What speaks for each law, without the fits themselves but for the law that stands nowhere else."""
+    kept = {"fits": {"broken_power": choice.fits["broken_power"]} if "broken_power" in choice.fits else {}}
+    return plain({field.name: getattr(choice, field.name) for field in dataclasses.fields(choice)} | kept)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rfjax.config.keys import Config, Data, Generate, Text
 from rfjax.config.latents import encodes_pictures
+from rfjax.config.parameterisation import check_heads, check_parameterisation
 from rfjax.config.setting import setting
 from rfjax.errors import UserError
 from rfjax.lookup import is_path
@@ -48,11 +49,12 @@ def check(config: Config) -> None:
         raise UserError(
             f"config.alignment.block = {config.alignment.block} is not there: config.model.depth = {config.model.depth}"
         )
+    check_parameterisation(config)
     _check_sampling(config)
-    if config.validation.examples % 8:
-        raise UserError(
-            f"config.validation.examples = {config.validation.examples} must be a multiple of the 8 levels of t"
-        )
+    asked = config.validation
+    for name, count in (("examples", asked.examples), ("along", asked.along)):
+        if count % 8:
+            raise UserError(f"config.validation.{name} = {count} must be a multiple of the 8 levels of t")
     if config.job in ("generate", "archive"):
         _check_generate(config.generate, config.job)
 
@@ -134,7 +136,8 @@ def _check_model(config: Config) -> None:
     """Refuses a network that can't be built, or can't read the data's images and text."""
     data, model, text = config.data, config.model, config.text
     _check_shape(config)
-    width, heads = model.width or model.width_per_depth * model.depth, model.heads or model.depth
+    width, heads = model.chosen_width, model.chosen_heads
+    check_heads(model)
     if width % 4:
         how = "width" if model.width else "width_per_depth x depth"
         raise UserError(f"config.model.{how} = {width} must be a multiple of 4 for the position embedding")

@@ -124,6 +124,7 @@ def sample_batch(
     """
     formulation, scale = network.formulation, settings.guidance.scale
     schedule = flow.schedule(settings.schedule, settings.steps, formulation, settings.shift, settings.room)
+    schedule = flow.tabulated(schedule, formulation.arrays)
     static = dataclasses.replace(settings.guidance, scale=1.0 if settings.guidance.none else 0.0)
     evaluations = len(index) * settings.steps * (2 - settings.guidance.none)  # or some more
     full = worth_full_opt(evaluations * network.flops, MIN_FLOPS_FOR_FULL_OPT_SAMPLING)
@@ -180,7 +181,7 @@ def jit_sampler(
         chosen = guidance if guidance.none else dataclasses.replace(guidance, scale=scale)
         network = functools.partial(model.apply, {"params": params}, method=asked)
         denoiser = flow.Denoiser(flow.guided(network, cond, chosen), formulation)
-        start = formulation.coefficients(schedule.times[0]).b * noise(index, codec.shape, 0, seed)
+        start = schedule.at(0, formulation).b * noise(index, codec.shape, 0, seed)
         z, length, count = method(denoiser, start, schedule, lambda step: noise(index, codec.shape, step + 1, seed))
         finite = jnp.isfinite(z).all(axis=tuple(range(1, z.ndim)))
         here = codec.pictures and not decodes_apart(codec)

@@ -49,6 +49,7 @@ class ValidationLoss:
         examples: loss of each triple, (n,).
         floors: of each level, below which no network's expected loss can be; None where no floor is known.
         floors_drawn: the same for the noise that these triples drew, whose mean square is not exactly 1.
+        first: of the first of these triples alone, where it was asked for.
     """
 
     grid: str
@@ -58,10 +59,12 @@ class ValidationLoss:
     examples: Float[np.ndarray, " n"]
     floors: Floors = (None,) * LEVELS
     floors_drawn: Floors = (None,) * LEVELS
+    first: "ValidationLoss | None" = None
 
     def record(self) -> dict[str, Any]:
         """Plain values for a line of metrics, without the single examples."""
-        known = {"floors": list(self.floors), "floors_drawn": list(self.floors_drawn)}
+        known = {"floors": list(self.floors), "floors_drawn": list(self.floors_drawn), "triples": len(self.examples)}
+        known |= {"along": self.first.record()} if self.first else {}
         return {"grid": self.grid, "loss": self.loss, "stderr": self.stderr, "levels": list(self.levels)} | known
 
 
@@ -144,6 +147,7 @@ def measure(
     examples: int,
     batch: int,
     floors: Floors = (None,) * LEVELS,
+    first: int = 0,
 ) -> ValidationLoss:
     """Runs all triples. A last batch that is not full is filled up with triple 0, whose extra losses are dropped.
 
@@ -155,6 +159,7 @@ def measure(
         examples: number of triples.
         batch: triples per step; the result does not depend on it.
         floors: of the formulation at these levels, as from `known_floors`.
+        first: also sum up so many of the first triples alone, a multiple of LEVELS; 0: no.
     """
     prepare, error = triple_functions(levels)
     found = []
@@ -164,9 +169,13 @@ def measure(
         losses = error(network(triples.shown, triples.time, rows["cond"]), triples.target)
         found.append(gather(losses))
     shape = tuple(triples.target.shape[1:])
-    drawn = [None if floor is None else floor * noise_power(k, examples, shape) for k, floor in enumerate(floors)]
-    found = summarise(np.concatenate(found)[:examples], levels)
-    return dataclasses.replace(found, floors=floors, floors_drawn=tuple(drawn))
+    losses = np.concatenate(found)
+
+    def of_first(count: int) -> ValidationLoss:
+        drawn = [None if floor is None else floor * noise_power(k, count, shape) for k, floor in enumerate(floors)]
+        return dataclasses.replace(summarise(losses[:count], levels), floors=floors, floors_drawn=tuple(drawn))
+
+    return dataclasses.replace(of_first(examples), first=of_first(first) if first else None)
 
 
 def gather(values: Shaped[Array, "B *S"]) -> Shaped[np.ndarray, "B *S"]:

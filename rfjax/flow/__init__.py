@@ -19,6 +19,7 @@ from rfjax.flow.schedules import SCHEDULES as SCHEDULES
 from rfjax.flow.schedules import Schedule as Schedule
 from rfjax.flow.schedules import of_times as of_times
 from rfjax.flow.schedules import schedule as schedule
+from rfjax.flow.schedules import tabulated as tabulated
 from rfjax.names import OWN as OWN
 from rfjax.names import TABLE_1 as TABLE_1
 from rfjax.names import schedule_of as schedule_of

@@ -38,7 +38,7 @@ def _march(
 
     def body(i: Int[Array, ""], state: tuple) -> tuple:
         z, error, length, memory = state
-        now, then = flow.coefficients(schedule.times[i]), flow.coefficients(schedule.times[i + 1])
+        now, then = schedule.at(i, flow), schedule.at(i + 1, flow)
         moved, memory = step(i, now, then, z, memory)
         change = moved - error
         total = z + change
@@ -115,7 +115,7 @@ def dpm_solver(denoiser: Denoiser, z: Images, schedule: Schedule, noise: Noise |
 
     def step(i: Array, now: Coefficients, then: Coefficients, z: Images, memory: Images) -> tuple[Images, Images]:
         x0, _ = denoiser.predict(z, now)
-        before = denoiser.flow.coefficients(schedule.times[jnp.maximum(i - 1, 0)])
+        before = schedule.at(jnp.maximum(i - 1, 0), denoiser.flow)
         h, h_before = half_log_snr(then) - half_log_snr(now), half_log_snr(now) - half_log_snr(before)
         second = (i > 0) & jnp.isfinite(h) & jnp.isfinite(h_before)
         ahead = jnp.where(second, h / (2 * jnp.where(second, h_before, 1.0)), 0.0)
@@ -161,7 +161,7 @@ def dopri5(
         x0, eps = denoiser.predict(y * jnp.hypot(at.a, at.b), at)
         return jnp.cos(angle) * eps - jnp.sin(angle) * x0
 
-    begin, end = flow.coefficients(schedule.times[0]), flow.coefficients(schedule.times[schedule.steps])
+    begin, end = schedule.at(0, flow), schedule.at(schedule.steps, flow)
     angle = jnp.arctan2(begin.b, begin.a)
     stop = jnp.maximum(jnp.arctan2(end.b, end.a), ADAPTIVE_END)
     found = diffrax.diffeqsolve(
@@ -219,7 +219,7 @@ def euler_maruyama(
         raise UserError("euler_maruyama draws noise in every step: give it a function from the step to noise")
     coefficient = DIFFUSIONS[diffusion]
     with jax.ensure_compile_time_eval():  # also inside of a jitted function, where the schedule's times are known
-        first = coefficient(denoiser.flow.coefficients(schedule.times[0]))
+        first = coefficient(schedule.at(0, denoiser.flow))
     if not isinstance(first, jax.core.Tracer) and not math.isfinite(first):
         raise UserError(
             f"the diffusion coefficient '{diffusion}' is infinite at t = {schedule.times[0]:g}: start later"

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Float64, Int
 from rfjax import names
 from rfjax.errors import UserError, nearest
 from rfjax.flow.densities import shift_time
-from rfjax.flow.formulations import Formulation
+from rfjax.flow.formulations import Coefficients, Formulation, FormulationArrays
 from rfjax.flow.paths import SIGMA_MAX, SIGMA_MIN, STEPS
 
 REPA_LAST = 0.04  # REPA's and SiT's last step goes from here to 0
@@ -23,10 +23,34 @@ class Schedule(NamedTuple):
     """Decreasing times and how many steps they make.
 
     Times beyond `steps` are not used. They make room, so that one compiled sampler serves several numbers of steps.
+
+    Attributes:
+        table: a formulation's coefficients at each of the times, (T1,) each, as from `tabulated`; None: not computed.
     """
 
     times: Float[Array, " T1"]
     steps: Int[Array, ""] | int
+    table: Coefficients | None = None
+
+    def at(self, i: Int[Array, ""] | int, flow: Formulation | FormulationArrays) -> Coefficients:
+        """The formulation's coefficients at time i: from the table, if there is one."""
+        if self.table is None:
+            return flow.coefficients(self.times[i])
+        return jax.tree.map(lambda values: values[i], self.table)
+
+
+def tabulated(schedule: Schedule, flow: FormulationArrays) -> Schedule:
+    """The schedule with the formulation's coefficients at its times.
+
+    Arrays choose among all kinds of formulations. Compiled into a sampler, these take as long as its network; here they
+    are a program of their own, the same for all networks.
+    """
+    return schedule._replace(table=_table(schedule.times, flow))
+
+
+@jax.jit
+def _table(times: Float[Array, " T1"], flow: FormulationArrays) -> Coefficients:
+    return jax.lax.map(flow.coefficients, times)  # one time after the other, so with the bits of a single one
 
 
 def _shifted(times: Times, shift: float) -> Times:

@@ -11,6 +11,8 @@ from jaxtyping import Array
 from rfjax.models.blocks import ATTENTION, Spec
 from rfjax.models.shards import REMAT, WHOLE, Shards
 
+INTERMEDIATES = "intermediates"  # the collection of Flax's `capture_intermediates`, which coordinate checks ask for
+
 
 class Stack(NamedTuple):
     """Blocks of one kind behind one another.
@@ -98,7 +100,7 @@ class Stacking:
         """
         return nn.scan(
             self.block(block, name, unrolled=self.unroll >= count > 1),
-            variable_axes={"params": 0, ATTENTION: 0},
+            variable_axes={"params": 0, ATTENTION: 0, INTERMEDIATES: 0},
             split_rngs={"params": True},
             in_axes=nn.broadcast,
             length=count,

@@ -145,7 +145,7 @@ def _parts(config: Config, mesh: Mesh) -> Iterator[Suggestion]:
 
 def _tensor(config: Config, mesh: Mesh) -> Iterator[Suggestion]:
     """Tensor parallelism, which costs communication in each block that computation must wait for."""
-    heads, now = config.model.heads or config.model.depth, mesh.get("tensor", 1)
+    heads, now = config.model.chosen_heads, mesh.get("tensor", 1)
     for n in TENSOR_SIZES:
         axis = next((axis for axis in ("data", "fsdp") if n > now and mesh[axis] % (n // now) == 0), None)
         if axis and n % now == 0 and heads % n == 0:

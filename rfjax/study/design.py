@@ -10,21 +10,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rfjax import config as configs
 from rfjax import files
 from rfjax.analysis import TooFewPoints
-from rfjax.analysis.candidates import BEYOND, DEEPEST, SEEDS, Candidate, candidates, least_width
+from rfjax.analysis.candidates import DEEPEST, candidates, least_width
 from rfjax.analysis.design import Designs, Simulated, design
 from rfjax.buckets import mirror
 from rfjax.config import Config
 from rfjax.errors import UserError
 from rfjax.jsonl import plain
+from rfjax.study import ladder_config
 from rfjax.study import pilot as pilots
 from rfjax.study.pilot import Pilot
 
 FOLDER = "design"  # within the pilot's work folder
 UNITS = {"flops": "FLOPs", "device_hours": "device-hours", "seconds": "seconds"}
-SKIPPED = ("job", "workdir", "only", "study.axes", "options")  # of a config that is written; `design` is skipped too
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,7 @@ class Found:
         least: the width that noise allows at best.
         target_cost: of one run of the target.
         chosen: the ladder of the written config.
+        goes_to: the size that this ladder's promise is about: x, or, where that is too far, what is not.
         path: of that config.
         seconds: that the job took."""
 
@@ -48,6 +48,7 @@ class Found:
     target_cost: float
     designs: Designs
     chosen: Simulated
+    goes_to: float
     path: Path
     seconds: float
 
@@ -56,6 +57,13 @@ class Found:
         """Of costs, in words."""
         plan, name = self.config.plan, UNITS[self.config.design.unit]
         return f"{name} on {plan.chip} at {plan.utilisation:.0%}" if name == UNITS["device_hours"] else name
+
+    @property
+    def promised(self) -> float:
+        """The width that the ladder of the written config promises."""
+        asked = self.config.design
+        kept = self.chosen is self.designs.wanted or self.goes_to != self.x
+        return asked.width if kept else float(f"{1.0005 * self.chosen.width(asked.probability):.4g}")
 
 
 def price_of(config: Config, peak: float) -> Callable[[float, float], float]:
@@ -75,6 +83,7 @@ def run(config: Config, peak: float) -> str:
         UserError: where the question, the pilot or the budget allows no answer.
     """
     from rfjax.study.reports import design as report
+    from rfjax.study.reports import design_words as words
 
     found = answer(config, peak)
     files.write(found.path, config_text(found))
@@ -83,7 +92,7 @@ def run(config: Config, peak: float) -> str:
     csv.writer(text).writerows(curve_rows(found))
     files.write(found.path.with_name("curve.csv"), text.getvalue())
     page = report.write(found)
-    return "\n".join([*report.sentences(found), f"config: {found.path}", f"report: {page}"])
+    return "\n".join([*words.sentences(found), f"config: {found.path}", f"report: {page}"])
 
 
 def answer(config: Config, peak: float) -> Found:
@@ -94,16 +103,17 @@ def answer(config: Config, peak: float) -> Found:
             "config.design.target is empty: name the size whose loss is wanted, such as "
             "--config.design.target=parameters=8e9"
         )
-    pilot = pilots.read(Path(config.workdir), 2 * asked.trials, asked.seed, price_of(config, peak))
+    price = price_of(config, peak)
+    pilot = pilots.read(Path(config.workdir), 2 * asked.trials, asked.seed, price, asked.compare)
     x, depth = pilots.target_of(asked.target, pilot)
-    ground = replace(pilot.ground, seeds=tuple(n for n in SEEDS if n >= asked.least_seeds))
+    ground = replace(pilot.ground, least_seeds=asked.least_seeds)
     pilot = replace(pilot, ground=ground)
     target_cost = ground.cost(depth, ground.examples)
     if not math.isfinite(target_cost):
         raise UserError(
             f"the runs in {pilot.folder} record no seconds: set config.design.unit to flops or device_hours"
         )
-    least = least_width(ground, asked.probability)
+    least = least_width(ground, x, asked.probability)
     if 0 < asked.width <= least:
         raise UserError(
             f"config.design.width = {asked.width:g} is narrower than any ladder can promise: one run is "
@@ -118,8 +128,9 @@ def answer(config: Config, peak: float) -> Found:
     if designs is None:
         raise UserError(_too_dear(pilot, x, limit(x), config))
     chosen = designs.wanted or (designs.reach[1] if designs.reach else designs.affordable)
+    goes_to = designs.reach[0] if designs.reach else x
     path = pilot.folder / FOLDER / "ladder.py"
-    return Found(config, pilot, x, depth, least, target_cost, designs, chosen, path, time.time() - started)
+    return Found(config, pilot, x, depth, least, target_cost, designs, chosen, goes_to, path, time.time() - started)
 
 
 def _cost_at(pilot: Pilot) -> Callable[[float], float]:
@@ -138,14 +149,8 @@ def _cost_at(pilot: Pilot) -> Callable[[float], float]:
 
 def _too_dear(pilot: Pilot, x: float, limit: float, config: Config) -> str:
     """Why no ladder is possible, and the nearest thing that is."""
-    cheapest = min((one.cost for one in candidates(pilot.ground, x)), default=None)
+    cheapest = min(one.cost for one in candidates(pilot.ground, x))
     unit = UNITS[config.design.unit]
-    if cheapest is None:
-        least = pilot.ground.depths[0] + 3
-        return (
-            f"config.design.target = '{config.design.target}' is too near for a ladder below it (its largest rung is "
-            f"at most 1/{BEYOND:g} of the target): train the target, or ask for depth={2 * least} or more"
-        )
     if config.design.budget:
         return f"config.design.budget = {limit:.3g} {unit} pays for no ladder: the cheapest costs {cheapest:.3g} {unit}"
     return (
@@ -154,21 +159,22 @@ def _too_dear(pilot: Pilot, x: float, limit: float, config: Config) -> str:
     )
 
 
-def flags(one: Candidate) -> str:
+def flags(found: Found) -> str:
     """The ladder as flags that follow the pilot's own command."""
-    return (
-        f'--config.study.axes.model.depth="{one.depths}" --config.study.axes.training.seed='
-        f'"{tuple(range(one.seeds))}" --config.validation.examples={one.examples}'
-    )
+    one, config = found.chosen.candidate, found.pilot.config
+    seeds = ladder_config.seeds(config, one.seeds)
+    said = f'--config.study.axes.model.depth="{one.depths}" --config.validation.examples={one.examples}'
+    return said + (f' --config.study.seeds="{seeds}"' if seeds else "")
 
 
 def curve_rows(found: Found) -> list[list[Any]]:
     """The curve of width against cost, with its header."""
-    rows: list[list[Any]] = [["cost", "depths", "seeds", "examples", "largest_x", "width", "interval_holds"]]
+    rows: list[list[Any]] = [["cost", "depths", "seeds", "examples", "reused", "largest_x", "width", "interval_holds"]]
     for one in found.designs.curve:
         c = one.candidate
         width = one.width(found.config.design.probability)
-        rows.append([c.cost, " ".join(map(str, c.depths)), c.seeds, c.examples, c.x[-1], width, one.inside.mean()])
+        rungs = [" ".join(map(str, values)) for values in (c.depths, c.seeds)]
+        rows.append([c.cost, *rungs, c.examples, c.reused, c.x[-1], width, one.inside.mean()])
     return rows
 
 
@@ -177,55 +183,38 @@ def record(found: Found) -> dict[str, Any]:
     asked, designs = found.config.design, found.designs
     describe = lambda one: None if one is None else {  # noqa: E731
         "depths": one.candidate.depths, "seeds": one.candidate.seeds, "validation_examples": one.candidate.examples,
-        "x": one.candidate.x, "cost": one.candidate.cost, "width": one.width(asked.probability),
+        "reused": one.candidate.reused, "x": one.candidate.x, "cost": one.candidate.cost,
+        "width": one.width(asked.probability),
         "kept": one.kept(asked.width) if asked.width else None, "interval_holds": float(one.inside.mean()),
+        "told_apart": None if one.apart is None else float(one.apart.mean()),
     }  # fmt: skip
     header, *rows = curve_rows(found)
     return {
-        "target": asked.target, "x": found.x, "depth": found.depth, "width": asked.width,
+        "target": asked.target, "compare": asked.compare, "arms": [arm.value for arm in found.pilot.arms],
+        "x": found.x, "depth": found.depth, "width": asked.width,
         "probability": asked.probability, "unit": found.unit, "limit": designs.limit, "target_cost": found.target_cost,
         "least_width": found.least, "noise": found.pilot.noise, "cheapest": describe(designs.wanted),
         "affordable": describe(designs.affordable), "reach": designs.reach and designs.reach[0],
         "of_reach": describe(designs.reach and designs.reach[1]),
         "curve": [dict(zip(header, row, strict=True)) for row in rows],
-        "pilot": {"folder": str(found.pilot.folder), "rungs": found.pilot.rungs, "notes": found.pilot.notes},
+        "promised": {"width": found.promised, "at": found.goes_to, "probability": asked.probability},
+        "pilot": {
+            "folder": str(found.pilot.folder), "rungs": [arm.rungs for arm in found.pilot.arms],
+            "notes": found.pilot.notes,
+        },
     }  # fmt: skip
 
 
 def config_text(found: Found) -> str:
-    """A config file of the chosen ladder: the pilot's settings with other rungs, seeds and validation examples."""
-    one, base = found.chosen.candidate, found.pilot.config
-    base = base | {"validation": base["validation"] | {"examples": one.examples}}
-    sections: dict[str, dict[str, Any]] = {}
-    for path, default, _ in configs.entries():
-        section, _, name = path.rpartition(".")
-        value = (base.get(section, {}) if section else base).get(name, default)
-        value = tuple(value) if isinstance(value, list) else value
-        if value != default and path not in (*SKIPPED, "training.seed", "model.depth") and section != FOLDER:
-            sections.setdefault(section, {})[name] = value
-    lines = [f"    c.{name} = {value!r}" for name, value in sections.pop("", {}).items()]
-    for section, values in sections.items():
-        given = ", ".join(f"{name}={value!r}" for name, value in values.items())
-        lines.append(f"    c.{section}.update({given})")
-    if options := base.get("options"):
-        lines += ["    with c.unlocked():", f"        c.options.update({options!r})"]
-    aims = found.config.design
-    said = f"The ladder that `design` chose for {aims.target}."
-    workdir = mirror.named(found.config.workdir).rstrip("/") + "_designed"
-    values = {"model.depth": one.depths, "training.seed": tuple(range(one.seeds))}
-    return "\n".join(
-        [
-            f'"""{said}"""',
-            "",
-            "from rfjax import config as configs",
-            "",
-            "",
-            "def get_config():",
-            "    c = configs.default()",
-            f"    c.workdir = {workdir!r}",
-            *lines,
-            f"    configs.axes(c, {values!r})",
-            "    return c",
-            "",
-        ]
-    )
+    """A config file of the chosen ladder; it works in the pilot's folder where it contains runs of the pilot."""
+    one, asked = found.chosen.candidate, found.config.design
+    workdir = mirror.named(found.config.workdir).rstrip("/") + ("" if one.reused else "_designed")
+    about = f"The ladder that `design` chose for {asked.target}."
+    if asked.compare:
+        return ladder_config.text(found.pilot.config, one, workdir, about, {})
+    promise = {
+        "promise": found.promised,
+        "promise_at": f"{found.pilot.x}={found.goes_to:.10g}",
+        "promise_probability": asked.probability,
+    }
+    return ladder_config.text(found.pilot.config, one, workdir, about, promise)

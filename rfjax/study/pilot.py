@@ -1,20 +1,22 @@
 """What a finished study tells the design of the next ladder: possible laws, noise, sizes and costs. Imports no JAX."""
 
+import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.optimize import brentq, nnls
+from scipy.optimize import brentq
 
 from rfjax import analysis
-from rfjax import config as configs
-from rfjax.analysis.candidates import DEEPEST, MORE_EXAMPLES, Ground
+from rfjax.analysis.candidates import DEEPEST, Ground, Side
+from rfjax.analysis.many_spreads import course_of
 from rfjax.analysis.truths import Truths, draw_truths
 from rfjax.errors import UserError, nearest
-from rfjax.study import comparable, records
+from rfjax.study import comparable, ladder_config, pilot_costs, records
+from rfjax.study.pilot_checks import by_compute, check_alike, steps_by_depth, two_values, value_of
 from rfjax.study.records import RunRecord
 from rfjax.study.reports import scaling_findings
 
@@ -23,7 +25,30 @@ FIRST = (
     '--config.study.axes.model.depth="(1,2,3,4,5)" --config.study.axes.training.seed="(0,1,2)" and a --config.workdir '
     "of its own"
 )
-FREE = ("model.depth", "training.seed")  # what may differ between the runs of a pilot
+UNKNOWN = "No rung has two seeds with recorded triples: what more validation examples would give is not known."
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One design of a pilot.
+
+    Attributes:
+        value: of the axis that is compared; "" where none is.
+        rungs: (name, x, mean loss, seeds), ascending.
+        losses: depth -> seed -> loss.
+        parameters, flops: depth -> parameters; depth -> FLOPs of a run's training.
+        noise: share of a loss by which a run is off the law, by its seed and by what the law misses; the median."""
+
+    value: Any
+    rungs: tuple[tuple[str, float, float, int], ...]
+    losses: dict[int, dict[int, float]]
+    parameters: Callable[[float], float]
+    flops: Callable[[float], float]
+    noise: float
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        return tuple(self.losses)
 
 
 @dataclass(frozen=True)
@@ -31,27 +56,32 @@ class Pilot:
     """A finished study as the ground of a design.
 
     Attributes:
-        config: of its largest run, with the section `study` of the study.
-        rungs: (name, x, mean loss, seeds), ascending.
-        seen: training examples of a run.
-        parameters, flops: depth -> parameters; depth -> FLOPs of a run's training.
-        speed: depth -> FLOP/s that its runs reached, those of the nearest rung beyond the ends.
-        noise: share of a loss by which a run is off the law, by its seed and by what the law misses; the median.
+        config: of the study.
+        x: what the law is a function of, "parameters" or "train_flops".
+        arms: one; or two, whose second is the one that the target is of.
+        seen: depth -> training examples of a run.
         notes: sentences on what the design supposes."""
 
     folder: Path
     config: dict[str, Any]
-    rungs: tuple[tuple[str, float, float, int], ...]
-    seen: int
-    parameters: Callable[[float], float]
-    flops: Callable[[float], float]
-    speed: Callable[[float], float]
+    x: str
+    arms: tuple[Arm, ...]
+    seen: Callable[[float], int]
     ground: Ground
-    noise: float
     notes: tuple[str, ...]
 
+    @property
+    def runs(self) -> int:
+        """How many runs it rests on."""
+        return sum(rung[3] for arm in self.arms for rung in arm.rungs)
 
-def read(folder: Path, laws: int, seed: int, price: Callable[..., float]) -> Pilot:
+    @property
+    def noise(self) -> float:
+        """Of the arm that the target is of."""
+        return self.arms[-1].noise
+
+
+def read(folder: Path, laws: int, seed: int, price: Callable[..., float], compare: str = "") -> Pilot:
     """Reads a pilot.
 
     Args:
@@ -59,47 +89,95 @@ def read(folder: Path, laws: int, seed: int, price: Callable[..., float]) -> Pil
         laws: how many to draw from the posterior.
         seed: of those draws.
         price: (FLOPs, FLOP/s that the pilot reached there) -> cost.
+        compare: an axis whose two values are the designs to compare; "": one design.
 
     Raises:
         UserError: where the folder holds no pilot that a ladder can be designed from; the message says what to run.
     """
     study = comparable.comparable(records.read(folder))
+    if compare:
+        study = by_compute(study)
     section = study.config["study"]
     runs = [run for run in study.runs if run.final(section["weights"])]
-    _check_alike(study, runs)
-    found = scaling_findings.analyse(study)
-    ladder = found.trend.ladder
-    rungs = tuple((rung.name, rung.x, rung.loss, rung.seeds) for rung in ladder.rungs)
-    by_name = {run.name: run for run in runs}
-    first = [by_name[rung.runs[0].name] for rung in ladder.rungs]
-    truths = _truths(folder, ladder, section["law"], laws, seed)
-    depths = [run.depth for run in first]
-    seen = ladder.rungs[0].runs[0].seen
-    parameters = _course(depths, [run.size["parameters"] for run in first])
-    flops = _course(depths, [run.size["train_flops"] * seen for run in first])
-    speed = _speed(first)
-    share, notes = _validation(ladder, truths.sigma)
-    examples, evaluations = first[-1].config["validation"]["examples"], _evaluations(first[-1])
-
-    def cost(depth: float, count: int) -> float:
-        forward = flops(depth) / seen / 3  # training is taken as three times forward
-        return price(flops(depth) + 2 * evaluations * count * forward, speed(depth))
-
-    size = parameters if section["x"] == "parameters" else flops
+    values = two_values(study, runs, compare) if compare else ("",)
+    check_alike(study, runs, compare)
+    contained = {many: ladder_config.contained(study.config, runs, many) for many in (True, False)}
+    named = bool(contained[True])
+    there = contained[named]
+    parts = []
+    for i, value in enumerate(values):
+        own = tuple(run for run in runs if not compare or value_of(run.config, compare) == value)
+        parts.append(_arm(dataclasses.replace(study, runs=own), value, there, price, (laws, seed + i)))
+    arms, sides, ladders = zip(*parts, strict=True)
+    shares = [pilot_costs.validation_share(one, side.truths.sigma) for one, side in zip(ladders, sides, strict=True)]
+    share, largest = min(shares), max(runs, key=lambda run: run.depth)
     ground = Ground(
-        truths,
+        sides,
         section["law"],
         section["objective"],
         share,
-        examples,
-        _more(first[-1], share),
-        tuple(depths),
-        size,
-        cost,
+        largest.config["validation"]["examples"],
+        pilot_costs.more_examples(largest, share),
+        arms[-1].depths,
+        named=named,
+        correlation=pilot_costs.correlation(arms[0].losses, arms[1].losses) if compare else 0.0,
     )
-    config = first[-1].config | {"study": section}
-    noise = float(np.median(truths.sigma))
-    return Pilot(folder, config, rungs, seen, parameters, flops, speed, ground, noise, (*notes, ladder.on_seeds))
+    said = [] if share else [UNKNOWN]
+    if lost := sorted(set(study.study["runs"]) - {run.name for run in runs}):
+        said.append(f"No part of the pilot, since it has no final loss: {', '.join(lost)}.")
+    said += [(f"{arm.value}: " if compare else "") + one.on_seeds for arm, one in zip(arms, ladders, strict=True)]
+    return Pilot(folder, study.config, section["x"], arms, _seen(study.config), ground, tuple(said))
+
+
+def _arm(
+    study: records.Records,
+    value: Any,
+    there: Mapping[str, RunRecord],
+    price: Callable[..., float],
+    draw: tuple[int, int],
+) -> tuple[Arm, Side, analysis.Ladder]:
+    """One design: its laws, sizes and costs, and those of its runs that a ladder may contain.
+
+    Args:
+        study: with the finished runs of this design alone.
+        there: the runs that a ladder may contain.
+        draw: how many laws, and the seed.
+    """
+    section, seen = study.config["study"], _seen(study.config)
+    ladder = scaling_findings.analyse(study).trend.ladder
+    by_name = {run.name: run for run in study.runs}
+    first = [by_name[rung.runs[0].name] for rung in ladder.rungs]
+    truths = _truths(study.folder, ladder, section["law"], *draw)
+    depths = [run.depth for run in first]
+    parameters = pilot_costs.course(depths, [run.size["parameters"] for run in first])
+    each = pilot_costs.course(depths, [run.size["train_flops"] for run in first])
+    speed, evaluations = pilot_costs.speeds(first), pilot_costs.evaluations(study.config)
+
+    def flops(depth: float) -> float:
+        return each(depth) * seen(depth)
+
+    def cost(depth: float, count: int) -> float:
+        forward = each(depth) / 3  # training is taken as three times forward
+        return price(flops(depth) + 2 * evaluations(depth) * count * forward, speed(depth))
+
+    losses, done = {}, {}
+    for run, rung in zip(first, ladder.rungs, strict=True):
+        losses[run.depth] = {by_name[one.name].seed: one.loss for one in rung.runs}
+        kept = {by_name[one.name].seed: one.loss for one in rung.runs if one.name in there}
+        if not ladder_config.seeded(study.config):
+            kept = dict(enumerate(kept.values()))  # its one seed is the config's own
+        counted = itertools.takewhile(lambda n, kept=kept: n in kept, itertools.count())
+        done[run.depth] = np.array([kept[n] for n in counted])
+    size = parameters if section["x"] == "parameters" else flops
+    rungs = tuple((rung.name, rung.x, rung.loss, rung.seeds) for rung in ladder.rungs)
+    arm = Arm(value, rungs, losses, parameters, flops, float(np.median(truths.sigma)))
+    return arm, Side(truths, size, cost, done), ladder
+
+
+def _seen(config: Mapping[str, Any]) -> Callable[[float], int]:
+    """Depth -> examples of a run."""
+    steps = steps_by_depth(config)
+    return lambda depth: config["training"]["batch"] * steps(depth)
 
 
 def _truths(folder: Path, ladder: analysis.Ladder, law: str, laws: int, seed: int) -> Truths:
@@ -107,7 +185,9 @@ def _truths(folder: Path, ladder: analysis.Ladder, law: str, laws: int, seed: in
     flat = [(rung.x, loss) for rung in ladder.rungs for loss in rung.losses]
     rng, rungs = np.random.default_rng(seed), ladder.rungs
     try:
-        truths = draw_truths([x for x, _ in flat], [y for _, y in flat], law, laws, rng)
+        truths = draw_truths(
+            [x for x, _ in flat], [y for _, y in flat], law, laws, rng, course=course_of(ladder.spread)
+        )
     except analysis.TooFewPoints as error:
         raise UserError(
             f"the pilot in {folder} has {len(rungs)} finished rung{'s'[: len(rungs) != 1]} ({len(flat)} runs), and "
@@ -139,7 +219,8 @@ def target_of(text: str, pilot: Pilot) -> tuple[float, float]:
             f"config.design.target = '{text}' names no size{hint}: write it like parameters=8e9, train_flops=1e21 or "
             "depth=38"
         )
-    of = {"parameters": pilot.parameters, "train_flops": pilot.flops, "depth": float}[kind]
+    arm = pilot.arms[-1]
+    of = {"parameters": arm.parameters, "train_flops": arm.flops, "depth": float}[kind]
     top = pilot.ground.depths[-1]
     if value <= of(top) * (1 + 1e-9):
         raise UserError(
@@ -153,71 +234,3 @@ def target_of(text: str, pilot: Pilot) -> tuple[float, float]:
         )
     depth = brentq(lambda d: of(d) - value, top, DEEPEST)
     return pilot.ground.size(depth), float(depth)
-
-
-def _check_alike(study: records.Records, runs: Sequence[RunRecord]) -> None:
-    """Refuses runs that no one ladder holds."""
-    if study.apart:
-        raise UserError(
-            f"the data of {', '.join(study.apart)} in {study.folder} are not those of the other runs: remove their "
-            "folders and train them again before a design"
-        )
-    for run in runs[1:]:
-        changes = configs.differences(runs[0].config, run.config)
-        if changes := [said for said in changes if said.split(" ")[0] not in FREE]:
-            key = changes[0].split(" ")[0]
-            raise UserError(
-                f"{runs[0].name} and {run.name} in {study.folder} are no rungs of one ladder ({changes[0]}): name a "
-                f"study whose runs differ in model.depth and training.seed alone, such as one without the axis {key}"
-            )
-    if runs and (odd := [run.name for run in runs if run.steps != runs[0].steps]):
-        raise UserError(
-            f"{odd[0]} and {runs[0].name} in {study.folder} have different numbers of steps: no law joins them"
-        )
-
-
-def _course(depths: Sequence[int], values: Sequence[float]) -> Callable[[float], float]:
-    """A cubic in depth without negative terms: exact for blocks whose width is fixed or goes with depth."""
-    d, y = np.array(depths, float), np.array(values, float)
-    terms, _ = nnls(np.stack([d**3, d**2, d, np.ones_like(d)], -1) / y[:, None], np.ones_like(y))
-    return lambda depth: float(np.polyval(terms, depth))
-
-
-def _speed(runs: Sequence[RunRecord]) -> Callable[[float], float]:
-    """Depth -> FLOP/s, straight between rungs in logarithms."""
-    reached = {run.depth: run.train[-1]["flops"] / run.seconds for run in runs if run.train and run.seconds > 0}
-    if not reached:
-        return lambda depth: float("nan")
-    d, rate = zip(*sorted(reached.items()), strict=True)
-    return lambda depth: float(np.exp(np.interp(np.log(depth), np.log(d), np.log(rate))))
-
-
-def _evaluations(run: RunRecord) -> int:
-    every = run.config["training"]["validate_every"]
-    return max(1, run.steps // every) if every else 1
-
-
-def _more(run: RunRecord, share: float) -> tuple[int, ...]:
-    """Multiples of the pilot's validation examples that the data have; 1 alone where more would change nothing."""
-    have = run.data.data.validation.count if run.data.data else None
-    asked = run.config["validation"]["examples"]
-    return tuple(n for n in MORE_EXAMPLES if n == 1 or (share > 0 and (have is None or n * asked <= have)))
-
-
-def _validation(ladder: analysis.Ladder, sigma: Any) -> tuple[float, list[str]]:
-    """The share of the variance between seeds that is that of a finite number of triples; 0 where it is not known.
-
-    Two seeds of one model differ from triple to triple: half the variance of those differences, over the number of
-    triples, is what more of them take away. What all runs share, being on the same triples, is no part of it.
-    """
-    shares = []
-    for rung in ladder.rungs:
-        for a, b in itertools.combinations([run for run in rung.runs if run.triples is not None], 2):
-            found = analysis.change((a.loss,), (b.loss,), b.triples - a.triples, len(a.levels), None).example_error
-            if found is not None and a.triples.size == b.triples.size:
-                shares.append(found**2 / 2 / rung.loss**2)
-    if not shares:
-        return 0.0, [
-            "No rung has two seeds with recorded triples: what more validation examples would give is not known."
-        ]
-    return min(float(np.mean(shares) / np.median(sigma) ** 2), 1.0), []

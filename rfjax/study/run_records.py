@@ -78,13 +78,16 @@ class RunRecord:
     first: int = 0
 
     def curve(self, weights: str) -> list[dict[str, Any]]:
-        """Validation losses along the run."""
-        return [line for line in self.validation if line["weights"] == weights and line["loss"] is not None]
+        """Validation losses along the run, all of the same triples: of the last line, those that the others have."""
+        return [line | line.get("along", {}) for line in self._measured(weights)]
 
     def final(self, weights: str) -> dict[str, Any] | None:
-        """The finite validation loss of the finished run; None where it is not finished, or `trouble` is not ""."""
-        curve = self.curve(weights)
-        return curve[-1] if curve and curve[-1]["step"] == self.steps and not self.trouble else None
+        """The finite validation loss of the finished run, of all triples; None where there is none, or `trouble`."""
+        found = self._measured(weights)
+        return found[-1] if found and found[-1]["step"] == self.steps and not self.trouble else None
+
+    def _measured(self, weights: str) -> list[dict[str, Any]]:
+        return [line for line in self.validation if line["weights"] == weights and line["loss"] is not None]
 
     @property
     def trouble(self) -> str:

@@ -1,7 +1,9 @@
 """What the phases of a run share: its programs, its data, its devices, its clock, and who wants to know."""
 
 import contextlib
+import csv
 import functools
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,6 +19,7 @@ from rfjax.encoders import Encoder
 from rfjax.errors import UserError
 from rfjax.evaluation.metrics import make_metrics
 from rfjax.models.counting import abstract_parameters
+from rfjax.models.parameterisation import Multipliers, Scaling
 from rfjax.training import encodings, provenance
 from rfjax.training import mesh as meshes
 from rfjax.training.clock import Clock
@@ -149,6 +152,8 @@ def open_context(run: Run, display: Display, stop: Stop) -> Iterator[RunContext]
                 run.write_config()
                 table = parameter_overview.get_parameter_overview(shapes, include_stats=False)
                 files.write(run.folder / "parameters.txt", f"{table}\n")
+                if spec.scaling:
+                    files.write(run.folder / "parameterisation.csv", scaling_table(spec.scaling, shapes))
             encode = EncodeStage.place(spec.encoders, mesh)
             context = RunContext(
                 run=run,
@@ -186,6 +191,8 @@ def check_mesh(config: Config, spec: RunSpec, mesh: Mesh) -> Any:
         jax.tree_util.keystr(path, simple=True, separator="/")
         for path, _ in jax.tree_util.tree_leaves_with_path(shapes)
     ]
+    if spec.scaling:
+        list(map(spec.scaling.kind, paths))
     if spec.adapter is None and not any(map(spec.trains, paths)):
         raise UserError(
             f"config.training.trainable = '{spec.trainable}' matches the path of no weight, such as {paths[0]}"
@@ -193,6 +200,18 @@ def check_mesh(config: Config, spec: RunSpec, mesh: Mesh) -> Any:
     if spec.adapter and mesh.shape[meshes.TENSOR] > 1:
         raise UserError("config.model.adapter works with config.mesh.tensor = 1: use config.mesh.fsdp in its place")
     return shapes
+
+
+def scaling_table(scaling: Scaling, shapes: Any) -> str:
+    """Each weight, its kind and its multipliers, as CSV."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(("weight", "kind", *Multipliers._fields))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        numbers = (f"{value:.6g}" for value in scaling.multipliers(name, leaf.shape))
+        rows.writerow((name, scaling.table.kinds[scaling.kind(name)].name, *numbers))
+    return text.getvalue()
 
 
 def check_shapes(source: data.Source, spec: RunSpec) -> None:

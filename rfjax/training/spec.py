@@ -17,6 +17,7 @@ from rfjax.errors import UserError
 from rfjax.models import Backbone, Inputs, Positions, build
 from rfjax.models.backbone import Head
 from rfjax.models.matmul import on_cpu
+from rfjax.models.parameterisation import PARAMETERISATIONS, Scaling
 from rfjax.models.projector import Projector
 from rfjax.models.shards import Adapter
 from rfjax.objectives import Objective, make_objective
@@ -49,6 +50,7 @@ class RunSpec:
         full_opt: compile with full effort, see `compiling.worth_full_opt`.
         aligned_until: the step at which alignment ends; 0: it does not.
         synthetic: some captions may be synthetic: they are counted.
+        scaling: the parameterisation at this size; None: "standard", or the base size itself.
     """
 
     encoders: tuple[Encoder, ...]
@@ -67,6 +69,7 @@ class RunSpec:
     full_opt: bool
     aligned_until: int = 0
     synthetic: bool = False
+    scaling: Scaling | None = None
 
     @property
     def codec(self) -> Codec:
@@ -81,7 +84,7 @@ class RunSpec:
     @property
     def optimizer(self) -> optax.GradientTransformation:
         """Of the trained weights."""
-        return make_optimizer(self.settings, self.depth, self.steps)
+        return make_optimizer(self.settings, self.depth, self.steps, self.scaling)
 
     @property
     def schedule(self) -> optax.Schedule:
@@ -91,6 +94,15 @@ class RunSpec:
     def at(self, step: int) -> "RunSpec":
         """The spec of the update that follows `step` updates: the same, but for alignment that has ended."""
         return self._unaligned if 0 < self.aligned_until <= step else self
+
+    @functools.cached_property
+    def shared(self) -> "RunSpec":
+        """The spec of all runs that differ from this one by their peak rate and their parameterisation's ratios alone.
+
+        "standard" and other parameterisations have programs of their own.
+        """
+        scaling = self.scaling and self.scaling.shape
+        return replace(self, settings=replace(self.settings, learning_rate=1.0, depth_exponent=0.0), scaling=scaling)
 
     @functools.cached_property
     def _unaligned(self) -> "RunSpec":
@@ -145,7 +157,23 @@ def make_run_spec(config: Config) -> RunSpec:
         full_opt=long,
         aligned_until=config.alignment.until if features else 0,
         synthetic=config.data.synthetic_share > 0,
+        scaling=make_scaling(config, model),
     )
+
+
+def make_scaling(config: Config, model: Backbone) -> Scaling | None:
+    """The parameterisation at a network's size; None where it changes nothing.
+
+    The base is a network of depth `base_depth`, or 1, and of width `base_width`, or the depth rule's at that depth: the
+    learning rate is then that of depth 1, as it is for config.optimizer.depth_exponent.
+    """
+    chosen = config.model
+    table = lookup.find(chosen.parameterisation, PARAMETERISATIONS, "model.parameterisation")
+    depth = chosen.base_depth or 1
+    width = chosen.base_width or chosen.width_per_depth * depth
+    heads = tuple(head.name for head in model.readouts)
+    scaling = Scaling(table, model.width / width, model.depth / depth, heads)
+    return scaling if table.rules and (scaling.width, scaling.depth) != (1, 1) else None
 
 
 def make_model(config: Config, inputs: Inputs, text: TextEncoder, heads: tuple[Head, ...] = ()) -> Backbone:
@@ -160,8 +188,8 @@ def make_model(config: Config, inputs: Inputs, text: TextEncoder, heads: tuple[H
         own["texts"] = text.kinds
     if model.width:
         own["width"] = model.width
-    if model.heads:
-        own["heads"] = model.heads
+    if model.heads or model.head_width:
+        own["heads"] = model.chosen_heads
     patches = lambda side: -(-side // model.patch)  # noqa: E731
     frames = (model.frame_patch,) if len(inputs.shape) == 4 else ()
     projectors = tuple(

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from rfjax import data
 from rfjax.compiling import quick_options
+from rfjax.models.parameterisation import Scaling
 from rfjax.training import mesh as meshes
 from rfjax.training.spec import RunSpec
 
@@ -65,8 +66,23 @@ def abstract_state(spec: RunSpec, mesh: Mesh) -> State:
 
 
 def initial_state(spec: RunSpec, mesh: Mesh, seed: int) -> State:
-    """Draws the weights, each shard on its own device."""
-    return _jit_initial(spec, mesh)(jnp.uint32(seed))
+    """Draws the weights, each shard on its own device, and scales them as the parameterisation says."""
+    # Runs of a sweep over learning rates and parameterisations share the program that draws.
+    state = _jit_initial(spec.shared, mesh)(jnp.uint32(seed))
+    if spec.scaling is None:
+        return state
+    params, frozen = (scaled_start(spec.scaling, tree) for tree in (state.params, state.frozen))
+    return state.replace(params=params, frozen=frozen, ema_params=jax.tree.map(jnp.copy, params))
+
+
+def scaled_start(scaling: Scaling, weights: Any) -> Any:
+    """Weights that were drawn as in "standard", scaled as a parameterisation says."""
+
+    def scale(path: Any, leaf: Any) -> Any:
+        factor = scaling.initial(jax.tree_util.keystr(path, simple=True, separator="/"), leaf.shape)
+        return leaf if factor == 1 else leaf * factor
+
+    return jax.tree_util.tree_map_with_path(scale, weights)
 
 
 @functools.cache

@@ -21,7 +21,15 @@ from rfjax.models.backbone import HEADS
 from rfjax.models.blocks import STACKS
 from rfjax.objectives import DENOISING, LOSS, Objective
 from rfjax.training import mesh as meshes
-from rfjax.training.optimizer import Decay, ema_update, make_schedule, scheduled_optimizer
+from rfjax.training.optimizer import (
+    AS_CONFIGURED,
+    Numbers,
+    ema_update,
+    make_schedule,
+    peak_rate,
+    scheduled_optimizer,
+    times,
+)
 from rfjax.training.spec import RunSpec
 from rfjax.training.state import State, abstract_state, joined
 
@@ -99,23 +107,23 @@ class StepNetworks:
 
 
 def update(
-    spec: RunSpec, mesh: Mesh, state: State, batch: Any, noise: Any, *, decay: Decay | None = None
+    spec: RunSpec, mesh: Mesh, state: State, batch: Any, noise: Any, *, numbers: Numbers = AS_CONFIGURED
 ) -> tuple[State, Metrics]:
     """One update of the weights: (state, encoded batch, noise) -> (state, metrics).
 
     The metrics are the objective's terms (each the mean since the last multiple of `log_every`), grad_norm,
     learning_rate, bad_step and bad_loss of `Health`, and how many captions of either kind were taken since that
-    multiple, if the batch says which are synthetic. The formulation enters by the noise alone, and with `decay` the
-    number of steps enters by that alone.
+    multiple, if the batch says which are synthetic. The formulation enters by the noise alone, and what is in `numbers`
+    enters by that alone.
     """
-    schedule = spec.schedule if decay is None else make_schedule(spec.settings, spec.depth, spec.steps, decay)
-    optimizer = spec.optimizer if decay is None else scheduled_optimizer(spec.settings, schedule)
+    schedule = make_schedule(spec.settings, spec.depth, spec.steps, numbers)
+    optimizer = scheduled_optimizer(spec.settings, schedule, spec.scaling, numbers.factors)
     batch = dict(batch)
     chosen = batch.pop(SYNTHETIC, None)
     terms, grads = gradients(spec, mesh)(state.params, state.frozen, batch, noise)
     changes, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, changes)
-    step, norm = state.step + 1, optax.global_norm(grads)
+    step, norm = state.step + 1, optax.global_norm(clipped_gradient(spec, grads, numbers))
     watched = DENOISING if DENOISING in terms else LOSS
     loss = terms[watched]
     since = state.step % spec.log_every
@@ -139,6 +147,14 @@ def update(
     health = health.replace(recent=jnp.where(since == spec.log_every - 1, pushed, health.recent))
     average = ema_update(state.ema_params, params, step, spec.settings)
     return State(step, params, state.frozen, average, opt_state, sums, health), metrics
+
+
+def clipped_gradient(spec: RunSpec, grads: Any, numbers: Numbers) -> Any:
+    """The gradient whose norm is clipped: in "standard" the weights' own, else that of the forward-multiplied ones."""
+    if spec.scaling is None:
+        return grads
+    factors = numbers.factors or spec.scaling.factors()
+    return times(spec.scaling, factors.gradient).update(grads, optax.EmptyState())[0]
 
 
 def gradients(spec: RunSpec, mesh: Mesh) -> Callable[..., tuple[Metrics, Any]]:
@@ -211,23 +227,30 @@ def jit_update(spec: RunSpec, mesh: Mesh) -> Callable[..., tuple[State, Metrics]
 
 
 def shared_update(spec: RunSpec, mesh: Mesh) -> Callable[..., tuple[State, Metrics]]:
-    """`jit_update`, but runs with the schedule "wsd" that differ in their number of steps share one program."""
-    if spec.settings.decay != "wsd":
-        return jit_update(spec, mesh)
-    whole, start = NamedSharding(mesh, PartitionSpec()), spec.settings.decay_start(spec.steps)
-    shared, decay = _jit_any_length(replace(spec, steps=1), mesh), np.array([start, spec.steps - start], np.int32)
-    decay = jax.device_put(decay, whole)
-    return lambda state, batch, noise: shared(state, batch, noise, decay)
+    """`jit_update`, but runs that differ in their peak rate, in their parameterisation's ratios, or, with the schedule
+    "wsd", in their number of steps share one program."""
+    settings, whole = spec.settings, NamedSharding(mesh, PartitionSpec())
+    start, peak = settings.decay_start(spec.steps), peak_rate(settings, spec.depth)
+    numbers = Numbers(
+        decay=np.array([start, spec.steps - start], np.int32) if settings.decay == "wsd" else None,
+        peak=np.array([peak, peak / max(settings.warmup, 1) - peak], np.float32),
+        factors=spec.scaling and spec.scaling.factors(),
+    )
+    steps = 1 if settings.decay == "wsd" else spec.steps
+    shared, numbers = _jit_shared(replace(spec.shared, steps=steps), mesh), jax.device_put(numbers, whole)
+    return lambda state, batch, noise: shared(state, batch, noise, numbers)
 
 
 @functools.cache
-def _jit_any_length(spec: RunSpec, mesh: Mesh) -> Callable[..., tuple[State, Metrics]]:
-    """(state, batch, noise, decay) -> (state, metrics), for any number of steps."""
+def _jit_shared(spec: RunSpec, mesh: Mesh) -> Callable[..., tuple[State, Metrics]]:
+    """(state, batch, noise, numbers) -> (state, metrics), for any numbers."""
+    run = functools.partial(update, spec, mesh)
 
-    def of_length(state: State, batch: Any, noise: Any, decay: Decay) -> tuple[State, Metrics]:
-        return update(spec, mesh, state, batch, noise, decay=decay)
+    def with_numbers(state: State, batch: Any, noise: Any, numbers: Numbers) -> tuple[State, Metrics]:
+        return run(state, batch, noise, numbers=numbers)
 
-    return _jit(of_length, spec, mesh, NamedSharding(mesh, PartitionSpec()))
+    with_numbers.__name__ = update.__name__  # by which compilations are counted
+    return _jit(with_numbers, spec, mesh, NamedSharding(mesh, PartitionSpec()))
 
 
 def _jit(step: Callable[..., Any], spec: RunSpec, mesh: Mesh, *more: NamedSharding) -> Callable[..., Any]:

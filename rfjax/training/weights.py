@@ -26,8 +26,11 @@ from rfjax.training.state import State, abstract_state, joined, partition, weigh
 from rfjax.untrusted import read_json
 
 FOLDER = "weights"  # of a run's folder that was made of another project's checkpoint
-# How a network is computed, whatever its weights; and the heads, which the network itself does not need.
-INTERNAL = ("remat", "unroll", "precision", "attention", "projectors", "projector_width", "projector_block")
+# How a network is computed and trained, whatever its weights; and the heads, which the network itself does not need.
+INTERNAL = (
+    *("remat", "unroll", "precision", "attention", "projectors", "projector_width", "projector_block"),
+    *("parameterisation", "base_width", "base_depth"),
+)
 PROJECTORS = "projectors"  # the tree beside "params" that folders of older versions have, in place of heads
 
 

@@ -5,6 +5,7 @@ import pytest
 from scipy.optimize import minimize, nnls
 
 from rfjax.analysis.engine import EXPONENTS, OBJECTIVES, Problem, _nonnegative, solve
+from rfjax.analysis.shapes import SHAPES
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -14,7 +15,7 @@ def test_no_random_start_finds_a_lower_objective(objective, seed):
     offset, n = bool(seed % 2), int(rng.integers(5, 12))
     log_x = np.sort(rng.uniform(-2, 2, (n, 1)), axis=0)
     y = (0.5 * offset + 0.4 * np.exp(-rng.uniform(0.02, 1) * log_x[:, 0])) * np.exp(0.02 * rng.normal(size=n))
-    problem = Problem(log_x, y, np.ones(n), offset, OBJECTIVES[objective])
+    problem = Problem(log_x, y, np.ones(n), SHAPES["power_offset" if offset else "power"], OBJECTIVES[objective])
     solution = solve(problem)
     assert solution.success
     for _ in range(4):
@@ -43,7 +44,8 @@ def test_the_huber_covariance_approaches_least_absolute_deviations():
     for _ in range(20):
         y = np.exp(-0.3 * log_x[:, 0] + 0.05 * rng.normal(size=400))
         huber, squares = (
-            solve(Problem(log_x, y, np.ones(400), False, OBJECTIVES[name])) for name in ("log_huber", "log_squares")
+            solve(Problem(log_x, y, np.ones(400), SHAPES["power"], OBJECTIVES[name]))
+            for name in ("log_huber", "log_squares")
         )
         ratios.append(huber.covariance[1, 1] / squares.covariance[1, 1])
     assert np.mean(ratios) == pytest.approx(np.pi / 2, rel=0.15)

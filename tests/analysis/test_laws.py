@@ -96,12 +96,13 @@ def test_standard_errors_are_weights_and_their_common_scale_is_not():
     y[0] *= 1.2
     fit = fit_law(X, y, y_stderr=stderr)
     assert fit.predict(4e7).value == pytest.approx(offset_law(4e7), rel=0.02)
-    np.testing.assert_allclose(fit_law(X, y, y_stderr=10 * stderr).predict(4e7), fit.predict(4e7), rtol=1e-9)
+    flat = 1e-7  # a minimum is known to the root of the rounding of its height, 1.5e-8, times a few
+    np.testing.assert_allclose(fit_law(X, y, y_stderr=10 * stderr).predict(4e7), fit.predict(4e7), rtol=flat)
     typical = fit.predict(4e7)
     noisier = fit.predict(4e7, y_stderr=0.1)
     assert noisier.high - noisier.low > 2 * (typical.high - typical.low)
     same = fit_law(X, noisy(), y_stderr=np.full(X.size, 0.002), objective="squares")
-    np.testing.assert_allclose(same.predict(4e7), fit_law(X, noisy(), objective="squares").predict(4e7), rtol=1e-9)
+    np.testing.assert_allclose(same.predict(4e7), fit_law(X, noisy(), objective="squares").predict(4e7), rtol=flat)
     with pytest.raises(ValueError, match="needs a fit that was given y_stderr"):
         fit_law(X, y).predict(4e7, y_stderr=0.1)
 

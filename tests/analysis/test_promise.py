@@ -18,7 +18,7 @@ def ladder(noise=0.003, sizes=SIZES, seeds=SEEDS, seed=0):
     law = 0.25 + 30 * sizes**-0.5
     losses = [tuple(y * np.exp(noise * rng.normal(size=n))) for y, n in zip(law, seeds, strict=True)]
     spread = pooled_spread(losses)
-    errors = [spread.stderr(float(np.mean(row)), len(row)) for row in losses]
+    errors = [spread.stderr(float(np.mean(row)), len(row), x) for x, row in zip(sizes, losses, strict=True)]
     rungs = [
         Rung(f"d{i}", float(x), row, None, (), error)
         for i, (x, row, error) in enumerate(zip(sizes, losses, errors, strict=True), 1)

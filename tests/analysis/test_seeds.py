@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rfjax.analysis import change, late_fall, noise_trend, pooled_spread
+from rfjax.analysis import change, fit_law, late_fall, noise_trend, pooled_spread
 
 LEVELS = 8
 
@@ -17,7 +17,7 @@ def test_the_spread_is_pooled_with_its_degrees_of_freedom():
     assert spread.models == 2
     expected = (2 * np.var(logs[0], ddof=1) + np.var(logs[2], ddof=1)) / 3
     assert spread.relative == pytest.approx(np.sqrt(expected))
-    assert spread.stderr(0.3, 4) == pytest.approx(spread.relative * 0.15)
+    assert spread.stderr(0.3, 4, 1e6) == pytest.approx(spread.relative * 0.15)
     assert pooled_spread([[0.4], [0.3]]) is None
 
 
@@ -95,3 +95,34 @@ def test_a_curve_that_only_scatters_does_not_fall_clearly():
     assert fall == pytest.approx(1 - line[-10:].mean() / line[-20:-10].mean())
     assert low == pytest.approx(fall)
     assert late_fall(np.ones(15)) is None
+
+
+def test_a_spread_that_goes_with_size_is_a_power_of_it():
+    rng, sizes = np.random.default_rng(2), 1e4 * np.arange(1, 7) ** 3.0
+    true = 0.02 * (sizes / sizes[0]) ** -0.4
+    spread = pooled_spread([0.3 * np.exp(s * rng.normal(size=200)) for s in true], sizes)
+    assert spread.degrees_of_freedom == 6 * 199 - 1
+    assert [spread.at(x) for x in sizes] == pytest.approx(true, rel=0.1)
+    assert spread.at(100 * sizes[-1]) == spread.at(sizes[-1])  # it is not taken to go on shrinking
+    assert spread.stderr(0.3, 4, sizes[2]) == pytest.approx(spread.at(sizes[2]) * 0.15)
+    growing = pooled_spread([0.3 * np.exp(s * rng.normal(size=200)) for s in true[::-1]], sizes)
+    assert growing.at(8 * sizes[-1]) > 1.5 * growing.at(sizes[-1])
+    few = pooled_spread([0.3 * np.exp(0.01 * rng.normal(size=2)) for _ in sizes[:4]], sizes[:4])
+    assert few.trend is None
+    assert few.at(1.0) == few.relative
+
+
+@pytest.mark.parametrize("slope", [-0.4, 0.0, 0.3])
+def test_intervals_hold_where_the_noise_goes_with_size(slope):
+    """A new run 1.7 times beyond five rungs with 4, 4, 4, 3 and 2 seeds, as a study's ladder is fitted: 80 ladders."""
+    rng, sizes, trials, hits = np.random.default_rng(3), 1e4 * np.arange(1, 7) ** 3.0, 80, 0
+    law, noise = 0.25 + 30 * sizes**-0.5, 0.01 * (sizes / sizes[2]) ** slope
+    for _ in range(trials):
+        losses = [y * np.exp(s * rng.normal(size=n)) for y, s, n in zip(law, noise, (4, 4, 4, 3, 2), strict=False)]
+        spread = pooled_spread(losses, sizes[:5])
+        errors = [spread.stderr(row.mean(), len(row), x) for row, x in zip(losses, sizes, strict=False)]
+        fit = fit_law(sizes[:5], [row.mean() for row in losses], y_stderr=errors, least_scatter=True)
+        value = fit.predict(sizes[5]).value
+        found = fit.predict(sizes[5], y_stderr=spread.stderr(value, 1, sizes[5]))
+        hits += found.low <= law[5] * np.exp(noise[5] * rng.normal()) <= found.high
+    assert hits >= stats.binom.ppf(2.5e-4, trials, 0.95)

@@ -142,3 +142,14 @@ def test_room_is_spare():
 def test_grids_that_are_none_are_refused(make, words):
     with pytest.raises(UserError, match=words):
         make()
+
+
+def test_a_table_holds_what_the_formulation_says_of_each_time_to_the_bit():
+    """So a sampler that reads the table makes the pictures of one that computes the coefficients itself."""
+    one = jax.jit(lambda arrays, t: arrays.coefficients(t))
+    for name in ("rf", "edm(-1.2,1.2)", "edm/cos", "sit/vp", "dit/eps"):
+        made = flow.formulation(name)
+        schedule = flow.tabulated(flow.schedule("own", 5, made, room=7), made.arrays)
+        for i in range(6):
+            for inside, alone in zip(schedule.at(i, made), one(made.arrays, schedule.times[i]), strict=True):
+                np.testing.assert_array_equal(inside, alone)

@@ -261,7 +261,8 @@ def test_a_file_of_encodings_that_is_none_or_unpacks_to_more_than_memory_is_refu
 def test_the_config_reaches_the_job(source, tmp_path, capsys):
     file = f"--config={ROOT / 'configs' / 'generate.py'}"
     config = main.read_flags([file])
-    assert (config.job, config.workdir, config.generate.source) == ("generate", "work/samples", "work/scaling/runs/d6")
+    assert (config.job, config.workdir) == ("generate", "work/samples")
+    assert config.generate.source == "work/scaling/runs/d6-seed0"
     flags = [f"--config.workdir={tmp_path}", f"--config.generate.source={source}", "--config.generate.steps=2"]
     assert main.main([file, *flags, "--config.generate.prompts=('a red circle',)"]) == 0
     assert "1 drawn in" in capsys.readouterr().out

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ from rfjax.errors import UserError
 from rfjax.planning.chips import CHIPS
 from rfjax.study import design
 from rfjax.study import pilot as pilots
+from rfjax.study.reports import design_words as words
 
+WIDTH = 0.045
 SEEDED = {"model.depth": (1, 2, 3, 4, 5), "training.seed": (0, 1, 2)}
 PEAK = CHIPS["h100"].peak("float32")
 
@@ -35,33 +38,90 @@ def asked(folder: Path, **keys) -> configs.Config:
 
 
 @pytest.fixture(scope="module")
-def told(folder):
-    return design.run(asked(folder, width=0.08), PEAK)
+def wanted(folder):
+    return design.answer(asked(folder, width=WIDTH), PEAK)
+
+
+@pytest.fixture(scope="module")
+def told(folder, wanted):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(design, "answer", lambda *_: wanted)
+        return design.run(asked(folder, width=WIDTH), PEAK)
+
+
+@pytest.fixture(scope="module")
+def narrowest(folder):
+    return design.answer(asked(folder), PEAK)
 
 
 def test_it_answers_with_a_ladder_that_keeps_its_width(folder, told):
     found = json.loads((folder / "design" / "design.json").read_text())
     cheapest = found["cheapest"]
-    assert cheapest["width"] <= 0.08 and cheapest["kept"] >= 0.8
-    assert cheapest["cost"] <= found["limit"] == pytest.approx(found["target_cost"])
+    assert cheapest["width"] <= WIDTH and cheapest["kept"] >= 0.8
+    assert 0 < cheapest["cost"] <= found["limit"] == pytest.approx(found["target_cost"])
     assert f"depths {', '.join(map(str, cheapest['depths']))}" in told
     assert "95 %" not in told.splitlines()[0] and told.startswith("What is the loss at depth=15")
     assert [row["cost"] for row in found["curve"]] == sorted(row["cost"] for row in found["curve"])
     assert len((folder / "design" / "curve.csv").read_text().splitlines()) == len(found["curve"]) + 1
 
 
-def test_the_config_that_it_writes_is_the_ladder_with_the_pilot_s_settings(folder, told):
+def written_by(folder: Path) -> configs.Config:
+    return flags.read_flags([f"--config={folder / 'design' / 'ladder.py'}"])
+
+
+def test_the_config_that_it_writes_contains_the_pilot_and_goes_on_in_its_folder(folder, told):
     found = json.loads((folder / "design" / "design.json").read_text())["cheapest"]
-    written = flags.read_flags([f"--config={folder / 'design' / 'ladder.py'}"])
-    runs = dict(configs.runs(written))
-    assert len(runs) == len(found["depths"]) * found["seeds"]
-    assert sorted({run.model.depth for run in runs.values()}) == found["depths"]
-    assert written.workdir == f"{folder}_designed" and written.job == "study"
-    assert written.validation.examples == found["validation_examples"]
-    pilot = json.loads((folder / "study.json").read_text())["config"]
-    changed = configs.differences(written.to_dict(), pilot)
-    names = {said.split(" ")[0] for said in changed}  # the depth is an axis in both; 0 stands for a source's own size
-    assert names <= {"model.depth", "validation.examples", "data.image_size", "data.channels"}
+    written = written_by(folder)
+    runs, there = dict(configs.runs(written)), json.loads((folder / "study.json").read_text())
+    assert written.workdir == str(folder) and written.job == "study"
+    assert configs.differences(written.to_dict(), there["config"]) == []
+    assert [sum(run.model.depth == d for run in runs.values()) for d in found["depths"]] == found["seeds"]
+    assert set(there["runs"]) <= set(runs) and found["reused"] == len(there["runs"]) == 15
+    for name in there["runs"]:
+        plain = json.loads((folder / "runs" / name / "config.json").read_text())
+        assert configs.differences(runs[name].to_dict(), plain) == []
+    assert f"15 runs are the pilot's, and {len(runs) - 15} " in told
+
+
+def test_a_ladder_costs_what_is_not_there_yet(wanted):
+    found, ground = wanted, wanted.pilot.ground
+    for one in (simulated.candidate for simulated in found.designs.curve):
+        new = [n - 3 * (depth <= 5 and one.reused > 0) for depth, n in zip(one.depths, one.seeds, strict=True)]
+        price = sum(n * ground.cost(d, one.examples) for d, n in zip(one.depths, new, strict=True))
+        assert one.cost == pytest.approx(price, rel=1e-9, abs=1e-6) and one.reused in (0, 15)
+        assert one.reused == 0 or one.examples == ground.examples
+    assert found.designs.curve[0].candidate.cost == 0  # the pilot itself
+
+
+def test_the_ladder_carries_its_promise(folder, told):
+    study = written_by(folder).study
+    assert (study.promise, study.promise_probability) == (WIDTH, 0.8)
+    assert study.promise_at == "parameters=33750000"  # 1e4 x 15^3
+
+
+def test_a_promise_without_a_wanted_width_is_that_of_the_narrowest(narrowest):
+    found = narrowest
+    assert found.designs.wanted is None and found.chosen is found.designs.affordable
+    assert found.promised == pytest.approx(found.chosen.width(0.8), rel=1e-3)
+    assert found.promised >= found.chosen.width(0.8)
+
+
+def test_more_validation_examples_need_a_folder_of_their_own(folder, narrowest):
+    found = narrowest
+    one = replace(found.chosen.candidate, reused=0, examples=32, seeds=(3, 3, 2, 1, 1), depths=(1, 2, 3, 4, 5))
+    text = design.config_text(replace(found, chosen=replace(found.chosen, candidate=one)))
+    assert f"c.workdir = '{folder}_designed'" in text
+    assert "seeds=(3, 3, 2, 1)" in text and "c.validation.update(batch=8, examples=32)" in text
+
+
+def test_a_pilot_of_one_seed_is_contained_in_ladders_of_one_seed(tmp_path):
+    folder = write_study(tmp_path / "work", noise=0.01, axes={"model.depth": (1, 2, 3, 4, 5, 6)})
+    found = design.answer(asked(folder), PEAK)
+    assert {one.candidate.reused for one in found.designs.curve if set(one.candidate.seeds) == {1}} >= {6}
+    assert all(one.candidate.reused == 0 for one in found.designs.curve if set(one.candidate.seeds) != {1})
+    one = replace(found.chosen.candidate, reused=6, seeds=(1,) * 7, depths=(1, 2, 3, 4, 5, 6, 7))
+    text = design.config_text(replace(found, chosen=replace(found.chosen, candidate=one)))
+    assert "seeds=" not in text and f"c.workdir = '{folder}'" in text
 
 
 def test_the_page_holds_question_answer_curve_and_command(folder, told):
@@ -71,9 +131,10 @@ def test_the_page_holds_question_answer_curve_and_command(folder, told):
     assert (folder / "design" / "curve.png").stat().st_size > 1000
 
 
-def test_a_ladder_has_the_seeds_that_are_asked_for(folder):
+def test_a_ladder_has_the_seeds_that_are_asked_for(folder, narrowest, monkeypatch):
+    monkeypatch.setattr(pilots, "read", lambda *_: narrowest.pilot)
     found = design.answer(asked(folder, least_seeds=5), PEAK)
-    assert {one.candidate.seeds for one in found.designs.curve} <= {6, 8}
+    assert all(min(one.candidate.seeds) >= 5 for one in found.designs.curve)
 
 
 def test_costs_are_in_the_unit_that_is_asked_for(folder):
@@ -84,11 +145,13 @@ def test_costs_are_in_the_unit_that_is_asked_for(folder):
 
 
 def test_sizes_costs_and_noise_are_read_from_the_runs(folder):
-    pilot = pilots.read(folder, 40, 0, lambda flops, speed: flops)
-    assert pilot.parameters(20) == pytest.approx(1e4 * 20**3, rel=1e-6)
-    assert pilot.flops(20) == pytest.approx(320 * 6e4 * 20**3, rel=1e-6)
-    assert pilot.ground.cost(20, 16) > pilot.flops(20)
-    assert pilot.speed(3) == pytest.approx(48 * 40 * 27e4 / 4)
+    seen = []
+    pilot = pilots.read(folder, 40, 0, lambda flops, speed: seen.append(speed) or flops)
+    arm = pilot.arms[0]
+    assert arm.parameters(20) == pytest.approx(1e4 * 20**3, rel=1e-6)
+    assert arm.flops(20) == pytest.approx(320 * 6e4 * 20**3, rel=1e-6)
+    assert pilot.ground.cost(20, 16) > arm.flops(20)
+    assert pilot.ground.cost(3, 16) and seen[-1] == pytest.approx(48 * 40 * 27e4 / 4)
     assert pilots.target_of("parameters=8e7", pilot) == pytest.approx((8e7, 20), rel=1e-6)
     assert pilots.target_of("train_flops=1.536e11", pilot) == pytest.approx((8e7, 20), rel=1e-6)
     low, high = 1e-4, 0.02  # the noise is 2 % of A N^-alpha, a part of the loss
@@ -104,19 +167,19 @@ def test_sizes_costs_and_noise_are_read_from_the_runs(folder):
         ({"target": "depth=4"}, "lies inside the pilot's ladder, whose largest rung has depth = 5: .*ask for depth=10"),
         ({"target": "depth=90000"}, "ask for depth=1e.04 or less"),
         ({"width": 1e-5}, "narrower than any ladder can promise: .*ask for 0"),
-        ({"budget": 1.0}, "pays for no ladder: the cheapest costs .* FLOPs"),
+        ({"budget": 1.0, "least_seeds": 8}, "pays for no ladder: the cheapest costs .* FLOPs"),
     ],
 )
-def test_a_question_without_an_answer_is_told_what_has_one(folder, keys, message):
+def test_a_question_without_an_answer_is_told_what_has_one(folder, narrowest, monkeypatch, keys, message):
+    monkeypatch.setattr(pilots, "read", lambda *_: narrowest.pilot)
     with pytest.raises(UserError, match=message):
         design.answer(asked(folder, **keys), PEAK)
 
 
-def test_what_is_too_far_is_told_with_what_is_not(folder):
+def test_what_is_too_far_is_told_with_what_is_not(folder, narrowest, monkeypatch):
+    monkeypatch.setattr(pilots, "read", lambda *_: narrowest.pilot)
     found = design.answer(asked(folder, target="depth=300", width=0.03, budget=3e9), PEAK)
-    from rfjax.study.reports.design import sentences
-
-    said = " ".join(sentences(found))
+    said = " ".join(words.sentences(found))
     assert found.designs.wanted is None and "Too far: no ladder of at most 3e+09 FLOPs" in said
     assert re.search(r"Not too far is about parameters|No size beyond the pilot", said)
 
@@ -131,6 +194,13 @@ def test_runs_of_two_data_sets_are_no_ladder(tmp_path):
     axes = {"model.depth": (1, 2, 3, 4), "data.name": ("shapes", "digits")}
     folder = write_study(tmp_path / "mixed", noise=0.01, axes=axes)
     with pytest.raises(UserError, match=r"no rungs of one ladder .data.name is 'digits' there"):
+        design.answer(asked(folder), PEAK)
+
+
+def test_runs_of_two_grids_are_no_ladder(tmp_path):
+    folder = write_study(tmp_path / "grids", noise=0.01, axes=SEEDED)
+    change_lines(folder, "d3-seed1", lambda line: line | ({"grid": "k/16"} if "grid" in line else {}))
+    with pytest.raises(UserError, match=r"different grids of t .d1-seed0 on k/8 and d3-seed1 on k/16."):
         design.answer(asked(folder), PEAK)
 
 

@@ -103,6 +103,23 @@ def test_a_run_leaves_what_the_design_says(whole):
     assert result["validation"]["ema"]["loss"] == last["loss"]
 
 
+def test_along_a_run_the_first_triples_make_a_curve_of_their_own(tmp_path):
+    """All triples are measured at the end; repeats of a model draw no pictures where they are told so."""
+    few = {"validation": {"along": 8}, "sampling": {"seeds": 1}, "training": {"validate_every": 4, "seed": 1}}
+    result = loop.train(make_run(tmp_path, **few), Silent(), stop.Stop())
+    rung = records.read_run(tmp_path)
+    assert [(line["step"], line["weights"], line["triples"]) for line in rung.validation] == [
+        (4, "ema", 8), (8, "raw", 16), (8, "ema", 16),
+    ]  # fmt: skip
+    curve, final = rung.curve("ema"), rung.final("ema")
+    assert [line["triples"] for line in curve] == [8, 8]
+    assert final["loss"] == result["validation"]["ema"]["loss"] == pytest.approx(rung.examples["ema"].mean(), abs=1e-6)
+    assert curve[-1]["loss"] == pytest.approx(rung.examples["ema"][:8].mean(), abs=1e-6)
+    assert curve[-1]["levels"] == pytest.approx(rung.examples["ema"][:8], abs=1e-6)
+    assert validation.averaged_loss([("validation", final)]) == curve[-1]["loss"]  # so that the best step is paired too
+    assert not (rung.scores or rung.samples or (tmp_path / "samples").exists())
+
+
 def test_captions_are_counted_by_kind(whole):
     run, _ = whole
     source = data.open_source(run.config.data, "train")

@@ -14,19 +14,27 @@ class Design:
         "Names the size whose loss is wanted: parameters=8e9, train_flops=1e21 (of its whole training) or depth=38. It "
         "is trained for as many steps as the pilot's runs.",
     )
+    compare: str = key(
+        "",
+        "Names an axis with two values in the pilot, such as flow.formulation: the question is then how many times "
+        "less compute the second needs than the first for the loss that the second has at the target. Empty asks for "
+        "the loss itself.",
+    )
     width: float = key(
         0.0,
         "Sets the wanted width of the 95 % interval of one new run's loss at the target, its upper end less its lower "
-        "one, relative to the loss: 0.02 is 1 % to either side. 0 asks for the best within the budget alone.",
+        "one, relative to the loss: 0.02 is 1 % to either side; with compare, that of the multiplier, relative to it. "
+        "0 asks for the best within the budget alone.",
         low=0,
-        high=1,
+        high=10,
     )
     probability: float = key(
         0.8, "Sets the probability with which the proposed ladder keeps that width.", low=0.5, high=0.99
     )
     budget: float = key(
         0.0,
-        "Sets what the ladder may cost, in config.design.unit. 0 allows what training the target once costs.",
+        "Sets what the ladder may cost, in config.design.unit; runs that the pilot has cost nothing. 0 allows what "
+        "training the target once costs, of both designs with compare.",
         low=0,
         high=1e40,
     )

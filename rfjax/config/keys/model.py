@@ -48,6 +48,13 @@ class Model:
     )
     width: int = key(0, "Sets the width directly, in channels. 0 follows the depth rule.", low=0, high=131_072)
     heads: int = key(0, "Sets the number of attention heads. 0 takes as many heads as blocks.", low=0, high=4096)
+    head_width: int = key(
+        0,
+        "Sets the width of an attention head, in channels, in place of the number of heads, which is then the width "
+        "over it: a sweep over widths with a parameterisation needs that. 0 follows heads.",
+        low=0,
+        high=1024,
+    )
     patch: int = key(
         2,
         "Sets the side of a patch, the image area of one token, in pixels. Doubling it divides the number of image "
@@ -160,3 +167,37 @@ class Model:
         choices=("",),
         paths=True,
     )
+    parameterisation: str = key(
+        "standard",
+        "Chooses how initial weights and learning rates go with width and depth: `mup` for width, `completep` for "
+        "width and depth, so that the best learning rate of a small network serves a large one. `standard` scales "
+        "nothing. See docs/parameterisation.md.",
+        choices=("standard", "mup", "completep"),
+        paths=True,
+    )
+    base_width: int = key(
+        0,
+        "Sets the width, in channels, at which a parameterisation scales nothing. 0 takes width_per_depth times "
+        "the base depth.",
+        low=4,
+        high=131_072,
+        also=0,
+    )
+    base_depth: int = key(
+        0,
+        "Sets the depth at which a parameterisation scales nothing. 0 takes 1, so that the learning rate is that of "
+        "depth 1.",
+        low=1,
+        high=1000,
+        also=0,
+    )
+
+    @property
+    def chosen_width(self) -> int:
+        """The width, by the depth rule where it is not set."""
+        return self.width or self.width_per_depth * self.depth
+
+    @property
+    def chosen_heads(self) -> int:
+        """The number of attention heads; 0: the width has no room for one."""
+        return self.heads or (self.chosen_width // self.head_width if self.head_width else self.depth)

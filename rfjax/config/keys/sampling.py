@@ -17,6 +17,13 @@ class Sampling:
         low=0,
         high=1_000_000,
     )
+    seeds: int = key(
+        0,
+        "Generates pictures only in the runs whose training.seed is below this number, so that the repeats of a model "
+        "need not. 0 generates them in every run.",
+        low=0,
+        high=LARGEST_SEED,
+    )
     shown: int = key(16, "Sets how many of the pictures are saved as an image file.", low=0, high=10_000)
     batch: int = key(
         32,

@@ -18,6 +18,7 @@ class Study:
             "scaling",
             "formulations",
             "sampling",
+            "transfer",
             "architectures",
             "repa",
             "representations",
@@ -77,9 +78,11 @@ class Study:
     )
     law: str = key(
         "power_offset",
-        "Chooses the law in the report's headline: `power` is L = A x^-alpha, `power_offset` adds a constant E to it. "
-        "E depends on the number of training examples.",
-        choices=("power", "power_offset"),
+        "Chooses the law in the report's headline: `power` is L = A x^-alpha, `power_offset` adds a constant E to it, "
+        "`broken_power` changes its exponent about one size, and `best` is the one of these that the rungs without "
+        "the held-out ones speak for, or `power_offset` where they can't tell. E depends on the number of training "
+        "examples.",
+        choices=("power", "power_offset", "broken_power", "best"),
     )
     objective: str = key(
         "log_squares",

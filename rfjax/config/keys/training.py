@@ -214,6 +214,16 @@ class Validation:
         low=8,
         high=2**24,
     )
+    along: int = key(
+        0,
+        "Sets the number of triples, a multiple of 8, of the validation losses along a run: the first of `examples`, "
+        "the same in all runs. Along the run only study.weights are then measured, and `ema` if training.select = "
+        "'best' needs them. The end measures all triples and both kinds of weights, and the loss of the first triples "
+        "there is the last point of the curve. 0, or as many as `examples`, measures everything along the run too.",
+        low=8,
+        high=2**24,
+        also=0,
+    )
     batch: int = key(
         256,
         "Sets the number of triples that the network evaluates at once. A larger value needs more memory; the loss "
@@ -226,3 +236,8 @@ class Validation:
         "Chooses the eight values of t in the triples: k/8 or (k+0.5)/8 for k = 0 to 7.",
         choices=("k/8", "(k+0.5)/8"),
     )
+
+    @property
+    def fewer(self) -> int:
+        """The number of triples along the run, where that is not all of them, else 0."""
+        return self.along if self.along < self.examples else 0

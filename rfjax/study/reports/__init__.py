@@ -23,6 +23,7 @@ NAMES = (
     "scaling",
     "formulations",
     "sampling",
+    "transfer",
     "architectures",
     "repa",
     "representations",
@@ -74,6 +75,7 @@ def build_report(folder: Path, allow: bool = False) -> Built:
             for figure, (title, shown) in report.figures(study, findings).items():
                 with files.atomic(target / f"{figure}.png") as partial:
                     shown.savefig(partial, format="png")
+                shown.set_layout_engine("none")  # it has its layout, which takes longer than to draw it
                 figures[figure] = (title, drawing.svg(shown), shown.get_figwidth() > drawing.WIDE)
                 plt.close(shown)
     except OSError as error:

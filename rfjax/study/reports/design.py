@@ -4,82 +4,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib.figure import Figure
 
 from rfjax import files
 from rfjax.analysis.design import Simulated
-from rfjax.analysis.truths import Truths
+from rfjax.study.reports import design_words as words
 from rfjax.study.reports import drawing, page, widgets
 
 if TYPE_CHECKING:
     from rfjax.study.design import Found
 
-SUPPOSED = (
-    "Supposed: the law holds from the smallest rung to the target, the noise is equally large, relative to the loss, "
-    "at every size, the learning-rate rule suits the target as it does the rungs, and the target is trained on as many "
-    "examples as the pilot's runs. Another number of examples has another law. A bend beyond the pilot is not in the "
-    "simulations."
-)
-
-
-def sentences(found: "Found") -> list[str]:
-    """The question, the answer and what it rests on."""
-    asked, designs, pilot = found.config.design, found.designs, found.pilot
-    size = "parameters" if pilot.config["study"]["x"] == "parameters" else "training FLOPs"
-    what = f"What is the loss at {asked.target} ({size} {found.x:.3g}, depth {found.depth:.3g})"
-    what += f", to an interval {asked.width:.2%} wide with probability {asked.probability:.0%}?" if asked.width else "?"
-    said = [what]
-    if designs.wanted:
-        said.append(f"The cheapest ladder: {ladder(found, designs.wanted)}.")
-    elif asked.width:
-        best = designs.affordable
-        said.append(
-            f"Too far: no ladder of at most {designs.limit:.3g} {found.unit} keeps that width there; the narrowest "
-            f"found is {best.width(asked.probability):.2%} wide."
-        )
-        if designs.reach:
-            said.append(
-                f"Not too far is about {size} {designs.reach[0]:.3g}, by {shape(designs.reach[1])} for "
-                f"{designs.reach[1].candidate.cost:.3g} {found.unit}."
-            )
-        else:
-            said.append("No size beyond the pilot is near enough: ask for a wider interval, or allow a larger budget.")
-    if found.chosen not in (designs.wanted, designs.affordable):
-        said.append("The config file is that ladder's.")
-    bound = "the budget" if asked.budget else "the cost of training the target once"
-    said.append(
-        f"The narrowest for at most {bound} ({designs.limit:.3g} {found.unit}): {ladder(found, designs.affordable)}."
-    )
-    said.append(
-        f"The target itself costs {found.target_cost:.3g} {found.unit} a run. No ladder can promise less than "
-        f"{found.least:.2%}: one run is {pilot.noise:.2%} off the law, by its seed and by what the law misses."
-    )
-    truths = pilot.ground.truths
-    said.append(
-        f"Pilot: {len(pilot.rungs)} rungs, {sum(row[3] for row in pilot.rungs)} runs, {pilot.seen:,} examples each; "
-        f"{_laws(truths, found.x)}"
-    )
-    return [*said, *pilot.notes, SUPPOSED, f"Answered in {found.seconds:.0f} s."]
-
-
-def shape(one: Simulated) -> str:
-    """A ladder in words."""
-    c = one.candidate
-    seeds = f"{c.seeds} seed{'s'[: c.seeds != 1]}"
-    depths = ", ".join(map(str, c.depths))
-    return f"{len(c.depths)} rungs (depths {depths}), {seeds} each, {c.examples:,} validation examples"
-
-
-def ladder(found: "Found", one: Simulated) -> str:
-    """A ladder with its cost and what its simulations gave."""
-    asked = found.config.design
-    kept = f", {one.kept(asked.width):.0%} of them within {asked.width:.2%}" if asked.width else ""
-    return (
-        f"{shape(one)}, {one.candidate.cost:.3g} {found.unit}; {asked.probability:.0%} of {len(one.inside)} simulated "
-        f"ladders were at most {one.width(asked.probability):.2%} wide{kept}, and {one.inside.mean():.0%} of their "
-        "intervals held a new run's loss"
-    )
+SHOWN = 100.0  # times the value: wider intervals are not drawn
 
 
 def write(found: "Found") -> Path:
@@ -92,26 +27,21 @@ def write(found: "Found") -> Path:
             figure.savefig(partial, format="png")
         svg = drawing.svg(figure)
         plt.close(figure)
-    asked = found.config.design
-    rows = [
-        [f"{one.candidate.cost:.3g}", ", ".join(map(str, one.candidate.depths)), str(one.candidate.seeds),
-         f"{one.candidate.examples:,}", f"{one.candidate.x[-1]:.3g}", f"{one.width(asked.probability):.2%}",
-         f"{one.inside.mean():.0%}"]
-        for one in found.designs.curve
-    ]  # fmt: skip
-    header = [f"cost, {found.unit}", "depths", "seeds", "validation examples", "largest rung",
-              f"width kept with probability {asked.probability:.0%}", "interval holds"]  # fmt: skip
-    said = sentences(found)
-    rest = [widgets.note(sentence) for sentence in said[2:]]
-    commands = (
-        f"python -m rfjax.main --config={found.path}\n\nor the pilot's command with\n{flags(found.chosen.candidate)}"
-    )
-    pilot = [[widgets.escape(name), f"{x:.4g}", f"{loss:.4f}", str(n)] for name, x, loss, n in found.pilot.rungs]
+    commands = f"python -m rfjax.main --config={found.path}\n\nor the pilot's command with\n{flags(found)}"
+    pilot = [
+        [widgets.escape(name), f"{x:.4g}", f"{loss:.4f}", str(n)]
+        for arm in found.pilot.arms
+        for name, x, loss, n in arm.rungs
+    ]
+    said = words.answers(found)
     body = [
-        widgets.headline(said[:2], 1 if found.designs.wanted else 0), *rest,
+        widgets.headline([words.question(found), said[0]], 1 if found.designs.wanted else 0),
+        *[widgets.note(sentence) for sentence in said[1:]],
         widgets.figures({"curve": ("Width of the interval against cost", svg, False)}),
-        widgets.section("Ladders that were simulated", header, rows), "<h2>To run it</h2>",
-        f"<pre>{widgets.escape(commands)}</pre>",
+        "<h2>What would narrow it</h2>", *[widgets.note(sentence) for sentence in words.narrower(found)],
+        "<h2>To run it</h2>", f"<pre>{widgets.escape(commands)}</pre>",
+        "<h2>What it rests on</h2>", *[widgets.note(sentence) for sentence in words.grounds(found)],
+        widgets.section("Ladders that were simulated", *_table(found)),
         widgets.section("The pilot", ["rung", "size", "loss, mean over seeds", "seeds"], pilot),
     ]  # fmt: skip
     path = found.path.with_name("index.html")
@@ -119,27 +49,51 @@ def write(found: "Found") -> Path:
     return path
 
 
-def _laws(truths: Truths, x: float) -> str:
-    """What the pilot's laws say of the target."""
-    low, high = np.quantile(truths.loss(np.array([x])), [0.025, 0.975])
-    alpha = np.quantile(truths.alpha, [0.025, 0.975])
-    return (
-        f"its laws have exponents from {alpha[0]:.2f} to {alpha[1]:.2f} and put the target's loss between {low:.4g} "
-        f"and {high:.4g} (95 %)."
-    )
+def _table(found: "Found") -> tuple[list[str], list[list[str]]]:
+    """The header and rows of the simulated ladders."""
+    probability = found.config.design.probability
+    header = [f"cost, {found.unit}", "depths", "seeds", "validation examples", "of the pilot", "largest rung",
+              f"width kept with probability {probability:.0%}", "interval holds"]  # fmt: skip
+    header += ["told apart"] if len(found.pilot.arms) == 2 else []
+
+    def row(one: Simulated) -> list[str]:
+        c = one.candidate
+        cells = [f"{c.cost:.3g}", ", ".join(map(str, c.depths)), ", ".join(map(str, c.seeds)), f"{c.examples:,}",
+                 f"{c.reused} runs", f"{c.x[-1]:.3g}", words.width(one.width(probability)),
+                 f"{one.inside.mean():.0%}"]  # fmt: skip
+        return cells + ([] if one.apart is None else [f"{one.apart.mean():.0%}"])
+
+    return header, [row(one) for one in found.designs.curve]
 
 
 def _curve(found: "Found") -> Figure:
-    asked = found.config.design
+    asked, price = found.config.design, found.target_cost
     figure, axes = plt.subplots()
-    points = [(one.candidate.cost, 100 * one.width(asked.probability)) for one in found.designs.curve]
-    axes.plot(*zip(*points, strict=True), "o-", label=f"kept with probability {asked.probability:.0%}")
-    axes.axhline(100 * found.least, ls=":", color="grey", label="least: one run's scatter")
+    shown = [one for one in found.designs.curve if one.width(asked.probability) < SHOWN]
+    points = [(one.candidate.cost, 100 * one.width(asked.probability)) for one in shown if one.candidate.cost]
+    axes.plot(*zip(*points or [((), ())], strict=True), "o", color="C0", alpha=0.5, label="simulated ladders")
+    best = [one for one in words.envelope(found) if one in shown]
+    if free := [one for one in best if not one.candidate.cost]:  # a cost of 0 has no place on a logarithmic axis
+        axes.axhline(100 * free[0].width(asked.probability), ls="-.", color="C0", label="the pilot alone")
+    best = [one for one in best if one.candidate.cost]
+    cost, width = [one.candidate.cost for one in best], [100 * one.width(asked.probability) for one in best]
+    ends = ([max(points)[0]], width[-1:]) if points else ([], [])
+    axes.step([*cost, *ends[0]], [*width, *ends[1]], where="post", color="C0",
+              label=f"least that is kept with probability {asked.probability:.0%}")  # fmt: skip
+    if found.least:
+        axes.axhline(100 * found.least, ls=":", color="grey", label="least: one run's scatter")
     if asked.width:
         axes.axhline(100 * asked.width, ls="--", color="C1", label="wanted")
-    if found.designs.wanted:
+    if found.designs.wanted and found.designs.wanted.candidate.cost:
         one = found.designs.wanted
         axes.plot(one.candidate.cost, 100 * one.width(asked.probability), "*", ms=14, color="C1", label="chosen")
-    axes.axvline(found.target_cost, ls=":", color="C3", label="the target, trained once")
-    drawing.finish(axes, f"cost, {found.unit}", "width of the 95 % interval, % of the loss")
+    what = "both designs at the target" if len(found.pilot.arms) == 2 else "the target"
+    axes.axvline(price, ls=":", color="C3", label=f"{what}, trained once")
+    if found.config.design.budget:
+        axes.axvline(found.designs.limit, ls="--", color="C3", label="allowed")
+    if width and max(width) > 30 * min(width):
+        axes.set_yscale("log")
+    of = "multiplier" if len(found.pilot.arms) == 2 else "loss"
+    drawing.finish(axes, f"cost of the runs that are not there yet, {found.unit}",
+                   f"width of the 95 % interval, % of the {of}")  # fmt: skip
     return figure

@@ -4,6 +4,7 @@ from rfjax import analysis
 from rfjax.analysis.levels import describe_floor
 from rfjax.analysis.trend import INTERVALS
 from rfjax.study.records import Records
+from rfjax.study.reports import scaling_level_surfaces, scaling_successive
 from rfjax.study.reports.compare import dataset_name, floor_sentence
 from rfjax.study.reports.page import Report
 from rfjax.study.reports.scaling_answer import sentences
@@ -65,8 +66,10 @@ def answer_of(findings: Findings) -> list[str]:
 
 def sections(study: Records, findings: Findings) -> list[str]:
     return [
-        _runs(study, findings), _laws(findings), _left_out(findings.trend), _levels(findings.trend),
-        _steps(findings), _surface(findings), optimum_section(findings.optimum), _quality(findings),
+        _runs(study, findings), _laws(findings), scaling_successive.section(findings.trend),
+        _left_out(findings.trend), _levels(findings.trend), _steps(findings), _surface(findings),
+        scaling_level_surfaces.table(findings.surface), optimum_section(findings.optimum),
+        _quality(findings, study.config["sampling"].get("seeds", 0)),
         samples({run.name: run for run in study.runs}, findings.study["weights"]),
     ]  # fmt: skip
 
@@ -143,6 +146,8 @@ def _levels(trend: analysis.Trend) -> str:
     for row in trend.levels:
         p, spans = (row.fit.parameters, row.fit.intervals) if row.fit else ({}, {})
         cells = [f"{p[k]:.3g} ({spans[k][0]:.2g} to {spans[k][1]:.2g})" if k in p else "" for k in ("E", "alpha")]
+        if row.t == 0 and row.floor and p and "E" not in p:
+            cells[0] = "0, known"
         held = _held_out(row.fit.held_out if row.fit else None)
         excess = (f"{v:.4f}" for v in row.excess)
         rows.append([row.name, formatted(row.floor, ".4g", ""), *excess, *cells, *held, escape(row.reason)])
@@ -151,8 +156,8 @@ def _levels(trend: analysis.Trend) -> str:
         "Loss above the known floor",
         ["level", "known floor", *names, "E (95 %)", "exponent (95 %)", *HELD_OUT, "left out of the fit"], rows,
         f"{describe_floor(trend.rungs)} At that level the noise that the triples drew is taken off, so that what is "
-        "left is the network's own. The law is fitted to each row without the held-out rungs, at "
-        f"{trend.ladder.examples_seen}.",
+        "left is the network's own. There E is 0, unless the residuals bend: then the examples, not the size, set what "
+        f"is left. The law is fitted to each row without the held-out rungs, at {trend.ladder.examples_seen}.",
     )  # fmt: skip
 
 
@@ -205,7 +210,7 @@ def _surface(findings: Findings) -> str:
     return "".join(said) + table(["budget, FLOPs", "best N", "loss", "status"], rows)
 
 
-def _quality(findings: Findings) -> str:
+def _quality(findings: Findings, seeds: int = 0) -> str:
     labels = {q.key: f"{q.label} ({q.better} is better)" for q in findings.quantities}
     rows, notes = [], []
     for relation in findings.relations:
@@ -217,6 +222,7 @@ def _quality(findings: Findings) -> str:
         rows.append([*where, *(cells or ["not printed", ""]), n, str(relation.runs)])
         notes += [c.note for c in relation.correlations]
     floors = floor_sentence(((one.count, one.floors) for one in findings.scored), findings.quantities)
+    notes += [f"Only runs with a seed below {seeds} have samples (config.sampling.seeds)."] if seeds else []
     return section(
         "Validation loss and quality of samples",
         ["sampling, steps@guidance", "with", "Pearson (95 %)", "Spearman (95 %)", "checkpoints", "runs"], rows,

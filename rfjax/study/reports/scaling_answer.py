@@ -105,8 +105,8 @@ def sentences(found: Judged, trend: analysis.Trend) -> list[str]:
             f"{one.promise.probability:.0%}. It is {one.width:.1%} wide: {kept}."
         )
     noise = (
-        f"one run varies by {ladder.spread.relative:.2%} with its seed ({ladder.spread.degrees_of_freedom} degrees of "
-        "freedom)"
+        f"one run there varies by {ladder.spread.at(one.promise.x):.2%} with its seed "
+        f"({ladder.spread.degrees_of_freedom} degrees of freedom)"
         if ladder.spread
         else "the noise between seeds is not known, for every rung has one"
     )

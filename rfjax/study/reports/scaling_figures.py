@@ -10,6 +10,7 @@ from matplotlib.ticker import FormatStrFormatter
 from rfjax import analysis
 from rfjax.analysis import levels
 from rfjax.study.records import Records, RunRecord
+from rfjax.study.reports import scaling_level_surfaces, scaling_successive
 from rfjax.study.reports.drawing import TWO_PANELS, Figures, colours, finish, log_ticks, name_point
 from rfjax.study.reports.scaling_findings import Findings
 from rfjax.study.run_records import finite
@@ -22,18 +23,24 @@ AXES = {"parameters": "parameters N", "train_flops": "training FLOPs C"}
 def figures(records: Records, findings: Findings) -> Figures:
     """Every figure that the study has something for."""
     trained = any(line["loss"] is not None for run in records.runs for line in run.train)
-    rungs = bool(findings.trend.rungs)
+    trend, rungs = findings.trend, bool(findings.trend.rungs)
     wanted = [
         ("trend", "The trend", rungs, draw_trend),
         ("loss_against_flops", "Loss against compute", trained, partial(draw_losses, along="flops")),
         ("loss_against_steps", "Loss against steps", trained, draw_losses),
         ("loss_by_level", "Loss by noise level", rungs, draw_levels),
-        ("left_out", "Each rung from the others", bool(findings.trend.checks), draw_left_out),
+        ("successive", "Each rung from the smaller ones", any(trend.choice.ahead.values()), scaling_successive.draw),
+        ("left_out", "Each rung from the others", bool(trend.checks), draw_left_out),
         ("loss_and_quality", "Validation loss and quality of samples", bool(findings.scored), draw_quality),
         ("learning_rates", "Learning rates", bool(findings.sweeps), draw_learning_rates),
         ("isoflops", "IsoFLOP curves", bool(findings.surface.cuts), draw_isoflops),
+        ("surface_by_level", "L(N, D) by noise level", _has_levels(findings.surface), scaling_level_surfaces.draw),
     ]
     return {name: (title, draw(records, findings)) for name, title, has, draw in wanted if has}
+
+
+def _has_levels(surface: analysis.Surface) -> bool:
+    return any(row.fit is not None and row.t is not None for row in surface.levels)
 
 
 def draw_losses(records: Records, findings: Findings, along: str = "step") -> Figure:
@@ -58,6 +65,8 @@ def draw_losses(records: Records, findings: Findings, along: str = "step") -> Fi
         left.plot(x[lowest], losses[lowest], "k--", lw=1, label="envelope")
     drop, density = config["text"]["drop"], config["flow"]["formulation"]
     even = f"even levels of t ({config['validation']['levels']}), {weights} weights"
+    few = min(config["validation"].get("along", 0), config["validation"]["examples"])
+    even += f", {few} triples" if few else ""
     left.set(title=f"training: t as drawn by {density}, raw weights, {drop:.0%} of texts dropped")
     right.set(title=f"validation: {even}, all texts")
     for axes, what in ((left, "training loss"), (right, "validation loss")):

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rfjax import analysis
 from rfjax.analysis.allocation import Distance
+from rfjax.analysis.levels import above_floors
 from rfjax.evaluation.quantity import Quantity
 from rfjax.study.records import Records, RunRecord
-from rfjax.study.reports.compare import checkpoints, quantities_of
+from rfjax.study.reports.compare import checkpoints, dataset_name, quantities_of
 from rfjax.study.reports.scaling_answer import Judged, judge
 from rfjax.study.reports.scaling_optimum import distances
 from rfjax.study.run_records import finite
@@ -124,6 +126,7 @@ def measured_of(run: RunRecord, x: str, weights: str) -> analysis.Measured:
         floors=floors_of_levels(final) if "floors" in final else None,
         floors_drawn=floors_of_levels(final, "floors_drawn"),
         triples=run.examples.get(weights),
+        data=f"the data set {dataset_name(run.config)}",
     )
 
 
@@ -132,16 +135,29 @@ def _surface(records: Records, trend: analysis.Trend, study: dict[str, Any]) -> 
     weights, trunks = study["weights"], {run.name for rung in trend.rungs for run in rung.runs}
     behind = [run for run in records.runs if (run.trunk or run.name) in trunks and run.final(weights)]
     branched = any(run.trunk for run in records.runs)
-    points = [
-        (run.size["parameters"], line["examples"], line["loss"], line["flops"], run.trunk or run.name)
+    measured = [
+        (run, line)
         for run in behind
         for line in ([run.final(weights)] if branched else run.curve(weights))
         if line["step"] >= SURFACE_FROM * run.steps and finite(line["loss"])
     ]
+    points = [
+        (run.size["parameters"], line["examples"], line["loss"], line["flops"], run.trunk or run.name)
+        for run, line in measured
+    ]
     found = analysis.analyse_surface(points, study["hold_out"])
+    by_level = analysis.level_surfaces(
+        [(n, d, name) for n, d, _, _, name in points],
+        [
+            above_floors(line["levels"], *map(partial(floors_of_levels, line), ("floors", "floors_drawn")))
+            for _, line in measured
+        ],
+        [(row.name, row.t, row.floor) for row in trend.levels[: len(measured[0][1]["levels"]) if measured else 0]],
+        study["hold_out"],
+    )
     rest = sorted({run.name for run in records.runs} - {run.name for run in behind})
     said = [f"L(N, D) is of the trend's runs alone, without {', '.join(rest)}."] if rest else []
-    return analysis.Surface(found.fit, found.cuts, found.optimum, (*found.warnings, *said))
+    return analysis.Surface(found.fit, found.cuts, found.optimum, (*found.warnings, *said), by_level)
 
 
 def to_json(findings: Findings) -> list[dict[str, Any]]:

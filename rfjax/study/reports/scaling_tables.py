@@ -39,7 +39,8 @@ def loss_text(row: Mapping[str, Any], weights: str, word: str = "") -> str:
 
 def tables(study: Records, findings: Findings) -> Tables:
     """rungs.csv, curves.csv (each line of training and validation), levels.csv, excess.csv (above the known floor),
-    trend.csv, left_out.csv (each rung predicted from the others); with scores, quality.csv."""
+    trend.csv, left_out.csv (each rung predicted from the others), successive.csv (from the smaller ones); with scores,
+    quality.csv."""
     columns = ("step", "examples", "flops", "seconds", "loss")
     curves = [
         (run.name, kind, *(line[key] for key in columns))

@@ -19,9 +19,9 @@ from rfjax.training.state import State, weights_of
 class Samples:
     """Lines of kind "scores", one for each kind of weights and setting of the sampler, and one of kind "samples".
 
-    All runs generate for the same captions, from the same noise. Along the run it takes the averaged weights at the
-    first setting, and only where there are metrics; at the end the weights and settings that the config names, and it
-    saves the first pictures.
+    All runs generate for the same captions, from the same noise; with `sampling.seeds`, those of the first seeds alone.
+    Along the run it takes the averaged weights at the first setting, and only where there are metrics; at the end the
+    weights and settings that the config names, and it saves the first pictures.
     """
 
     at_end: ClassVar[str] = SELECTED
@@ -35,7 +35,8 @@ class Samples:
         """Generates and scores."""
         config, spec = context.config.sampling, context.spec
         metrics = make_metrics(context.config)
-        if not config.count or not (metrics or at.final):
+        repeated = 0 < config.seeds <= context.config.training.seed
+        if repeated or not config.count or not (metrics or at.final):
             return
 
         def place(values: Any) -> jax.Array:

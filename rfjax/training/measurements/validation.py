@@ -11,6 +11,8 @@ from rfjax.training.measurements import LAST, At, Line
 from rfjax.training.run import not_finite
 from rfjax.training.state import State, weights_of
 
+KINDS = ("raw", "ema")  # of weights
+
 
 class NotFinite(Exception):
     """A finished run's validation loss is no number: the run has failed."""
@@ -26,27 +28,29 @@ class Validation:
         return config.training.validate_every
 
     def run(self, context: RunContext, state: State, at: At) -> Iterator[Line]:
-        """Measures both kinds of weights.
+        """Measures all triples of both kinds of weights, or along the run what `validation.along` leaves of them.
 
         Raises:
             NotFinite: at the end of the run, for a loss that is not finite.
         """
         config, losses = context.config.validation, {}
+        short = 0 if at.final else config.fewer
 
         def load(indices: list[int]) -> dict[str, Any]:
             context.pause("measuring the validation loss")
             return context.load("validation", indices)
 
-        for weights in ("raw", "ema"):
+        for weights in along_kinds(context.config) if short else KINDS:
             with context.clock("validation"):
                 found = validation.measure(
                     context.network(weights_of(context.spec, state, ema=weights == "ema")),
                     load,
                     formulation=context.everywhere(context.formulation.arrays),
                     levels=config.levels,
-                    examples=config.examples,
+                    examples=short or config.examples,
                     batch=config.batch,
                     floors=validation.known_floors(context.formulation, config.levels),
+                    first=config.fewer if at.final else 0,
                 )
             losses[weights] = found.loss
             yield "validation", {**at.progress, "weights": weights, **found.record()}
@@ -65,7 +69,17 @@ class Validation:
         return {"validation": {weights: {key: values[key] for key in keys} for weights, values in found.items()}}
 
 
+def along_kinds(config: configs.Config) -> tuple[str, ...]:
+    """The kinds of weights that are read along a run: the fitted one, and the average if it chooses the best step."""
+    read = {config.study.weights, *(("ema",) if config.training.select == "best" else ())}
+    return tuple(kind for kind in KINDS if kind in read)
+
+
 def averaged_loss(lines: Sequence[Line]) -> float:
-    """The validation loss of the averaged weights among lines; infinite where it is not finite or not there."""
-    losses = [values["loss"] for kind, values in lines if kind == "validation" and values["weights"] == "ema"]
+    """The validation loss of the averaged weights among lines, of the triples that are measured along the run.
+
+    Infinite where it is not finite or not there.
+    """
+    found = [values for kind, values in lines if kind == "validation" and values["weights"] == "ema"]
+    losses = [values.get("along", values)["loss"] for values in found]
     return min((loss for loss in losses if math.isfinite(loss)), default=math.inf)

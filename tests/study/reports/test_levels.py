@@ -58,6 +58,7 @@ def test_levels_of_different_grids_are_not_set_side_by_side(tmp_path):
     folder = write_study(tmp_path / "s", depths=(1, 2))
     change_lines(folder, "d2", lambda line: line | {"grid": "(k+0.5)/8"} if "grid" in line else line)
     found = scaling_findings.analyse(records.read(folder))
-    assert found.trend.levels == ()
+    assert [rung.name for rung in found.trend.rungs] == ["d1"]
+    assert all(len(row.excess) == 1 for row in found.trend.levels)
     assert any("validated on different grids" in warning for warning in found.warnings)
     assert levels.times("(k+0.5)/8", 8)[0] == 1 / 16

@@ -55,13 +55,14 @@ def test_seeds_are_averaged_and_their_spread_enters_the_fit(tmp_path):
     found = scaling_findings.analyse(records.read(write_study(tmp_path / "s", axes=axes, noise=0.01)))
     assert [point.seeds for point in found.trend.rungs] == [3] * 5
     logs = [np.log(point.losses) for point in found.trend.rungs]
-    spread = np.sqrt(np.mean([np.var(values, ddof=1) for values in logs]))
-    assert found.trend.ladder.spread.relative == pytest.approx(spread)
-    assert found.trend.ladder.spread.degrees_of_freedom == 10
+    spread = found.trend.ladder.spread
+    at = np.array([spread.at(point.x) for point in found.trend.rungs])
+    assert np.sum([2 * np.var(values, ddof=1) / s**2 for values, s in zip(logs, at, strict=True)]) == pytest.approx(9)
+    assert spread.degrees_of_freedom == 9  # 10, less one for its trend with size
     for fit in found.trend.judged.values():
         for point, made in zip(fit.points, found.trend.rungs, strict=False):
-            assert point.stderr == pytest.approx(spread * made.loss / np.sqrt(3))
-        assert fit.scatter >= spread / np.sqrt(3) * 0.999
+            assert point.stderr == pytest.approx(spread.at(made.x) * made.loss / np.sqrt(3))
+        assert fit.scatter >= fit.typical_stderr * 0.999
     for step in found.trend.steps:
         assert step.change.seed_error > 2 * step.change.example_error
         assert step.falls == ("yes" if step.change.high < 0 else "not clearly")
