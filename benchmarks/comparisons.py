@@ -58,8 +58,8 @@ CASES = {
     "target 4 times beyond": Case(beyond=4.0),
     "target 20 times beyond": Case(beyond=20.0),
     "equal designs": Case(apart=0.0),
-    "a bend of 0.3 % at the ends": Case(bend=0.0006),
-    "a bend of 1.5 % at the ends": Case(bend=0.003),
+    "both bent by 2 % at the smallest rung": Case(bend=0.003),
+    "both bent by 7 % at the smallest rung": Case(bend=0.01),
 }
 
 
