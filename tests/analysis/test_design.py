@@ -156,7 +156,7 @@ def test_seeds_on_small_rungs_narrow_at_little_cost():
     centre = (n * u).sum() / n.sum()
     leverage = 1 / n.sum() + (new - centre) ** 2 / (n * (u - centre) ** 2).sum()
     exact = 2 * np.sinh(stats.t.ppf(0.975, 15) * SIGMA * np.sqrt(leverage + 1))
-    # a quarter of ladders do not pool, by chance, and the course of the noise, which is sought, is carried to the target
+    # a quarter of ladders do not pool, by chance, and the course of the noise is carried to the target
     assert 1.0 < np.median(found.widths) / exact < 1.8
     assert screen(place, [falling], TARGET, 0.5)[0] == pytest.approx(exact, rel=0.15)
     assert found.width(0.5) < simulate(
