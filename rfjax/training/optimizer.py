@@ -72,7 +72,7 @@ def _rise(peak: Float[Array, "2"], warmup: int) -> optax.Schedule:
     return rate
 
 
-def _decay(config: Optimizer, peak: float, start: Any, length: Any) -> optax.Schedule:
+def _decay(config: Optimizer, peak: Any, start: Any, length: Any) -> optax.Schedule:
     """The schedule "wsd" after its warm-up: the decay starts `start` steps later."""
 
     def rate(count: Any) -> Any:

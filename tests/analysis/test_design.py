@@ -156,7 +156,7 @@ def test_seeds_on_small_rungs_narrow_at_little_cost():
     centre = (n * u).sum() / n.sum()
     leverage = 1 / n.sum() + (new - centre) ** 2 / (n * (u - centre) ** 2).sum()
     exact = 2 * np.sinh(stats.t.ppf(0.975, 15) * SIGMA * np.sqrt(leverage + 1))
-    # a quarter of ladders do not pool, by chance, and the course of the noise is carried to the target
+    # a quarter of ladders do not pool, by chance, and the course of the noise that they see is carried to the target
     assert 1.0 < np.median(found.widths) / exact < 1.8
     assert screen(place, [falling], TARGET, 0.5)[0] == pytest.approx(exact, rel=0.15)
     assert found.width(0.5) < simulate(
@@ -199,10 +199,10 @@ def test_promises_are_kept_on_truths_that_the_design_did_not_see():
         runs = _pilot(seed)
         truths = draw_truths(np.repeat(SIZES, 3), runs, "power", 100, np.random.default_rng(seed))
         place = ground(truths, done=dict(enumerate(runs.reshape(6, 3), 1)))
-        width = 1.3 * least_width(place, TARGET, PROBABILITY)
+        width = 1.5 * least_width(place, TARGET, PROBABILITY)
         search, some = Search(place, np.array([TARGET]), PROBABILITY, 50), list(candidates(place, TARGET, limit))[::9]
         found = search.cheapest(front(some, screen(place, some, TARGET, PROBABILITY)), width)
-        if found is None or not found.candidate.cost:
+        if found is None:
             continue
         came = simulate(place, found.candidate, np.array([TARGET]), [same(1)], np.random.default_rng([seed, 1]))
         kept.append(came.widths[0, 0] <= width)
