@@ -17,14 +17,19 @@ import numpy as np
 from rfjax.analysis.laws import SurfaceFit, fit_surface
 from rfjax.analysis.multipliers import over_seeds
 from rfjax.study import records
+from rfjax.study.records import RunRecord
 
 BEYOND = (4, 16)  # times the largest compute
 Cell = tuple[int, int]  # depth, steps
 
 
-def read(folder: Path, weights: str) -> tuple[dict[Cell, dict[int, float]], SurfaceFit, dict[str, float]]:
+def finished(folder: Path, weights: str, least: int) -> list[RunRecord]:
+    """The finished runs of a study, of so many steps or more."""
+    return [run for run in records.read(folder).runs if run.final(weights) and run.steps >= least]
+
+
+def measure(runs: list[RunRecord], weights: str) -> tuple[dict[Cell, dict[int, float]], SurfaceFit, dict[str, float]]:
     """Losses by cell and seed; L(N, D) of all ends; FLOPs, FLOPs per parameter and example, largest compute."""
-    runs = [run for run in records.read(folder).runs if run.final(weights)]
     cells: dict[Cell, dict[int, float]] = defaultdict(dict)
     for run in runs:
         cells[run.depth, run.steps][run.seed] = run.final(weights)["loss"]
@@ -45,8 +50,12 @@ def main() -> None:
     parser.add_argument("branches", type=Path)
     parser.add_argument("apart", type=Path)
     parser.add_argument("--weights", default="ema", choices=("ema", "raw"))
+    parser.add_argument("--least", type=int, default=0, help="runs of fewer steps are left out of both")
     flags = parser.parse_args()
-    (first, ours, spent), (second, theirs, apart) = (read(f, flags.weights) for f in (flags.branches, flags.apart))
+    studies = [finished(folder, flags.weights, flags.least) for folder in (flags.branches, flags.apart)]
+    which = [{(run.depth, run.steps, run.seed) for run in runs} for runs in studies]
+    both = [[run for run in runs if (run.depth, run.steps, run.seed) in which[0] & which[1]] for runs in studies]
+    (first, ours, spent), (second, theirs, apart) = (measure(runs, flags.weights) for runs in both)
     print(
         f"FLOPs: {spent['flops']:.3g} with branches, {apart['flops']:.3g} apart: {spent['flops'] / apart['flops']:.3f}"
     )
