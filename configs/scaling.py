@@ -36,7 +36,7 @@ def laptop() -> ml_collections.ConfigDict:
     """The ladder of the first command: seeds on the small rungs, and one that is 3.3 times beyond them held out."""
     c = small()
     c.study.name = "A scaling law in minutes: MM-DiT on shapes"
-    c.training.update(steps=384, validate_every=96, checkpoint_every=192)
+    c.training.update(validate_every=96)
     c.sampling.along = False
     c.study.update(seeds=SEEDS, promise=0.06)
     configs.axes(c, {"model.depth": DEPTHS})
