@@ -55,7 +55,8 @@ def figures(study: Records, findings: Findings) -> Figures:
         axes.set(title=name, xlabel="learning rate", xscale="log", yscale="log")
     panels[0][0].set_ylabel(f"validation loss ({study.config['study']['weights']})")
     log_ticks(panels[0][0].yaxis)
-    panels[0][-1].legend(fontsize=8)
+    most = max(panels[0], key=lambda axes: len(axes.get_legend_handles_labels()[1]))
+    panels[0][-1].legend(*most.get_legend_handles_labels(), fontsize=8)
     drawn["rates"] = ("Loss against learning rate; a bar marks the best of a seed", figure)
     figure, axes = plt.subplots()
     for (name, found), colour in zip(findings.found.items(), ("C3", "C0", "C2", "C4", "C5"), strict=False):
@@ -65,6 +66,7 @@ def figures(study: Records, findings: Findings) -> Figures:
         means = [2 ** np.mean([math.log2(one.rate) for one in found.best[size].values()]) for size in known]
         axes.plot(known, means, "-", color=colour, label=name)
     axes.set(xlabel=findings.axis, ylabel="best learning rate", xscale="log", yscale="log")
+    log_ticks(axes.yaxis)
     axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
     axes.minorticks_off()
     axes.legend()
