@@ -8,12 +8,12 @@
     ... --config=configs/scaling.py:sentences                  words that training never used: see `sentences`
     ... --config=configs/scaling.py:pod                        the paper's ladder, 0.5 to 8 billion parameters
 
-Expect: the loss falls with depth, from 0.63 to 0.27. The law with an offset, fitted to five rungs with seeds, says 0.2756
-(95 %: 0.2705 to 0.2808) of the sixth, which is 2.7 times larger and kept out of the fit; 0.2733 is measured. "The same as
-the rung before" errs by 4 % and lies outside, and the pure power law runs 18 % low, since size alone takes no loss to 0.
-The promise, an interval of at most 6 %, is kept: it is 3.7 % wide. E is what size tends to with the 9,216 examples that
-each run sees; more examples lower it. The one floor that is known is that of t = 0, 1 of its level and .125 of the mean,
-half of the largest rung's loss.
+Expect: the loss falls with depth, from 0.63 to 0.27. The law with an offset, fitted to five rungs with seeds, says
+0.2756 (95 %: 0.2705 to 0.2808) of the sixth, which is 2.7 times larger and kept out of the fit; 0.2733 is measured.
+"The same as the rung before" errs by 4 % and lies outside, and the pure power law runs 18 % low, since size alone takes
+no loss to 0. The promise, an interval of at most 6 %, is kept: it is 3.7 % wide. E is what size tends to with the 9,216
+examples that each run sees; more examples lower it. The one floor that is known is that of t = 0, 1 of its level and
+.125 of the mean, half of the largest rung's loss.
 
 Why these rungs: with a width of 16 a depth the loss is near what so few examples allow from depth 5 on, so that depth 6
 can't test a law; and a fifth rung in the fit matters more than any number of seeds, for four leave the law with one
@@ -21,9 +21,9 @@ degree of freedom. The small rungs have seeds since theirs cost little, and thei
 says how much of a step is luck.
 
 The learning rate moves the loss as much as a rung does, so the ladder needs a rule for it. The study `learning_rate`
-measured the best rate at depths 1 to 5 at a width of 16 a depth (2e-2 at 1 and 2, 1.1e-2 at 3, 8e-3 at 4 and 5: exponent
--0.60 +- 0.20), hence 0.021 x depth^-0.6; within a factor 1.5 of the best rate the loss moves by less than 1 %. The study
-`transfer` asks what muP and CompleteP would do in place of such a rule.
+measured the best rate at depths 1 to 5 at a width of 16 a depth (2e-2 at 1 and 2, 1.1e-2 at 3, 8e-3 at 4 and 5:
+exponent -0.60 +- 0.20), hence 0.021 x depth^-0.6; within a factor 1.5 of the best rate the loss moves by less than 1 %.
+The study `transfer` asks what muP and CompleteP would do in place of such a rule.
 """
 
 import ml_collections
