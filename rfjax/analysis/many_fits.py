@@ -11,7 +11,7 @@ from scipy import stats
 
 from rfjax.analysis.engine import EXPONENTS, GRID, NEGLIGIBLE, TINY, Array
 from rfjax.analysis.fit import LEVEL
-from rfjax.analysis.fitting import APART, PARAMETERS, POOLED
+from rfjax.analysis.fitting import PARAMETERS, POOLED
 
 STEPS = 80  # of Levenberg and Marquardt's method, at most
 DONE = 1e-12  # relative fall of the squares below which all ladders have converged
@@ -96,10 +96,10 @@ def fit_many(
     scatter, freedom = np.sqrt(((weights * residual) ** 2).sum(-1) / spare), np.full(len(y), float(spare))
     inverse = _inverse(jacobian)
     if of_seeds:
-        p = stats.f.sf((scatter / typical) ** 2, spare, of_seeds)
+        alike = stats.f.sf((scatter / typical) ** 2, spare, of_seeds) > POOLED
         both = np.sqrt((spare * scatter**2 + of_seeds * typical**2) / (spare + of_seeds))
-        scatter = np.where(p > POOLED, both, np.maximum(scatter, typical))
-        freedom += np.where(p > APART, of_seeds, 0)
+        scatter = np.where(alike, both, np.maximum(scatter, typical))
+        freedom += np.where(alike, of_seeds, 0)
     scale = np.ones_like(theta)
     scale[:, : -1 if law == "power" else 2] = unit[:, None]
     half = inverse * scale[:, :, None]  # (m, p, k): weighted residuals to theta
