@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import special, stats
 
 from rfjax.analysis.engine import OBJECTIVES
 from rfjax.analysis.fit import LEVEL, Prediction
@@ -84,6 +84,7 @@ def _student(fit: LawFit, x: Any, y_stderr: Any) -> tuple[Any, Any]:
 
 def _quantile(p: float, weights: Any, centre: Any, scale: Any, freedom: Any) -> Any:
     """Where a mixture of Student's t, rows of (laws, n), has the probability p below it: (n,), by bisection."""
+    scale = np.maximum(scale, np.finfo(float).tiny)  # of a law that its points lie on to the last digit
     each = centre + scale * stats.t.ppf(p, freedom)
     low, high = each.min(0), each.max(0)
     for _ in range(HALVINGS):
@@ -131,8 +132,17 @@ def predictive_score(
         centre, scale = _student(fit, sizes[i], own)
         at = np.log(losses[i]) if OBJECTIVES[fit.objective].log else losses[i]
         scale = max(float(scale), PERFECT * abs(float(losses[i])))
-        total += float(stats.t.logpdf((at - centre) / scale, fit.degrees_of_freedom) - np.log(scale))
+        total += _log_density((at - centre) / scale, fit.degrees_of_freedom) - np.log(scale)
     return total
+
+
+def _log_density(u: float, freedom: float) -> float:
+    """Of Student's t; `stats.t.logpdf` looks for JAX, which a report does without."""
+    half = freedom / 2
+    return float(
+        special.gammaln(half + 0.5) - special.gammaln(half) - np.log(freedom * np.pi) / 2
+        - (half + 0.5) * np.log1p(u * u / freedom)
+    )  # fmt: skip
 
 
 def predictive_weights(scores: Mapping[str, float]) -> dict[str, float]:

@@ -20,6 +20,7 @@ UNGROUPED = (
     "intervals too narrow; pass groups."
 )
 FEWEST_GROUPS = 4  # leaving one out must leave three model sizes, for E, A and alpha
+SPARE = 3  # degrees of freedom: with fewer, Student's t makes an interval wide
 POOLED = 0.25  # p of the F test above which the scatter about a law and that between seeds are taken for one
 
 
@@ -68,7 +69,8 @@ def fit_points(
     bounds = tuple(f"{name} = {parameters[name]:g}" for name in on_bound)
     ungrouped = len(names) > 1 and groups is None and len({p.inputs[0] for p in used}) < len(used)
     said = [] if trusted else ["The search did not end at a minimum that the points determine: do not trust this fit."]
-    said += [*_warnings(len(used), len(parameter_names), bounds, lost, left_out), *([UNGROUPED] if ungrouped else [])]
+    said += _few(len(used), len(parameter_names), solution.degrees_of_freedom)
+    said += [*_warnings(bounds, lost, left_out), *([UNGROUPED] if ungrouped else [])]
     return kind(
         law=law,
         parameters=parameters,
@@ -210,16 +212,21 @@ def _aicc(solution: Solution, huber: bool) -> float | None:
     return float((2 if huber else 1) * n * log_spread + 2 * k + 2 * k * (k + 1) / (n - k - 1))
 
 
-def _warnings(n: int, p: int, bounds: tuple[str, ...], lost: list[str], left_out: list[Point]) -> list[str]:
+def _few(n: int, p: int, freedom: float) -> list[str]:
+    """Sentences on few points; freedom: of the scatter, to which seeds may have lent theirs."""
     said = []
-    if n - p < 3:
+    if n - p < SPARE and freedom < SPARE:
         said.append(
             f"{n} points leave {p} parameters only {n - p} degree{'s'[: n - p - 1]} of freedom: intervals are wide."
         )
     if n <= p + 2:
         said.append(f"AICc is undefined with {n} points and {p + 1} parameters (the scatter is one); it needs {p + 3}.")
+    return said
+
+
+def _warnings(bounds: tuple[str, ...], lost: list[str], left_out: list[Point]) -> list[str]:
     limits = f"E, A and B from 0, exponents from {EXPONENTS[0]} to {EXPONENTS[1]}, a break inside of the ladder"
-    said += [f"{bound} is a bound of the search ({limits})." for bound in bounds]
+    said = [f"{bound} is a bound of the search ({limits})." for bound in bounds]
     if lost:
         said.append(f"The points do not determine {' and '.join(lost)}.")
     return said + [f"{point.label or f'Point {point.index}'} was left out: {point.reason}." for point in left_out]

@@ -271,11 +271,12 @@ def _by_setting(runs: Iterable[Measured], said: list[str]) -> dict[float, list[R
     for run in runs:
         groups.setdefault((run.x, run.setting), []).append(run)
     chosen: dict[float, list[Rung]] = {}
+    repeated = any(len(members) > 1 for members in groups.values())
     for (size, _), members in groups.items():
         errors = [run.stderr for run in members]
         stderr = None if None in errors else float(np.mean(errors))
         losses = tuple(run.loss for run in members)
-        name = SEED.sub("", members[0].name) if len(members) > 1 else members[0].name
+        name = SEED.sub("", members[0].name) if repeated else members[0].name
         chosen.setdefault(size, []).append(Rung(name or members[0].name, size, losses, stderr, tuple(members)))
     for rungs in chosen.values():
         rungs.sort(key=lambda rung: rung.loss)

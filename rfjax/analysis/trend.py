@@ -21,9 +21,10 @@ from rfjax.analysis.successive import Ahead
 # On ladders of 5 to 8 rungs, a rung 4 times beyond: python -m benchmarks.coverage --growth 3 and 5 (docs/results), and
 # tests/analysis/test_diagnostics.py, which repeats one of each.
 INTERVALS = (
-    "Intervals suppose that the law is right and that the noise is equally large, relative to the loss, at every size. "
-    "Noise that grows three- to fivefold along the ladder, untold, leaves 95 % at 64 to 92 %; a bend inside the ladder "
-    "can leave E outside its interval every time, though predictions still hold."
+    "Intervals suppose that the law is right, and that the noise, relative to the loss, goes with size as the seeds of "
+    "three rungs or more show, or else is equally large everywhere. Noise that grows three- to fivefold along the "
+    "ladder, untold, leaves 95 % at 64 to 92 %; a bend inside the ladder can leave E outside its interval every time, "
+    "though predictions still hold."
 )
 
 ENOUGH = (

@@ -94,7 +94,7 @@ def draw_trend(records: Records, findings: Findings) -> Figure:
     trend, rungs = findings.trend, findings.trend.rungs
     x, losses = np.array([rung.x for rung in rungs]), [rung.loss for rung in rungs]
     grid = np.geomspace(x.min() / 1.3, x.max() * AHEAD, 200)
-    span = "95 % of new measurements, if the law is right\nand the noise is equal at all sizes"
+    span = "95 % of new measurements, if the law is right\nand the noise is as supposed"
     for law, fit in trend.judged.items():
         value, low, high = fit.predict(grid)
         main = law == findings.study["law"] or findings.study["law"] not in trend.judged

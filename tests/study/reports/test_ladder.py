@@ -66,7 +66,7 @@ def test_a_seed_without_a_loss_is_missed_by_name(tmp_path):
     found = find(folder)
     assert [point.seeds for point in found.trend.rungs] == [2, 2, 2, 2, 1]
     assert found.trend.rungs[0].name == "d1"
-    assert any(s.startswith("d5-seed0 rests on 1 of 2 seeds: d5-seed1 left no loss") for s in found.warnings)
+    assert any(s.startswith("d5 rests on 1 of 2 seeds: d5-seed1 left no loss") for s in found.warnings)
     errors = [point.error / point.loss for point in found.trend.rungs]
     assert errors[4] == pytest.approx(np.sqrt(2) * errors[0])  # the pooled spread serves the rung with one seed
 

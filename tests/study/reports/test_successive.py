@@ -29,7 +29,7 @@ def test_the_report_shows_successive_rungs_the_choice_and_the_levels(tmp_path):
     assert "<h2>L(N, D) by level</h2>" in page
     with (folder / "report" / "successive.csv").open() as file:
         rows = list(csv.DictReader(file))
-    found = drawn.findings.trend.choice
+    found = drawn.findings.one.trend.choice
     assert [(row["law"], row["label"]) for row in rows] == [
         *(("power", name) for name in ("d4", "d5", "d6")),
         *(("power_offset", name) for name in ("d5", "d6")),
@@ -40,7 +40,7 @@ def test_the_report_shows_successive_rungs_the_choice_and_the_levels(tmp_path):
     assert last["law"] == "choice"
     assert last["best"] == found.best
     assert sum(last["weights"].values()) == pytest.approx(1)
-    surfaces = {row.name: row for row in drawn.findings.surface.levels}
+    surfaces = {row.name: row for row in drawn.findings.one.surface.levels}
     assert surfaces["t = 0"].fit.law == "surface_floor"
     assert surfaces["t = 0"].irreducible[0] == 1.0
     assert surfaces["t = 0.5"].fit.law == "surface"
@@ -89,7 +89,7 @@ def test_runs_of_another_grid_or_data_set_are_no_part_of_the_law(tmp_path):
     path.write_text(json.dumps(config))
     drawn = reports.build_report(folder)
     pages.check(reports.write_page(drawn).read_text())
-    trend = drawn.findings.trend
+    trend = drawn.findings.one.trend
     assert [rung.name for rung in trend.rungs] == ["d1", "d3", "d4", "d6"]
     said = {one.name: one.reason for one in trend.ladder.lost}
     assert "on the grid (k+0.5)/8 of 8 levels, those of the law the grid k/8 of 8 levels" in said["d2"]
