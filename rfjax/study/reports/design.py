@@ -77,9 +77,9 @@ def _curve(found: "Found") -> Figure:
         axes.axhline(100 * free[0].width(asked.probability), ls="-.", color="C0", label="the pilot alone")
     best = [one for one in best if one.candidate.cost]
     cost, width = [one.candidate.cost for one in best], [100 * one.width(asked.probability) for one in best]
-    ends = ([max(points)[0]], width[-1:]) if points else ([], [])
-    axes.step([*cost, *ends[0]], [*width, *ends[1]], where="post", color="C0",
-              label=f"least that is kept with probability {asked.probability:.0%}")  # fmt: skip
+    if best:  # none where nothing that costs is narrower than the pilot alone
+        axes.step([*cost, max(points)[0]], [*width, width[-1]], where="post", color="C0",
+                  label=f"least that is kept with probability {asked.probability:.0%}")  # fmt: skip
     if found.least:
         axes.axhline(100 * found.least, ls=":", color="grey", label="least: one run's scatter")
     if asked.width:
