@@ -23,5 +23,5 @@ def get_config() -> ml_collections.ConfigDict:
     c = configs.default()
     c.job = "archive"
     c.workdir = "work/archive"
-    c.generate.update(source="work/scaling/runs/d6-seed0", count=50_000, batch=64, preset="repa-sde-250", guidance=1.0)
+    c.generate.update(source="work/scaling/runs/d7-seed0", count=50_000, batch=64, preset="repa-sde-250", guidance=1.0)
     return c

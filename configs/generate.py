@@ -35,5 +35,5 @@ def get_config() -> ml_collections.ConfigDict:
     c = configs.default()
     c.job = "generate"
     c.workdir = "work/samples"
-    c.generate.update(source="work/scaling/runs/d6-seed0", count=16, steps=25, guidance=3.0)
+    c.generate.update(source="work/scaling/runs/d7-seed0", count=16, steps=25, guidance=3.0)
     return c

@@ -24,6 +24,10 @@ def test_seeds_go_by_size_and_the_last_number_holds_for_the_rest():
     ]
 
 
+def test_numbers_beyond_the_sizes_are_not_used():
+    assert study((2, 1, 1, 5)) == study((2, 1, 1))
+
+
 def test_without_seeds_the_config_own_seed_is_taken():
     assert study() == [("d3", 7, 100), ("d1", 7, 100), ("d2", 7, 100)]
 
@@ -49,7 +53,6 @@ def test_steps_follow_the_depth_and_a_run_holds_its_own_number():
 @pytest.mark.parametrize(
     ("seeds", "axes", "words"),
     [
-        ((1, 1, 1, 1), {}, "4 numbers for the 3 values"),
         ((0,), {}, "from 1 to 1000"),
         ((2,), {"training.seed": (0, 1)}, "leave one of them out"),
     ],

@@ -70,13 +70,15 @@ def test_flags_reach_the_config():
     arguments = [SCALING, "--config.training.steps=77", "--config.only=d3", "--config.study.axes.model.depth=(1,3)"]
     config = main.read_flags(arguments)
     assert (config.training.steps, config.only) == (77, "d3")
-    assert [name for name, _ in configs.runs(config)] == ["d1", "d3"]
+    assert [name for name, _ in configs.runs(config)] == [f"d1-seed{i}" for i in range(3)] + [
+        f"d3-seed{i}" for i in range(3)
+    ]
 
 
 def test_a_flag_may_add_an_axis_that_the_file_lacks():
     for seeds in (["--config.study.axes.training.seed=(1,2)"], ["-config.study.axes.training.seed", "[1, 2]"]):
-        config = main.read_flags([SCALING, "--config.study.axes.model.depth=3", *seeds])
-        assert [name for name, _ in configs.runs(config)] == ["d3-seed1", "d3-seed2"]
+        config = main.read_flags([f"{SCALING}:learning_rate", "--config.study.axes.model.depth=3", *seeds])
+        assert {name.rpartition("-")[2] for name, _ in configs.runs(config)} == {"seed1", "seed2"}
 
 
 def test_a_home_folder_is_written_out_and_a_missing_one_said(monkeypatch, tmp_path):
@@ -92,7 +94,7 @@ def test_help_helps(capsys):
     assert "python -m rfjax.main --config=configs/scaling.py" in capsys.readouterr().out
     assert main.main([SCALING, "--help"]) == 0
     out = capsys.readouterr().out
-    assert "--config.model.width_per_depth=16" in out
+    assert "--config.model.width_per_depth=12" in out
     assert "width per unit of depth" in out
 
 

@@ -14,8 +14,7 @@ def combinations(study: Study) -> Iterator[dict[str, Any]]:
     """The values of each run's own keys, in order; with `study.seeds`, seeds are the last of them.
 
     Raises:
-        UserError: if `study.seeds` has nothing to count for, or says more than there are sizes, or if seeds are an
-            axis as well.
+        UserError: if `study.seeds` has nothing to count for, or if seeds are an axis as well.
     """
     _check_seeds(study)
     for values in itertools.product(*study.axes.values()):
@@ -50,9 +49,7 @@ def _check_seeds(study: Study) -> None:
             f"or list seeds in config.study.axes.{SEED}"
         )
     if SEED in study.axes:
-        raise UserError(f"config.study.seeds and config.study.axes.{SEED} both choose the seeds: leave one of them out")
-    if len(study.seeds) > (sizes := len(study.axes[SIZE])):
         raise UserError(
-            f"config.study.seeds has {len(study.seeds)} numbers for the {sizes} values of config.study.axes.{SIZE}: "
-            "give at most one a depth; the last number holds for all larger ones"
+            f"config.study.seeds and config.study.axes.{SEED} both choose the seeds: leave one of them out, such as "
+            'by --config.study.seeds="()"'
         )

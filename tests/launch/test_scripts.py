@@ -126,7 +126,7 @@ def test_what_rfjax_refuses_is_refused_before_anything_is_started(script, fakes)
     ],
 )
 def test_rfjax_itself_is_asked(fakes, words, said):
-    config = f"--config={ROOT / 'configs' / 'scaling.py'}"
+    config = f"--config={ROOT / 'configs' / 'scaling.py'}:fashion_mnist"
     axes = "--config.study.axes.model.depth=(1,3)"
     done = fakes.run("slurm.sh", "--dry-run", config, axes, *words, PYTHON=sys.executable, PYTHONPATH=str(ROOT))
     assert done.returncode == 2
@@ -135,7 +135,7 @@ def test_rfjax_itself_is_asked(fakes, words, said):
 
 
 def test_the_array_has_the_names_of_the_runs(fakes):
-    config = f"--config={ROOT / 'configs' / 'scaling.py'}"
+    config = f"--config={ROOT / 'configs' / 'scaling.py'}:fashion_mnist"
     axes = "--config.study.axes.model.depth=(1,3)"
     done = fakes.run("slurm.sh", "--dry-run", config, axes, PYTHON=sys.executable, PYTHONPATH=str(ROOT))
     words = shlex.split(done.stdout.splitlines()[0])

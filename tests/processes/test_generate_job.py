@@ -262,7 +262,7 @@ def test_the_config_reaches_the_job(source, tmp_path, capsys):
     file = f"--config={ROOT / 'configs' / 'generate.py'}"
     config = main.read_flags([file])
     assert (config.job, config.workdir) == ("generate", "work/samples")
-    assert config.generate.source == "work/scaling/runs/d6-seed0"
+    assert config.generate.source == "work/scaling/runs/d7-seed0"
     flags = [f"--config.workdir={tmp_path}", f"--config.generate.source={source}", "--config.generate.steps=2"]
     assert main.main([file, *flags, "--config.generate.prompts=('a red circle',)"]) == 0
     assert "1 drawn in" in capsys.readouterr().out

@@ -43,7 +43,8 @@ class Study:
         (),
         "Sets how many seeds each value of axes.model.depth has, from the smallest: (3, 3, 2, 1) trains the two "
         "smallest three times, the third twice, and every larger one once, for the last number holds for the rest. "
-        "Seeds of small rungs cost little and tell how much of a loss is luck. Empty takes training.seed alone.",
+        "Numbers beyond the values are not used. Seeds of small rungs cost little and tell how much of a loss is luck. "
+        "Empty takes training.seed alone.",
         low=1,
         high=1000,
     )
