@@ -1,6 +1,6 @@
 """The scaling study: validation loss of rectified-flow MM-DiTs against their size (SD3 section 5.3.3, Fig. 8).
 
-    python -m rfjax.main --config=configs/scaling.py           a law on `shapes`: @MIN@ on two cores
+    python -m rfjax.main --config=configs/scaling.py           a law on `shapes`: under 8 minutes on two cores
     ... --config=configs/scaling.py:fashion_mnist              the same on Fashion-MNIST: about 8 minutes
     ... --config=configs/scaling.py:learning_rate              where the ladder's learning rates come from: 20 minutes
     ... --config=configs/scaling.py:transfer                   does a small rung's best rate serve a large one?
