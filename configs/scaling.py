@@ -17,7 +17,7 @@ examples that each run sees; more examples lower it. The one floor that is known
 
 Why these rungs: with a width of 16 a depth the loss is near what so few examples allow from depth 5 on, so that depth 6
 can't test a law; and a fifth rung in the fit matters more than any number of seeds, for four leave the law with one
-degree of freedom. The small rungs have seeds since theirs cost little, and their spread (2 % at depth 1, .5 % at 5)
+degree of freedom. The small rungs have seeds since theirs cost little, and their spread (1.3 % at depth 1, .7 % at 5)
 says how much of a step is luck.
 
 The learning rate moves the loss as much as a rung does, so the ladder needs a rule for it. The study `learning_rate`
