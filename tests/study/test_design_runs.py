@@ -50,5 +50,5 @@ def test_a_ladder_goes_on_where_its_pilot_stopped(tmp_path):
     fits = json.loads((folder / "report" / "fits.json").read_text())
     whole = next(fit for fit in fits if fit["rungs"] == "all" and fit["law"] == "power_offset")
     assert len(whole["points"]) == 5
-    assert [point["label"] for point in whole["points"]][-1] == "d5-seed0"
+    assert [point["label"] for point in whole["points"]][-1] == "d5"
     assert run_job(runner, ladder, time.time()) == 0  # again: nothing is left to do
