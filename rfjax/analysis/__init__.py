@@ -9,13 +9,14 @@ from rfjax.analysis.engine import OBJECTIVES
 from rfjax.analysis.fit import HeldOut, Status
 from rfjax.analysis.fitting import TooFewPoints
 from rfjax.analysis.isoflop import envelope, isoflop
-from rfjax.analysis.ladder import Ladder, Lost, Measured, build_ladder, step_warnings
+from rfjax.analysis.ladder import Ladder, Lost, Measured, build_ladder
 from rfjax.analysis.laws import compare_laws, fit_law, fit_surface
 from rfjax.analysis.level_surfaces import LevelSurface, level_surfaces
 from rfjax.analysis.quality import Checkpoint, Relation, main_setting, relate
 from rfjax.analysis.ranking import agreement, average_ranks, fronts
 from rfjax.analysis.rates import RateChoice, RateSweep, choose_rate, rate_exponent, sweep_rates
 from rfjax.analysis.seeds import change, late_fall, noise_trend, pooled_spread, under_trained
+from rfjax.analysis.steps import step_warnings
 from rfjax.analysis.successive import Ahead, Score, score, successive
 from rfjax.analysis.trend import Surface, Trend, analyse_surface, analyse_trend, fit_records
 

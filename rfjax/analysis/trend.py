@@ -12,10 +12,11 @@ from rfjax.analysis.diagnostics import LawCheck, check_law, law_warnings
 from rfjax.analysis.fit import plain
 from rfjax.analysis.fitting import TooFewPoints
 from rfjax.analysis.isoflop import IsoFlop, isoflop
-from rfjax.analysis.ladder import Ladder, Rung, Step, paired_steps
+from rfjax.analysis.ladder import Ladder, Rung
 from rfjax.analysis.laws import Allocation, LawFit, SurfaceFit, compare_laws, fit_law, fit_surface
 from rfjax.analysis.level_surfaces import LevelSurface
 from rfjax.analysis.levels import WHOLE, Level, analyse_levels
+from rfjax.analysis.steps import Step, paired_steps
 from rfjax.analysis.successive import Ahead
 
 # On ladders of 5 to 8 rungs, a rung 4 times beyond: python -m benchmarks.coverage --growth 3 and 5 (docs/results), and

@@ -7,7 +7,7 @@ import pytest
 from synthetic import STEPS, change_lines, write_study
 
 from rfjax.analysis import seeds
-from rfjax.analysis.ladder import why_unpaired
+from rfjax.analysis.steps import why_unpaired
 from rfjax.study import records
 from rfjax.study.reports import scaling, scaling_findings
 
