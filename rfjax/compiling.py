@@ -23,6 +23,16 @@ def quick_options() -> dict[str, Any] | None:
     return _known(QUICK) if jax.default_backend() == "cpu" else None
 
 
+# A program that runs once, such as that which draws the initial weights, compiles in half the time again.
+ONCE = ({"xla_backend_optimization_level": 0}, {"xla_cpu_use_fusion_emitters": False})
+
+
+@functools.cache
+def once_options() -> dict[str, Any] | None:
+    """Options for a program that runs once: those of ONCE that JAX has, on a CPU."""
+    return _known(ONCE) if jax.default_backend() == "cpu" else None
+
+
 # XLA for CPUs multiplies in float32. Without this it copies the bfloat16 weights of all blocks before a scan over them,
 # which takes twice their memory once more; with it, those of one block at a time.
 NARROW = ({"xla_disable_hlo_passes": "while-loop-invariant-code-motion"},)

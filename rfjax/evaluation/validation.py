@@ -24,6 +24,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import Array, Float, Int, Shaped
 
 from rfjax import flow
+from rfjax.compiling import quick_options
 from rfjax.encoders.codec import to_network
 
 LEVELS = 8
@@ -92,7 +93,7 @@ def triple_functions(levels: str) -> tuple[Callable[..., Triples], Callable[...,
         shown, target = flow.noised(at, x0, eps)
         return Triples(shown, at.time, target)
 
-    return jax.jit(prepare), jax.jit(flow.squared_error)
+    return jax.jit(prepare, compiler_options=quick_options()), jax.jit(flow.squared_error)
 
 
 def known_floors(formulation: flow.Formulation, levels: str) -> Floors:
@@ -112,14 +113,17 @@ def noise_power(level: int, examples: int, shape: tuple[int, ...]) -> float:
     """
     index = np.arange(level, examples, LEVELS)
     parts = [index[start : start + NOISES] for start in range(0, len(index), NOISES)]
-    drawn = (np.asarray(_mean_square_noise(np.resize(part, NOISES), shape))[: len(part)] for part in parts)
+    drawn = (np.asarray(_jit_mean_square(shape)(np.resize(part, NOISES)))[: len(part)] for part in parts)
     total = sum(power.sum(dtype=np.float64) for power in drawn)
     return float(total / len(index)) if len(index) else float("nan")
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def _mean_square_noise(index: Int[Array, " B"], shape: tuple[int, ...]) -> Float[Array, " B"]:
-    return jnp.mean(_noise(index, shape) ** 2, axis=tuple(range(1, len(shape) + 1)))
+@functools.cache
+def _jit_mean_square(shape: tuple[int, ...]) -> Callable[[Any], Array]:
+    def mean_square(index: Int[Array, " B"]) -> Float[Array, " B"]:
+        return jnp.mean(_noise(index, shape) ** 2, axis=tuple(range(1, len(shape) + 1)))
+
+    return jax.jit(mean_square, compiler_options=quick_options())
 
 
 def _noise(index: Int[Array, " B"], shape: tuple[int, ...]) -> Float[Array, "B *S"]:

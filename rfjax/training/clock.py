@@ -30,6 +30,11 @@ class Clock:
             self._charge()
             self._stack.pop()
 
+    def move(self, seconds: float, source: str, target: str) -> None:
+        """Charges to `target` what was charged to `source`."""
+        for name, change in ((source, -seconds), (target, seconds)):
+            self.seconds[name] = self.seconds.get(name, 0.0) + change
+
     def total(self) -> dict[str, float]:
         """What has been charged so far."""
         self._charge()

@@ -142,8 +142,11 @@ class _Training:
         """The encoded batch of the next update, on the devices."""
         context = self.context
         context.watchdog.beat(f"waiting for the batch of step {self.step + 1}")
+        before = context.clock.spent("data")
         with context.clock("data"):
             batch = meshes.put_rows(next(self._batches), context.config.training.batch, context.mesh)
+        if not state.step.is_ready():  # the last update has not ended, so the devices did not wait
+            context.clock.move(context.clock.spent("data") - before, "data", "training")
         with self.compiling():
             stage = context.encode_features if self.spec.features else context.encode
             return stage(batch, self._seed, state.step)

@@ -10,7 +10,7 @@ from flax import struct, traverse_util
 from jax.sharding import Mesh
 
 from rfjax import data
-from rfjax.compiling import quick_options
+from rfjax.compiling import once_options
 from rfjax.models.parameterisation import Scaling
 from rfjax.training import mesh as meshes
 from rfjax.training.spec import RunSpec
@@ -88,7 +88,7 @@ def scaled_start(scaling: Scaling, weights: Any) -> Any:
 @functools.cache
 def _jit_initial(spec: RunSpec, mesh: Mesh) -> Callable[..., State]:
     shardings = jax.tree.map(lambda x: x.sharding, abstract_state(spec, mesh))
-    return jax.jit(functools.partial(_initial, spec), out_shardings=shardings, compiler_options=quick_options())
+    return jax.jit(functools.partial(_initial, spec), out_shardings=shardings, compiler_options=once_options())
 
 
 def _initial(spec: RunSpec, seed: Any) -> State:

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, UInt32
 
 from rfjax import flow
-from rfjax.compiling import options
+from rfjax.compiling import options, quick_options
 from rfjax.data import SYNTHETIC
 from rfjax.encoders.codec import to_network
 from rfjax.models import Inputs
@@ -51,7 +51,8 @@ def jit_noise(objective: Objective, inputs: Inputs, mesh: Mesh) -> Callable[...,
         keys = jax.vmap(lambda place: jax.random.fold_in(step_key, place))(slot)
         return jax.vmap(lambda key: objective.sample_noise(formulation, key, inputs))(keys)
 
-    return jax.jit(sample, out_shardings=NamedSharding(mesh, meshes.BATCH))
+    spread = NamedSharding(mesh, meshes.BATCH)
+    return jax.jit(sample, out_shardings=spread, compiler_options=quick_options())
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def update(
     terms, grads = gradients(spec, mesh)(state.params, state.frozen, batch, noise)
     changes, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, changes)
-    step, norm = state.step + 1, optax.global_norm(clipped_gradient(spec, grads, numbers))
+    step, norm = state.step + 1, optax.global_norm(watched_gradient(spec, grads, numbers))
     watched = DENOISING if DENOISING in terms else LOSS
     loss = terms[watched]
     since = state.step % spec.log_every
@@ -149,12 +150,17 @@ def update(
     return State(step, params, state.frozen, average, opt_state, sums, health), metrics
 
 
-def clipped_gradient(spec: RunSpec, grads: Any, numbers: Numbers) -> Any:
-    """The gradient whose norm is clipped: in "standard" the weights' own, else that of the forward-multiplied ones."""
-    if spec.scaling is None:
+def watched_gradient(spec: RunSpec, grads: Any, numbers: Numbers) -> Any:
+    """The gradient whose norm is clipped: in "standard" the weights' own, else that of the forward-multiplied ones.
+
+    As one vector if the optimizer makes one, which it then shares with the norm: a sum for each leaf compiles slowly.
+    """
+    if spec.scaling is not None:
+        factors = numbers.factors or spec.scaling.factors()
+        grads = times(spec.scaling, factors.gradient).update(grads, optax.EmptyState())[0]
+    if not spec.settings.flatten:
         return grads
-    factors = numbers.factors or spec.scaling.factors()
-    return times(spec.scaling, factors.gradient).update(grads, optax.EmptyState())[0]
+    return jnp.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(grads)])
 
 
 def gradients(spec: RunSpec, mesh: Mesh) -> Callable[..., tuple[Metrics, Any]]:
