@@ -10,6 +10,7 @@ from rfjax.study.records import RunRecord
 from rfjax.study.run_records import finite
 
 UNITS = {"parameters": "parameters", "train_flops": "training FLOPs"}
+OPEN = 1.0  # a width, relative to the loss: an interval that is wider says nothing
 NEAR = 0.01  # relative: a target that is so near to a rung's size is that rung
 
 
@@ -91,10 +92,8 @@ def sentences(found: Judged, trend: analysis.Trend) -> list[str]:
     runs = sum(rung.seeds for rung in inside)
     what = f"{one.promise.x:.3g} {UNITS[trend.x]}"
     where = f"{one.rung} ({what})" if one.rung else what
-    said = [
-        f"What is the validation loss at {where}, {one.beyond:.2g} times beyond the {len(inside)} rungs that the law "
-        f"has seen? {one.value:.4f}, 95 % interval {one.low:.4f} to {one.high:.4f} ({one.width:.1%} wide)."
-    ]
+    rungs = f"the {len(inside)} rungs that the law has seen"
+    said = [f"What is the validation loss at {where}, {one.beyond:.2g} times beyond {rungs}? {_interval(one)}"]
     if one.measured is not None:
         lies = "inside" if one.inside else "outside"
         said.append(f"Measured afterwards: {one.measured:.4f}, {lies} the interval; the law is {one.error:+.2%} off.")
@@ -114,7 +113,16 @@ def sentences(found: Judged, trend: analysis.Trend) -> list[str]:
         f"It rests on {runs} runs of {len(inside)} rungs, on the law {trend.main} ({fit.degrees_of_freedom} degrees of "
         f"freedom), on the learning-rate rule, and on {ladder.examples_seen}; {noise}."
     )
+    if one.width > OPEN:
+        return [*said, "No number of seeds makes it useful: rungs that follow one law would, and more of them."]
     return [*said, *_on_narrowing(found)]
+
+
+def _interval(one: Answer) -> str:
+    ends = f"{one.low:.4g} to {one.high:.4g}"
+    if one.width > OPEN:
+        return f"The law leaves that open: its 95 % interval, {ends}, is wider than the loss itself."
+    return f"{one.value:.4f}, 95 % interval {one.low:.4f} to {one.high:.4f} ({one.width:.1%} wide)."
 
 
 def _on_narrowing(found: Judged) -> list[str]:

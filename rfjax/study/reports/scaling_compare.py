@@ -15,6 +15,7 @@ from rfjax import config as configs
 from rfjax.analysis.compare import Design, Pair, compare, make_design
 from rfjax.analysis.contrasts import Place
 from rfjax.analysis.fit import plain
+from rfjax.analysis.multipliers import Estimate
 from rfjax.study.records import Records, RunRecord
 from rfjax.study.reports.compare import listed
 from rfjax.study.reports.scaling_findings import measured_of, size_of
@@ -58,7 +59,10 @@ def designs_of(records: Records) -> dict[str, list[RunRecord]]:
 def one_ladder(records: Records) -> Records:
     """The study with the runs of its first design alone; as it is where it compares none."""
     found = designs_of(records)
-    return dataclasses.replace(records, runs=tuple(next(iter(found.values())))) if found else records
+    if not found:
+        return records
+    runs = tuple(next(iter(found.values())))
+    return dataclasses.replace(records, runs=runs, study=records.study | {"runs": [run.name for run in runs]})
 
 
 def analyse_designs(records: Records) -> Comparison | None:
@@ -190,6 +194,8 @@ def span(value: float, low: float, high: float) -> str:
         return "any number of"
     if not math.isfinite(value):
         return f"more than {low:.3g}" if low > 0 else "an unknown number of"
+    if low <= 0 and not math.isfinite(high):
+        return f"{value:.3g} (no bound either way)"
     ends = f"{low:.3g} to {high:.3g}" if math.isfinite(high) and low > 0 else ""
     return f"{value:.3g} ({ends or (f'{low:.3g} or more' if low > 0 else f'{high:.3g} or less')})"
 
@@ -236,9 +242,19 @@ def at_rungs(pair: Pair) -> str:
     half = last.difference.half
     ends = f" (95 % {percent(last.difference.value - half)} to {percent(last.difference.value + half)})"
     said = f"At {last.name} {pair.b} ends {percent(last.difference.value)}{ends if math.isfinite(half) else ''} off"
-    along = last.at_loss.at_end
-    tail = f"; at equal loss along these runs it needs {along.text('.3g')} times less compute" if along else ""
-    return f"{said} {pair.a}'s loss{tail}."
+    return f"{said} {pair.a}'s loss{_along(pair, last.at_loss.at_end)}."
+
+
+def _along(pair: Pair, found: Estimate | None) -> str:
+    """How much less compute the better of two needs where the slower ends."""
+    if found is None:
+        return ""
+    better = pair.b
+    if found.value < 1:
+        better, ends = pair.a, (found.low, found.high)
+        low, high = (None, None) if None in ends else (1 / ends[1], 1 / ends[0])
+        found = Estimate(1 / found.value, low, high)
+    return f"; at equal loss along these runs {better} needs {found.text('.3g')} times less compute"
 
 
 def fit_records(found: Comparison) -> list[dict[str, Any]]:

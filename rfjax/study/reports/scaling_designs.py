@@ -9,7 +9,13 @@ from typing import Any
 from rfjax.study.records import Records
 from rfjax.study.reports import scaling_compare_page as page
 from rfjax.study.reports.page import Report
-from rfjax.study.reports.scaling_compare import Comparison, analyse_designs, fit_records, one_ladder
+from rfjax.study.reports.scaling_compare import (
+    Comparison,
+    analyse_designs,
+    designs_of,
+    fit_records,
+    one_ladder,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,10 +32,13 @@ def with_designs(report: Report) -> Report:
 
     def analyse(records: Records) -> Both:
         comparison = analyse_designs(records)
-        one = report.analyse(one_ladder(records))
+        own = one_ladder(records)
+        one = report.analyse(own)
         if comparison is None:
             return Both(one, None, one.warnings)
-        return Both(one, comparison, tuple(dict.fromkeys([*records.states(), *comparison.warnings, *one.warnings])))
+        first, known = next(iter(designs_of(records))), own.states()
+        said = [f"{first}: {sentence}" for sentence in one.warnings if sentence not in known]
+        return Both(one, comparison, tuple(dict.fromkeys([*records.states(), *comparison.warnings, *said])))
 
     def to_json(both: Both) -> Any:
         return report.to_json(both.one) + (fit_records(both.comparison) if both.comparison else [])
@@ -52,7 +61,9 @@ def with_designs(report: Report) -> Report:
 
     def lines(records: Records, both: Both) -> list[str]:
         said = report.lines(records, both.one)
-        return [*page.lines(both.comparison), *said] if both.comparison else said
+        if both.comparison is None:
+            return said
+        return [*page.lines(both.comparison), f"What follows is of {next(iter(designs_of(records)))} alone.", *said]
 
     own = {"analyse": analyse, "to_json": to_json, "tables": tables, "figures": figures}
     return dataclasses.replace(report, **own, opening=opening, sections=sections, lines=lines)

@@ -85,6 +85,25 @@ def test_the_law_of_one_ladder_is_that_of_the_first_design(built):
     assert not [said for said in built.findings.warnings if "Of several settings" in said]
 
 
+def test_other_designs_are_not_missing_and_warnings_name_their_design(built):
+    assert not [said for said in built.findings.warnings if "not started" in said]
+    own = [said for said in built.findings.one.warnings if said not in built.study.states()]
+    assert all(f"rf: {said}" in built.findings.warnings and said not in built.findings.warnings for said in own)
+
+
+def test_the_cheaper_design_along_the_runs_is_named_whichever_comes_first(tmp_path):
+    for better, name in ((BETTER, RF[1]), (1 / BETTER, RF[0])):
+        (pair,) = scaling_compare.analyse_designs(records.read(write_designs(tmp_path / name[:4], better=better))).pairs
+        found = re.search(r"along these runs (\S+) needs ([\d.]+) ", scaling_compare.at_rungs(pair))
+        assert found[1] == name and float(found[2]) > 1
+
+
+def test_an_interval_without_bounds_is_said():
+    assert scaling_compare.span(2.3, 0.0, float("inf")) == "2.3 (no bound either way)"
+    assert scaling_compare.span(2.3, 1.2, float("inf")) == "2.3 (1.2 or more)"
+    assert scaling_compare.span(2.3, 0.0, 4.0) == "2.3 (4 or less)"
+
+
 def test_without_compare_the_report_is_of_one_ladder(tmp_path):
     built = reports.build_report(write_study(tmp_path / "s"))
     assert built.findings.comparison is None

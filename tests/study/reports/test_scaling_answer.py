@@ -43,6 +43,14 @@ def test_a_promise_that_cannot_be_judged_is_said(tmp_path, at):
     assert any("promise at" in one and "is not judged" in one for one in found.warnings)
 
 
+def test_an_interval_wider_than_the_loss_answers_nothing(tmp_path):
+    _, found = find(write_study(tmp_path / "s", axes=SEEDS | {"model.depth": (1, 2, 3, 4, 6)}, noise=0.5, promise=0.5))
+    assert found.judged.answer.width > 1
+    said = scaling.answer_of(found)
+    assert "The law leaves that open" in said[0] and "is wider than the loss itself" in said[0]
+    assert any(one.endswith(": not kept.") for one in said) and not any("To narrow" in one for one in said)
+
+
 def test_a_depth_of_the_ladder_names_its_rung(tmp_path):
     _, found = find(write_study(tmp_path / "s", promise=0.1, promise_at="depth=6"))
     assert found.judged.answer.rung == "d6"
