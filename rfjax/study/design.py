@@ -211,7 +211,8 @@ def config_text(found: Found) -> str:
     workdir = mirror.named(found.config.workdir).rstrip("/") + ("" if one.reused else "_designed")
     about = f"The ladder that `design` chose for {asked.target}."
     if asked.compare:
-        return ladder_config.text(found.pilot.config, one, workdir, about, {})
+        target = {"compare": asked.compare, "compare_target": f"{found.pilot.x}={found.goes_to:.10g}"}
+        return ladder_config.text(found.pilot.config, one, workdir, about, target)
     promise = {
         "promise": found.promised,
         "promise_at": f"{found.pilot.x}={found.goes_to:.10g}",

@@ -14,7 +14,7 @@ from rfjax.study.records import RunRecord
 SKIPPED = ("job", "workdir", "only", "options", "validation.examples")
 SECTIONS = ("design",)
 APART = ("job", "workdir", "only", "study", "design")  # what a run's results do not depend on
-OF_STUDY = ("axes", "seeds", "promise", "promise_at", "promise_probability")
+OF_STUDY = ("axes", "seeds", "promise", "promise_at", "promise_probability", "compare", "compare_target")
 
 
 def seeded(config: Mapping[str, Any]) -> bool:

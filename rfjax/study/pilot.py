@@ -16,7 +16,7 @@ from rfjax.analysis.many_spreads import course_of
 from rfjax.analysis.truths import Truths, draw_truths
 from rfjax.errors import UserError, nearest
 from rfjax.study import comparable, ladder_config, pilot_costs, records
-from rfjax.study.pilot_checks import by_compute, check_alike, steps_by_depth, two_values, value_of
+from rfjax.study.pilot_checks import by_compute, check_alike, check_quantity, steps_by_depth, two_values, value_of
 from rfjax.study.records import RunRecord
 from rfjax.study.reports import scaling_findings
 
@@ -101,6 +101,8 @@ def read(folder: Path, laws: int, seed: int, price: Callable[..., float], compar
     runs = [run for run in study.runs if run.final(section["weights"])]
     values = two_values(study, runs, compare) if compare else ("",)
     check_alike(study, runs, compare)
+    if compare:
+        check_quantity(runs, compare, values, section["weights"])
     contained = {many: ladder_config.contained(study.config, runs, many) for many in (True, False)}
     named = bool(contained[True])
     there = contained[named]

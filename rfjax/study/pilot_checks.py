@@ -11,6 +11,7 @@ from rfjax.errors import UserError, nearest
 from rfjax.study import records
 from rfjax.study.ladder_config import same
 from rfjax.study.records import RunRecord
+from rfjax.study.reports.scaling_compare import why_not
 
 FREE = ("model.depth", "training.seed")  # what may differ between the runs of a pilot
 
@@ -52,6 +53,13 @@ def two_values(study: records.Records, runs: Sequence[RunRecord], path: str) -> 
             f"'{AT_ONCE}' in the pilot, not '{study.config['study']['objective']}'"
         )
     return known[0], known[1]
+
+
+def check_quantity(runs: Sequence[RunRecord], path: str, values: tuple[Any, Any], weights: str) -> None:
+    """Refuses two designs whose validation losses are not one quantity: no compute makes them equal."""
+    first, second = ([run for run in runs if value_of(run.config, path) == value] for value in values)
+    if why := why_not(first, second, weights):
+        raise UserError(f"config.design.compare = '{path}' can't compare {values[0]} and {values[1]}: {why}")
 
 
 def check_alike(study: records.Records, runs: Sequence[RunRecord], compare: str) -> None:

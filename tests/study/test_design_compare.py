@@ -16,7 +16,8 @@ from rfjax.study import design
 from rfjax.study.pilot_costs import correlation
 from rfjax.study.reports import design_words as words
 
-AXES = {"model.depth": (1, 2, 3, 4, 5), "flow.formulation": ("rf", "eps/linear"), "training.seed": (0, 1, 2)}
+LOGNORM = "rf/lognorm(0.00,1.00)"
+AXES = {"model.depth": (1, 2, 3, 4, 5), "flow.formulation": ("rf", LOGNORM), "training.seed": (0, 1, 2)}
 WIDTH = 1.0
 SHARE = 0.8  # of what the first design's loss has above E that the second has
 
@@ -29,7 +30,7 @@ def less(loss: float) -> float:
 def folder(tmp_path_factory):
     found = write_study(tmp_path_factory.mktemp("two") / "work", noise=0.003, axes=AXES)
     for name in json.loads((found / "study.json").read_text())["runs"]:
-        if "eps" in name:
+        if "lognorm" in name:
             change_lines(found, name, lambda line: line | ({"loss": less(line["loss"])} if "loss" in line else {}))
     return found
 
@@ -51,16 +52,18 @@ def test_it_asks_for_the_multiplier_and_contains_the_runs_of_both(folder, found,
     monkeypatch.setattr(design, "answer", lambda *_: found)
     told = design.run(asked(folder, width=WIDTH), 1e12)
     assert told.startswith(
-        "How many times less compute does eps/linear need than rf for its loss at depth=12 (training"
+        f"How many times less compute does {LOGNORM} need than rf for its loss at depth=12 (training"
     )
     written = flags.read_flags([f"--config={folder / 'design' / 'ladder.py'}"])
     runs = dict(configs.runs(written))
     there = set(json.loads((folder / "study.json").read_text())["runs"])
     assert there <= set(runs) and written.workdir == str(folder)
     found = json.loads((folder / "design" / "design.json").read_text())
-    assert found["arms"] == ["rf", "eps/linear"] and len(runs) == 2 * sum(found["cheapest"]["seeds"])
+    assert found["arms"] == ["rf", LOGNORM] and len(runs) == 2 * sum(found["cheapest"]["seeds"])
     assert found["cheapest"]["reused"] == 30 and found["cheapest"]["width"] <= WIDTH
     assert "tell the two apart: their interval leaves out 1" in told and written.study.promise == 0
+    assert written.study.compare == "flow.formulation"
+    assert written.study.compare_target == f"train_flops={found['promised']['at']:.10g}"
 
 
 def test_two_that_do_not_differ_are_not_told_apart(tmp_path):
@@ -92,8 +95,14 @@ def test_an_axis_that_is_not_there_is_told(folder, compare, message):
         design.answer(asked(folder, compare=compare), 1e12)
 
 
+def test_losses_of_two_quantities_have_no_multiplier(tmp_path):
+    other = write_study(tmp_path / "other", noise=0.01, axes=AXES | {"flow.formulation": ("rf", "eps/linear")})
+    with pytest.raises(UserError, match=r"can.t compare rf and eps/linear: .* on different scales"):
+        design.answer(asked(other), 1e12)
+
+
 def test_three_values_are_not_two(tmp_path):
-    axes = AXES | {"flow.formulation": ("rf", "eps/linear", "rf/lognorm(0.00,1.00)")}
+    axes = AXES | {"flow.formulation": ("rf", LOGNORM, "rf/mode(1.29)")}
     three = write_study(tmp_path / "three", noise=0.01, axes=axes)
     with pytest.raises(UserError, match=r"needs finished runs of two values, and .* has those of 3"):
         design.answer(asked(three), 1e12)
