@@ -18,6 +18,12 @@ def test_long_work_is_compiled_with_full_effort_and_short_work_quickly() -> None
     assert jax.jit(lambda x: 2 * x, compiler_options=quick)(2.0) == 4
 
 
+def test_a_program_that_runs_once_is_compiled_with_the_least_effort() -> None:
+    once = compiling.once_options()
+    assert once["xla_backend_optimization_level"] == 0
+    assert jax.jit(lambda x: 2 * x, compiler_options=once)(2.0) == 4
+
+
 @pytest.mark.parametrize(("steps", "unroll", "expected"), [(10, -1, 1), (10**9, -1, 3), (10**9, 2, 2), (10, 0, 3)])
 def test_blocks_are_unrolled_where_a_cpu_has_long_to_train(
     tiny_config: ml_collections.ConfigDict, steps: int, unroll: int, expected: int

@@ -29,6 +29,7 @@ from rfjax.training import mesh as meshes
 from rfjax.training import weights
 from rfjax.training.spec import RunSpec, make_run_spec
 from rfjax.training.weights import Weights
+from rfjax.trees import leaf_name
 
 ORIGIN = "origin.json"  # the file of a run's folder that records where its weights come from
 
@@ -118,7 +119,7 @@ def _read(tensors: Tensors, info: CheckpointInfo, mesh: configs.Mesh, dtype: Any
 def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Flattens a tree of weights to path in a layout -> leaf, in the tree's order."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    return {leaf_name(path): leaf for path, leaf in leaves}
 
 
 def import_checkpoint(path: Path, folder: Path, layout: str = "", options: ImportOptions = DEFAULTS) -> Weights:

@@ -12,6 +12,7 @@ import numpy as np
 
 from rfjax.models.backbone import Backbone
 from rfjax.models.inputs import Inputs
+from rfjax.trees import leaf_name
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def abstract_parameters(model: nn.Module, inputs: Inputs) -> Any:
 def measure(model: Backbone, inputs: Inputs) -> Size:
     """Counts a model's parameters by `eval_shape` and its FLOPs by its own formula."""
     leaves = jax.tree_util.tree_leaves_with_path(abstract_parameters(model, inputs))
-    named = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.size for path, leaf in leaves}
+    named = {leaf_name(path): leaf.size for path, leaf in leaves}
     sizes = {path: size for path, size in named.items() if not model.is_head(path)}
     return Size(
         parameters=sum(sizes.values()),

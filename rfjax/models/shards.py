@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array
 
+from rfjax.trees import leaf_name
+
 FSDP, TENSOR = "fsdp", "tensor"
 GATHERED = "gathered weight"  # never kept for the backward pass
 
@@ -73,7 +75,7 @@ class Shards:
         """
 
         def whole(path: Any, leaf: Array) -> Array:
-            name = "/".join(filter(None, [prefix, jax.tree_util.keystr(path, simple=True, separator="/")]))
+            name = "/".join(filter(None, [prefix, leaf_name(path)]))
             dimension = self._by_path.get(name)
             if dimension is None:
                 return leaf

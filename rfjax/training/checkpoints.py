@@ -25,6 +25,7 @@ from rfjax.training.checkpoint_files import Progress, is_finished, load, small_w
 from rfjax.training.fingerprint import fingerprint
 from rfjax.training.processes import all_agree, check_ours, from_first
 from rfjax.training.state import State
+from rfjax.trees import leaf_name
 
 STEP = re.compile(r"0|[1-9][0-9]{0,8}")
 LEFT = re.compile(r"[0-9]+\.(orbax-checkpoint-tmp.*|removed)")  # by a save or a removal that was killed
@@ -228,7 +229,7 @@ class Checkpoints:
         same = np.asarray(fingerprint(loaded["state"])) == loaded["fingerprint"]
         if not same.all():
             paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(abstract)]
-            name = jax.tree_util.keystr(paths[int(np.argmin(same))], simple=True, separator="/")
+            name = leaf_name(paths[int(np.argmin(same))])
             raise Damaged(f"{where} has changed since it was saved ({name} is not what it was)")
         if int(loaded["state"].step) != step:
             raise Damaged(f"{where} is of step {int(loaded['state'].step)}, so its name is not its own")

@@ -30,6 +30,7 @@ from rfjax.training.spec import RunSpec, make_run_spec
 from rfjax.training.step import jit_network, jit_noise
 from rfjax.training.stop import Interrupted, Stop
 from rfjax.training.watchdog import Watchdog
+from rfjax.trees import leaf_name
 
 
 @dataclass(frozen=True)
@@ -187,10 +188,7 @@ def check_mesh(config: Config, spec: RunSpec, mesh: Mesh) -> Any:
             "config.optimizer.flatten makes one vector of all weights, which config.mesh.fsdp and tensor can't share "
             "out: set config.optimizer.flatten = False"
         )
-    paths = [
-        jax.tree_util.keystr(path, simple=True, separator="/")
-        for path, _ in jax.tree_util.tree_leaves_with_path(shapes)
-    ]
+    paths = [leaf_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)]
     if spec.scaling:
         list(map(spec.scaling.kind, paths))
     if spec.adapter is None and not any(map(spec.trains, paths)):
@@ -208,7 +206,7 @@ def scaling_table(scaling: Scaling, shapes: Any) -> str:
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(("weight", "kind", *Multipliers._fields))
     for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        name = leaf_name(path)
         numbers = (f"{value:.6g}" for value in scaling.multipliers(name, leaf.shape))
         rows.writerow((name, scaling.table.kinds[scaling.kind(name)].name, *numbers))
     return text.getvalue()

@@ -17,6 +17,7 @@ from rfjax import config as configs
 from rfjax.errors import UserError
 from rfjax.models import Backbone
 from rfjax.models.shards import FSDP, TENSOR, Shards
+from rfjax.trees import leaf_name
 
 DATA = "data"
 AXES = (DATA, FSDP, TENSOR)
@@ -127,7 +128,7 @@ def shard_tree(tree: Any, mesh: Mesh) -> Any:
     """The NamedSharding of each leaf of a tree of (abstract) arrays, by RULES."""
 
     def spec(path: Any, leaf: Any) -> NamedSharding:
-        axes = rule(jax.tree_util.keystr(path, simple=True, separator="/")).axes
+        axes = rule(leaf_name(path)).axes
         axes = axes[-leaf.ndim :] if leaf.ndim else ()
         sizes = leaf.shape[leaf.ndim - len(axes) :]
         fits = lambda axis, n: axis and mesh.shape[axis] > 1 and n % mesh.shape[axis] == 0  # noqa: E731
@@ -148,7 +149,7 @@ def shards(shardings: Any, mesh: Mesh, dtype: Any) -> Shards:
     found = []
     for path, sharding in jax.tree_util.tree_leaves_with_path(shardings):
         if FSDP in sharding.spec:
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            name = leaf_name(path)
             found.append((name, sharding.spec.index(FSDP) - len(sharding.spec)))
     return Shards(tuple(found), mesh.shape[TENSOR], dtype)
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from rfjax.config import Optimizer
 from rfjax.models.parameterisation import Factors, Scaling
+from rfjax.trees import leaf_name
 
 Decay = Int[Array, "2"]  # of "wsd", on the devices: the step at which it starts, and its length
 
@@ -133,7 +134,7 @@ def _scaled_optimizer(
 
 def times(scaling: Scaling, factors: Any) -> optax.GradientTransformation:
     """Multiplies each leaf by its kind's factor."""
-    by_path = lambda path, leaf: leaf * factors[scaling.number(_name(path))]  # noqa: E731
+    by_path = lambda path, leaf: leaf * factors[scaling.number(leaf_name(path))]  # noqa: E731
     return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(by_path, updates))
 
 
@@ -141,16 +142,12 @@ def _decayed(rate: float, scaling: Scaling, factors: Any) -> optax.GradientTrans
     """Adds the weight decay of matrices, each with its kind's factor."""
 
     def add(path: Any, update: Array, weight: Array, matrix: bool) -> Array:
-        return update + rate * factors[scaling.number(_name(path))] * weight if matrix else update
+        return update + rate * factors[scaling.number(leaf_name(path))] * weight if matrix else update
 
     def whole(updates: Any, params: Any) -> Any:
         return jax.tree_util.tree_map_with_path(add, updates, params, _matrices(params))
 
     return optax.stateless(whole)
-
-
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _matrices(params: Any) -> Any:

@@ -27,6 +27,7 @@ import numpy as np
 from rfjax import files
 from rfjax.buckets import Place, mirror
 from rfjax.errors import UserError
+from rfjax.trees import leaf_name
 from rfjax.untrusted import read_json
 
 MANIFEST = "parts.json"
@@ -67,7 +68,7 @@ def copy_out(tree: Any, token: int) -> Saved:
     name = f"{token:08x}-{jax.process_index():05d}-of-{jax.process_count():05d}{mirror.PARTS}"
     chosen: list[tuple[str, Bounds, Any]] = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        array = jax.tree_util.keystr(path, simple=True, separator="/")
+        array = leaf_name(path)
         if isinstance(leaf, jax.Array):
             for shard in leaf.addressable_shards:
                 if shard.replica_id == 0:
@@ -165,7 +166,7 @@ def read(folder: Path, wanted: Any) -> Any:
             there = Piece(array, dtype, tuple((a, b) for a, b in bounds), part["name"], start)
             pieces.setdefault(array, []).append(there)
     leaves, structure = jax.tree_util.tree_flatten_with_path(wanted)
-    named = [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
+    named = [(leaf_name(path), leaf) for path, leaf in leaves]
     found = []
     with ThreadPoolExecutor(THREADS, "parts") as pool:
         waiting = []

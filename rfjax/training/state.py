@@ -14,6 +14,7 @@ from rfjax.compiling import once_options
 from rfjax.models.parameterisation import Scaling
 from rfjax.training import mesh as meshes
 from rfjax.training.spec import RunSpec
+from rfjax.trees import leaf_name
 
 RECENT = 16  # lines of metrics; at least half of them must be there before a loss can explode
 
@@ -79,7 +80,7 @@ def scaled_start(scaling: Scaling, weights: Any) -> Any:
     """Weights that were drawn as in "standard", scaled as a parameterisation says."""
 
     def scale(path: Any, leaf: Any) -> Any:
-        factor = scaling.initial(jax.tree_util.keystr(path, simple=True, separator="/"), leaf.shape)
+        factor = scaling.initial(leaf_name(path), leaf.shape)
         return leaf if factor == 1 else leaf * factor
 
     return jax.tree_util.tree_map_with_path(scale, weights)

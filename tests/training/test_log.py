@@ -128,3 +128,13 @@ def test_inner_activities_pause_outer_ones():
     assert clock.seconds["training"] >= 0.04
     assert clock.seconds["training"] <= whole - 0.03  # what was inside is not charged twice
     assert charged <= whole
+
+
+def test_what_is_moved_changes_no_sum():
+    clock = Clock()
+    with clock("training"), clock("data"):
+        time.sleep(0.01)
+    data, whole = clock.seconds["data"], sum(clock.seconds.values())
+    clock.move(data, "data", "training")
+    assert clock.spent("data") == 0
+    assert clock.spent("training") == pytest.approx(whole)

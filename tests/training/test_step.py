@@ -22,7 +22,7 @@ from rfjax.planning import tracing
 from rfjax.training import mesh as meshes
 from rfjax.training import step as steps
 from rfjax.training.encode import EncodeStage
-from rfjax.training.optimizer import ema_update, make_schedule
+from rfjax.training.optimizer import AS_CONFIGURED, ema_update, make_schedule
 from rfjax.training.spec import make_run_spec
 from rfjax.training.state import abstract_state, initial_state
 
@@ -57,6 +57,24 @@ def run(config, spec, mesh, count=3):
         )
         losses.append(float(metrics["loss"]))
     return jax.device_get(state), losses
+
+
+def test_low_effort_draws_the_same_bits():
+    config, spec = make()
+    formulation, slot = flow.formulation(config.flow.formulation).arrays, np.arange(8, dtype=np.int32)
+    quick = steps.jit_noise(spec.objective, spec.inputs, devices((1, 1, 1)))
+    full = jax.jit(quick.__wrapped__)
+    for step in range(5):
+        drawn = [draw(formulation, np.uint32(0), np.int32(step), slot) for draw in (quick, full)]
+        jax.tree.map(np.testing.assert_array_equal, *drawn)
+
+
+def test_the_norm_of_the_flat_vector_is_that_of_the_leaves():
+    _, spec = make(optimizer={"flatten": True})
+    grads = random_parameters(spec.model, spec.inputs)
+    flat = steps.watched_gradient(spec, grads, AS_CONFIGURED)
+    assert flat.ndim == 1
+    np.testing.assert_allclose(optax.global_norm(flat), optax.global_norm(grads), rtol=1e-6)
 
 
 SHAPES = [

@@ -19,6 +19,7 @@ from rfjax.tensors import transfer
 from rfjax.tensors.layout import Layout
 from rfjax.tensors.opening import open_tensors
 from rfjax.tensors.stored import Tensors
+from rfjax.trees import leaf_name
 
 CONFIG = "config.json"
 FIX = "take the config.json that came with the weights"
@@ -90,7 +91,7 @@ class Tower:
     def weights_of(self, tensors: Tensors) -> dict[str, Any]:
         """The same of tensors that are open, and stay so until the last is placed."""
         found, tree = {}, self.abstract_weights()
-        wanted = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        wanted = {leaf_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
         layout = self._layout(tensors)
         transfer.check(tensors, layout, KINDS[self.kind].ignored)
         for dtype in {leaf.dtype for leaf in wanted.values()}:
@@ -99,7 +100,7 @@ class Tower:
             found |= transfer.defer(tensors, part, shapes, dtype, ignore=("",))
         if "projection" in wanted and "projection" not in found:
             found["projection"] = self._identity()
-        return jax.tree_util.tree_map_with_path(lambda path, _: found[_name(path)], tree)
+        return jax.tree_util.tree_map_with_path(lambda path, _: found[leaf_name(path)], tree)
 
     def __call__(self, weights: Any, ids: Any, *mask: Any) -> Any:
         """The states of tokens (B, L): `clip.ClipStates`, or (B, L, D) of T5 and BERT.
@@ -135,10 +136,6 @@ class Tower:
                 f"{self.arch.width}"
             )
         return np.eye(self.arch.width, dtype=np.float32)
-
-
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def open_tower(path: str | Path, kind: str, precision: str = "float32") -> Tower:

@@ -19,6 +19,7 @@ from rfjax.errors import UserError, one_line
 from rfjax.tensors.opening import open_tensors
 from rfjax.tensors.pt import open_pt
 from rfjax.tensors.stored import Tensors
+from rfjax.trees import leaf_name
 
 CONFIG = "config.json"
 # MoCo v3's file stores no number of heads: width -> heads, of its S, B and L; S has 12 heads of 32.
@@ -172,9 +173,7 @@ def read_weights(source: Source, grid: tuple[int, int], rule: str) -> dict[str, 
     what, tensors, names = source
     arch = what.arch
     tree = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), abstract_weights(arch, grid))
-    flat = {
-        jax.tree_util.keystr(p, simple=True, separator="/"): x for p, x in jax.tree_util.tree_leaves_with_path(tree)
-    }
+    flat = {leaf_name(p): x for p, x in jax.tree_util.tree_leaves_with_path(tree)}
     for part in parts(what):
         values = tensors.read(names[part.name], part.rows).astype(np.float32)
         values = values.reshape(part.view).transpose(part.order)
