@@ -1,6 +1,6 @@
 """Does an MM-DiT need adaLN, and two streams? Designs compared as ladders, by compute at equal loss and at the target.
 
-    python -m rfjax.main --config=configs/modulation.py            adaLN, a token, or nothing: 135 runs
+    python -m rfjax.main --config=configs/modulation.py            adaLN, a token, or nothing: 180 runs
     ... --config=configs/modulation.py:streams                     MM-DiT against one stream with text, both with adaLN
     ... --config=configs/modulation.py:learning_rate               the best rate of each modulation at depth 3: 12 runs
     ... --config.study.axes.training.seed="(0,)"                   one seed: a third of the time, and wide intervals
@@ -12,9 +12,9 @@ as in the ladder of configs/scaling.py, but for patches of 4, which take a third
 depth: width, data, steps, seeds, triples of validation. The rate is constant after the warm-up, so that a checkpoint
 along a run is the end of a shorter one and losses can be compared at any compute.
 
-What the claim depends on. A rate that suits adaLN need not suit the others, so each design is trained at three rates,
-and at each size that of the lower loss counts. Without adaLN the last Linear of each branch starts at zero, as the gates of adaLN do. Small
-pictures, hashed words, 9,216 examples a run: what holds here need not hold for i1, at 256 million.
+What the claim depends on. A rate that suits adaLN need not suit the others, so each is trained at several, and at each
+size that of the lowest loss counts. Without adaLN the last Linear of each branch starts at zero, as the gates of adaLN
+do. Small pictures, hashed words, 9,216 examples a run: what holds here need not hold for i1, at 256 million.
 """
 
 import ml_collections
@@ -46,7 +46,7 @@ def modulation() -> ml_collections.ConfigDict:
     c = ladder()
     c.study.compare = "model.modulation"
     axes = {"model.modulation": MODULATIONS, "model.depth": DEPTHS, "training.seed": SEEDS}
-    configs.axes(c, axes | {"optimizer.learning_rate": SWEEP[1:]})
+    configs.axes(c, axes | {"optimizer.learning_rate": SWEEP})
     return c
 
 

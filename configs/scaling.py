@@ -10,15 +10,15 @@
 
 Expect: the loss falls with depth, from 0.63 to 0.27. The law with an offset, fitted to five rungs with seeds, says
 0.2765 (95 %: 0.2709 to 0.2822) of the sixth, which is 2.7 times larger and kept out of the fit; 0.2733 is measured.
-"The same as the rung before" errs by 4.5 % and lies outside, and the pure power law runs 18 % low, since size alone takes
-no loss to 0. The promise, an interval of at most 6 %, is kept: it is 4.1 % wide. E is what size tends to with the 9,216
-examples that each run sees; more examples lower it. The one floor that is known is that of t = 0, 1 of its level and
-.125 of the mean, half of the largest rung's loss.
+"The same as the rung before" errs by 4.5 % and lies outside, and the pure power law runs 18 % low, since size alone
+takes no loss to 0. The promise, an interval of at most 6 %, is kept: it is 4.1 % wide. E is what size tends to with the
+9,216 examples that each run sees; more examples lower it. The one floor that is known is that of t = 0, 1 of its level
+and .125 of the mean, half of the largest rung's loss.
 
 Why these rungs: with a width of 16 a depth the loss is near what so few examples allow from depth 5 on, so that depth 6
 can't test a law; and a fifth rung in the fit matters more than any number of seeds, for four leave the law with one
-degree of freedom. The small rungs have seeds since theirs cost little, and their spread (.3 % at depth 1, 1.6 % at 2, .5 % at 5)
-says how much of a step is luck.
+degree of freedom. The small rungs have seeds since theirs cost little, and their spread (.3 % at depth 1, 1.6 % at 2,
+.5 % at 5) says how much of a step is luck.
 
 The learning rate moves the loss as much as a rung does, so the ladder needs a rule for it. The study `learning_rate`
 measured the best rate at depths 1 to 5 at a width of 16 a depth (2e-2 at 1 and 2, 1.1e-2 at 3, 8e-3 at 4 and 5:
