@@ -16,6 +16,7 @@ from rfjax.analysis.compare import Design, Pair, compare, make_design
 from rfjax.analysis.contrasts import Place
 from rfjax.analysis.fit import plain
 from rfjax.analysis.multipliers import Estimate
+from rfjax.config.grid import SEED
 from rfjax.study.records import Records, RunRecord
 from rfjax.study.reports.compare import listed
 from rfjax.study.reports.scaling_findings import measured_of, size_of
@@ -110,9 +111,10 @@ def _ladder(name: str, runs: Sequence[RunRecord], study: dict[str, Any], said: l
     ladder = analysis.build_ladder([measured_of(run, x, weights) for run in finished.values()], lost)
     said += [f"{name}: {sentence}" for sentence in ladder.warnings]
     places = []
-    keys = [
-        key for key in study["axes"] if key.startswith(SIZES) and key not in configs.compared_keys(study["compare"])
-    ]
+    others = [key for key in study["axes"] if key not in configs.compared_keys(study["compare"])]
+    keys = [key for key in others if key.startswith(SIZES)]
+    chosen = {rung.name: finished[rung.runs[0].name].config for rung in ladder.rungs}
+    said += [f"{name}: {s}" for key in others if not key.startswith(SIZES) for s in _edges(key, study, chosen)]
     for rung in ladder.rungs:
         own = [finished[one.name] for one in rung.runs]
         words = (f"{key.rpartition('.')[2]} {configs.design_of(own[0].config, (key,))}" for key in keys)
@@ -125,6 +127,24 @@ def _ladder(name: str, runs: Sequence[RunRecord], study: dict[str, Any], said: l
         flops = size_of(own[0], "train_flops")
         places.append(Place(", ".join(words) or rung.name, rung.x, flops, losses, triples, curves))
     return places
+
+
+def _edges(key: str, study: dict[str, Any], chosen: dict[str, Any]) -> list[str]:
+    """What is said of rungs that take the lowest or the highest of three or more values of an axis.
+
+    Args:
+        chosen: rung -> the config of its runs.
+    """
+    values = sorted(value for value in study["axes"][key] if isinstance(value, int | float))
+    if len(values) < 3 or key == SEED:
+        return []
+    said = []
+    for edge, word, other in ((values[0], "lowest", "lower"), (values[-1], "highest", "higher")):
+        section, _, last = key.rpartition(".")
+        if names := [name for name, config in chosen.items() if config[section][last] == edge]:
+            verb = "takes" if len(names) == 1 else "take"
+            said.append(f"{listed(names)} {verb} the {word} {key} that was tried, {edge:g}: a {other} may do better.")
+    return said
 
 
 def why_not(a: Sequence[RunRecord], b: Sequence[RunRecord], weights: str) -> str:

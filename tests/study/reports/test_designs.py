@@ -98,6 +98,15 @@ def test_the_cheaper_design_along_the_runs_is_named_whichever_comes_first(tmp_pa
         assert found[1] == name and float(found[2]) > 1
 
 
+def test_the_edge_of_what_was_tried_is_said():
+    study = {"axes": {"optimizer.learning_rate": [0.01, 0.02, 0.04], "training.seed": [0, 1, 2]}}
+    chosen = {f"d{i}": {"optimizer": {"learning_rate": rate}} for i, rate in enumerate((0.04, 0.02, 0.01, 0.01))}
+    low, high = scaling_compare._edges("optimizer.learning_rate", study, chosen)
+    assert low == "d2 and d3 take the lowest optimizer.learning_rate that was tried, 0.01: a lower may do better."
+    assert high.startswith("d0 takes the highest")
+    assert not scaling_compare._edges("training.seed", study, {"d0": {"training": {"seed": 0}}})
+
+
 def test_an_interval_without_bounds_is_said():
     assert scaling_compare.span(2.3, 0.0, float("inf")) == "2.3 (no bound either way)"
     assert scaling_compare.span(2.3, 1.2, float("inf")) == "2.3 (1.2 or more)"
