@@ -12,6 +12,9 @@ as in the ladder of configs/scaling.py, but for patches of 4, which take a third
 depth: width, data, steps, seeds, triples of validation. The rate is constant after the warm-up, so that a checkpoint
 along a run is the end of a shorter one and losses can be compared at any compute.
 
+Expect adaLN to need half of the compute of the two others at depth 6, and nothing to be told apart at depths 2 and 3;
+two streams and one are not told apart by compute (docs/results/modulation).
+
 What the claim depends on. A rate that suits adaLN need not suit the others, so each is trained at several, and at each
 size that of the lowest loss counts. Without adaLN the last Linear of each branch starts at zero, as the gates of adaLN
 do. Small pictures, hashed words, 9,216 examples a run: what holds here need not hold for i1, at 256 million.
