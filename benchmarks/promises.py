@@ -12,9 +12,9 @@ With --compare each trial draws two laws, the second near the first, and a corre
 and asks for the compute multiplier at the target to an interval 0.35 to 0.9 times as wide as the pilot's own. Held: the
 interval contains the true multiplier.
 
-With --surface each truth is a surface L(N, D) with a noise between trunks and one within, the pilot has five depths with
-two seeds each and five token budgets, by branches or (every other truth) by runs apart, and the target has 4 to 20 times
-the parameters and 2 to 8 times the examples of the pilot's largest run (benchmarks/promises_surface.py).
+With --surface each truth is a surface L(N, D) with a noise between trunks and one within, the pilot has five depths
+with two seeds each and five token budgets, by branches or (every other truth) by runs apart, and the target has 4 to
+20 times the parameters and 2 to 8 times the examples of the pilot's largest run (benchmarks/promises_surface.py).
 
     nice -n 15 python -m benchmarks.promises --truths 200      # some minutes on two cores
     nice -n 15 python -m benchmarks.promises --truths 150 --compare

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from rfjax.analysis.design import Search
 from rfjax.analysis.surface_candidates import SurfaceGround, SurfaceSide, least_width
@@ -67,7 +66,7 @@ def trial(seed: int, probability: float, trials: int) -> dict[str, Any]:
     ground = SurfaceGround((side,), BATCH, DEPTHS, BUDGETS, (size(depth), steps * BATCH), EXAMPLES)
     limit = cost(depth, steps, 0)
     best = screened(ground, limit, probability)
-    width = factor * least_width(ground, probability, stats.norm.ppf(0.975))
+    width = factor * least_width(ground, probability)
     chosen = Search(ground, np.array([1.0]), probability, trials).cheapest(best, width) if best else None
     if chosen is None:
         return {"promised": False, "branched": branched, "draws": True}

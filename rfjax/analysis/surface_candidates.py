@@ -7,8 +7,10 @@ from functools import cache
 
 import numpy as np
 from jaxtyping import Float
+from scipy import stats
 
 from rfjax.analysis.candidates import ADDED, BEYOND, DEEPEST, Candidate, whole
+from rfjax.analysis.fit import LEVEL
 from rfjax.analysis.surface_truths import FEWEST_EACH, FEWEST_GROUPS, SurfaceTruths
 
 COUNTS = (4, 5, 6, 8)  # of depths, in grids that do not go on from the pilot's
@@ -106,7 +108,7 @@ def candidates(ground: SurfaceGround, limit: float = np.inf) -> Iterator[Candida
 
     The largest new depth has at most half of the target's parameters, and the longest new budget at most its examples.
     """
-    size, price = cache(ground.size), cache(lambda *run: ground.sides[0].run(*run))
+    size, price = cache(ground.size), cache(ground.sides[0].run)
     seen = set()
     for chosen, budgets in itertools.product(_depths(ground), _budgets(ground)):
         free = {depth for depth in ground.depths if len(ground.known(depth, 0, budgets)) == len(budgets)}
@@ -211,6 +213,6 @@ def _budgets(ground: SurfaceGround) -> list[tuple[int, ...]]:
     return [budgets for budgets in found if len(set(budgets)) == len(budgets)]
 
 
-def least_width(ground: SurfaceGround, probability: float, half: float) -> float:
-    """The width that noise allows at best: one run's scatter about a surface that is known."""
-    return float(2 * np.sinh(half * np.quantile(ground.truths.sigma, probability)))
+def least_width(ground: SurfaceGround, probability: float) -> float:
+    """The width that noise allows at best: one run's scatter with its seed, about a surface that is known."""
+    return float(2 * np.sinh(stats.norm.ppf((1 + LEVEL) / 2) * np.quantile(ground.truths.sigma, probability)))
