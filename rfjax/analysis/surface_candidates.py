@@ -15,6 +15,7 @@ from rfjax.analysis.surface_truths import FEWEST_EACH, FEWEST_GROUPS, SurfaceTru
 
 COUNTS = (4, 5, 6, 8)  # of depths, in grids that do not go on from the pilot's
 BUDGETS = (3, 4, 5, 6)  # how many
+APART = 1.2  # times a budget that the next one is, at least
 STARTS, ENDS = 2, 6  # smallest and largest depths and budgets that are tried, at most
 EQUAL = (1, 2, 3, 5)  # seeds of every depth
 FALLS = ((2, 1), (3, 1), (5, 1), (8, 2))  # seeds of the smallest depth and of the largest
@@ -210,7 +211,12 @@ def _budgets(ground: SurfaceGround) -> list[tuple[int, ...]]:
         budgets = whole(np.geomspace(low, high, count)) if low < high <= most else ()
         if len(budgets) >= FEWEST_EACH:
             found[budgets] = None
-    return [budgets for budgets in found if len(set(budgets)) == len(budgets)]
+    return [budgets for budgets in found if budgets == own or _spread(budgets)]
+
+
+def _spread(budgets: tuple[int, ...]) -> bool:
+    """Whether each budget says something that the one before does not."""
+    return all(longer >= APART * shorter for shorter, longer in itertools.pairwise(budgets))
 
 
 def least_width(ground: SurfaceGround, probability: float) -> float:

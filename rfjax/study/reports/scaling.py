@@ -4,6 +4,7 @@ from rfjax import analysis
 from rfjax.analysis.levels import describe_floor
 from rfjax.analysis.surface_promise import SurfaceAnswer
 from rfjax.analysis.trend import INTERVALS
+from rfjax.config.grid import STEPS
 from rfjax.study.records import Records
 from rfjax.study.reports import scaling_level_surfaces, scaling_successive, surface_answer
 from rfjax.study.reports.compare import dataset_name, floor_sentence
@@ -195,6 +196,8 @@ def _surface(findings: Findings) -> str:
     points = f"Checkpoints before {SURFACE_FROM:.0%} of a run are left out."
     if findings.on_branches:
         points = f"Its points are the ends of trunks and branches. {escape(findings.on_branches)}"
+    elif STEPS in findings.study["axes"]:
+        points = "Its points are the ends of the runs."
     said = [
         f"<h2>L(N, D)</h2><p class=law>L = E + A N^-alpha + B D^-beta: {escape(spans)} [{fit.status.value}]</p>",
         note(f"E is extrapolated in N and D at once: no run is near it. {points} {INTERVALS}"),

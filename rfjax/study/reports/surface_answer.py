@@ -45,8 +45,8 @@ def sentences(found: SurfaceAnswer) -> list[str]:
     if found.measured is not None:
         lies = "inside" if found.inside else "outside"
         said.append(
-            f"Measured afterwards ({', '.join(found.names)}): {found.measured:.4f}, {lies} the interval; the surface is "
-            f"{found.error:+.2%} off."
+            f"Measured afterwards ({', '.join(found.names)}): {found.measured:.4f}, {lies} the interval; the surface "
+            f"is {found.error:+.2%} off."
         )
     if found.kept is not None:
         said.append(
@@ -59,8 +59,8 @@ def sentences(found: SurfaceAnswer) -> list[str]:
         *said,
         f"It rests on the ends of {len(fit.points)} runs of {depths} sizes and {budgets} budgets in "
         f"{fit.degrees_of_freedom + 1} independent groups (branches share their trunk's luck), on L = E + A N^-alpha + "
-        f"B D^-beta by {fit.objective.replace('_', ' ')}{bounds}, on the learning-rate rule, and on fresh examples; one "
-        f"run lies {fit.scatter:.2%} off the surface of the others.",
+        f"B D^-beta by {fit.objective.replace('_', ' ')}{bounds}, on the learning-rate rule, and on fresh examples; "
+        f"one run lies {fit.scatter:.2%} off the surface of the others.",
     ]
 
 
