@@ -120,7 +120,7 @@ def candidates(ground: SurfaceGround, limit: float = np.inf) -> Iterator[Candida
             if key in seen or (sum(seeds) if ground.branched else sum(seeds) * len(budgets)) < FEWEST_GROUPS:
                 continue
             seen.add(key)
-            cost, reused = _cost(ground, depths, seeds, budgets, price)
+            cost, reused = cost_of(ground, depths, seeds, budgets, price)
             if cost <= limit:
                 yield Candidate(depths, seeds, ground.examples, tuple(map(size, depths)), cost, reused, budgets)
 
@@ -144,7 +144,7 @@ def _seeds(
     return tuple(wanted)
 
 
-def _cost(
+def cost_of(
     ground: SurfaceGround,
     depths: tuple[int, ...],
     seeds: tuple[int, ...],

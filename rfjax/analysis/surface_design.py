@@ -26,12 +26,12 @@ def simulate_surface(
         truths: of the one side.
     """
     at = ground.at(shares)
-    value, low, high = fit_surfaces(ground.points(one), _run(ground, one, truths[0], rng)).new_run(at)
+    value, low, high = fit_surfaces(ground.points(one), losses_of(ground, one, truths[0], rng)).new_run(at)
     new = truths[0].loss(at[-1]) * np.exp(truths[0].sigma * rng.normal(size=len(truths[0])))
     return Simulated(one, (high - low) / value, ((low[:, -1] <= new) & (new <= high[:, -1])).astype(float))
 
 
-def _run(
+def losses_of(
     ground: SurfaceGround, one: Candidate, truths: SurfaceTruths, rng: np.random.Generator
 ) -> Float[np.ndarray, "m groups each"]:
     """The losses of a candidate's runs; those that are there stay as they are.

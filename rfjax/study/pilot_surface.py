@@ -39,11 +39,12 @@ def read(folder: Path, text: str, target: Target, draw: tuple[int, int], price: 
     section = study.config["study"]
     runs = [run for run in study.runs if run.final(section["weights"])]
     _check(study, runs, text)
-    branched, each = bool(section["branches"]), {run.depth: run for run in runs}
+    branched = bool(section["branches"])
+    truths = _truths(study, runs, branched, draw)
+    each = {run.depth: run for run in runs}
     depths = sorted(each)
     size = pilot_costs.course(depths, [each[d].size["parameters"] for d in depths])
     flops = pilot_costs.course(depths, [each[d].size["train_flops"] for d in depths])
-    truths = _truths(study, runs, branched, draw)
     contained = {many: ladder_config.contained(study.config, runs, many) for many in (True, False)}
     named = bool(contained[True])
     side = SurfaceSide(
@@ -175,7 +176,7 @@ def _depth(text: str, target: Target, size: Callable[[float], float], depths: Se
             f"{KEY} = '{text}' is smaller than the pilot's smallest model, of {target.kind} = "
             f"{of(depths[0]):.4g}: ask for that or more"
         )
-    return target.value if target.kind == "depth" else depth_of(text, target, of, depths[0] * (1 - 1e-9))
+    return depth_of(text, target, of, depths[0] * (1 - 1e-9))
 
 
 def _check_outside(text: str, target: Target, ground: SurfaceGround) -> None:
