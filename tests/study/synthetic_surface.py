@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import ml_collections
 import numpy as np
 from synthetic import begin, by_level, write_run
 from tiny import tiny
@@ -22,13 +23,15 @@ def loss(n: float, d: float) -> float:
     return TRUTH["E"] + TRUTH["A"] * n ** -TRUTH["alpha"] + TRUTH["B"] * d ** -TRUTH["beta"]
 
 
-def asked(folder: Path, depths=DEPTHS, budgets=BUDGETS, seeds=(2,), branches=True, **study) -> configs.Config:
+def asked(
+    folder: Path, depths=DEPTHS, budgets=BUDGETS, seeds=(2,), branches=True, **study
+) -> ml_collections.ConfigDict:
     """The config of such a study."""
     c = tiny()
     c.workdir = str(folder)
     c.study.update(surface=True, branches=branches, seeds=seeds, **study)
     c.optimizer.update(decay="wsd" if branches else "cosine", decay_share=0.2)
-    c.training.update(steps=budgets[-1], batch=BATCH)
+    c.training.update(steps=BUDGETS[-1], batch=BATCH)  # as a ladder has it: the axis says otherwise
     c.sampling.count = 0
     configs.axes(c, {"model.depth": depths, "training.steps": budgets})
     return c
