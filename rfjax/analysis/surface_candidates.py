@@ -208,10 +208,17 @@ def _budgets(ground: SurfaceGround) -> list[tuple[int, ...]]:
         if own[-1] < high <= most and len(own) + more <= BUDGETS[-1]:
             found[(*own, *whole(np.geomspace(own[-1], high, more + 1))[1:])] = None
     for low, high, count in itertools.product(own[:STARTS], ends, BUDGETS):
-        budgets = whole(np.geomspace(low, high, count)) if low < high <= most else ()
+        spaced = whole(np.geomspace(low, high, count)) if low < high <= most else ()
+        budgets = tuple(sorted({_near(steps, own) for steps in spaced}))
         if len(budgets) >= FEWEST_EACH:
             found[budgets] = None
     return [budgets for budgets in found if budgets == own or _spread(budgets)]
+
+
+def _near(steps: int, own: tuple[int, ...]) -> int:
+    """The pilot's budget that is so near that no other is worth its runs, or the budget itself."""
+    nearest = min(own, key=lambda known: abs(np.log(known / steps)))
+    return nearest if max(nearest / steps, steps / nearest) < np.sqrt(APART) else steps
 
 
 def _spread(budgets: tuple[int, ...]) -> bool:

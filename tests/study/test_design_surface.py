@@ -161,18 +161,25 @@ def test_a_question_without_an_answer_is_told_what_has_one(folder, keys, message
         design.answer(job(folder, **keys), PEAK)
 
 
-def test_a_pilot_without_a_surface_is_told_which_study_has_one(folder, monkeypatch):
+@pytest.mark.parametrize(
+    ("section", "values", "message"),
+    [
+        ("study", {"surface": False}, "run a pilot like --config=configs/scaling.py:surface, or leave examples= out"),
+        ("study", {"axes": {"model.depth": DEPTHS}}, "fits no surface L.N, D. over depths and token budgets"),
+        ("study", {"objective": "squares"}, "set config.study.objective = 'log_squares' in the pilot, not 'squares'"),
+        ("training", {"steps_exponent": 0.5}, "steps that follow depth"),
+    ],
+)
+def test_another_study_is_told_which_one_is_a_pilot(folder, monkeypatch, section, values, message):
     read = records.read
 
-    def without(folder):
+    def changed(folder):
         study = read(folder)
-        study.study["config"]["study"]["surface"] = False
+        study.study["config"][section] |= values
         return study
 
-    monkeypatch.setattr(records, "read", without)
-    with pytest.raises(
-        UserError, match=r"run a pilot like --config=configs/scaling.py:surface, or leave examples= out"
-    ):
+    monkeypatch.setattr(records, "read", changed)
+    with pytest.raises(UserError, match=message):
         design.answer(job(folder), PEAK)
 
 
