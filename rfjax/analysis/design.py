@@ -152,8 +152,12 @@ class Search:
         return None
 
     def narrowest(self, best: Sequence[Candidate]) -> Simulated:
-        """Of the dearest of a front, that with the least width."""
-        chosen = min(best[-3:], key=lambda one: self(one).width(self.probability))
+        """Of the dearest of a front, and with surfaces of what is there already, that with the least width.
+
+        A pilot whose own residuals are small by luck is narrower than most that go on from it.
+        """
+        free = [one for one in best[:1] if not one.cost and isinstance(self.ground, SurfaceGround)]
+        chosen = min([*free, *best[-3:]], key=lambda one: self(one).width(self.probability))
         return self.confirmed(chosen)
 
     def furthest(self, width: float, limit: Callable[[float], float]) -> tuple[float, Simulated] | None:
