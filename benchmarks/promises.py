@@ -12,8 +12,13 @@ With --compare each trial draws two laws, the second near the first, and a corre
 and asks for the compute multiplier at the target to an interval 0.35 to 0.9 times as wide as the pilot's own. Held: the
 interval contains the true multiplier.
 
+With --surface each truth is a surface L(N, D) with a noise between trunks and one within, the pilot has five depths
+with two seeds each and five token budgets, by branches or (every other truth) by runs apart, and the target has 4 to
+20 times the parameters and 2 to 8 times the examples of the pilot's largest run (benchmarks/promises_surface.py).
+
     nice -n 15 python -m benchmarks.promises --truths 200      # some minutes on two cores
     nice -n 15 python -m benchmarks.promises --truths 150 --compare
+    nice -n 15 python -m benchmarks.promises --truths 100 --surface
 """
 
 import argparse
@@ -26,6 +31,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from benchmarks import promises_surface
 from rfjax.analysis import target_multiplier
 from rfjax.analysis.candidates import Ground, Side, least_width, screened
 from rfjax.analysis.design import Search, simulate
@@ -116,9 +122,13 @@ def main() -> None:
     parser.add_argument("--probability", type=float, default=0.8)
     parser.add_argument("--trials", type=int, default=200, help="simulated ladders of a candidate")
     parser.add_argument("--compare", action="store_true", help="two designs and their compute multiplier")
+    parser.add_argument("--surface", action="store_true", help="token budgets: L(N, D) at a target of both")
     parser.add_argument("--processes", type=int, default=2)
     flags = parser.parse_args()
-    work = partial(trial, probability=flags.probability, trials=flags.trials, compare=flags.compare)
+    work = partial(trial, compare=flags.compare)
+    if flags.surface:
+        work = promises_surface.trial
+    work = partial(work, probability=flags.probability, trials=flags.trials)
     made, done = 0, []
     with ProcessPoolExecutor(flags.processes, get_context("spawn")) as pool:
         for found in pool.map(work, range(flags.first, flags.first + flags.truths)):

@@ -138,7 +138,8 @@ def surface() -> ml_collections.ConfigDict:
     is within 1.4 % of that on average from 80 steps on, and 5 % higher at 48, whose decay has ten steps; the fitted law
     is 10 % higher at 4 times the compute, 5 % without the 48-step runs.
 
-    E of L(N, D) is extrapolated in both: no run is near it.
+    E of L(N, D) is extrapolated in both: no run is near it. With --config.study.seeds="(2,)" it is a pilot, from which
+    --config.job=design chooses depths and budgets for a question such as "parameters=1e7,examples=2e5" (docs/design.md).
     """
     c = small()
     c.study.name = "L(N, D): depths and token budgets"

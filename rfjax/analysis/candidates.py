@@ -38,6 +38,7 @@ class Candidate:
         examples: of validation.
         cost: of the runs that are not there yet.
         reused: how many runs of the pilot it contains; where there are any, it works in the pilot's folder.
+        budgets: steps of the runs of each depth and seed; () where the study's rule for steps has one.
     """
 
     depths: tuple[int, ...]
@@ -46,6 +47,7 @@ class Candidate:
     x: tuple[float, ...]
     cost: float
     reused: int = 0
+    budgets: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,14 @@ class Ground:
     def shrink(self, examples: int) -> float:
         """The noise of a run with so many validation examples, as a share of the pilot's."""
         return float(np.sqrt(1 - self.share + self.share * self.examples / examples))
+
+    def path(self, target: float, points: int) -> Float[np.ndarray, " g"]:
+        """Sizes up to the target at which simulated ladders are asked."""
+        return np.geomspace(self.size(self.depths[-1]), target, points)
+
+    def allows(self, one: Candidate, size: float) -> bool:
+        """Whether a ladder may aim at a size."""
+        return size >= BEYOND * one.x[-1]
 
     def done(self, side: Side, one: Candidate, depth: int) -> Float[np.ndarray, " s"]:
         """The losses of the pilot's runs at this depth that the candidate contains."""

@@ -13,43 +13,24 @@ import numpy as np
 from jaxtyping import Float
 
 from rfjax.analysis import target_multiplier
-from rfjax.analysis.candidates import BEYOND, Candidate, Ground, Side, screened, whole
+from rfjax.analysis.candidates import Candidate, Ground, Side, screened, whole
 from rfjax.analysis.engine import Array
 from rfjax.analysis.ladder import Ladder, Rung
 from rfjax.analysis.laws import fit_law
 from rfjax.analysis.many_fits import fit_many, means
 from rfjax.analysis.many_spreads import spreads
 from rfjax.analysis.seeds import pooled_spread
+from rfjax.analysis.simulated import Simulated
+from rfjax.analysis.surface_candidates import SurfaceGround
+from rfjax.analysis.surface_design import simulate_surface
+from rfjax.analysis.surface_screen import screened as screened_grids
 from rfjax.analysis.truths import Truths
 
 CURVE = 8  # points of the curve of width against cost that are simulated, up to the limit
 DEARER, MORE = 4.0, 3  # the curve goes on to so many times the limit, with so many points
 REACH = (25, 9)  # sizes up to the target at which simulated ladders are asked, of one design and of two
+WAY = 20  # points on the way to a target of parameters and examples
 AT_ONCE = "log_squares"  # the objective whose simulated ladders are fitted all at once
-
-
-@dataclass(frozen=True, eq=False)
-class Simulated:
-    """What simulated ladders of a candidate gave.
-
-    Attributes:
-        widths: relative, at each size asked, shape (ladders, sizes).
-        inside: whether the interval at the last size held a new run's loss, or the true multiplier; shape (ladders,).
-        apart: whether the multiplier's interval there left out 1, shape (ladders,); None without two designs.
-    """
-
-    candidate: Candidate
-    widths: Float[np.ndarray, "m g"]
-    inside: Float[np.ndarray, " m"]
-    apart: Float[np.ndarray, " m"] | None = None
-
-    def width(self, probability: float) -> float:
-        """The width at the target that this share of ladders keeps."""
-        return float(np.quantile(self.widths[:, -1], probability, method="inverted_cdf"))
-
-    def kept(self, width: float) -> float:
-        """The share of ladders whose interval at the target is no wider."""
-        return float(np.mean(self.widths[:, -1] <= width))
 
 
 def simulate(
@@ -130,9 +111,12 @@ def _interval(
 
 @dataclass
 class Search:
-    """Simulates candidates of a front when they are asked for, each once, all on the same laws."""
+    """Simulates candidates of a front when they are asked for, each once, all on the same laws.
 
-    ground: Ground
+    With a ground of surfaces, sizes are shares of the way to the target.
+    """
+
+    ground: Ground | SurfaceGround
     sizes: Float[np.ndarray, " g"]
     probability: float
     trials: int
@@ -149,7 +133,8 @@ class Search:
 
     def _simulate(self, one: Candidate, which: slice, seed: int) -> Simulated:
         truths = [side.truths.some(which) for side in self.ground.sides]
-        return simulate(self.ground, one, self.sizes, truths, np.random.default_rng(seed))
+        run = simulate_surface if isinstance(self.ground, SurfaceGround) else simulate
+        return run(self.ground, one, self.sizes, truths, np.random.default_rng(seed))
 
     def cheapest(self, best: Sequence[Candidate], width: float) -> Simulated | None:
         """The cheapest of a front that keeps the width, by halving, as fresh laws confirm; None where none does."""
@@ -167,8 +152,12 @@ class Search:
         return None
 
     def narrowest(self, best: Sequence[Candidate]) -> Simulated:
-        """Of the dearest of a front, that with the least width."""
-        chosen = min(best[-3:], key=lambda one: self(one).width(self.probability))
+        """Of the dearest of a front, and with surfaces of what is there already, that with the least width.
+
+        A pilot whose own residuals are small by luck is narrower than most that go on from it.
+        """
+        free = [one for one in best[:1] if not one.cost and isinstance(self.ground, SurfaceGround)]
+        chosen = min([*free, *best[-3:]], key=lambda one: self(one).width(self.probability))
         return self.confirmed(chosen)
 
     def furthest(self, width: float, limit: Callable[[float], float]) -> tuple[float, Simulated] | None:
@@ -177,7 +166,7 @@ class Search:
             (float(size), -found.candidate.cost, found)
             for found in self.done.values()
             for j, size in enumerate(self.sizes)
-            if size >= BEYOND * found.candidate.x[-1]
+            if self.ground.allows(found.candidate, size)
             and found.candidate.cost <= limit(float(size))
             and np.mean(found.widths[:, j] <= width) >= self.probability
         ]
@@ -205,22 +194,30 @@ class Designs:
 
 
 def design(
-    ground: Ground, target: float, limit: Callable[[float], float], *, width: float, probability: float, trials: int
+    ground: Ground | SurfaceGround,
+    target: float,
+    limit: Callable[[float], float],
+    *,
+    width: float,
+    probability: float,
+    trials: int,
 ) -> Designs | None:
     """Searches the ladders; None where not even the cheapest costs less than the limit.
 
     Args:
-        target: x of the question.
+        target: x of the question; 1, the whole way, with a ground of surfaces.
         limit: size -> what a ladder that aims at it may cost.
         width: wanted, relative; 0 asks for none.
         probability: with which a ladder keeps its width.
         trials: simulated ladders of a candidate; the sides' truths have twice as many laws.
     """
-    tried = screened(ground, target, DEARER * limit(target), probability)
+    most = DEARER * limit(target)
+    on_grids = isinstance(ground, SurfaceGround)
+    tried = screened_grids(ground, most, probability) if on_grids else screened(ground, target, most, probability)
     best = [one for one in tried if one.cost <= limit(target)]
     if not best:
         return None
-    sizes = np.geomspace(ground.size(ground.depths[-1]), target, REACH[len(ground.sides) - 1])
+    sizes = ground.path(WAY) if on_grids else ground.path(target, REACH[len(ground.sides) - 1])
     search = Search(ground, sizes, probability, trials)
     wanted = search.cheapest(best, width) if width else None
     affordable = search.narrowest(best)

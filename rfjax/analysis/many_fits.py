@@ -3,6 +3,7 @@
 For squared errors of log L. tests/analysis/test_many_fits.py holds it to `Ladder.fitted`, `fit_law` and `Fit.predict`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -161,15 +162,27 @@ def _start(law: str, log_x: Array, y: Array, weights: Array) -> Array:
 
 def _polish(theta: Array, log_x: Array, y: Array, weights: Array) -> Array:
     """The least squares of weighted log L - log y near each theta, E and A >= 0, alpha within its bounds."""
-    p = theta.shape[1]
-    low, high = _bounds(p)
     where = np.broadcast_to(log_x, y.shape)
 
     def residuals(at: Array) -> tuple[Array, Array]:
         value, gradient = _law(at, where)
         return weights * np.log(value / y), gradient / value[..., None] * weights[..., None]
 
-    damping = np.full(len(y), 1e-3)
+    return least_squares(theta, residuals, *_bounds(theta.shape[1]))
+
+
+def least_squares(
+    theta: Float[np.ndarray, "m p"],
+    residuals: Callable[[Array], tuple[Array, Array]],
+    low: Float[np.ndarray, " p"],
+    high: Float[np.ndarray, " p"],
+) -> Float[np.ndarray, "m p"]:
+    """The least squares of m problems near each theta, within bounds, by Levenberg and Marquardt's method.
+
+    Args:
+        residuals: theta -> residuals (m, k) and their derivatives (m, k, p).
+    """
+    p, damping = theta.shape[1], np.full(len(theta), 1e-3)
     r, jacobian = residuals(theta)
     cost = (r**2).sum(-1)
     for _ in range(STEPS):

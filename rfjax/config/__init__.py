@@ -13,6 +13,7 @@ from rfjax.config.compared import design_of as design_of
 from rfjax.config.compared import target_of as target_of
 from rfjax.config.compared import validated as validated
 from rfjax.config.comparing import differences as differences
+from rfjax.config.comparing import of_results as of_results
 from rfjax.config.keys import Alignment as Alignment
 from rfjax.config.keys import Archive as Archive
 from rfjax.config.keys import Autoencoder as Autoencoder

@@ -38,14 +38,19 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]
 
     A key that a config of an older version lacks has its default there.
     """
-    flat = [dict(flatten(_completed(upgraded(c)))) for c in (ours, theirs)]
-    paths = [p for p in {**flat[0], **flat[1]} if not any(p == o or p.startswith(o + ".") for o in OPERATIONAL)]
-    pairs = {path: (flat[1].get(path), flat[0].get(path)) for path in paths}
+    flat = [of_results(_completed(upgraded(c))) for c in (ours, theirs)]
+    pairs = {path: (flat[1].get(path), flat[0].get(path)) for path in {**flat[0], **flat[1]}}
     return [
         f"{path} is {_shown(there, here)} there and {_shown(here, there)} here"
         for path, (there, here) in pairs.items()
         if there != here
     ]
+
+
+def of_results(plain: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """The flat values of a plain config without the keys of OPERATIONAL: what a run's results depend on."""
+    flat = dict(flatten(plain))
+    return {p: value for p, value in flat.items() if not any(p == o or p.startswith(o + ".") for o in OPERATIONAL)}
 
 
 def _shown(value: tuple[Any, ...] | None, other: tuple[Any, ...] | None) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from rfjax.config.keys import Study
 from rfjax.errors import UserError
 
-SIZE, SEED = "model.depth", "training.seed"
+SIZE, SEED, STEPS = "model.depth", "training.seed", "training.steps"
 
 
 def combinations(study: Study) -> Iterator[dict[str, Any]]:

@@ -10,15 +10,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from scipy.optimize import brentq
+
 from rfjax import files
 from rfjax.analysis import TooFewPoints
 from rfjax.analysis.candidates import DEEPEST, candidates, least_width
 from rfjax.analysis.design import Designs, Simulated, design
+from rfjax.analysis.surface_candidates import candidates as grid_candidates
+from rfjax.analysis.surface_candidates import least_width as grid_width
 from rfjax.buckets import mirror
 from rfjax.config import Config
 from rfjax.errors import UserError
 from rfjax.jsonl import plain
-from rfjax.study import ladder_config
+from rfjax.study import ladder_config, pilot_surface, targets
 from rfjax.study import pilot as pilots
 from rfjax.study.pilot import Pilot
 
@@ -32,7 +36,7 @@ class Found:
 
     Attributes:
         config: the job's.
-        x: the target's, and `depth` its depth.
+        x: the target's, and `depth` its depth; with token budgets the share of the way to the target, which is 1.
         least: the width that noise allows at best.
         target_cost: of one run of the target.
         chosen: the ladder of the written config.
@@ -57,6 +61,13 @@ class Found:
         """Of costs, in words."""
         plan, name = self.config.plan, UNITS[self.config.design.unit]
         return f"{name} on {plan.chip} at {plan.utilisation:.0%}" if name == UNITS["device_hours"] else name
+
+    def at(self, x: float, form: str = ".10g") -> str:
+        """A size as a target is written."""
+        if not self.pilot.on_grid:
+            return f"{self.pilot.x}={x:{form}}"
+        n, d = self.pilot.ground.at(x)
+        return f"parameters={n:{form}},examples={d:{form}}"
 
     @property
     def promised(self) -> float:
@@ -104,23 +115,21 @@ def answer(config: Config, peak: float) -> Found:
             "--config.design.target=parameters=8e9"
         )
     price = price_of(config, peak)
-    pilot = pilots.read(Path(config.workdir), 2 * asked.trials, asked.seed, price, asked.compare)
-    x, depth = pilots.target_of(asked.target, pilot)
-    ground = replace(pilot.ground, least_seeds=asked.least_seeds)
-    pilot = replace(pilot, ground=ground)
-    target_cost = ground.cost(depth, ground.examples)
+    pilot, x, depth = _asked(config, price)
+    ground, cost_at = pilot.ground, _cost_at(pilot)
+    target_cost = cost_at(x)
     if not math.isfinite(target_cost):
         raise UserError(
             f"the runs in {pilot.folder} record no seconds: set config.design.unit to flops or device_hours"
         )
-    least = least_width(ground, x, asked.probability)
+    least = grid_width(ground, asked.probability) if pilot.on_grid else least_width(ground, x, asked.probability)
     if 0 < asked.width <= least:
         raise UserError(
             f"config.design.width = {asked.width:g} is narrower than any ladder can promise: one run is "
             f"{pilot.noise:.2%} off the law by its seed, so a new run's interval is {least:.3g} wide even if the law "
             f"is known; ask for {1.5 * least:.2g} or more"
         )
-    limit = (lambda size: asked.budget) if asked.budget else _cost_at(pilot)
+    limit = (lambda size: asked.budget) if asked.budget else cost_at
     try:
         designs = design(ground, x, limit, width=asked.width, probability=asked.probability, trials=asked.trials)
     except TooFewPoints as error:
@@ -133,23 +142,49 @@ def answer(config: Config, peak: float) -> Found:
     return Found(config, pilot, x, depth, least, target_cost, designs, chosen, goes_to, path, time.time() - started)
 
 
+def _asked(config: Config, price: Callable[[float, float], float]) -> tuple[Pilot, float, float]:
+    """The pilot, the target's x and its depth."""
+    asked, folder = config.design, Path(config.workdir)
+    target = targets.read(asked.target, pilots.KEY)
+    if target.examples is None:
+        pilot = pilots.read(folder, 2 * asked.trials, asked.seed, price, asked.compare)
+        x, depth = pilots.target_of(asked.target, pilot)
+    elif asked.compare:
+        raise UserError(
+            f"config.design.compare asks for a multiplier of compute along one rule for steps, and {pilots.KEY} = "
+            f"'{asked.target}' names examples: leave one of them out"
+        )
+    else:
+        pilot = pilot_surface.read(folder, asked.target, target, (2 * asked.trials, asked.seed), price)
+        x, depth = 1.0, _depth_of(pilot, pilot.ground.target[0])
+    return replace(pilot, ground=replace(pilot.ground, least_seeds=asked.least_seeds)), x, depth
+
+
+def _depth_of(pilot: Pilot, size: float) -> float:
+    """The depth of a size of the law, which need not be a whole number; at least the pilot's first."""
+    first = pilot.ground.depths[0]
+    if size <= pilot.ground.size(first):
+        return float(first)
+    return float(brentq(lambda d: pilot.ground.size(d) - size, first, 2 * DEEPEST))
+
+
 def _cost_at(pilot: Pilot) -> Callable[[float], float]:
-    """Size of the law -> the cost of training a model of that size once, straight between depths in no axis: solved."""
-    from scipy.optimize import brentq
+    """Size of the law, or share of the way to a target of both -> the cost of training such a model once."""
+    ground = pilot.ground
+    if not pilot.on_grid:
+        return lambda size: ground.cost(_depth_of(pilot, size), ground.examples)
 
-    ground, first = pilot.ground, pilot.ground.depths[0]
-
-    def cost(size: float) -> float:
-        if size <= ground.size(first):
-            return ground.cost(first, ground.examples)
-        return ground.cost(brentq(lambda d: ground.size(d) - size, first, 2 * DEEPEST), ground.examples)
+    def cost(share: float) -> float:
+        n, d = ground.at(share)
+        return ground.sides[0].run(_depth_of(pilot, n), d / ground.batch, 0)
 
     return cost
 
 
 def _too_dear(pilot: Pilot, x: float, limit: float, config: Config) -> str:
     """Why no ladder is possible, and the nearest thing that is."""
-    cheapest = min(one.cost for one in candidates(pilot.ground, x))
+    tried = grid_candidates(pilot.ground) if pilot.on_grid else candidates(pilot.ground, x)
+    cheapest = min(one.cost for one in tried)
     unit = UNITS[config.design.unit]
     if config.design.budget:
         return f"config.design.budget = {limit:.3g} {unit} pays for no ladder: the cheapest costs {cheapest:.3g} {unit}"
@@ -164,16 +199,19 @@ def flags(found: Found) -> str:
     one, config = found.chosen.candidate, found.pilot.config
     seeds = ladder_config.seeds(config, one.seeds)
     said = f'--config.study.axes.model.depth="{one.depths}" --config.validation.examples={one.examples}'
+    said += f' --config.study.axes.training.steps="{one.budgets}"' if one.budgets else ""
     return said + (f' --config.study.seeds="{seeds}"' if seeds else "")
 
 
 def curve_rows(found: Found) -> list[list[Any]]:
-    """The curve of width against cost, with its header."""
-    rows: list[list[Any]] = [["cost", "depths", "seeds", "examples", "reused", "largest_x", "width", "interval_holds"]]
+    """The curve of width against cost, with its header; budgets, in steps, where they are asked for."""
+    budgets = ["budgets"] * found.pilot.on_grid
+    header = ["cost", "depths", "seeds", *budgets, "examples", "reused", "largest_x", "width", "interval_holds"]
+    rows: list[list[Any]] = [header]
     for one in found.designs.curve:
         c = one.candidate
         width = one.width(found.config.design.probability)
-        rungs = [" ".join(map(str, values)) for values in (c.depths, c.seeds)]
+        rungs = [" ".join(map(str, values)) for values in (c.depths, c.seeds, *([c.budgets] if c.budgets else []))]
         rows.append([c.cost, *rungs, c.examples, c.reused, c.x[-1], width, one.inside.mean()])
     return rows
 
@@ -183,21 +221,30 @@ def record(found: Found) -> dict[str, Any]:
     asked, designs = found.config.design, found.designs
     describe = lambda one: None if one is None else {  # noqa: E731
         "depths": one.candidate.depths, "seeds": one.candidate.seeds, "validation_examples": one.candidate.examples,
-        "reused": one.candidate.reused, "x": one.candidate.x, "cost": one.candidate.cost,
+        "budgets": one.candidate.budgets, "reused": one.candidate.reused, "x": one.candidate.x,
+        "cost": one.candidate.cost,
         "width": one.width(asked.probability),
         "kept": one.kept(asked.width) if asked.width else None, "interval_holds": float(one.inside.mean()),
         "told_apart": None if one.apart is None else float(one.apart.mean()),
     }  # fmt: skip
     header, *rows = curve_rows(found)
+    reach = designs.reach and designs.reach[0]
+    x = {"x": found.x, "reach": reach, "promised_at": found.goes_to}
+    if found.pilot.on_grid:
+        x = {
+            "x": found.pilot.ground.target,
+            "reach": reach and found.pilot.ground.at(reach).tolist(),
+            "promised_at": found.pilot.ground.at(found.goes_to).tolist(),
+        }  # parameters and examples
     return {
         "target": asked.target, "compare": asked.compare, "arms": [arm.value for arm in found.pilot.arms],
-        "x": found.x, "depth": found.depth, "width": asked.width,
+        "x": x["x"], "depth": found.depth, "width": asked.width,
         "probability": asked.probability, "unit": found.unit, "limit": designs.limit, "target_cost": found.target_cost,
         "least_width": found.least, "noise": found.pilot.noise, "cheapest": describe(designs.wanted),
-        "affordable": describe(designs.affordable), "reach": designs.reach and designs.reach[0],
+        "affordable": describe(designs.affordable), "reach": x["reach"],
         "of_reach": describe(designs.reach and designs.reach[1]),
         "curve": [dict(zip(header, row, strict=True)) for row in rows],
-        "promised": {"width": found.promised, "at": found.goes_to, "probability": asked.probability},
+        "promised": {"width": found.promised, "at": x["promised_at"], "probability": asked.probability},
         "pilot": {
             "folder": str(found.pilot.folder), "rungs": [arm.rungs for arm in found.pilot.arms],
             "notes": found.pilot.notes,
@@ -211,11 +258,11 @@ def config_text(found: Found) -> str:
     workdir = mirror.named(found.config.workdir).rstrip("/") + ("" if one.reused else "_designed")
     about = f"The ladder that `design` chose for {asked.target}."
     if asked.compare:
-        target = {"compare": asked.compare, "compare_target": f"{found.pilot.x}={found.goes_to:.10g}"}
+        target = {"compare": asked.compare, "compare_target": found.at(found.goes_to)}
         return ladder_config.text(found.pilot.config, one, workdir, about, target)
     promise = {
-        "promise": found.promised,
-        "promise_at": f"{found.pilot.x}={found.goes_to:.10g}",
+        "promise": found.promised if found.promised <= 1 else 0.0,  # a wider one says nothing, and the key has no room
+        "promise_at": found.at(found.goes_to),
         "promise_probability": asked.probability,
     }
     return ladder_config.text(found.pilot.config, one, workdir, about, promise)

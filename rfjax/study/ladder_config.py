@@ -5,7 +5,7 @@ from typing import Any
 
 from rfjax import config as configs
 from rfjax.analysis.candidates import Candidate
-from rfjax.config.grid import SEED, SIZE
+from rfjax.config.grid import SEED, SIZE, STEPS
 from rfjax.config.reading import flatten
 from rfjax.errors import UserError
 from rfjax.study.records import RunRecord
@@ -22,10 +22,11 @@ def seeded(config: Mapping[str, Any]) -> bool:
     return bool(config["study"]["seeds"]) or SEED in config["study"]["axes"]
 
 
-def axes(config: Mapping[str, Any], depths: Sequence[int]) -> dict[str, tuple[Any, ...]]:
-    """The pilot's axes with other depths, without seeds: `study.seeds` counts those."""
+def axes(config: Mapping[str, Any], depths: Sequence[int], budgets: Sequence[int] = ()) -> dict[str, tuple[Any, ...]]:
+    """The pilot's axes with other depths, and steps where there are any; no seeds: `study.seeds` counts those."""
     found = {path: tuple(values) for path, values in config["study"]["axes"].items() if path != SEED}
-    return ({} if SIZE in found else {SIZE: ()}) | found | {SIZE: tuple(depths)}  # the order makes the runs' names
+    changed = {SIZE: tuple(depths)} | ({STEPS: tuple(budgets)} if budgets else {})
+    return ({} if SIZE in found else {SIZE: ()}) | found | changed  # the order makes the runs' names
 
 
 def seeds(config: Mapping[str, Any], counts: Sequence[int]) -> tuple[int, ...]:
@@ -104,7 +105,7 @@ def text(config: Mapping[str, Any], one: Candidate, workdir: str, about: str, st
             "    c = configs.default()",
             f"    c.workdir = {workdir!r}",
             *lines,
-            f"    configs.axes(c, {axes(config, one.depths)!r})",
+            f"    configs.axes(c, {axes(config, one.depths, one.budgets)!r})",
             "    return c",
             "",
         ]

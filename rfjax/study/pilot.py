@@ -13,14 +13,16 @@ from scipy.optimize import brentq
 from rfjax import analysis
 from rfjax.analysis.candidates import DEEPEST, Ground, Side
 from rfjax.analysis.many_spreads import course_of
+from rfjax.analysis.surface_candidates import SurfaceGround
 from rfjax.analysis.truths import Truths, draw_truths
-from rfjax.errors import UserError, nearest
-from rfjax.study import comparable, ladder_config, pilot_costs, records
+from rfjax.errors import UserError
+from rfjax.study import comparable, ladder_config, pilot_costs, records, targets
 from rfjax.study.pilot_checks import by_compute, check_alike, check_quantity, steps_by_depth, two_values, value_of
 from rfjax.study.records import RunRecord
 from rfjax.study.reports import scaling_findings
+from rfjax.study.targets import Target
 
-KINDS = ("parameters", "train_flops", "depth")
+KEY = "config.design.target"
 FIRST = (
     '--config.study.axes.model.depth="(1,2,3,4,5)" --config.study.axes.training.seed="(0,1,2)" and a --config.workdir '
     "of its own"
@@ -67,8 +69,13 @@ class Pilot:
     x: str
     arms: tuple[Arm, ...]
     seen: Callable[[float], int]
-    ground: Ground
+    ground: Ground | SurfaceGround
     notes: tuple[str, ...]
+
+    @property
+    def on_grid(self) -> bool:
+        """Whether token budgets are asked for as well: the law is a surface L(N, D)."""
+        return isinstance(self.ground, SurfaceGround)
 
     @property
     def runs(self) -> int:
@@ -210,29 +217,29 @@ def target_of(text: str, pilot: Pilot) -> tuple[float, float]:
     Raises:
         UserError: if the text is no target, or it lies inside the pilot's ladder.
     """
-    kind, _, number = text.partition("=")
-    try:
-        value = float(number)
-    except ValueError:
-        value = float("nan")
-    if kind not in KINDS or not 0 < value < float("inf"):
-        hint = nearest(kind, KINDS) if kind and kind not in KINDS else ""
-        raise UserError(
-            f"config.design.target = '{text}' names no size{hint}: write it like parameters=8e9, train_flops=1e21 or "
-            "depth=38"
-        )
+    target = targets.read(text, KEY)
+    kind, value = target.kind, target.value
     arm = pilot.arms[-1]
     of = {"parameters": arm.parameters, "train_flops": arm.flops, "depth": float}[kind]
     top = pilot.ground.depths[-1]
     if value <= of(top) * (1 + 1e-9):
         raise UserError(
-            f"config.design.target = '{text}' lies inside the pilot's ladder, whose largest rung has "
+            f"{KEY} = '{text}' lies inside the pilot's ladder, whose largest rung has "
             f"{kind} = {of(top):.4g}: its loss is measured there; ask for {kind}={2 * of(top):.3g} or more"
         )
-    if value > of(DEEPEST):
+    depth = depth_of(text, target, of, top)
+    return pilot.ground.size(depth), depth
+
+
+def depth_of(text: str, target: Target, of: Callable[[float], float], least: float) -> float:
+    """The depth at which `of`, which rises with it, has the target's value; `least` is below it.
+
+    Raises:
+        UserError: if no depth has it.
+    """
+    if target.value > of(DEEPEST):
         raise UserError(
-            f"config.design.target = '{text}' would need more than {DEEPEST:,} blocks with this config: ask for "
-            f"{kind}={of(DEEPEST):.3g} or less"
+            f"{KEY} = '{text}' would need more than {DEEPEST:,} blocks with this config: ask for "
+            f"{target.kind}={of(DEEPEST):.3g} or less"
         )
-    depth = brentq(lambda d: of(d) - value, top, DEEPEST)
-    return pilot.ground.size(depth), float(depth)
+    return float(brentq(lambda d: of(d) - target.value, least, DEEPEST))

@@ -6,7 +6,7 @@ from typing import Any
 
 from rfjax import config as configs
 from rfjax.analysis.design import AT_ONCE
-from rfjax.config.grid import steps_of
+from rfjax.config.grid import STEPS, steps_of
 from rfjax.errors import UserError, nearest
 from rfjax.study import records
 from rfjax.study.ladder_config import same
@@ -62,8 +62,8 @@ def check_quantity(runs: Sequence[RunRecord], path: str, values: tuple[Any, Any]
         raise UserError(f"config.design.compare = '{path}' can't compare {values[0]} and {values[1]}: {why}")
 
 
-def check_alike(study: records.Records, runs: Sequence[RunRecord], compare: str) -> None:
-    """Refuses runs that no one ladder holds."""
+def check_alike(study: records.Records, runs: Sequence[RunRecord], compare: str, budgets: bool = False) -> None:
+    """Refuses runs that no one ladder holds; with `budgets`, runs of one depth may differ in their steps."""
     if study.apart:
         raise UserError(
             f"the data of {', '.join(study.apart)} in {study.folder} are not those of the other runs: remove their "
@@ -78,7 +78,7 @@ def check_alike(study: records.Records, runs: Sequence[RunRecord], compare: str)
             f"the runs in {study.folder} were validated on different grids of t ({said}): no law joins them; remove "
             "the folders of one kind and run the study's command again"
         )
-    free = (*FREE, compare, *(("training.steps",) if study.config["training"]["steps_exponent"] else ()))
+    free = (*FREE, compare, *((STEPS,) if budgets or study.config["training"]["steps_exponent"] else ()))
     for run in runs[1:]:
         if same(runs[0].config, run.config, free):
             continue
@@ -88,10 +88,13 @@ def check_alike(study: records.Records, runs: Sequence[RunRecord], compare: str)
         if key in study.config["study"]["axes"] and not compare:
             hint = f"name a study without the axis {key}, or compare its two values by config.design.compare={key}"
         else:
-            hint = "name a study whose runs differ in model.depth and training.seed alone"
+            also = f", {STEPS}" * budgets
+            hint = f"name a study whose runs differ in model.depth{also} and training.seed alone"
         raise UserError(
             f"{runs[0].name} and {run.name} in {study.folder} are no rungs of one ladder ({changes[0]}): {hint}"
         )
+    if budgets:
+        return
     steps = steps_by_depth(study.config)
     if odd := [run for run in runs if run.steps != steps(run.depth)]:
         raise UserError(

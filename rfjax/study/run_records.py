@@ -127,10 +127,17 @@ class RunRecord:
 
     @property
     def setting(self) -> str:
-        """All of its config but its seed: runs that share it are seeds of one model."""
-        config = {name: value for name, value in self.config.items() if name not in ("workdir", "only", "job")}
-        training = {name: value for name, value in config.get("training", {}).items() if name != "seed"}
-        return json.dumps({**config, "training": training}, sort_keys=True, default=str)
+        """What its results depend on but its seed: runs that share it are seeds of one model."""
+        return self._all_but("training.seed")
+
+    @property
+    def family(self) -> str:
+        """What its results depend on but its steps: of runs that share it, one may be the trunk of the others."""
+        return self._all_but("training.steps")
+
+    def _all_but(self, key: str) -> str:
+        config = configs.of_results(self.config)
+        return json.dumps({path: value for path, value in config.items() if path != key}, sort_keys=True, default=str)
 
     @property
     def depth(self) -> int:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -28,6 +29,15 @@ def test_the_last_scores_are_those_written_last_not_those_of_the_last_step(tmp_p
         ("ema", "50@5.0"): 0.4,
         ("raw", "25@5.0"): 0.5,
     }
+
+
+def test_what_a_study_asks_of_its_runs_makes_no_other_setting(tmp_path):
+    """A ladder that goes on from a pilot promises something, and its runs are seeds of the pilot's rungs."""
+    axes = {"model.depth": (1,), "training.seed": (0, 1), "training.steps": (20, 40)}
+    (a, b, other, _) = records.read(write_study(tmp_path / "s", axes=axes)).runs
+    promising = replace(a, config=a.config | {"study": a.config["study"] | {"promise": 0.1}})
+    assert promising.setting == a.setting == other.setting != b.setting
+    assert promising.family == a.family == b.family != other.family
 
 
 def test_what_a_run_has_reached(tmp_path):

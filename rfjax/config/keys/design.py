@@ -12,7 +12,9 @@ class Design:
     target: str = key(
         "",
         "Names the size whose loss is wanted: parameters=8e9, train_flops=1e21 (of its whole training) or depth=38. It "
-        "is trained for as many steps as the pilot's runs.",
+        "is trained for as many steps as the pilot's runs. With a number of examples, parameters=8e9,examples=2e10, "
+        "the pilot is a study of depths and token budgets with a surface L(N, D), such as configs/scaling.py:surface, "
+        "and budgets are chosen too.",
     )
     compare: str = key(
         "",

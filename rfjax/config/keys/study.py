@@ -59,7 +59,8 @@ class Study:
     promise_at: str = key(
         "",
         "Names the size that the promise is about: parameters=8e9, train_flops=1e21 or depth=38. Empty is the largest "
-        "rung that is held out of the fit.",
+        "rung that is held out of the fit. With a number of examples, parameters=8e9,examples=2e10, the surface "
+        "L(N, D) of `surface` is asked, fitted by `objective` to the ends of all runs.",
     )
     promise_probability: float = key(0.8, "Sets the probability with which the promise was made.", low=0.5, high=0.99)
     compare: str = key(
@@ -105,8 +106,8 @@ class Study:
     )
     surface: bool = key(
         False,
-        "Also fits a surface L(N, D) of parameters N and examples D to the checkpoints along each run, or to the ends "
-        "of its branches.",
+        "Also fits a surface L(N, D) of parameters N and examples D to the checkpoints along each run, or, with "
+        "training.steps as an axis, to the ends of all runs.",
     )
     branches: bool = key(
         False,

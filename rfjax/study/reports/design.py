@@ -52,13 +52,16 @@ def write(found: "Found") -> Path:
 def _table(found: "Found") -> tuple[list[str], list[list[str]]]:
     """The header and rows of the simulated ladders."""
     probability = found.config.design.probability
-    header = [f"cost, {found.unit}", "depths", "seeds", "validation examples", "of the pilot", "largest rung",
-              f"width kept with probability {probability:.0%}", "interval holds"]  # fmt: skip
+    budgets = found.pilot.on_grid
+    header = [f"cost, {found.unit}", "depths", "seeds", *["steps"] * budgets]
+    header += ["validation examples", "of the pilot", "largest rung"]
+    header += [f"width kept with probability {probability:.0%}", "interval holds"]
     header += ["told apart"] if len(found.pilot.arms) == 2 else []
 
     def row(one: Simulated) -> list[str]:
         c = one.candidate
-        cells = [f"{c.cost:.3g}", ", ".join(map(str, c.depths)), ", ".join(map(str, c.seeds)), f"{c.examples:,}",
+        grid = [", ".join(map(str, part)) for part in (c.depths, c.seeds, *[c.budgets] * budgets)]
+        cells = [f"{c.cost:.3g}", *grid, f"{c.examples:,}",
                  f"{c.reused} runs", f"{c.x[-1]:.3g}", words.width(one.width(probability)),
                  f"{one.inside.mean():.0%}"]  # fmt: skip
         return cells + ([] if one.apart is None else [f"{one.apart.mean():.0%}"])

@@ -15,6 +15,12 @@ SUPPOSED = (
     "learning-rate rule suits the target as it does the rungs, and {steps}. A bend beyond the pilot is not in the "
     "simulations."
 )
+SUPPOSED_ON_GRID = (
+    "Supposed: the law E + A N^-alpha + B D^-beta holds from the smallest and shortest run to the target, the noise, "
+    "relative to the loss, is equally large at every size and budget, and the learning-rate rule suits all of them as "
+    "it does the pilot's runs; examples are fresh, for data that repeat are worth less. A bend beyond the pilot is not "
+    "in the simulations."
+)
 NEARLY = 0.97  # of the least width before: dearer ladders that narrow it by less are not named
 
 
@@ -26,6 +32,9 @@ def sentences(found: "Found") -> list[str]:
 def question(found: "Found") -> str:
     asked = found.config.design
     where = f"{asked.target} ({_size(found)} {found.x:.3g}, depth {found.depth:.3g})"
+    if found.pilot.on_grid:
+        n, d = found.pilot.ground.target
+        where = f"{asked.target} (parameters {n:.3g}, depth {found.depth:.3g}, on {d:,.0f} examples)"
     if len(found.pilot.arms) == 2:
         first, second = (arm.value for arm in found.pilot.arms)
         what = f"How many times less compute does {second} need than {first} for its loss at {where}"
@@ -38,7 +47,7 @@ def question(found: "Found") -> str:
 def answers(found: "Found") -> list[str]:
     """The cheapest ladder, or why there is none and what is near; the narrowest for the money; the target's price."""
     asked, designs = found.config.design, found.designs
-    size, said, best = _size(found), [], designs.affordable
+    said, best = [], designs.affordable
     if designs.wanted:
         free = "" if designs.wanted.candidate.cost else "The pilot's own runs do it, and nothing need be trained. "
         said.append(f"{free}The cheapest ladder: {ladder(found, designs.wanted)}.")
@@ -49,7 +58,7 @@ def answers(found: "Found") -> list[str]:
         )
         if designs.reach:
             said.append(
-                f"Not too far is about {size} {designs.reach[0]:.3g}, by {shape(found, designs.reach[1])} for "
+                f"Not too far is about {_place(found, designs.reach[0])}, by {shape(found, designs.reach[1])} for "
                 f"{designs.reach[1].candidate.cost:.3g} {found.unit}."
             )
         else:
@@ -108,6 +117,8 @@ def narrower(found: "Found") -> list[str]:
 def grounds(found: "Found") -> list[str]:
     """What the answer rests on."""
     pilot = found.pilot
+    if pilot.on_grid:
+        return _grounds_of_grid(found)
     rungs = " and ".join(f"{len(arm.rungs)} rungs" for arm in pilot.arms)
     smallest, largest = (pilot.seen(pilot.ground.depths[i]) for i in (0, -1))
     examples = f"{smallest:,}" if smallest == largest else f"{smallest:,} to {largest:,}"
@@ -126,9 +137,26 @@ def grounds(found: "Found") -> list[str]:
     return [*said, SUPPOSED.format(noise=noise, steps=steps)]
 
 
+def _grounds_of_grid(found: "Found") -> list[str]:
+    """What an answer of token budgets rests on."""
+    pilot, ground = found.pilot, found.pilot.ground
+    low, high = np.quantile(ground.truths.loss(ground.at(1.0)), [0.025, 0.975])
+    alpha, beta = (np.quantile(ground.truths.theta[:, i], [0.025, 0.975]) for i in (3, 4))
+    first, last = (steps * ground.batch for steps in (ground.budgets[0], ground.budgets[-1]))
+    trained = "branches of one trunk for each depth and seed" if ground.branched else "runs trained apart"
+    said = (
+        f"Pilot: {len(ground.depths)} depths at {len(ground.budgets)} budgets of {first:,} to {last:,} examples, "
+        f"{pilot.runs} runs, {trained}; its surfaces have exponents from {alpha[0]:.2f} to {alpha[1]:.2f} in size and "
+        f"{beta[0]:.2f} to {beta[1]:.2f} in data, and put the target's loss between {low:.4g} and {high:.4g} (95 %)."
+    )
+    return [said, *pilot.notes, SUPPOSED_ON_GRID]
+
+
 def shape(found: "Found", one: Simulated) -> str:
     """A ladder in words."""
     c = one.candidate
+    if c.budgets:
+        return _shape_of_grid(found, one)
     few, many = min(c.seeds), max(c.seeds)
     seeds = f"{few} seed{'s'[: few != 1]} each" if few == many else f"seeds {', '.join(map(str, c.seeds))}"
     arms = len(found.pilot.arms)
@@ -137,6 +165,19 @@ def shape(found: "Found", one: Simulated) -> str:
     both = " of both designs" * (arms == 2)
     depths = ", ".join(map(str, c.depths))
     return f"{len(c.depths)} rungs{both} (depths {depths}), {seeds}, {c.examples:,} validation examples{runs}"
+
+
+def _shape_of_grid(found: "Found", one: Simulated) -> str:
+    """A grid of depths and token budgets in words."""
+    c, batch = one.candidate, found.pilot.ground.batch
+    new = sum(c.seeds) * len(c.budgets) - c.reused
+    kind = "trunks" if found.pilot.ground.branched else "runs of each budget"
+    runs = f"; {c.reused} runs are the pilot's, and {new or 'none'} {'is' if new == 1 else 'are'} new" * bool(c.reused)
+    depths, seeds, budgets = (", ".join(map(str, part)) for part in (c.depths, c.seeds, c.budgets))
+    return (
+        f"depths {depths} with {seeds} seeds ({sum(c.seeds)} {kind}), each trained for {budgets} steps "
+        f"({c.budgets[0] * batch:,} to {c.budgets[-1] * batch:,} examples){runs}"
+    )
 
 
 def ladder(found: "Found", one: Simulated) -> str:
@@ -164,6 +205,14 @@ def envelope(found: "Found") -> list[Simulated]:
             kept.append(one)
             best = here
     return kept
+
+
+def _place(found: "Found", x: float) -> str:
+    """A size of the law in words."""
+    if found.pilot.on_grid:
+        n, d = found.pilot.ground.at(x)
+        return f"parameters {n:.3g} on {d:.3g} examples"
+    return f"{_size(found)} {x:.3g}"
 
 
 def _size(found: "Found") -> str:

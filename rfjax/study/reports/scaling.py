@@ -2,16 +2,19 @@
 
 from rfjax import analysis
 from rfjax.analysis.levels import describe_floor
+from rfjax.analysis.surface_promise import SurfaceAnswer
 from rfjax.analysis.trend import INTERVALS
+from rfjax.config.grid import STEPS
 from rfjax.study.records import Records
-from rfjax.study.reports import scaling_level_surfaces, scaling_successive
+from rfjax.study.reports import scaling_level_surfaces, scaling_successive, surface_answer
 from rfjax.study.reports.compare import dataset_name, floor_sentence
 from rfjax.study.reports.page import Report
 from rfjax.study.reports.scaling_answer import sentences
 from rfjax.study.reports.scaling_designs import with_designs
 from rfjax.study.reports.scaling_figures import figures
-from rfjax.study.reports.scaling_findings import SURFACE_FROM, Findings, analyse, to_json
+from rfjax.study.reports.scaling_findings import Findings, analyse, to_json
 from rfjax.study.reports.scaling_optimum import optimum_section
+from rfjax.study.reports.scaling_points import SURFACE_FROM
 from rfjax.study.reports.scaling_tables import loss_text, run_row, tables
 from rfjax.study.reports.widgets import escape, formatted, note, samples, section, table, verdict
 
@@ -47,20 +50,22 @@ def subtitle(study: Records) -> str:
 def opening(study: Records, findings: Findings) -> str:
     """The question and its answer, the promise, the law and its verdict, in the box at the top."""
     trend, floor = findings.trend, escape(describe_floor(findings.trend.rungs))
+    first = [f"<b>{escape(one)}</b>" if i == 0 else escape(one) for i, one in enumerate(answer_of(findings))]
     if not trend.main:
-        return verdict("open", escape(trend.reason), *([floor] if floor else []))
+        return verdict("open", *first, escape(trend.reason), *([floor] if floor else []))
     fit = trend.judged[trend.main]
     held = fit.held_out
     kind = {"predicted": "good", "missed": "bad"}.get(held.outcome, "open") if held else "open"
     words = held.verdict if held else "No rung was held out, so nothing judges this law."
     law = f"<span class=law>at {escape(trend.ladder.examples_seen)}: {escape(fit.text)}</span>"
     offset = [escape(findings.trend.on_offset)] if "E" in fit.parameters else []
-    first = [f"<b>{escape(one)}</b>" if i == 0 else escape(one) for i, one in enumerate(answer_of(findings))]
     return verdict(kind, *first, law, escape(words), *offset, floor, escape(INTERVALS))
 
 
 def answer_of(findings: Findings) -> list[str]:
     """The question, its answer and the promise, a sentence each; none where the law is asked nothing."""
+    if isinstance(findings.judged, SurfaceAnswer):
+        return surface_answer.sentences(findings.judged)
     return sentences(findings.judged, findings.trend) if findings.judged else []
 
 
@@ -191,6 +196,8 @@ def _surface(findings: Findings) -> str:
     points = f"Checkpoints before {SURFACE_FROM:.0%} of a run are left out."
     if findings.on_branches:
         points = f"Its points are the ends of trunks and branches. {escape(findings.on_branches)}"
+    elif STEPS in findings.study["axes"]:
+        points = "Its points are the ends of the runs."
     said = [
         f"<h2>L(N, D)</h2><p class=law>L = E + A N^-alpha + B D^-beta: {escape(spans)} [{fit.status.value}]</p>",
         note(f"E is extrapolated in N and D at once: no run is near it. {points} {INTERVALS}"),

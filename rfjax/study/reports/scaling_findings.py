@@ -8,14 +8,16 @@ from typing import Any
 from rfjax import analysis
 from rfjax.analysis.allocation import Distance
 from rfjax.analysis.levels import above_floors
+from rfjax.analysis.surface_promise import SurfaceAnswer
 from rfjax.evaluation.quantity import Quantity
+from rfjax.study import targets
 from rfjax.study.records import Records, RunRecord
 from rfjax.study.reports.compare import checkpoints, dataset_name, quantities_of
 from rfjax.study.reports.scaling_answer import Judged, judge
 from rfjax.study.reports.scaling_optimum import distances
+from rfjax.study.reports.scaling_points import Line, groups, of_trend, surface_lines, surface_points
+from rfjax.study.reports.surface_answer import judge_surface
 from rfjax.study.run_records import finite
-
-SURFACE_FROM = 0.1  # share of a run before which its checkpoints are no part of L(N, D): the warm-up and its wake
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Findings:
         scored: checkpoints with scores of their samples.
         relations: how the loss goes with those scores.
         on_branches: what branches saved, in a sentence or two; "" where there are none.
-        judged: the law's answer at the size in question, and the promise; None where there is none.
+        judged: the answer of the law, or of the surface, at the size in question, and the promise; None without one.
         optimum: each rung's distance from its compute-optimal point; () without a surface.
         falling: a sentence on runs whose training loss still fell at their end; "" where none did."""
 
@@ -39,7 +41,7 @@ class Findings:
     relations: tuple[analysis.Relation, ...]
     warnings: tuple[str, ...]
     on_branches: str = ""
-    judged: Judged | None = None
+    judged: Judged | SurfaceAnswer | None = None
     optimum: tuple[Distance, ...] = ()
     falling: str = ""
 
@@ -48,7 +50,7 @@ def analyse(records: Records) -> Findings:
     """Fits and judges a scaling study; the trend is that of the trunks, where it has branches."""
     study, runs = records.config["study"], records.runs
     weights, law = study["weights"], {key: study[key] for key in ("x", "law", "objective", "hold_out")}
-    trunks = [run for run in runs if not run.trunk]
+    trunks = of_trend(study, runs)
     measured = [measured_of(run, study["x"], weights) for run in trunks if run.final(weights)]
     losses: dict[int, dict[float, list[float]]] = {}  # depth -> learning rate -> the losses of its runs
     lost = []
@@ -58,11 +60,16 @@ def analyse(records: Records) -> Findings:
         if reason := run.why_lost(weights):
             lost.append(analysis.Lost(run.name, size_of(run, study["x"]), run.setting, reason))
     trend = analysis.analyse_trend(analysis.build_ladder(measured, lost), **law)
-    surface = _surface(records, trend, study) if study["surface"] else analysis.Surface()
+    lines = surface_lines(records, trend, study) if study["surface"] else []
+    surface = _surface(records, trend, study, lines) if study["surface"] else analysis.Surface()
     quantities = quantities_of(runs)
     scored, fractions = checkpoints(runs, weights, quantities), {q.key for q in quantities if q.parts}
     sweeps = analysis.sweep_rates(losses)
-    judged, unjudged = judge(study, trend, trunks)
+    target = targets.parse(study["promise_at"])
+    if target and target.examples:
+        judged, unjudged = judge_surface(study, target, surface_points(lines), runs)
+    else:
+        judged, unjudged = judge(study, trend, trunks)
     relations = analysis.relate(scored, {q.key: q.better for q in quantities}, fractions)
     warnings = [
         *records.states(),
@@ -130,20 +137,14 @@ def measured_of(run: RunRecord, x: str, weights: str) -> analysis.Measured:
     )
 
 
-def _surface(records: Records, trend: analysis.Trend, study: dict[str, Any]) -> analysis.Surface:
-    """L(N, D) from the checkpoints along the runs of the trend, or from their ends and those of their branches."""
-    weights, trunks = study["weights"], {run.name for rung in trend.rungs for run in rung.runs}
-    behind = [run for run in records.runs if (run.trunk or run.name) in trunks and run.final(weights)]
-    branched = any(run.trunk for run in records.runs)
-    measured = [
-        (run, line)
-        for run in behind
-        for line in ([run.final(weights)] if branched else run.curve(weights))
-        if line["step"] >= SURFACE_FROM * run.steps and finite(line["loss"])
-    ]
+def _surface(
+    records: Records, trend: analysis.Trend, study: dict[str, Any], measured: Sequence[Line]
+) -> analysis.Surface:
+    """L(N, D) from these lines of validation."""
+    names = groups(measured)
     points = [
-        (run.size["parameters"], line["examples"], line["loss"], line["flops"], run.trunk or run.name)
-        for run, line in measured
+        (run.size["parameters"], line["examples"], line["loss"], line["flops"], name)
+        for (run, line), name in zip(measured, names, strict=True)
     ]
     found = analysis.analyse_surface(points, study["hold_out"])
     by_level = analysis.level_surfaces(
@@ -155,10 +156,14 @@ def _surface(records: Records, trend: analysis.Trend, study: dict[str, Any]) -> 
         [(row.name, row.t, row.floor) for row in trend.levels[: len(measured[0][1]["levels"]) if measured else 0]],
         study["hold_out"],
     )
-    rest = sorted({run.name for run in records.runs} - {run.name for run in behind})
+    rest = sorted({run.name for run in records.runs} - {run.name for run, _ in measured})
     said = [f"L(N, D) is of the trend's runs alone, without {', '.join(rest)}."] if rest else []
     return analysis.Surface(found.fit, found.cuts, found.optimum, (*found.warnings, *said), by_level)
 
 
 def to_json(findings: Findings) -> list[dict[str, Any]]:
-    return analysis.fit_records(findings.trend, findings.surface)
+    found = analysis.fit_records(findings.trend, findings.surface)
+    if isinstance(findings.judged, SurfaceAnswer):
+        found.append({"of": found[0]["of"], "rungs": f"all, asked at {findings.study['promise_at']}",
+                      **findings.judged.fit.record()})  # fmt: skip
+    return found

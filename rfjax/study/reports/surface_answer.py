@@ -1,0 +1,71 @@
+"""What a study of depths and token budgets answers: the question, the interval, the promise, what it rests on."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rfjax import analysis
+from rfjax.analysis.surface_promise import SurfaceAnswer, SurfacePoint, answer_by_surface
+from rfjax.study.records import RunRecord
+from rfjax.study.reports.scaling_answer import OPEN
+from rfjax.study.targets import Target
+
+
+def judge_surface(
+    study: dict[str, Any], target: Target, points: Sequence[SurfacePoint], runs: Sequence[RunRecord]
+) -> tuple[SurfaceAnswer | None, str]:
+    """The answer and "", or None and a sentence where a promise can't be judged.
+
+    Args:
+        study: the config's section.
+        target: what its promise is about.
+        points: of the surface.
+        runs: of the study.
+    """
+    said = f"The promise at {study['promise_at']} is not judged"
+    if not study["surface"]:
+        return None, f"{said}: it is one of a surface L(N, D), and config.study.surface = False fits none."
+    sizes = {float(run.depth): float(run.size["parameters"]) for run in runs}
+    n = target.value if target.kind == "parameters" else sizes.get(target.value)
+    if n is None:
+        return None, f"{said}: no run has that depth. Write config.study.promise_at=parameters=...,examples=..."
+    promised = (study["promise"], study["promise_probability"])
+    try:
+        return answer_by_surface(points, (n, target.examples), study["objective"], promised), ""
+    except analysis.TooFewPoints as error:
+        return None, f"{said}: {error}"
+
+
+def sentences(found: SurfaceAnswer) -> list[str]:
+    """The question, the answer, the promise, and what they rest on."""
+    fit = found.fit
+    most_n, most_d = (max(point.inputs[i] for point in fit.points) for i in (0, 1))
+    beyond = f"{found.n / most_n:.2g} times the size and {found.d / most_d:.2g} times the examples of the largest run"
+    where = f"{found.n:.3g} parameters on {found.d:,.0f} examples"
+    said = [f"What is the validation loss of {where}, {beyond} that the surface has seen? {_interval(found)}"]
+    if found.measured is not None:
+        lies = "inside" if found.inside else "outside"
+        said.append(
+            f"Measured afterwards ({', '.join(found.names)}): {found.measured:.4f}, {lies} the interval; the surface "
+            f"is {found.error:+.2%} off."
+        )
+    if found.kept is not None:
+        said.append(
+            f"Promised: an interval of at most {found.promised:.1%}, with probability {found.probability:.0%}. It is "
+            f"{found.width:.1%} wide: {'kept' if found.kept else 'not kept'}."
+        )
+    depths, budgets = (len({point.inputs[i] for point in fit.points}) for i in (0, 1))
+    bounds = f", with {' and '.join(fit.bounds_hit)} on its bound" if fit.bounds_hit else ""
+    return [
+        *said,
+        f"It rests on the ends of {len(fit.points)} runs of {depths} sizes and {budgets} budgets in "
+        f"{fit.degrees_of_freedom + 1} independent groups (branches share their trunk's luck), on L = E + A N^-alpha + "
+        f"B D^-beta by {fit.objective.replace('_', ' ')}{bounds}, on the learning-rate rule, and on fresh examples; "
+        f"one run lies {fit.scatter:.2%} off the surface of the others.",
+    ]
+
+
+def _interval(one: SurfaceAnswer) -> str:
+    ends = f"{one.low:.4g} to {one.high:.4g}"
+    if one.width > OPEN:
+        return f"The surface leaves that open: its 95 % interval, {ends}, is wider than the loss itself."
+    return f"{one.value:.4f}, 95 % interval {one.low:.4f} to {one.high:.4f} ({one.width:.1%} wide)."
