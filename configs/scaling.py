@@ -139,7 +139,7 @@ def surface() -> ml_collections.ConfigDict:
     is 10 % higher at 4 times the compute, 5 % without the 48-step runs.
 
     E of L(N, D) is extrapolated in both: no run is near it. With --config.study.seeds="(2,)" it is a pilot, from which
-    --config.job=design chooses depths and budgets for a question such as "parameters=1e7,examples=2e5" (docs/design.md).
+    --config.job=design chooses depths and budgets for a question such as "parameters=1e7,examples=2e5": docs/design.md.
     """
     c = small()
     c.study.name = "L(N, D): depths and token budgets"
