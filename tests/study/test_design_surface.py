@@ -109,6 +109,14 @@ def test_the_report_judges_the_promise_by_the_surface(tmp_path, promise, verdict
     assert scaling_findings.to_json(found)[-1]["objective"] == "log_squares"
 
 
+def test_a_branch_does_not_stand_for_a_trunk_that_can_not_be_read(tmp_path):
+    folder = write_surface(tmp_path / "work", seeds=(1,), hold_out=0)
+    (folder / "runs" / "d2-steps100-seed0" / "config.json").write_text("{")
+    found = scaling_findings.analyse(records.read(folder))
+    assert [rung.name for rung in found.trend.rungs] == [f"d{depth}-steps100-seed0" for depth in (1, 3, 4, 5)]
+    assert {point.label.split("-")[0] for point in found.surface.fit.points} == {"d1", "d3", "d4", "d5"}
+
+
 def test_a_target_that_was_trained_is_no_part_of_its_own_answer(tmp_path):
     folder = tmp_path / "work"
     c = asked(folder, depths=(1, 2, 3, 4, 5, 6), promise=0.1, promise_at="depth=6,examples=800")

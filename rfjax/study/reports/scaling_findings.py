@@ -50,7 +50,7 @@ def analyse(records: Records) -> Findings:
     """Fits and judges a scaling study; the trend is that of the trunks, where it has branches."""
     study, runs = records.config["study"], records.runs
     weights, law = study["weights"], {key: study[key] for key in ("x", "law", "objective", "hold_out")}
-    trunks = of_trend(study, runs)
+    trunks = of_trend(records)
     measured = [measured_of(run, study["x"], weights) for run in trunks if run.final(weights)]
     losses: dict[int, dict[float, list[float]]] = {}  # depth -> learning rate -> the losses of its runs
     lost = []

@@ -18,17 +18,19 @@ def of_ends(study: Mapping[str, Any], runs: Sequence[RunRecord]) -> bool:
     return any(run.trunk for run in runs) or bool(study["surface"] and STEPS in study["axes"])
 
 
-def of_trend(study: Mapping[str, Any], runs: Sequence[RunRecord]) -> list[RunRecord]:
+def of_trend(records: Records) -> list[RunRecord]:
     """The runs that the trend is of: of those that differ in their steps alone, the longest, where budgets are an axis.
 
-    A trunk may have become a branch of a longer one since it was trained; both are one run up to its decay.
+    A trunk may have become a branch of a longer one since it was trained; both are one run up to its decay. A branch
+    whose trunk can't be read does not stand for it.
     """
-    if not of_ends(study, runs):
+    runs, names = records.runs, records.study["runs"]
+    if not of_ends(records.config["study"], runs):
         return list(runs)
     longest: dict[str, int] = {}
     for run in runs:
         longest[run.family] = max(run.steps, longest.get(run.family, 0))
-    return [run for run in runs if run.steps == longest[run.family]]
+    return [run for run in runs if run.steps == longest[run.family] and run.trunk not in names]
 
 
 def surface_lines(records: Records, trend: analysis.Trend, study: Mapping[str, Any]) -> list[Line]:
