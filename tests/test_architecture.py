@@ -18,9 +18,10 @@ ALLOWED = {
     "buckets": {"errors", "files", "ownership"},
     "names": {"errors"},
     "conditioning": set(),
+    "trees": set(),
     "flow": {"errors", "names", "conditioning"},
-    "models": {"errors", "lookup", "conditioning"},
-    "encoders": GROUND | {"conditioning", "tensors", "files"},
+    "models": {"errors", "lookup", "conditioning", "trees"},
+    "encoders": GROUND | {"conditioning", "tensors", "files", "trees"},
     "objectives": GROUND | {"flow", "models", "encoders"},
     "data": GROUND | {"files", "memory", "terminal"},
     "analysis": {"errors"},
@@ -34,10 +35,10 @@ ALLOWED = {
     "files": {"errors", "untrusted", "ownership", "disk"},
     "evaluation": GROUND | {"compiling", "files", "names"} | {"flow", "models", "data", "encoders", "tensors"},
     "training": GROUND
-    | {"compiling", "files", "jsonl", "ownership"}
+    | {"compiling", "files", "jsonl", "ownership", "trees"}
     | {"flow", "models", "data", "encoders", "objectives", "evaluation", "analysis", "tensors"},
     "tensors": {"errors", "untrusted", "files"},
-    "interop": GROUND | {"tensors", "models", "training", "files", "jsonl", "terminal"},
+    "interop": GROUND | {"tensors", "models", "training", "files", "jsonl", "terminal", "trees"},
     "study": GROUND
     | {"interop", "files", "installed", "jsonl", "ownership"}
     | {"flow", "models", "data", "encoders", "evaluation", "training", "analysis", "names", "compiling"},

@@ -127,6 +127,7 @@ def test_every_parameter_learns(name):
     assert silent == [name for name in silent if name.startswith("last_block/text/qkv/q_norm")]
 
 
+@pytest.mark.job
 def test_without_adaln_every_weight_learns_from_the_fifth_step_on():
     """Branches end at zero, and so does the network: the last layer learns first, then the ends of the image's branches
     in the last block, then those of the text, which only these read, then all the rest."""
@@ -163,7 +164,11 @@ def test_examples_do_not_mix_and_text_and_time_matter(name):
 
 
 @SOME
-@pytest.mark.parametrize("more", [{"unroll": 3}, {"remat": "full"}, {"remat": "dots"}], ids=["unroll", "full", "dots"])
+@pytest.mark.parametrize(
+    "more",
+    [pytest.param({"unroll": 3}, marks=pytest.mark.job), {"remat": "full"}, {"remat": "dots"}],
+    ids=["unroll", "full", "dots"],
+)
 def test_how_it_is_computed_changes_nothing(name, more):
     (model, inputs), (other, _) = make(name, width_per_depth=8), make(name, width_per_depth=8, **more)
     params, given = random_parameters(model, inputs), arrays(inputs)

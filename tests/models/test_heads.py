@@ -22,6 +22,10 @@ NETWORKS = {
     "uvit": ("uvit", {}),
 }
 EACH = pytest.mark.parametrize("name", NETWORKS)
+# A gradient takes long to compile; make processes tries the others.
+FEW = pytest.mark.parametrize(
+    "name", ["dit", *(pytest.param(n, marks=pytest.mark.job) for n in NETWORKS if n != "dit")]
+)
 PLACES = (1, 3, DEPTH)
 
 
@@ -94,7 +98,7 @@ def near(found, wanted):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5 * scale), found, wanted)
 
 
-@EACH
+@FEW
 def test_heads_read_the_states_behind_their_blocks_and_gradients_flow_back(name):
     model, (params, *inputs) = make(name), given(name)
     (loss, (prediction, outputs)), gradient = with_heads(model)(params, *inputs)
@@ -107,7 +111,7 @@ def test_heads_read_the_states_behind_their_blocks_and_gradients_flow_back(name)
     assert not jnp.abs(gradient["final"]["kernel"]).max()  # what no head reads
 
 
-@pytest.mark.parametrize("name", ["mmdit, dual", "crossdit"])
+@pytest.mark.parametrize("name", [pytest.param("mmdit, dual", marks=pytest.mark.job), "crossdit"])
 @pytest.mark.parametrize("more", [{"unroll": DEPTH}, {"remat": "full"}, {"remat": "dots"}], ids=str)
 def test_how_it_is_computed_changes_no_head(name, more):
     params, *inputs = given(name)
