@@ -89,8 +89,8 @@ def learning_rate() -> ml_collections.ConfigDict:
 def transfer() -> ml_collections.ConfigDict:
     """How far the best learning rate moves over the ladder, width = 16 x depth, for each parameterisation.
 
-    Measured with two seeds of depths 1 to 3 (docs/results/transfer): the best rate halves with each doubling of depth
-    with `standard`, and stays with `mup` and `completep`. Short runs, 270 of them: perhaps half an hour of two cores.
+    Expect (docs/results/transfer): the best rate halves with each doubling of depth with `standard`, and stays with
+    `mup` and `completep`, which are not told apart. Short runs, 270 of them: a quarter of an hour of two cores.
     The rates themselves are those of 1,536 examples, not of the ladder's. `transfer_width` and `transfer_depth` grow
     one of the two alone.
     """
