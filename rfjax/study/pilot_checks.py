@@ -85,7 +85,9 @@ def check_alike(study: records.Records, runs: Sequence[RunRecord], compare: str,
         found = configs.differences(runs[0].config, run.config)
         changes = [said for said in found if said.split(" ")[0] not in free]
         key = changes[0].split(" ")[0]
-        if key in study.config["study"]["axes"] and not compare:
+        if key == STEPS and study.config["study"]["surface"]:
+            hint = "say on how many examples the target is trained, as in config.design.target=depth=8,examples=2e5"
+        elif key in study.config["study"]["axes"] and not compare:
             hint = f"name a study without the axis {key}, or compare its two values by config.design.compare={key}"
         else:
             also = f", {STEPS}" * budgets

@@ -162,6 +162,7 @@ def test_a_promise_that_no_surface_can_judge_is_said(folder, keys, words):
         ({"width": 1e-4}, "narrower than any ladder can promise: .*ask for 0"),
         ({"budget": 1.0, "least_seeds": 8}, "pays for no ladder: the cheapest costs .* FLOPs"),
         ({"compare": "model.backbone"}, "names examples: leave one of them out"),
+        ({"target": "depth=9"}, "say on how many examples the target is trained"),
     ],
 )
 def test_a_question_without_an_answer_is_told_what_has_one(folder, keys, message):
