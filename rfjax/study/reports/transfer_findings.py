@@ -114,8 +114,9 @@ def describe(findings: Findings) -> list[str]:
         by, whole = span(one.slope, "+z.2f"), span(one.total, "+z.2f")
         said.append(f"With {name} it moves by {by} a doubling, {whole} in all.")
         if less and less.low is not None:
-            told = "" if less.low > 0 else ", which does not exclude 0: these seeds can't tell the two apart"
-            said[-1] += f" {first} moves less by {span(less, 'z.2f')} a doubling, paired by seed{told}."
+            by = f"{span(less, 'z.2f')} a doubling, paired by seed"
+            apart = f"{first} moves less by {by}."
+            said[-1] += f" {apart}" if less.low > 0 else f" These seeds can't tell {first} and {name} apart: {by}."
     for name in order:
         if (cost := moved[name].penalty) and finite(cost.value):
             said.append(
