@@ -92,7 +92,7 @@ def transfer() -> ml_collections.ConfigDict:
     Expect (docs/results/transfer): the best rate halves with each doubling of depth with `standard`, and stays with
     `mup` and `completep`, which are not told apart. Short runs, 270 of them: a quarter of an hour of two cores.
     The rates themselves are those of 1,536 examples, not of the ladder's. `transfer_width` and `transfer_depth` grow
-    one of the two alone.
+    one of the two alone: width moves the rate of `standard`, depth moves none.
     """
     c = small()
     c.study.update(name="Learning rates over the ladder, by parameterisation", report="transfer", hold_out=0)
