@@ -32,15 +32,43 @@ class Promise:
     probability: float = 0.8
 
 
+class Predicted:
+    """What every answer says of its interval, of what was measured, and of the width that was promised (0: none)."""
+
+    value: float
+    low: float
+    high: float
+    measured: float | None
+    promised: float
+    probability: float
+
+    @property
+    def width(self) -> float:
+        return (self.high - self.low) / self.value
+
+    @property
+    def kept(self) -> bool | None:
+        """Whether the interval is as narrow as was promised; None where nothing was."""
+        return self.width <= self.promised if self.promised else None
+
+    @property
+    def inside(self) -> bool | None:
+        """Whether the interval holds what was measured; None where nothing was."""
+        return None if self.measured is None else self.low <= self.measured <= self.high
+
+    @property
+    def error(self) -> float | None:
+        """Predicted over measured, less 1."""
+        return None if self.measured is None else self.value / self.measured - 1
+
+
 @dataclass(frozen=True)
-class Answer:
+class Answer(Predicted):
     """The law's answer at a size that it has not seen.
 
     Attributes:
         value: of the law; low, high: the 95 % interval of one new run's loss.
         rung: its name where it was trained, and `measured` the mean loss there; else "" and None.
-        kept: whether the interval is as narrow as was promised; None where nothing was.
-        inside: whether the interval holds what was measured; None where nothing was.
         beyond: the size over that of the largest rung in the fit.
     """
 
@@ -53,21 +81,12 @@ class Answer:
     beyond: float
 
     @property
-    def width(self) -> float:
-        return (self.high - self.low) / self.value
+    def promised(self) -> float:
+        return self.promise.width
 
     @property
-    def kept(self) -> bool | None:
-        return self.width <= self.promise.width if self.promise.width else None
-
-    @property
-    def inside(self) -> bool | None:
-        return None if self.measured is None else self.low <= self.measured <= self.high
-
-    @property
-    def error(self) -> float | None:
-        """Predicted over measured, less 1."""
-        return None if self.measured is None else self.value / self.measured - 1
+    def probability(self) -> float:
+        return self.promise.probability
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rfjax.analysis.laws import SurfaceFit, fit_surface
+from rfjax.analysis.promise import Predicted
 
 SAME = 0.01  # relative: parameters and examples that are so near to a run's are the run's
 
@@ -22,7 +23,7 @@ class SurfacePoint:
 
 
 @dataclass(frozen=True)
-class SurfaceAnswer:
+class SurfaceAnswer(Predicted):
     """What the surface says of one new run's loss.
 
     Attributes:
@@ -43,23 +44,6 @@ class SurfaceAnswer:
     fit: SurfaceFit
     measured: float | None
     names: tuple[str, ...]
-
-    @property
-    def width(self) -> float:
-        return (self.high - self.low) / self.value
-
-    @property
-    def kept(self) -> bool | None:
-        return self.width <= self.promised if self.promised else None
-
-    @property
-    def inside(self) -> bool | None:
-        return None if self.measured is None else self.low <= self.measured <= self.high
-
-    @property
-    def error(self) -> float | None:
-        """Predicted over measured, less 1."""
-        return None if self.measured is None else self.value / self.measured - 1
 
 
 def answer_by_surface(

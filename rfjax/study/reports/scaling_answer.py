@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rfjax import analysis
-from rfjax.analysis.promise import Answer, Narrower, Promise, answer, narrower
+from rfjax.analysis.promise import Answer, Narrower, Predicted, Promise, answer, narrower
 from rfjax.study.records import RunRecord
 from rfjax.study.run_records import finite
 
@@ -93,16 +93,8 @@ def sentences(found: Judged, trend: analysis.Trend) -> list[str]:
     what = f"{one.promise.x:.3g} {UNITS[trend.x]}"
     where = f"{one.rung} ({what})" if one.rung else what
     rungs = f"the {len(inside)} rungs that the law has seen"
-    said = [f"What is the validation loss at {where}, {one.beyond:.2g} times beyond {rungs}? {_interval(one)}"]
-    if one.measured is not None:
-        lies = "inside" if one.inside else "outside"
-        said.append(f"Measured afterwards: {one.measured:.4f}, {lies} the interval; the law is {one.error:+.2%} off.")
-    if one.kept is not None:
-        kept = "kept" if one.kept else "not kept"
-        said.append(
-            f"Promised: an interval of at most {one.promise.width:.1%}, with probability "
-            f"{one.promise.probability:.0%}. It is {one.width:.1%} wide: {kept}."
-        )
+    said = [f"What is the validation loss at {where}, {one.beyond:.2g} times beyond {rungs}? {interval(one, 'law')}"]
+    said += what_came(one, "law")
     noise = (
         f"one run there varies by {ladder.spread.at(one.promise.x):.2%} with its seed "
         f"({ladder.spread.degrees_of_freedom} degrees of freedom)"
@@ -118,10 +110,28 @@ def sentences(found: Judged, trend: analysis.Trend) -> list[str]:
     return [*said, *_on_narrowing(found)]
 
 
-def _interval(one: Answer) -> str:
+def what_came(one: Predicted, law: str, runs: str = "") -> list[str]:
+    """What was measured, and whether the promise was kept; law: what said it, runs: the names of those measured."""
+    said = []
+    if one.measured is not None:
+        lies = "inside" if one.inside else "outside"
+        of = f" ({runs})" if runs else ""
+        said.append(
+            f"Measured afterwards{of}: {one.measured:.4f}, {lies} the interval; the {law} is {one.error:+.2%} off."
+        )
+    if one.kept is not None:
+        said.append(
+            f"Promised: an interval of at most {one.promised:.1%}, with probability {one.probability:.0%}. It is "
+            f"{one.width:.1%} wide: {'kept' if one.kept else 'not kept'}."
+        )
+    return said
+
+
+def interval(one: Predicted, law: str) -> str:
+    """The answer with its interval; law: what says it."""
     ends = f"{one.low:.4g} to {one.high:.4g}"
     if one.width > OPEN:
-        return f"The law leaves that open: its 95 % interval, {ends}, is wider than the loss itself."
+        return f"The {law} leaves that open: its 95 % interval, {ends}, is wider than the loss itself."
     return f"{one.value:.4f}, 95 % interval {one.low:.4f} to {one.high:.4f} ({one.width:.1%} wide)."
 
 

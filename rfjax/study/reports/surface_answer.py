@@ -6,7 +6,7 @@ from typing import Any
 from rfjax import analysis
 from rfjax.analysis.surface_promise import SurfaceAnswer, SurfacePoint, answer_by_surface
 from rfjax.study.records import RunRecord
-from rfjax.study.reports.scaling_answer import OPEN
+from rfjax.study.reports.scaling_answer import interval, what_came
 from rfjax.study.targets import Target
 
 
@@ -41,18 +41,8 @@ def sentences(found: SurfaceAnswer) -> list[str]:
     most_n, most_d = (max(point.inputs[i] for point in fit.points) for i in (0, 1))
     beyond = f"{found.n / most_n:.2g} times the size and {found.d / most_d:.2g} times the examples of the largest run"
     where = f"{found.n:.3g} parameters on {found.d:,.0f} examples"
-    said = [f"What is the validation loss of {where}, {beyond} that the surface has seen? {_interval(found)}"]
-    if found.measured is not None:
-        lies = "inside" if found.inside else "outside"
-        said.append(
-            f"Measured afterwards ({', '.join(found.names)}): {found.measured:.4f}, {lies} the interval; the surface "
-            f"is {found.error:+.2%} off."
-        )
-    if found.kept is not None:
-        said.append(
-            f"Promised: an interval of at most {found.promised:.1%}, with probability {found.probability:.0%}. It is "
-            f"{found.width:.1%} wide: {'kept' if found.kept else 'not kept'}."
-        )
+    said = [f"What is the validation loss of {where}, {beyond} that the surface has seen? {interval(found, 'surface')}"]
+    said += what_came(found, "surface", ", ".join(found.names))
     depths, budgets = (len({point.inputs[i] for point in fit.points}) for i in (0, 1))
     bounds = f", with {' and '.join(fit.bounds_hit)} on its bound" if fit.bounds_hit else ""
     return [
@@ -62,10 +52,3 @@ def sentences(found: SurfaceAnswer) -> list[str]:
         f"B D^-beta by {fit.objective.replace('_', ' ')}{bounds}, on the learning-rate rule, and on fresh examples; "
         f"one run lies {fit.scatter:.2%} off the surface of the others.",
     ]
-
-
-def _interval(one: SurfaceAnswer) -> str:
-    ends = f"{one.low:.4g} to {one.high:.4g}"
-    if one.width > OPEN:
-        return f"The surface leaves that open: its 95 % interval, {ends}, is wider than the loss itself."
-    return f"{one.value:.4f}, 95 % interval {one.low:.4f} to {one.high:.4f} ({one.width:.1%} wide)."
